@@ -1,0 +1,58 @@
+# Every target makes its own environment in .venv from requirements.lock; nothing is installed globally.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+export DAGSTER_DISABLE_TELEMETRY := 1
+export GX_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup run dev test test-long lint contract lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make .venv from the lock file; leaves .venv/bin/apiary
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "apiary needs Python 3.11, 3.12 or 3.13 on the PATH; install one and run make again" >&2; exit 2; }
+	@echo "making .venv ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.8'
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# Only HIVE_HOME= on make's own command line counts: an exported variable must not ship anybody's home.
+ifeq ($(origin HIVE_HOME),command line)
+RUN_HOME := --home "$(HIVE_HOME)" $(if $(CONSENT),--consent "$(CONSENT)")
+endif
+run: $(READY) ## the whole job on a simulated fleet (HIVE_HOME=path CONSENT=include for a real home)
+	@$(BIN)/apiary demo $(RUN_HOME)
+
+dev: $(READY) ## the Dagster UI on 127.0.0.1:3000
+	@$(BIN)/apiary dev
+
+test: $(READY) lint ## all checks: lint, types, import rules, derived files, unit, dbt, end to end
+	@$(BIN)/python -m pytest -n 2 -m "not long"
+
+test-long: $(READY) ## full counts of kills, fuzz and load
+	@$(BIN)/python -m pytest -m long
+
+lint: $(READY) ## ruff, mypy, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+contract: $(READY) ## write the files derived from pipelines/contract
+	@$(BIN)/python -m pipelines.contract.render
+
+lock: ## resolve pyproject.toml into requirements.lock
+	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --quiet --output-file requirements.lock
+
+clean: ## remove the environment and caches
+	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache dbt_project/target dbt_project/logs

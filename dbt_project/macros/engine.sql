@@ -1,0 +1,47 @@
+{# The words that differ from engine to engine. Everything here is DuckDB's; models call these and nothing else. #}
+
+{# The UTC day of an instant. A plain cast would take the session's zone: a day's bill would depend on who runs dbt. #}
+{% macro utc_date(instant) -%}
+    cast({{ instant }} at time zone 'UTC' as date)
+{%- endmacro %}
+
+{# Microseconds since 1970 and back: windows over integers are exact, sums of intervals are calendar arithmetic. #}
+{% macro to_micros(instant) -%}
+    epoch_us({{ instant }})
+{%- endmacro %}
+
+{% macro from_micros(micros) -%}
+    make_timestamptz({{ micros }})
+{%- endmacro %}
+
+{# The last and the first value that is not NULL, in the order of a number that is unique in the group. #}
+{% macro latest(value, position) -%}
+    max_by({{ value }}, {{ position }})
+{%- endmacro %}
+
+{% macro earliest(value, position) -%}
+    min_by({{ value }}, {{ position }})
+{%- endmacro %}
+
+{# A walk up a tree: the ids passed so far. #}
+{% macro path_of(id) -%}
+    [{{ id }}]
+{%- endmacro %}
+
+{% macro path_with(path, id) -%}
+    list_append({{ path }}, {{ id }})
+{%- endmacro %}
+
+{% macro path_holds(path, id) -%}
+    list_contains({{ path }}, {{ id }})
+{%- endmacro %}
+
+{# How many steps lead from the start of the path to `id`. #}
+{% macro path_steps(path, id) -%}
+    (list_position({{ path }}, {{ id }}) - 1)
+{%- endmacro %}
+
+{# The smallest id of the path from `id` on: all members of one cycle agree on it. #}
+{% macro path_minimum_from(path, id) -%}
+    list_min(list_slice({{ path }}, list_position({{ path }}, {{ id }}), len({{ path }})))
+{%- endmacro %}

@@ -1,0 +1,33 @@
+-- The four token classes add up to the day's tokens, and the reported cost to the day's cost: nothing twice, nothing lost.
+with billed as (
+    select
+        tenant_id,
+        usage_date,
+        sum(quantity) filter (where unit = 'tokens') as tokens,
+        sum(quantity) filter (where unit = 'usd') as reported_cost_usd,
+        sum(unpriced_turns) as unpriced_turns
+    from {{ ref('mart_daily_billing') }}
+    group by tenant_id, usage_date
+),
+
+used as (
+    select
+        tenant_id,
+        usage_date,
+        input_tokens + output_tokens as tokens,
+        reported_cost_usd,
+        unpriced_turns
+    from {{ ref('agg_usage_tenant_daily') }}
+    where turns > 0
+)
+
+select
+    coalesce(billed.tenant_id, used.tenant_id) as tenant_id,
+    coalesce(billed.usage_date, used.usage_date) as usage_date
+from billed
+full outer join used
+    on billed.tenant_id = used.tenant_id
+    and billed.usage_date = used.usage_date
+where billed.tokens is distinct from used.tokens
+    or billed.reported_cost_usd is distinct from used.reported_cost_usd
+    or billed.unpriced_turns is distinct from used.unpriced_turns

@@ -1,0 +1,53 @@
+-- fct_llm_turns is the wire's turn events, plus the L3 steps of sessions without any: by number of rows and by tokens.
+-- It finds what the watermark could miss: rows whose session the loader did not name in touched_sessions, and facts
+-- that were not built together with what reads them.
+with events as (
+    select tenant_id, session_id, input_tokens, output_tokens
+    from {{ ref('stg_wire__llm_turns') }}
+),
+
+steps as (
+    select s.tenant_id, s.session_id, s.input_tokens, s.output_tokens
+    from {{ ref('stg_wire__node_steps') }} as s
+    where s.step_index >= 0
+        and not exists (
+            select 1 from events where events.tenant_id = s.tenant_id and events.session_id = s.session_id
+        )
+),
+
+expected as (
+    select * from events
+    union all
+    select * from steps
+),
+
+expected_totals as (
+    select
+        tenant_id,
+        count(*) as turns,
+        sum(input_tokens) as input_tokens,
+        sum(output_tokens) as output_tokens
+    from expected
+    group by tenant_id
+),
+
+built_totals as (
+    select
+        tenant_id,
+        count(*) as turns,
+        sum(input_tokens) as input_tokens,
+        sum(output_tokens) as output_tokens
+    from {{ ref('fct_llm_turns') }}
+    group by tenant_id
+)
+
+select
+    coalesce(expected_totals.tenant_id, built_totals.tenant_id) as tenant_id,
+    expected_totals.turns as expected_turns,
+    built_totals.turns as built_turns
+from expected_totals
+full outer join built_totals
+    on expected_totals.tenant_id = built_totals.tenant_id
+where expected_totals.turns is distinct from built_totals.turns
+    or expected_totals.input_tokens is distinct from built_totals.input_tokens
+    or expected_totals.output_tokens is distinct from built_totals.output_tokens

@@ -1,0 +1,126 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_changed',
+        on_schema_change='fail',
+        meta={'replace': {'keys': ['tenant_id', 'session_id'], 'changed': 'changed_sessions'}}
+    )
+}}
+
+with changed as (
+    {{ changed_sessions() }}
+),
+
+sessions as (
+    select
+        s.*,
+        changed._ingest_seq,
+        case s.evidence
+            when 'worker_meta' then 1
+            when 'meta' then 2
+            when 'event' then 3
+            when 'folder' then 4
+            else 5
+        end as evidence_rank
+    from {{ ref('stg_wire__sessions') }} as s
+    inner join changed
+        on s.tenant_id = changed.tenant_id
+        and s.session_id = changed.session_id
+),
+
+-- Every row that only uses the session still proves that it exists, and may know its parent and its user.
+mentions as (
+    select tenant_id, session_id, parent_session_id, region, _user_id, 1 as source_rank
+    from {{ ref('stg_wire__llm_turns') }}
+    union all
+    select tenant_id, session_id, parent_session_id, region, _user_id, 2 as source_rank
+    from {{ ref('stg_wire__tool_calls') }}
+    union all
+    select tenant_id, session_id, parent_session_id, region, _user_id, 3 as source_rank
+    from {{ ref('stg_wire__agent_runs') }}
+    union all
+    select tenant_id, session_id, null as parent_session_id, region, _user_id, 4 as source_rank
+    from {{ ref('stg_wire__node_steps') }}
+    union all
+    select tenant_id, session_id, null as parent_session_id, region, _user_id, 5 as source_rank
+    from {{ ref('stg_wire__sessions') }}
+),
+
+mentioned as (
+    select
+        mentions.tenant_id,
+        mentions.session_id,
+        min(mentions.region) as region,
+        -- Not the first to arrive: that would be another user after another order of batches.
+        min(mentions._user_id) as user_id,
+        coalesce(
+            min(nullif(mentions.parent_session_id, mentions.session_id)) filter (where mentions.source_rank = 1),
+            min(nullif(mentions.parent_session_id, mentions.session_id)) filter (where mentions.source_rank = 2),
+            min(nullif(mentions.parent_session_id, mentions.session_id)) filter (where mentions.source_rank = 3)
+        ) as parent_session_id,
+        max(changed._ingest_seq) as _ingest_seq
+    from mentions
+    inner join changed
+        on mentions.tenant_id = changed.tenant_id
+        and mentions.session_id = changed.session_id
+    group by mentions.tenant_id, mentions.session_id
+),
+
+-- record_id ends every order: without it two observations of one instant would be ranked by chance.
+ranked as (
+    select
+        *,
+        nullif(coalesce(parent_session_id, forked_from_session_id), session_id) as stated_parent_id,
+        row_number() over (
+            partition by tenant_id, session_id order by observed_at nulls first, record_id
+        ) as observation_position,
+        row_number() over (
+            partition by tenant_id, session_id order by evidence_rank desc, observed_at nulls first, record_id
+        ) as evidence_position,
+        row_number() over (
+            partition by tenant_id, session_id order by observed_at nulls last, _device_id, record_id
+        ) as binding_position
+    from sessions
+),
+
+observed as (
+    select
+        tenant_id,
+        session_id,
+        {{ earliest('user_id', 'binding_position') }} as user_id,
+        {{ latest('stated_parent_id', 'evidence_position') }} as parent_session_id,
+        {{ latest('forked_from_session_id', 'observation_position') }} as forked_from_session_id,
+        {{ latest('colony_name', 'observation_position') }} as colony_name,
+        {{ latest('queen_name', 'observation_position') }} as queen_name,
+        {{ latest('agent_name', 'observation_position') }} as agent_name,
+        -- A folder that could not be placed says `other`; that is no news about a kind already known.
+        coalesce({{ latest("nullif(session_kind, 'other')", 'observation_position') }}, max(session_kind)) as session_kind,
+        {{ latest('status', 'observation_position') }} as status,
+        -- The source may overwrite the start on every restore: the earliest claim is the start.
+        min(started_at) as started_at,
+        {{ latest('updated_at', 'observation_position') }} as updated_at,
+        {{ latest('ended_at', 'observation_position') }} as ended_at
+    from ranked
+    group by tenant_id, session_id
+)
+
+select
+    mentioned.session_id,
+    mentioned.tenant_id,
+    mentioned.region,
+    coalesce(observed.user_id, mentioned.user_id, 'UNATTRIBUTED') as user_id,
+    coalesce(observed.parent_session_id, mentioned.parent_session_id) as parent_session_id,
+    observed.forked_from_session_id,
+    observed.colony_name,
+    observed.queen_name,
+    observed.agent_name,
+    observed.session_kind,
+    observed.status,
+    observed.started_at,
+    observed.updated_at,
+    observed.ended_at,
+    mentioned._ingest_seq
+from mentioned
+left join observed
+    on mentioned.tenant_id = observed.tenant_id
+    and mentioned.session_id = observed.session_id

@@ -1,0 +1,113 @@
+with recursive sessions as (
+    select * from {{ ref('int_sessions__observations_merged') }}
+),
+
+colonies as (
+    select * from {{ ref('int_colonies__observations_merged') }}
+),
+
+-- A parent that no device has shown yet is still an ancestor. The walk ends at a session it has passed (a cycle)
+-- and after 64 steps.
+ancestors as (
+    select
+        tenant_id,
+        session_id,
+        session_id as ancestor_id,
+        0 as depth,
+        {{ path_of('session_id') }} as path
+    from sessions
+    union all
+    select
+        ancestors.tenant_id,
+        ancestors.session_id,
+        sessions.parent_session_id as ancestor_id,
+        ancestors.depth + 1 as depth,
+        {{ path_with('ancestors.path', 'sessions.parent_session_id') }} as path
+    from ancestors
+    inner join sessions
+        on ancestors.tenant_id = sessions.tenant_id
+        and ancestors.ancestor_id = sessions.session_id
+    where sessions.parent_session_id is not null
+        and not {{ path_holds('ancestors.path', 'sessions.parent_session_id') }}
+        and ancestors.depth < 64
+),
+
+tops as (
+    select
+        tenant_id,
+        session_id,
+        {{ latest('ancestor_id', 'depth') }} as ancestor_id,
+        {{ latest('path', 'depth') }} as path
+    from ancestors
+    group by tenant_id, session_id
+),
+
+-- In a cycle nobody is the top: its smallest id stands for all, so that its members share one root.
+roots as (
+    select
+        tops.tenant_id,
+        tops.session_id,
+        tops.path,
+        case
+            when {{ path_holds('tops.path', 'sessions.parent_session_id') }}
+                then {{ path_minimum_from('tops.path', 'sessions.parent_session_id') }}
+            else tops.ancestor_id
+        end as root_session_id
+    from tops
+    left join sessions
+        on tops.tenant_id = sessions.tenant_id
+        and tops.ancestor_id = sessions.session_id
+),
+
+led as (
+    select
+        ancestors.tenant_id,
+        ancestors.session_id,
+        {{ earliest('colonies.colony_id', 'ancestors.depth') }} as colony_id,
+        {{ earliest('colonies.colony_name', 'ancestors.depth') }} as colony_name
+    from ancestors
+    inner join colonies
+        on ancestors.tenant_id = colonies.tenant_id
+        and ancestors.ancestor_id = colonies.colony_id
+    group by ancestors.tenant_id, ancestors.session_id
+),
+
+-- Two colonies of a tenant may bear one name: the one that leads the session goes first, else the smallest id.
+named as (
+    select
+        sessions.tenant_id,
+        sessions.session_id,
+        coalesce(
+            {{ earliest('colonies.colony_id', 'ancestors.depth') }},
+            min(colonies.colony_id)
+        ) as colony_id
+    from sessions
+    inner join colonies
+        on sessions.tenant_id = colonies.tenant_id
+        and sessions.colony_name = colonies.colony_name
+    left join ancestors
+        on sessions.tenant_id = ancestors.tenant_id
+        and sessions.session_id = ancestors.session_id
+        and colonies.colony_id = ancestors.ancestor_id
+    group by sessions.tenant_id, sessions.session_id
+)
+
+select
+    sessions.session_id,
+    sessions.tenant_id,
+    sessions.user_id,
+    sessions.parent_session_id,
+    roots.root_session_id,
+    case when sessions.colony_name is null then led.colony_id else named.colony_id end as colony_id,
+    coalesce(sessions.colony_name, led.colony_name) as colony_name,
+    {{ path_steps('roots.path', 'roots.root_session_id') }} as depth
+from sessions
+inner join roots
+    on sessions.tenant_id = roots.tenant_id
+    and sessions.session_id = roots.session_id
+left join led
+    on sessions.tenant_id = led.tenant_id
+    and sessions.session_id = led.session_id
+left join named
+    on sessions.tenant_id = named.tenant_id
+    and sessions.session_id = named.session_id

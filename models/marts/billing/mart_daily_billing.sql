@@ -1,0 +1,94 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_changed',
+        on_schema_change='fail',
+        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_days'}}
+    )
+}}
+
+with changed as (
+    {{ changed_days() }}
+),
+
+daily as (
+    select * from {{ ref('agg_usage_session_daily') }}
+),
+
+-- Days with tool calls only have nothing to bill.
+usage as (
+    select
+        daily.tenant_id,
+        daily.user_id,
+        daily.model,
+        daily.usage_date,
+        sum(daily.input_tokens) as input_tokens,
+        sum(daily.cache_read_input_tokens) as cache_read_input_tokens,
+        sum(daily.cache_write_input_tokens) as cache_write_input_tokens,
+        sum(daily.output_tokens) as output_tokens,
+        sum(daily.unpriced_turns) as unpriced_turns,
+        sum(daily.reported_cost_usd) as reported_cost_usd,
+        max(changed._ingest_seq) as _ingest_seq
+    from daily
+    inner join changed
+        on daily.tenant_id = changed.tenant_id
+        and daily.usage_date = changed.usage_date
+    where daily.turns > 0
+    group by daily.tenant_id, daily.user_id, daily.model, daily.usage_date
+),
+
+-- The input includes the cache; each token is charged in one class. The cost has a row of its own: on the token rows
+-- it would be summed four times.
+charges as (
+    select
+        *,
+        'input_uncached' as charge_class,
+        'tokens' as unit,
+        0 as charge_unpriced_turns,
+        cast(input_tokens - cache_read_input_tokens - cache_write_input_tokens as decimal(38, 20)) as quantity
+    from usage
+    union all
+    select
+        *,
+        'cache_read' as charge_class,
+        'tokens' as unit,
+        0 as charge_unpriced_turns,
+        cast(cache_read_input_tokens as decimal(38, 20)) as quantity
+    from usage
+    union all
+    select
+        *,
+        'cache_write' as charge_class,
+        'tokens' as unit,
+        0 as charge_unpriced_turns,
+        cast(cache_write_input_tokens as decimal(38, 20)) as quantity
+    from usage
+    union all
+    select
+        *,
+        'output' as charge_class,
+        'tokens' as unit,
+        0 as charge_unpriced_turns,
+        cast(output_tokens as decimal(38, 20)) as quantity
+    from usage
+    union all
+    select
+        *,
+        'reported_cost' as charge_class,
+        'usd' as unit,
+        unpriced_turns as charge_unpriced_turns,
+        reported_cost_usd as quantity
+    from usage
+)
+
+select
+    tenant_id,
+    user_id,
+    model,
+    charge_class,
+    unit,
+    cast(charge_unpriced_turns as bigint) as unpriced_turns,
+    quantity,
+    usage_date,
+    _ingest_seq
+from charges

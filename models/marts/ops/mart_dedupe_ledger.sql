@@ -1,0 +1,79 @@
+with source_files as (
+    select * from {{ ref('stg_wire__source_files') }}
+),
+
+row_counts as (
+    select * from {{ ref('stg_wire__row_counts') }}
+),
+
+turns as (
+    select * from {{ ref('fct_llm_turns') }}
+),
+
+steps as (
+    select * from {{ ref('stg_wire__node_steps') }}
+),
+
+seen as (
+    select
+        tenant_id,
+        sum(turn_lines_seen) as raw_turn_lines,
+        sum(turn_lines_duplicate) as collapsed_on_device
+    from source_files
+    group by tenant_id
+),
+
+-- A row set aside as a conflict did not become a turn either.
+collapsed as (
+    select
+        tenant_id,
+        sum(rows_duplicate + rows_conflict) as collapsed_in_warehouse
+    from row_counts
+    where table_name in ('llm_turns', 'node_steps')
+    group by tenant_id
+),
+
+kept as (
+    select
+        tenant_id,
+        count(*) as kept_turns,
+        count(*) filter (where turn_source = 'step') as kept_steps
+    from turns
+    group by tenant_id
+),
+
+known_steps as (
+    select
+        tenant_id,
+        count(*) as steps
+    from steps
+    where step_index >= 0
+    group by tenant_id
+),
+
+tenants as (
+    select tenant_id from seen
+    union
+    select tenant_id from collapsed
+    union
+    select tenant_id from kept
+    union
+    select tenant_id from known_steps
+)
+
+select
+    tenants.tenant_id,
+    cast(coalesce(seen.raw_turn_lines, 0) as bigint) as raw_turn_lines,
+    cast(coalesce(kept.kept_turns, 0) as bigint) as kept_turns,
+    cast(coalesce(seen.collapsed_on_device, 0) as bigint) as collapsed_on_device,
+    cast(coalesce(collapsed.collapsed_in_warehouse, 0) as bigint) as collapsed_in_warehouse,
+    cast(coalesce(known_steps.steps, 0) - coalesce(kept.kept_steps, 0) as bigint) as retracted_steps
+from tenants
+left join seen
+    on tenants.tenant_id = seen.tenant_id
+left join kept
+    on tenants.tenant_id = kept.tenant_id
+left join collapsed
+    on tenants.tenant_id = collapsed.tenant_id
+left join known_steps
+    on tenants.tenant_id = known_steps.tenant_id

@@ -1,0 +1,122 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_changed',
+        on_schema_change='fail',
+        meta={'replace': {'keys': ['tenant_id', 'session_id'], 'changed': 'changed_sessions'}}
+    )
+}}
+
+with changed as (
+    {{ changed_sessions() }}
+),
+
+sessions as (
+    select * from {{ ref('int_sessions__observations_merged') }}
+),
+
+event_turns as (
+    select
+        turns.*,
+        changed._ingest_seq,
+        -- A turn without a clock of its own happened in its session.
+        min(turns.occurred_at) over (partition by turns.tenant_id, turns.session_id) as first_turn_at
+    from {{ ref('stg_wire__llm_turns') }} as turns
+    inner join changed
+        on turns.tenant_id = changed.tenant_id
+        and turns.session_id = changed.session_id
+),
+
+step_turns as (
+    select
+        turns.step_id,
+        turns.tenant_id,
+        turns.session_id,
+        turns.time_basis,
+        turns.input_tokens,
+        turns.output_tokens,
+        turns.occurred_at,
+        changed._ingest_seq
+    from {{ ref('int_usage__step_turns') }} as turns
+    inner join changed
+        on turns.tenant_id = changed.tenant_id
+        and turns.session_id = changed.session_id
+),
+
+events_dated as (
+    select
+        event_turns.turn_id,
+        event_turns.tenant_id,
+        event_turns.session_id,
+        event_turns.agent_kind,
+        coalesce(event_turns.model, 'unknown') as model,
+        event_turns.stop_reason,
+        case
+            when event_turns.occurred_at is not null then coalesce(event_turns.time_basis, 'local_resolved')
+            when coalesce(event_turns.first_turn_at, sessions.started_at) is not null then 'session_start'
+            else 'received'
+        end as time_basis,
+        'event' as turn_source,
+        event_turns.input_tokens,
+        coalesce(event_turns.cache_read_input_tokens, 0) as cache_read_input_tokens,
+        coalesce(event_turns.cache_write_input_tokens, 0) as cache_write_input_tokens,
+        event_turns.output_tokens,
+        event_turns.reported_cost_usd,
+        coalesce(event_turns.is_time_ambiguous, false) as is_time_ambiguous,
+        coalesce(
+            event_turns.occurred_at, event_turns.first_turn_at, sessions.started_at, event_turns._received_at
+        ) as occurred_at,
+        event_turns._ingest_seq
+    from event_turns
+    left join sessions
+        on event_turns.tenant_id = sessions.tenant_id
+        and event_turns.session_id = sessions.session_id
+),
+
+steps_dated as (
+    select
+        step_id as turn_id,
+        tenant_id,
+        session_id,
+        'agent_session' as agent_kind,
+        'unknown' as model,
+        cast(null as varchar) as stop_reason,
+        time_basis,
+        'step' as turn_source,
+        input_tokens,
+        0 as cache_read_input_tokens,
+        0 as cache_write_input_tokens,
+        output_tokens,
+        -- Unreported, not free: a zero would be summed as a price.
+        cast(null as decimal(38, 20)) as reported_cost_usd,
+        false as is_time_ambiguous,
+        occurred_at,
+        _ingest_seq
+    from step_turns
+),
+
+turns as (
+    select * from events_dated
+    union all
+    select * from steps_dated
+)
+
+select
+    turn_id,
+    tenant_id,
+    session_id,
+    agent_kind,
+    model,
+    stop_reason,
+    time_basis,
+    turn_source,
+    input_tokens,
+    cache_read_input_tokens,
+    cache_write_input_tokens,
+    output_tokens,
+    reported_cost_usd,
+    is_time_ambiguous,
+    {{ utc_date('occurred_at') }} as usage_date,
+    occurred_at,
+    _ingest_seq
+from turns

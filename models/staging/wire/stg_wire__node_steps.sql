@@ -1,0 +1,20 @@
+with source as (
+    select * from {{ source('wire', 'node_steps') }}
+)
+
+select
+    record_id as step_id,
+    tenant_id,
+    session_id,
+    trace_id,
+    step_index,
+    source_line,
+    input_tokens,
+    output_tokens,
+    latency_ms,
+    tool_started_at,
+    file_modified_at,
+    region,
+    _user_id,
+    _received_at
+from source

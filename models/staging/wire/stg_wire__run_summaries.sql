@@ -1,0 +1,11 @@
+with source as (
+    select * from {{ source('wire', 'run_summaries') }}
+)
+
+select
+    record_id,
+    tenant_id,
+    session_id,
+    trace_id,
+    started_at
+from source

@@ -1,0 +1,25 @@
+with source as (
+    select * from {{ source('wire', 'sessions') }}
+)
+
+select
+    record_id,
+    tenant_id,
+    session_id,
+    parent_session_id,
+    forked_from_session_id,
+    user_id,
+    queen_name,
+    agent_name,
+    colony_name,
+    evidence,
+    session_kind,
+    status,
+    started_at,
+    updated_at,
+    ended_at,
+    observed_at,
+    region,
+    _user_id,
+    _device_id
+from source

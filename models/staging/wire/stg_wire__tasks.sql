@@ -1,0 +1,33 @@
+with source as (
+    select * from {{ source('wire', 'tasks') }}
+)
+
+select
+    record_id,
+    tenant_id,
+    list_id,
+    task_id,
+    item_id,
+    parent_task_id,
+    worker_id,
+    colony_name,
+    item,
+    list_kind,
+    status,
+    created_by,
+    error_class,
+    seq,
+    priority,
+    retry_count,
+    max_retries,
+    blocks_count,
+    blocked_by_count,
+    observation,
+    is_required,
+    created_at,
+    claimed_at,
+    started_at,
+    completed_at,
+    updated_at,
+    observed_at
+from source

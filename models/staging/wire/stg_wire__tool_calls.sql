@@ -1,0 +1,20 @@
+with source as (
+    select * from {{ source('wire', 'tool_calls') }}
+)
+
+select
+    record_id as tool_call_id,
+    tenant_id,
+    session_id,
+    parent_session_id,
+    step_record_id as step_id,
+    tool_name,
+    origin,
+    {{ agent_kind('agent_role') }} as agent_kind,
+    duration_seconds,
+    is_error,
+    occurred_at,
+    region,
+    _user_id,
+    _received_at
+from source

@@ -1,0 +1,89 @@
+"""Identifiers and object keys: pure functions from facts to names.
+
+Does not belong here: hashing under a tenant's key (device/redact.py), talking to a store (pipelines/store.py).
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+PROTOCOL = "v1"
+SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"
+SESSION_ID = r"session_\d{8}_\d{6}_[0-9a-f]{8}"
+RUN_STAMP = r"\d{8}T\d{6}_[0-9a-f]{8}"
+GENERATED_ID = (
+    rf"{SESSION_ID}|{RUN_STAMP}|worker:{SESSION_ID}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{32}}"
+    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+)
+KEYED = r"k1_[0-9a-f]{32}"
+RECORD_ID = r"[0-9a-f]{32}"
+SHA256 = r"[0-9a-f]{64}"
+
+_GENERATED = re.compile(GENERATED_ID)
+_SLUG = re.compile(SLUG)
+_MANIFEST = re.compile(
+    rf"landing/{PROTOCOL}/(?P<region>{SLUG})/(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/(?P<epoch>[0-9a-f]{{16}})"
+    r"/m/(?P<seq>\d{10})-(?P<sha16>[0-9a-f]{16})\.json"
+)
+
+
+def is_slug(text: str) -> bool:
+    """Whether `text` may name a tenant, a user or a region. An e-mail address may not."""
+    return _SLUG.fullmatch(text) is not None
+
+
+def is_generated(text: str) -> bool:
+    """Whether `text` has the form of an identifier that a program made (it says nothing about a person)."""
+    return _GENERATED.fullmatch(text) is not None
+
+
+def record_id(tenant: str, kind: str, *natural_key: object) -> str:
+    """The identity of a record: 32 hex digits, equal on every device of a tenant that holds the same record.
+
+    Made of the tenant, the kind of record and its natural key as the source wrote it; never of a device, folder, file
+    or offset: forks copy history, and a copy must collapse onto its original.
+    """
+    parts = ["rec/1", tenant, kind, *("" if part is None else str(part) for part in natural_key)]
+    text = "\x1f".join(parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Where one epoch of one device puts its batches: the only place its credentials reach."""
+
+    region: str
+    tenant: str
+    device: str
+    epoch: str
+
+    @property
+    def path(self) -> str:
+        """The key prefix, without a trailing slash."""
+        return f"landing/{PROTOCOL}/{self.region}/{self.tenant}/{self.device}/{self.epoch}"
+
+    def data(self, seq: int, table: str, sha256: str) -> str:
+        """Key of a Parquet object: named by its content, so that sending it twice is harmless."""
+        return f"{self.path}/d/{seq:010}-{table}-{sha256[:16]}.parquet"
+
+    def manifest(self, seq: int, sha256: str) -> str:
+        """Key of a manifest, the commit mark of a batch; written last."""
+        return f"{self.path}/m/{seq:010}-{sha256[:16]}.json"
+
+
+@dataclass(frozen=True)
+class ManifestKey:
+    """What a manifest's key says."""
+
+    prefix: Prefix
+    seq: int
+    sha16: str
+
+
+def parse_manifest_key(key: str) -> ManifestKey | None:
+    """The parts of a manifest's key, or None if the key is not one."""
+    match = _MANIFEST.fullmatch(key)
+    if match is None:
+        return None
+    prefix = Prefix(match["region"], match["tenant"], match["device"], match["epoch"])
+    return ManifestKey(prefix, int(match["seq"]), match["sha16"])

@@ -1,0 +1,92 @@
+"""Writes the files derived from the contract: dbt's sources, docs/contract.md. `make contract` runs it.
+
+Does not belong here: anything a person edits. A test fails when a derived file is stale.
+"""
+
+import sys
+from pathlib import Path
+
+from pipelines.contract.ddl import BOOKS, LINEAGE
+from pipelines.contract.table import DUCKDB, Column, Keep
+from pipelines.contract.wire import TABLES, contract_hash
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = "Generated from pipelines/contract by `make contract`; do not edit."
+
+KEEP_WORDS = {
+    Keep.VERBATIM: "as it is",
+    Keep.ID: "as it is if a program made it, else keyed hash",
+    Keep.KEYED_HASH: "keyed hash",
+    Keep.COUNT: "its length",
+    Keep.CLASS: "a class",
+}
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def sources_yml() -> str:
+    """dbt's description of the wire schema."""
+    lines = [f"# {GENERATED}", "version: 2", "sources:", "  - name: wire", "    schema: wire", "    tables:"]
+    for table in TABLES:
+        lines += [f"      - name: {table.name}", f"        description: {_quoted(table.grain)}", "        columns:"]
+        described = [(c.name, DUCKDB[c.type], c.why) for c in table.columns]
+        described += [(name, kind, why) for name, (kind, why) in LINEAGE.items()]
+        for name, kind, why in described:
+            lines.append(f"          - {{name: {name}, data_type: {_quoted(kind)}, description: {_quoted(why)}}}")
+    for book, columns in BOOKS.items():
+        lines += [f"      - name: {book}", "        columns:"]
+        for name, (kind, why) in columns.items():
+            data_type = kind.removesuffix(" PRIMARY KEY")
+            lines.append(f"          - {{name: {name}, data_type: {_quoted(data_type)}, description: {_quoted(why)}}}")
+    return "\n".join(lines) + "\n"
+
+
+def _kept(column: Column) -> str:
+    words = KEEP_WORDS[column.keep]
+    if column.keep is Keep.KEYED_HASH and column.vocabulary:
+        words += f"; public {column.vocabulary} in clear"
+    if column.values:
+        words += ": " + ", ".join(f"`{value}`" for value in column.values)
+    return words
+
+
+def contract_md() -> str:
+    """What leaves a device, for its owner to read."""
+    lines = [
+        "# What may leave a device",
+        "",
+        f"{GENERATED}",
+        "",
+        "These tables and columns, and nothing else. There is no column for a prompt, an answer, a tool's arguments or",
+        "result, a path, an e-mail address or an error message. A *keyed hash* is made with a key that stays with the",
+        "tenant: the warehouse can group by it and cannot name it.",
+        "",
+        f"Contract hash: `{contract_hash()}`",
+    ]
+    for table in TABLES:
+        lines += ["", f"## {table.name}", "", f"{table.grain} From: {table.source}.", ""]
+        lines += ["| column | type | kept | why |", "|---|---|---|---|"]
+        lines += [f"| `{c.name}` | {c.type} | {_kept(c)} | {c.why} |" for c in table.columns]
+    return "\n".join(lines) + "\n"
+
+
+FILES = {Path("models/staging/wire/_sources.yml"): sources_yml, Path("docs/contract.md"): contract_md}
+
+
+def stale() -> list[Path]:
+    """Derived files that differ from what the contract says."""
+    return [p for p, render in FILES.items() if not (ROOT / p).exists() or (ROOT / p).read_text("utf-8") != render()]
+
+
+def main() -> None:
+    """Write every derived file."""
+    for path, render in FILES.items():
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(render(), "utf-8")
+        sys.stdout.write(f"wrote {path}\n")
+
+
+if __name__ == "__main__":
+    main()

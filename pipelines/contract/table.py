@@ -1,0 +1,116 @@
+"""What a contract table and a column are, and the schemas derived from them.
+
+Does not belong here: the tables themselves (wire.py), how a value is made fit to travel (device/redact.py).
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Literal
+
+import pyarrow as pa
+
+Type = Literal["string", "int64", "bool", "double", "timestamp", "decimal"]
+
+ARROW: dict[Type, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "double": pa.float64(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    # Money: the digits of the source's JSON text, never a float. A double's shortest text has at most 17 digits.
+    "decimal": pa.decimal128(38, 20),
+}
+
+DUCKDB: dict[Type, str] = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "bool": "BOOLEAN",
+    "double": "DOUBLE",
+    "timestamp": "TIMESTAMPTZ",
+    "decimal": "DECIMAL(38, 20)",
+}
+
+
+class Keep(StrEnum):
+    """How a value of the source becomes a value that may leave the device. Free text has no way in."""
+
+    VERBATIM = "verbatim"
+    """Numbers, times, booleans; strings only of a closed list or a pattern, anything else becomes NULL or `other`."""
+    ID = "id"
+    """A generated identifier travels as it is (also one that matches `pattern` or stands in the `vocabulary`); an
+    identifier of any other form was chosen by a person and is keyed."""
+    KEYED_HASH = "keyed_hash"
+    """A name chosen by a person: a hash under a key that never leaves the tenant; public names may travel in clear."""
+    COUNT = "count"
+    """A list or a text becomes its length."""
+    CLASS = "class"
+    """A text becomes one of a closed list of classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: its type, why it is collected and how its value is kept.
+
+    `values`: the closed list of an enum (a value outside it becomes `other` if listed, else NULL).
+    `pattern`: what a verbatim string must match in full.
+    `vocabulary`: the list of public names of a keyed column that may travel in clear (contract/vocabulary).
+    `minimum`, `maximum`: bounds of a number, inclusive; a value outside them is refused, not clipped.
+    `fact`: whether the value is the source's own; keyed names, resolved times and file times may differ between two
+    devices that hold the same record and are no conflict.
+    """
+
+    name: str
+    type: Type
+    why: str
+    keep: Keep = Keep.VERBATIM
+    values: tuple[str, ...] = ()
+    pattern: str = ""
+    vocabulary: str = ""
+    minimum: int | None = None
+    maximum: int | None = None
+    required: bool = False
+    fact: bool = True
+
+    def __post_init__(self) -> None:
+        if self.type == "string" and self.keep in (Keep.VERBATIM, Keep.CLASS) and not (self.values or self.pattern):
+            raise ValueError(f"column {self.name}: a verbatim string needs a closed list or a pattern")
+        if not self.why:
+            raise ValueError(f"column {self.name}: a column that nobody can justify has no way in")
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """The compiled `pattern`."""
+        return re.compile(self.pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of the wire: a name, the meaning of a row, and its columns. `record_id` is always the first column."""
+
+    name: str
+    grain: str
+    source: str
+    columns: tuple[Column, ...]
+    version: int = 1
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        """Columns by their names."""
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Column names in the order of the schema."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema of a Parquet file of this table."""
+        return pa.schema([pa.field(c.name, ARROW[c.type], nullable=not c.required) for c in self.columns])
+
+    @property
+    def schema_id(self) -> str:
+        """The schema's name as a manifest writes it: `llm_turns/1`."""
+        return f"{self.name}/{self.version}"

@@ -1,0 +1,41 @@
+"""Lists of public names: models, providers, built-in tools, queens, nodes. A name outside them is somebody's own.
+
+One name a line, `#` starts a comment. Does not belong here: names of anybody's own models, tools, queens or nodes.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+
+# The sizes, variants and dates that catalogues hang onto a model's name. Closed on purpose: a free tag could be a name.
+_TAG = re.compile(
+    r":(?:latest|free|beta|extended|thinking|exacto|nitro|floor|online|cloud|\d"
+    r"|(?:\d+x)?\d+(?:\.\d+)?[bmk](?:-cloud)?(?:-(?:instruct|chat|text|base|it|code|vision))?"
+    r"(?:-(?:q\d(?:_[k01](?:_[sml])?)?|fp16|bf16|fp8|int8|int4))?)$",
+    re.IGNORECASE,
+)
+_DATE = re.compile(r"[-@](?:20[2-3]\d[01]\d[0-3]\d|20\d\d-[01]\d-[0-3]\d|latest)$")
+UNKNOWN_MODEL = "unknown"
+
+
+@cache
+def names(vocabulary: str) -> frozenset[str]:
+    """The public names of one list (`models`, `providers`, `tools`, `queens`, `nodes`, `streams`)."""
+    text = files(__name__).joinpath(f"{vocabulary}.txt").read_text(encoding="ascii")
+    return frozenset(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def is_public(vocabulary: str, name: str) -> bool:
+    """Whether `name` may travel in clear, exactly as it is written."""
+    return _is_public_model(name) if vocabulary == "models" else name in names(vocabulary)
+
+
+@cache
+def _is_public_model(model: str) -> bool:
+    """Whether every part of a model string is public: provider and route segments, name, tag and date."""
+    *route, name = model.split("/")
+    if not all(segment in names("providers") for segment in route):
+        return False
+    models = names("models")
+    untagged = _TAG.sub("", name)
+    return any(candidate in models for candidate in (name, untagged, _DATE.sub("", untagged)))

@@ -1,0 +1,443 @@
+"""THE tables of the wire, version 1: everything that may leave a device, each column with the reason it is collected.
+
+Names follow OpenTelemetry's GenAI conventions: `input_tokens` includes the cache, `cache_read_input_tokens` and
+`cache_write_input_tokens` are subsets of it. Times are UTC. A nullable column may be added within a version; anything
+else is a new version beside this one (tests/contract pins the published hash).
+
+Does not belong here: how a value is found on disk (device/readers), what a mart makes of it (models/).
+"""
+
+import hashlib
+import json
+
+from pipelines.contract.keys import KEYED, RECORD_ID, SLUG
+from pipelines.contract.table import Column, Keep, Table
+
+NUMBER = r"\d{1,9}"  # task lists number their tasks
+MAX_TOKENS = 100_000_000  # above any context window times any turn's requests; more is a unit error, not usage
+MAX_MILLISECONDS = 366 * 86_400_000
+TIME_BASES = ("utc", "local_resolved", "session_id", "file_mtime")
+ERROR_CLASSES = (
+    "auth", "cancelled", "context_length", "invalid_request", "network", "overloaded", "permission", "rate_limit",
+    "server", "stale_claim", "timeout", "tool", "type_or_value", "other",
+)  # fmt: skip
+AGENT_ROLES = ("queen", "worker", "graph", "agent", "other")
+
+
+def _record() -> Column:
+    return Column(
+        name="record_id", type="string", pattern=RECORD_ID, required=True,
+        why="Identity of the record on every device of the tenant; removes copies.",
+    )  # fmt: skip
+
+
+def _id(name: str, why: str, *, required: bool = False, pattern: str = "", vocabulary: str = "") -> Column:
+    return Column(
+        name=name, type="string", keep=Keep.ID, why=why, required=required, pattern=pattern, vocabulary=vocabulary
+    )
+
+
+def _name(name: str, why: str, vocabulary: str = "") -> Column:
+    return Column(name=name, type="string", keep=Keep.KEYED_HASH, vocabulary=vocabulary, why=why, fact=False)
+
+
+def _enum(name: str, values: tuple[str, ...], why: str, *, required: bool = False) -> Column:
+    return Column(name=name, type="string", values=values, why=why, required=required)
+
+
+def _count(
+    name: str, why: str, *, maximum: int = 1_000_000_000, required: bool = False, keep: Keep = Keep.VERBATIM
+) -> Column:
+    return Column(name=name, type="int64", minimum=0, maximum=maximum, why=why, required=required, keep=keep)
+
+
+def _tokens(name: str, why: str, *, required: bool = False) -> Column:
+    return _count(name, why, maximum=MAX_TOKENS, required=required)
+
+
+def _flag(name: str, why: str) -> Column:
+    return Column(name=name, type="bool", why=why)
+
+
+def _at(name: str, why: str, *, fact: bool = False) -> Column:
+    return Column(name=name, type="timestamp", why=why, fact=fact)
+
+
+def _basis() -> Column:
+    return Column(
+        name="time_basis", type="string", values=TIME_BASES, fact=False,
+        why="Where the time comes from: a local time resolved in the device's zone is a weaker claim than UTC.",
+    )  # fmt: skip
+
+
+def _ambiguous() -> Column:
+    return Column(
+        name="is_time_ambiguous", type="bool", fact=False,
+        why="The local time occurs twice in its zone, at the end of summer time; the earlier one was taken.",
+    )  # fmt: skip
+
+
+def _error_class() -> Column:
+    return Column(
+        name="error_class", type="string", keep=Keep.CLASS, values=ERROR_CLASSES,
+        why="What kind of thing went wrong; the message itself never leaves.",
+    )  # fmt: skip
+
+
+LLM_TURNS = Table(
+    name="llm_turns",
+    grain="One LLM turn (one outer iteration of an agent's loop), once, at its origin.",
+    source="`llm_turn_complete` events of events.jsonl",
+    columns=(
+        _record(),
+        _id("session_id", "The session or worker that used the tokens.", required=True),
+        _id("parent_session_id", "The queen session of a parallel worker; rolls its usage up."),
+        _id("stream_id", "Which loop of the session it was.", vocabulary="streams"),
+        _name("node_id", "Which node of a graph used the tokens.", "nodes"),
+        _name("model", "Price and model mix; the model of the turn's last request.", "models"),
+        _enum("agent_role", AGENT_ROLES, "Usage by kind of agent.", required=True),
+        _enum("stop_reason", ("stop", "tool_calls", "length", "cancelled", "content_filter", "error", "other"),
+              "Finished, cut or cancelled turns; cancelled ones are billed too."),
+        _count("iteration", "Tells two turns of one instant apart."),
+        _tokens("input_tokens", "Billed. Includes cache.", required=True),
+        _tokens("cache_read_input_tokens", "Billed at another price; a subset of the input. NULL: not recorded."),
+        _tokens("cache_write_input_tokens", "Billed at another price; a subset of the input. NULL: not recorded."),
+        _tokens("output_tokens", "Billed.", required=True),
+        Column(name="reported_cost_usd", type="decimal", minimum=0, maximum=1_000_000,
+               why="The source's own estimate, to reconcile with; NULL where unreported (0.0 on disk means that)."),
+        Column(name="reported_credits", type="decimal", minimum=0, maximum=1_000_000_000,
+               why="The source's virtual currency, where it writes one."),
+        _ambiguous(),
+        _at("occurred_at", "Day and price of the turn."),
+        _basis(),
+    ),
+)  # fmt: skip
+
+TOOL_CALLS = Table(
+    name="tool_calls",
+    grain="One finished tool call as one source saw it; the warehouse decides which source counts.",
+    source="`tool_call_completed` events; `tool_calls` of L3 lines",
+    columns=(
+        _record(),
+        _id("session_id", "The session or worker that called the tool.", required=True),
+        _id("parent_session_id", "The queen session of a parallel worker."),
+        Column(name="step_record_id", type="string", pattern=RECORD_ID, why="The L3 step of the call: counts if it does."),
+        _name("tool_name", "Which tools are used; a customer's own tool is keyed.", "tools"),
+        _enum("origin", ("event", "step"), "Which log saw it: a call seen by both counts once.", required=True),
+        _enum("agent_role", AGENT_ROLES, "Tools by kind of agent.", required=True),
+        _flag("is_error", "Error rate of a tool."),
+        Column(name="duration_seconds", type="double", minimum=0, maximum=31_622_400, why="Duration of a tool."),
+        _ambiguous(),
+        _at("occurred_at", "Day of the call: the end of an event's call, the start of a step's."),
+        _basis(),
+    ),
+)  # fmt: skip
+
+NODE_STEPS = Table(
+    name="node_steps",
+    grain="One L3 line: one iteration of a node's loop, or a compaction marker.",
+    source="logs/tool_logs.jsonl, runs/*/tool_logs.jsonl",
+    columns=(
+        _record(),
+        _id("session_id", "The session the log belongs to.", required=True),
+        _id("trace_id", "Tells the runs apart that share a session."),
+        _id("span_id", "Join to traces."),
+        _name("node_id", "Which node worked.", "nodes"),
+        _enum("verdict", ("ACCEPT", "RETRY", "ESCALATE", "CONTINUE", "COMPACTION", "other"), "How the step was judged."),
+        _error_class(),
+        Column(name="step_index", type="int64", minimum=-1, maximum=1_000_000_000, required=True,
+               why="-1 marks a compaction, which is no turn."),
+        Column(name="source_line", type="int64", minimum=1, maximum=1_000_000_000_000, fact=False,
+               why="Order of the steps: an L3 line has no clock."),
+        _tokens("input_tokens", "Billed where no event saw the turn.", required=True),
+        _tokens("output_tokens", "Billed where no event saw the turn.", required=True),
+        _count("latency_ms", "Time of a step.", maximum=MAX_MILLISECONDS),
+        _count("tool_call_count", "Tool calls of the step.", keep=Keep.COUNT),
+        _flag("is_partial", "The step died; its tokens read 0 although some were billed."),
+        _at("tool_started_at", "The earliest tool start: the best evidence of the step's time.", fact=True),
+        _at("file_modified_at", "The last resort for the step's time."),
+    ),
+)  # fmt: skip
+
+NODE_DETAILS = Table(
+    name="node_details",
+    grain="One L2 line: one exit of a node.",
+    source="logs/details.jsonl, runs/*/details.jsonl",
+    columns=(
+        _record(),
+        _id("session_id", "The session the log belongs to.", required=True),
+        _id("trace_id", "Tells the runs apart that share a session."),
+        _id("span_id", "Join to traces."),
+        _name("node_id", "Which node ended.", "nodes"),
+        _enum("node_type", ("event_loop", "function", "router", "llm_generate", "llm_tool_use", "other"), "Kind of node."),
+        _enum("exit_status", ("success", "failure", "stalled", "escalated", "paused", "guard_failure", "ghost_stream",
+                              "cancelled", "other"), "How the node ended."),
+        _error_class(),
+        Column(name="source_line", type="int64", minimum=1, maximum=1_000_000_000_000, fact=False,
+               why="Order of the exits: an L2 line has no clock."),
+        _count("total_steps", "Length of the node's work."),
+        _tokens("tokens_used", "Control total; the only one set on fallback lines."),
+        _tokens("input_tokens", "Control total against the steps."),
+        _tokens("output_tokens", "Control total against the steps."),
+        _count("latency_ms", "Time of the node.", maximum=MAX_MILLISECONDS),
+        _count("attempt", "Retries of a node."),
+        _count("accept_count", "Verdicts."),
+        _count("retry_count", "Verdicts; a normal tool turn counts as one."),
+        _count("escalate_count", "Verdicts."),
+        _count("continue_count", "Verdicts."),
+        _count("attention_count", "How many reasons the runtime saw to look at it; the reasons stay.", keep=Keep.COUNT),
+        _flag("is_success", "Success rate of a node."),
+        _flag("needs_attention", "The runtime's own flag."),
+        _at("file_modified_at", "The last resort for the exit's time."),
+    ),
+)  # fmt: skip
+
+RUN_SUMMARIES = Table(
+    name="run_summaries",
+    grain="One version of an L1 file: the totals of a session's log at the end of a run.",
+    source="logs/summary.json, runs/*/summary.json",
+    columns=(
+        _record(),
+        _id("session_id", "The session the log belongs to.", required=True),
+        _id("trace_id", "The run it describes: the last one."),
+        _name("agent_name", "Which agent ran."),
+        _name("goal_id", "Groups the runs of one goal."),
+        _enum("status", ("success", "failure", "degraded", "in_progress", "other"), "Outcome of the run."),
+        _enum("execution_quality", ("clean", "degraded", "failed", "other"), "Quality of the run."),
+        _count("total_nodes_executed", "Control total: L2 lines of all runs."),
+        _tokens("total_input_tokens", "Control total over all runs of the file."),
+        _tokens("total_output_tokens", "Control total over all runs of the file."),
+        _count("duration_ms", "Length of the last run.", maximum=MAX_MILLISECONDS),
+        _count("attention_count", "How many reasons the runtime saw to look at it; the reasons stay.", keep=Keep.COUNT),
+        _flag("needs_attention", "The runtime's own flag."),
+        _at("started_at", "Start of the last run: evidence for the time of its steps.", fact=True),
+    ),
+)  # fmt: skip
+
+SESSIONS = Table(
+    name="sessions",
+    grain="One observation of what one folder or event says of a session; a new row when that changes.",
+    source="meta.json, state.json, worker meta.json, folder names, colony_fork_marker and colony_created events",
+    columns=(
+        _record(),
+        _id("session_id", "The session or worker.", required=True),
+        _id("parent_session_id", "The session it was spawned or forked from."),
+        _id("forked_from_session_id", "Its history is a copy of that session's."),
+        _id("trace_id", "The run in progress or the last one."),
+        _name("queen_name", "Usage per queen.", "queens"),
+        _name("agent_name", "Usage per agent."),
+        _name("colony_name", "Usage per colony."),
+        _name("profile_name", "The profile a worker ran under."),
+        Column(name="user_id", type="string", pattern=SLUG, fact=False,
+               why="Who used it, as enrolled when the session was first seen; never rewritten by a later enrolment."),
+        _enum("evidence", ("folder", "meta", "state", "worker_meta", "event"), "Which source said it.", required=True),
+        _enum("session_kind", ("queen", "colony_queen", "worker", "graph_run", "agent_session", "secondary_graph",
+                               "legacy_run", "other"), "What kind of agent it is."),
+        _enum("status", ("active", "paused", "completed", "failed", "cancelled", "other"), "Last status the source wrote."),
+        _enum("phase", ("independent", "incubating", "working", "reviewing", "colony", "planning", "building", "staging",
+                        "running", "editing", "other"), "The queen's phase."),
+        _enum("execution_quality", ("clean", "degraded", "failed", "other"), "Quality of the run."),
+        _count("steps_executed", "Progress."),
+        _count("total_retries", "Effort."),
+        _tokens("total_tokens", "Control total."),
+        _count("batch_size", "How many workers were spawned together."),
+        _count("batch_index", "Its place among them."),
+        _at("started_at", "Start of the session.", fact=True),
+        _at("updated_at", "Last change the source wrote.", fact=True),
+        _at("ended_at", "End of the session.", fact=True),
+        _at("observed_at", "When the device saw it; the newest observation speaks."),
+    ),
+)  # fmt: skip
+
+AGENT_RUNS = Table(
+    name="agent_runs",
+    grain="One step in the life of a run: started, paused, reported, ended.",
+    source="`execution_*`, `worker_*`, `subagent_report` events; runs.jsonl",
+    columns=(
+        _record(),
+        _id("session_id", "The session or worker that ran.", required=True),
+        _id("parent_session_id", "The queen session of a parallel worker."),
+        _id("run_id", "One trigger's run within a session."),
+        _enum("kind", ("started", "completed", "failed", "paused", "resumed", "resurrected", "cancelled", "report"),
+              "What happened.", required=True),
+        _enum("outcome", ("success", "partial", "failed", "timeout", "stopped", "other"), "Outcome a worker reported."),
+        _enum("origin", ("event", "runs_file"), "Which log saw it."),
+        _error_class(),
+        _tokens("tokens_used", "Control total; 0 for stopped or crashed workers."),
+        _count("tool_calls_used", "Control total."),
+        Column(name="duration_seconds", type="double", minimum=0, maximum=31_622_400, why="Duration as reported."),
+        _ambiguous(),
+        _at("occurred_at", "When."),
+        _basis(),
+    ),
+)  # fmt: skip
+
+STATUS_EVENTS = Table(
+    name="status_events",
+    grain="One change or trouble of a session's state.",
+    source="status events of events.jsonl",
+    columns=(
+        _record(),
+        _id("session_id", "The session or worker it happened to.", required=True),
+        _id("parent_session_id", "The queen session of a parallel worker."),
+        _name("node_id", "Which node it happened to.", "nodes"),
+        _enum("kind", ("phase_changed", "stalled", "doom_loop", "inactive", "slow_first_token", "nudged", "tool_replayed",
+                       "retried", "judged", "compacted", "loop_started", "loop_completed", "input_requested",
+                       "input_received", "escalated", "payment_required"), "What happened.", required=True),
+        _enum("agent_role", AGENT_ROLES, "Trouble by kind of agent.", required=True),
+        _enum("phase", ("independent", "incubating", "working", "reviewing", "colony", "planning", "building", "staging",
+                        "running", "editing", "other"), "The phase that began."),
+        _enum("verdict", ("ACCEPT", "RETRY", "ESCALATE", "CONTINUE", "other"), "The verdict."),
+        _error_class(),
+        _count("iteration", "Which iteration."),
+        _count("retry_count", "Which retry."),
+        Column(name="seconds", type="double", minimum=0, maximum=31_622_400, why="How long the first token took."),
+        _ambiguous(),
+        _at("occurred_at", "When."),
+        _basis(),
+    ),
+)  # fmt: skip
+
+TASKS = Table(
+    name="tasks",
+    grain="One observation of a task, a step or a checklist item; a new row when it changes.",
+    source="progress.db, tasks.json",
+    columns=(
+        _record(),
+        _id("list_id", "The session whose list it is (for a colony its queen session).", required=True),
+        _id("task_id", "The task; for a step or a checklist item the task it belongs to.", required=True, pattern=NUMBER),
+        _id("item_id", "The step or checklist item."),
+        _id("parent_task_id", "Its parent task.", pattern=NUMBER),
+        _id("worker_id", "Who works on it, as the model typed it."),
+        _name("colony_name", "Which colony's task it is."),
+        _enum("item", ("task", "step", "checklist"), "What it is.", required=True),
+        _enum("list_kind", ("progress_db", "session", "colony_template"), "Which list it is on.", required=True),
+        _enum("status", ("pending", "claimed", "in_progress", "started", "done", "completed", "failed", "abandoned",
+                         "archived", "other"), "State as written; a model may write anything, the rest is `other`."),
+        _enum("created_by", ("queen_create", "create_colony_auto", "enqueue_tool", "other"), "How it came to be."),
+        _error_class(),
+        _count("seq", "Order."),
+        Column(name="priority", type="int64", minimum=-1_000_000, maximum=1_000_000, why="Order."),
+        _count("retry_count", "Effort and stale claims."),
+        _count("max_retries", "The limit of retries."),
+        _count("blocks_count", "How many tasks wait for it.", keep=Keep.COUNT),
+        _count("blocked_by_count", "How many tasks it waits for.", keep=Keep.COUNT),
+        _count("observation", "How many observations of the item came before: an A-B-A flap stays visible."),
+        _flag("is_required", "Whether a checklist item must be done."),
+        _at("created_at", "Time in state.", fact=True),
+        _at("claimed_at", "Time in state; stale claims.", fact=True),
+        _at("started_at", "Time in state.", fact=True),
+        _at("completed_at", "Time in state.", fact=True),
+        _at("updated_at", "Time in state.", fact=True),
+        _at("observed_at", "When the device saw it; the newest observation speaks."),
+    ),
+)  # fmt: skip
+
+COLONIES = Table(
+    name="colonies",
+    grain="One observation of a colony; a new row when it changes.",
+    source="colonies/*/metadata.json, worker.json",
+    columns=(
+        _record(),
+        _id("queen_session_id", "The queen session that leads the colony; its identity.", required=True),
+        _id("source_session_id", "The session the colony was forked from."),
+        _name("colony_name", "Usage per colony."),
+        _name("queen_name", "The colony's queen.", "queens"),
+        _count("worker_count", "How many worker kinds it has.", keep=Keep.COUNT),
+        _count("max_concurrent_workers", "Its limit."),
+        _flag("has_progress_db", "Whether it tracks tasks."),
+        _at("created_at", "Age.", fact=True),
+        _at("updated_at", "Last change.", fact=True),
+        _at("observed_at", "When the device saw it; the newest observation speaks."),
+    ),
+)  # fmt: skip
+
+TRIGGERS = Table(
+    name="triggers",
+    grain="One step in the life of a trigger: available, activated, fired, removed.",
+    source="`trigger_*` events",
+    columns=(
+        _record(),
+        _id("session_id", "The session it belongs to.", required=True),
+        _name("trigger_id", "Which trigger."),
+        _enum("kind", ("available", "activated", "deactivated", "fired", "removed", "updated"), "What happened.",
+              required=True),
+        _enum("trigger_type", ("webhook", "api", "timer", "event", "manual", "other"), "What fires it."),
+        Column(name="interval_seconds", type="double", minimum=0, maximum=31_622_400, why="Schedule: when it was due."),
+        _ambiguous(),
+        _at("occurred_at", "When."),
+        _basis(),
+    ),
+)  # fmt: skip
+
+DEVICE_REPORTS = Table(
+    name="device_reports",
+    grain="One run of the uploader.",
+    source="the uploader itself",
+    columns=(
+        _record(),
+        Column(name="user_id", type="string", pattern=SLUG, required=True, why="As enrolled."),
+        Column(name="consent_id", type="string", pattern=RECORD_ID, required=True, why="The consent it ran under."),
+        Column(name="uploader_version", type="string", pattern=r"\d{1,3}(\.\d{1,4}){1,3}([a-z]{1,4}\d{0,4})?",
+               required=True, why="Which version counted."),
+        Column(name="timezone", type="string", pattern=r"[A-Za-z0-9_+/-]{1,64}", why="Zone local times were resolved in."),
+        _enum("platform", ("linux", "darwin", "win32", "other"), "Support."),
+        _enum("history", ("include", "exclude"), "Whether history before the consent was included."),
+        _count("run", "Which run of this epoch: gaps show lost reports.", required=True),
+        _count("homes", "How many agent homes were found.", required=True),
+        _count("sources", "How many files and databases were seen.", required=True),
+        _count("lines_seen", "Coverage: seen = staged + duplicate + skipped + rejected.", required=True),
+        _count("lines_staged", "Coverage.", required=True),
+        _count("lines_duplicate", "Coverage: copies collapsed on the device.", required=True),
+        _count("lines_skipped", "Coverage: lines of kinds nobody asked for.", required=True),
+        _count("lines_rejected", "Coverage: torn or unreadable lines.", required=True),
+        _count("lines_salvaged", "Of these, lines whose whole record stood behind a torn one.", required=True),
+        _count("lines_before_consent", "History left out.", required=True),
+        _count("fields_dropped", "Fields the contract does not name.", required=True),
+        _at("started_at", "Clock of the device against the store's."),
+    ),
+)  # fmt: skip
+
+SOURCE_FILES = Table(
+    name="source_files",
+    grain="What one run of the uploader read of one input.",
+    source="the uploader itself",
+    columns=(
+        _record(),
+        Column(name="source_key", type="string", pattern=KEYED, required=True, fact=False,
+               why="Follows one file over time without its path."),
+        _enum("source_kind", ("events", "worker_events", "l1", "l2", "l3", "runs", "state", "meta", "worker_meta",
+                              "colony", "progress_db", "task_list", "other"), "Which reader read it.", required=True),
+        _count("run", "Which run of the uploader.", required=True),
+        _count("generation", "How often the file was replaced or rewritten."),
+        _count("bytes_seen", "Size at the time.", maximum=1_000_000_000_000_000),
+        _count("lines_seen", "Coverage: seen = staged + duplicate + skipped + rejected + before consent.", required=True),
+        _count("turn_lines_seen", "Raw usage lines, copies included: what a naive sum would count.", required=True),
+        _count("turn_lines_duplicate", "Raw usage lines that were copies.", required=True),
+        _count("lines_skipped", "Coverage.", required=True),
+        _count("lines_rejected", "Coverage.", required=True),
+        _count("lines_salvaged", "Coverage.", required=True),
+        _count("lines_staged", "Coverage.", required=True),
+        _count("lines_duplicate", "Coverage.", required=True),
+        _count("lines_before_consent", "Coverage.", required=True),
+        _enum("outcome", ("read", "unreadable", "too_large", "corrupt", "unknown_layout"), "Whether it could be read.",
+              required=True),
+        _at("observed_at", "When."),
+    ),
+)  # fmt: skip
+
+TABLES: tuple[Table, ...] = (
+    LLM_TURNS, TOOL_CALLS, NODE_STEPS, NODE_DETAILS, RUN_SUMMARIES, SESSIONS, AGENT_RUNS, STATUS_EVENTS, TASKS, COLONIES,
+    TRIGGERS, DEVICE_REPORTS, SOURCE_FILES,
+)  # fmt: skip
+BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
+
+
+def contract_hash() -> str:
+    """The sha256 of everything the contract lets out; a consent covers one hash, and a wider contract needs a new one."""
+    columns = [
+        [table.schema_id, c.name, c.type, c.keep, c.values, c.pattern, c.vocabulary, c.minimum, c.maximum, c.required]
+        for table in TABLES
+        for c in table.columns
+    ]
+    return hashlib.sha256(json.dumps(columns, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,473 @@
+"""One pass over the agent homes: what is new becomes staged rows, each step of it one transaction.
+
+Does not belong here: what a line means (readers), what a value becomes (redact.py), batches (spool.py).
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines import __version__
+from pipelines.contract import wire
+from pipelines.contract.keys import record_id
+from pipelines.contract.table import Table
+from pipelines.device import lines
+from pipelines.device.clock import Clock
+from pipelines.device.consent import Consent
+from pipelines.device.enrolment import Enrolment
+from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.readers import (
+    ColonyFolder,
+    Record,
+    SessionFolder,
+    hive_events,
+    hive_layout,
+    hive_logs,
+    hive_state,
+    progress_db,
+)
+from pipelines.device.redact import Redactor, Row
+from pipelines.device.state import Counts, State
+
+MAX_DOCUMENT = 16 << 20  # a task list or a state file beyond this is not one of ours
+Progress = Callable[[int, int], None]
+Parse = Callable[[dict[str, Any], hive_logs.Place], Iterable[Record]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogKind:
+    """One kind of file that grows by lines."""
+
+    kind: str
+    is_record: Callable[[dict[str, Any]], bool]
+    parse: Parse
+    may_matter: Callable[[bytes], bool] = lambda _: True
+
+
+def check_homes(homes: Sequence[Path]) -> list[Path]:
+    """The homes to read, accounts' homes included. Raises UsageError if one is not a folder."""
+    for home in homes:
+        if not home.exists():
+            raise UsageError(f"{home} does not exist: name an agent's home folder with --home")
+        if not home.is_dir():
+            raise UsageError(f"{home} is a file: name an agent's home folder with --home")
+        if not os.access(home, os.R_OK | os.X_OK):
+            raise DeviceError(f"{home} cannot be read: its permissions do not let this user in")
+    return [inner for home in homes for inner in hive_layout.homes_in(home)]
+
+
+class Collector:
+    """Reads homes into the state of one device under one consent."""
+
+    def __init__(
+        self, state: State, enrolment: Enrolment, redactor: Redactor, consent: Consent, *, now: datetime,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        self._state = state
+        self._enrolment = enrolment
+        self._redactor = redactor
+        self._consent = consent
+        self._since = consent.history_starts_at
+        self._now = now
+        self._clock = Clock(enrolment.timezone)
+        self._progress = progress or (lambda done, total: None)
+        self._run = 0
+        self._sources = 0
+        self.counted: list[Counts] = []
+        """What the last pass did with each source."""
+
+    def run(self, homes: Sequence[Path]) -> None:
+        """Read what is new in all homes and leave the run's report. Raises UsageError, DeviceError."""
+        inner = check_homes(homes)
+        self._run = self._state.begin_run(self._now)
+        self._sources = 0
+        for home in inner:
+            folders = hive_layout.session_folders(home)
+            colonies = hive_layout.colony_folders(home)
+            total = len(folders) + len(colonies)
+            for done, folder in enumerate(folders):
+                self._progress(done, total)
+                self._logs(folder)
+            # Logs first: they say which sessions are alive, and without history only those may be described.
+            for folder in folders:
+                self._session(folder)
+                self._session_tasks(folder)
+            for colony in colonies:
+                self._colony(colony)
+            self._progress(total, total)
+        self._report(len(inner))
+
+    def baseline(self, homes: Sequence[Path]) -> None:
+        """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
+        sizes: list[tuple[str, int]] = []
+        history: list[str] = []
+        for home in check_homes(homes):
+            for folder in hive_layout.session_folders(home):
+                for path, kind in self._log_files(folder):
+                    if not path.is_file() or path.is_symlink():
+                        continue
+                    sizes.append((self._source(path), path.stat().st_size))
+                    if kind.kind in ("l2", "l3"):
+                        history += self._untimed_ids(path, folder, kind)
+        with self._state.step():
+            self._state.set_baseline(sizes, history)
+
+    def _untimed_ids(self, path: Path, folder: SessionFolder, kind: LogKind) -> list[str]:
+        found = []
+        try:
+            for chunk in lines.read_new(path, lines.Checkpoint()):
+                for line in chunk.lines:
+                    place = hive_logs.Place(folder, line.number, self._now)
+                    for parsed in lines.parse(line.data or b"", kind.is_record).records:
+                        found += [self._record_id(record) for record in kind.parse(parsed, place)]
+        except (FileNotFoundError, lines.UnreadableError):
+            return found  # it is not read now and, should it become readable, its offset keeps its history out
+        return found
+
+    # logs --------------------------------------------------------------------------------------------------------
+
+    def _log_files(self, folder: SessionFolder) -> list[tuple[Path, LogKind]]:
+        context = hive_events.Context(folder, self._clock)
+        tenant = self._enrolment.tenant
+
+        def event(found: dict[str, Any], _: hive_logs.Place) -> Iterable[Record]:
+            record = hive_events.read(found, context)
+            return (record,) if record else ()
+
+        def run(found: dict[str, Any], place: hive_logs.Place) -> Iterable[Record]:
+            record = hive_logs.run(found, place, self._clock)
+            return (record,) if record else ()
+
+        events = LogKind(
+            kind="worker_events" if folder.kind == "worker" else "events", is_record=hive_events.is_event, parse=event,
+            may_matter=hive_events.may_matter,
+        )  # fmt: skip
+        l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=lambda found, at: hive_logs.steps(found, at, tenant))
+        l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))
+        runs = LogKind(kind="runs", is_record=hive_logs.is_run, parse=run)
+        logs = folder.logs or folder.path
+        files = [(logs / "tool_logs.jsonl", l3), (logs / "details.jsonl", l2)]
+        if folder.kind != "legacy_run":
+            files += [(folder.path / "events.jsonl", events), (folder.path / "runs.jsonl", runs)]
+        return files
+
+    def _logs(self, folder: SessionFolder) -> None:
+        for path, kind in self._log_files(folder):
+            self._log(path, folder, kind)
+
+    def _log(self, path: Path, folder: SessionFolder, kind: LogKind) -> None:
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._note(path, kind.kind, Counts(outcome="unreadable"))
+            return
+        self._sources += 1
+        source = self._source(path)
+        checkpoint = self._state.checkpoint(source)
+        if lines.is_unchanged(status, checkpoint):
+            return
+        modified_at = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1_000_000, UTC)
+        try:
+            for chunk in lines.read_new(path, checkpoint, now=self._now.timestamp()):
+                counts = Counts(bytes=status.st_size, generation=chunk.checkpoint.generation)
+                with self._state.step():
+                    for line in chunk.lines:
+                        self._line(line, source, kind, hive_logs.Place(folder, line.number, modified_at), counts)
+                    self._state.set_checkpoint(source, chunk.checkpoint)
+                    self._state.count(self._run, source, kind.kind, counts)
+        except FileNotFoundError:
+            return
+        except lines.UnreadableError:
+            self._note(path, kind.kind, Counts(bytes=status.st_size, outcome="unreadable"))
+
+    def _line(
+        self, line: lines.Line, source: str, kind: LogKind, place: hive_logs.Place, counts: Counts
+    ) -> None:  # fmt: skip
+        if line.data is None:
+            counts.seen += 1
+            counts.rejected += 1
+            return
+        if not line.data.strip():
+            return
+        if not kind.may_matter(line.data):
+            counts.seen += 1
+            counts.skipped += 1
+            return
+        parsed = lines.parse(line.data, kind.is_record)
+        if not parsed.records:
+            counts.seen += 1
+            counts.rejected += 1
+            return
+        counts.salvaged += parsed.is_salvaged
+        for found in parsed.records:
+            counts.seen += 1
+            records = list(kind.parse(found, place))
+            if not records:
+                counts.skipped += 1
+                continue
+            first, *rest = records
+            outcome = self._stage(first, source, line.offset)
+            setattr(counts, outcome, getattr(counts, outcome) + 1)
+            counts.fields_dropped += sum(record.fields_dropped for record in records)
+            if outcome in ("staged", "duplicate"):
+                counts.turns_seen += first.is_turn
+                counts.turns_duplicate += first.is_turn and outcome == "duplicate"
+                for record in rest:
+                    self._stage(record, source, line.offset)
+
+    def _stage(self, record: Record, source: str, offset: int) -> str:
+        """Stage one record; what became of it, by the name of its counter."""
+        row = self._redactor.row(record.table, {**record.values, "record_id": self._record_id(record)})
+        if row is None:
+            return "rejected"
+        if not self._may_leave(record, row, source, offset):
+            return "before_consent"
+        session_id = row["session_id"]
+        self._state.bind_session(session_id, self._enrolment.user, is_live=True)
+        owner = session_id if record.belongs_to_folder else None
+        return "staged" if self._state.stage(record.table.name, self._dated(row), owner=owner) else "duplicate"
+
+    def _may_leave(self, record: Record, row: Row, source: str, offset: int) -> bool:
+        if self._since is None:
+            return True
+        if record.at is not None:
+            return record.at >= self._since
+        return offset >= self._state.baseline_size(source) and not self._state.is_history(row["record_id"])
+
+    def _dated(self, row: Row) -> Row:
+        """Without history no time before the consent leaves, not even as an attribute."""
+        since = self._since
+        if since is None:
+            return row
+        return {k: None if isinstance(v, datetime) and v < since else v for k, v in row.items()}
+
+    # small files -------------------------------------------------------------------------------------------------
+
+    def _session(self, folder: SessionFolder) -> None:
+        files = {"meta": folder.path / "meta.json", "state": folder.path / "state.json"}
+        if folder.kind == "legacy_run":
+            files = {}
+        summary = (folder.logs or folder.path) / "summary.json"
+        self._summary(summary, folder)
+        travelling = self._redactor.identifier(folder.session_id)
+        is_live = self._state.is_live(travelling)
+        signature = json.dumps([*map(_signature, files.values()), is_live, str(self._since)])
+        item_key = self._redactor.keyed(f"session:{folder.path}")
+        if self._state.snapshot(item_key)[0] == signature:
+            return
+        found = {name: self._document(path, name) for name, path in files.items()}
+        item = hive_state.session(folder, found.get("meta", {}), found.get("state", {}), self._clock)
+        with self._state.step():
+            if self._since is None or is_live or any(time and time >= self._since for time in item.times):
+                user = self._state.bind_session(travelling, self._enrolment.user, is_live=self._since is None)
+                values = item.values | {"user_id": user}
+                started = item.values["started_at"]
+                if self._since and isinstance(started, datetime) and started < self._since:
+                    values |= {"total_tokens": None, "steps_executed": None, "total_retries": None}
+                self._observe(replace(item, values=values))
+            self._state.set_snapshot(item_key, signature, 0)
+
+    def _summary(self, path: Path, folder: SessionFolder) -> None:
+        source = self._source(path)
+        signature = json.dumps(_signature(path))
+        if signature == json.dumps(None) or self._state.snapshot(source)[0] == signature:
+            return
+        found = self._document(path, "l1")
+        counts = Counts(seen=1)
+        with self._state.step():
+            if found:
+                outcome = self._stage(hive_logs.summary(found, folder), source, 0)
+                setattr(counts, outcome, 1)
+            else:
+                counts.rejected = 1
+            self._state.set_snapshot(source, signature, 0)
+            self._state.count(self._run, source, "l1", counts)
+
+    def _session_tasks(self, folder: SessionFolder) -> None:
+        self._task_list(folder.path / "tasks.json", list_id=folder.session_id, list_kind="session", colony=None)
+
+    def _colony(self, folder: ColonyFolder) -> None:
+        metadata = self._document(folder.path / "metadata.json", "colony")
+        databases = [folder.path / place / "progress.db" for place in ("data", "tracker")]
+        databases = [path for path in databases if path.is_file() and not path.is_symlink()]
+        item = hive_state.colony(folder, metadata, has_progress_db=bool(databases))
+        if item is None:
+            return
+        list_id = str(item.values["queen_session_id"])
+        is_live = any(
+            self._state.is_live(self._redactor.identifier(str(session)))
+            for session in (list_id, item.values["source_session_id"])
+            if session
+        )
+        if self._since is None or is_live or any(time and time >= self._since for time in item.times):
+            with self._state.step():
+                self._observe(item)
+        for path in databases:
+            self._progress_db(path, list_id, folder.colony_name)
+        self._task_list(
+            folder.path / "tasks.json", list_id=list_id, list_kind="colony_template", colony=folder.colony_name
+        )  # fmt: skip
+
+    def _task_list(self, path: Path, *, list_id: str, list_kind: str, colony: str | None) -> None:
+        source = self._source(path)
+        signature = json.dumps(_signature(path))
+        if signature == json.dumps(None) or self._state.snapshot(source)[0] == signature:
+            return
+        found = self._document(path, "task_list")
+        items = list(hive_state.task_list(found, list_id=list_id, list_kind=list_kind, colony_name=colony))
+        self._observe_all(items, source, signature, "task_list")
+
+    def _progress_db(self, path: Path, list_id: str, colony: str) -> None:
+        self._sources += 1
+        source = self._source(path)
+        # The log beside the database changes before the database does.
+        signature = json.dumps([_signature(path), _signature(path.with_name(path.name + "-wal"))])
+        if self._state.snapshot(source)[0] == signature:
+            return
+        try:
+            items = progress_db.read(path, list_id=list_id, colony_name=colony)
+        except FileNotFoundError:
+            return
+        except lines.UnreadableError:
+            self._note(path, "progress_db", Counts(bytes=_size(path), outcome="corrupt"))
+            return
+        except progress_db.UnknownLayoutError:
+            self._note(path, "progress_db", Counts(bytes=_size(path), outcome="unknown_layout"))
+            return
+        self._observe_all(items, source, signature, "progress_db")
+
+    def _observe_all(self, items: list[hive_state.Item], source: str, signature: str, kind: str) -> None:
+        counts = Counts(seen=len(items))
+        with self._state.step():
+            for item in items:
+                if self._since is not None and not any(time and time >= self._since for time in item.times):
+                    counts.before_consent += 1
+                    continue
+                outcome = self._observe(item)
+                setattr(counts, outcome, getattr(counts, outcome) + 1)
+            self._state.set_snapshot(source, signature, 0)
+            self._state.count(self._run, source, kind, counts)
+
+    def _observe(self, item: hive_state.Item) -> str:
+        """Stage an observation if it differs from the last one of the same thing."""
+        tenant, table = self._enrolment.tenant, item.table
+        thing = record_id(tenant, f"{table.name}:thing", *item.key)
+        row = self._redactor.row(table, {**item.values, "record_id": thing})
+        if row is None:
+            return "rejected"
+        content = json.dumps([row[c.name] for c in table.columns if c.fact], default=str)
+        signature = hashlib.sha256(content.encode()).hexdigest()
+        last, observation = self._state.snapshot(thing)
+        if last == signature:
+            return "duplicate"
+        row["record_id"] = record_id(tenant, table.name, *item.key, observation, signature)
+        if "observation" in table.by_name:
+            row["observation"] = observation
+        row["observed_at"] = self._now
+        self._state.set_snapshot(thing, signature, observation + 1)
+        return "staged" if self._state.stage(table.name, self._dated(row)) else "duplicate"
+
+    def _document(self, path: Path, kind: str) -> dict[str, Any]:
+        """A small JSON file; empty if it is absent, torn or no object (then it is counted)."""
+        try:
+            with lines.open_plain(path) as file:
+                data = file.read(MAX_DOCUMENT + 1)
+        except FileNotFoundError:
+            return {}
+        except lines.UnreadableError:
+            self._note(path, kind, Counts(outcome="unreadable"))
+            return {}
+        self._sources += 1
+        if len(data) > MAX_DOCUMENT:
+            self._note(path, kind, Counts(bytes=len(data), outcome="too_large"))
+            return {}
+        try:
+            found = lines.loads(data)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            self._note(path, kind, Counts(bytes=len(data), outcome="corrupt"))
+            return {}
+        return found
+
+    # the report --------------------------------------------------------------------------------------------------
+
+    def _note(self, path: Path, kind: str, counts: Counts) -> None:
+        with self._state.step():
+            self._state.count(self._run, self._source(path), kind, counts)
+
+    def _report(self, homes: int) -> None:
+        """Stage what each run did; runs that died before this point are reported by the next one."""
+        epoch = self._state.value("epoch")
+        for run, started_at in self._state.unreported_runs():
+            total = Counts()
+            identity = (self._enrolment.device_id, epoch, run)
+            with self._state.step():
+                for source, kind, counts in self._state.run_sources(run):
+                    total.add(counts)
+                    self.counted.append(counts)
+                    self._stage_report(wire.SOURCE_FILES, (*identity, source), {
+                        "source_key": source, "source_kind": kind, "run": run,
+                        "generation": counts.generation,
+                        "bytes_seen": counts.bytes, "turn_lines_seen": counts.turns_seen,
+                        "turn_lines_duplicate": counts.turns_duplicate, "outcome": counts.outcome,
+                        "observed_at": datetime.fromisoformat(started_at), **_coverage(counts),
+                    })  # fmt: skip
+                self._stage_report(wire.DEVICE_REPORTS, identity, {
+                    "user_id": self._enrolment.user, "consent_id": self._consent.consent_id,
+                    "uploader_version": __version__, "timezone": self._enrolment.timezone,
+                    "platform": sys.platform, "history": self._consent.history, "run": run, "homes": homes,
+                    "sources": self._sources, "fields_dropped": total.fields_dropped,
+                    "started_at": datetime.fromisoformat(started_at), **_coverage(total),
+                })  # fmt: skip
+                self._state.end_run(run)
+
+    def _stage_report(self, table: Table, key: tuple[object, ...], values: dict[str, object]) -> None:
+        row = self._redactor.row(table, {**values, "record_id": record_id(self._enrolment.tenant, table.name, *key)})
+        if row is None:
+            raise DeviceError(
+                f"the run's own report does not fit {table.name}: this is a fault of Apiary, please report it"
+            )
+        self._state.stage(table.name, row)
+
+    # names -------------------------------------------------------------------------------------------------------
+
+    def _record_id(self, record: Record) -> str:
+        return record_id(self._enrolment.tenant, record.table.name, *record.key)
+
+    def _source(self, path: Path) -> str:
+        return self._redactor.keyed(f"path:{path.absolute()}")
+
+
+def _coverage(counts: Counts) -> dict[str, object]:
+    return {
+        "lines_seen": counts.seen,
+        "lines_staged": counts.staged,
+        "lines_duplicate": counts.duplicate,
+        "lines_before_consent": counts.before_consent,
+        "lines_skipped": counts.skipped,
+        "lines_rejected": counts.rejected,
+        "lines_salvaged": counts.salvaged,
+    }
+
+
+def _signature(path: Path) -> list[int] | None:
+    """What changes when a file is written to: enough to leave a quiet file unopened."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _size(path: Path) -> int:
+    signature = _signature(path)
+    return signature[2] if signature else 0

@@ -1,0 +1,128 @@
+"""Who this device is: tenant, user, region, zone, store, and the key that hashes names. Kept apart from the state, so
+that a damaged state never forgets whose device it is.
+
+Does not belong here: consent (consent.py).
+"""
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pipelines.contract.keys import is_slug
+from pipelines.device.errors import UsageError
+from pipelines.home import Home, private_folder
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What `apiary device enroll` was told."""
+
+    device_id: str
+    tenant: str
+    user: str
+    region: str
+    timezone: str
+    store: str
+    enrolled_at: str
+
+
+def enroll(
+    home: Home, *, tenant: str, user: str, region: str, timezone: str | None, store: str | None,
+    tenant_key: Path | None, now: datetime,
+) -> Enrolment:  # fmt: skip
+    """Enrol this device, or enrol it anew; sessions seen before keep the user they were bound to. Raises UsageError."""
+    for name, value in (("tenant", tenant), ("user", user), ("region", region)):
+        if not is_slug(value):
+            raise UsageError(f"--{name} {value!r} does not match [a-z0-9][a-z0-9_-]{{0,62}}: choose a short plain name")
+    zone = timezone or local_zone()
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(f"--timezone {zone!r} is no IANA zone: name one such as Europe/Berlin") from None
+    if (before := load(home)) is not None and before.tenant != tenant:
+        raise UsageError(
+            f"this device is enrolled with tenant {before.tenant!r}: use another APIARY_HOME for tenant {tenant!r}"
+        )
+    device_id = before.device_id if before else secrets.token_hex(16)
+    # A folder of the default store moves with APIARY_HOME, so it is not written down.
+    enrolment = Enrolment(
+        device_id, tenant, user, region, zone, store or (before.store if before else ""), now.isoformat()
+    )
+    private_folder(home.device)
+    key = _given_key(tenant_key)
+    if key is not None or not _key_path(home).exists():
+        _write(_key_path(home), (key or secrets.token_bytes(KEY_BYTES)).hex())
+    _write(_path(home), json.dumps(asdict(enrolment), indent=1) + "\n")
+    return enrolment
+
+
+def load(home: Home) -> Enrolment | None:
+    """This device's enrolment, or None."""
+    try:
+        found = json.loads(_path(home).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return Enrolment(**found)
+
+
+def require(home: Home) -> Enrolment:
+    """This device's enrolment. Raises UsageError if there is none."""
+    enrolment = load(home)
+    if enrolment is None:
+        raise UsageError("this device is not enrolled: run `apiary device enroll --tenant T --user U`")
+    return replace(enrolment, store=enrolment.store or home.store_url)
+
+
+def tenant_key(home: Home) -> bytes:
+    """The key of keyed hashes. It never leaves this machine by our hand."""
+    return bytes.fromhex(_key_path(home).read_text("ascii").strip())
+
+
+def local_zone() -> str:
+    """The zone of this machine by its IANA name, UTC if it cannot be told."""
+    named = os.environ.get("TZ", "").removeprefix(":")
+    if named:
+        return named
+    parts = Path("/etc/localtime").resolve().parts
+    return "/".join(parts[parts.index("zoneinfo") + 1 :]) if "zoneinfo" in parts else "UTC"
+
+
+def _given_key(path: Path | None) -> bytes | None:
+    """The key from `--tenant-key FILE` or `APIARY_TENANT_KEY` (a file's path, or the key itself in hex)."""
+    given = str(path) if path else os.environ.get("APIARY_TENANT_KEY", "")
+    if not given:
+        return None
+    file = Path(given).expanduser()
+    if path is not None and not file.is_file():
+        raise UsageError(f"--tenant-key {given}: there is no such file")
+    data = file.read_bytes().strip() if file.is_file() else given.encode()
+    try:
+        key = bytes.fromhex(data.decode("ascii"))
+    except ValueError:
+        key = data
+    if len(key) < 16:
+        raise UsageError("the tenant key is shorter than 16 bytes: make one with `openssl rand -hex 32`")
+    return key
+
+
+def _path(home: Home) -> Path:
+    return home.device / "enrolment.json"
+
+
+def _key_path(home: Home) -> Path:
+    return home.device / "tenant.key"
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".aside")
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -1,0 +1,247 @@
+"""Lines of files that a running program appends to: torn, glued, rewritten, replaced.
+
+Does not belong here: what a line means (readers), what has been read (state.py).
+"""
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+CHUNK = 8 << 20  # one transaction's worth of reading
+MAX_LINE = 32 << 20  # far above any record that counts; a longer line is passed over in constant memory
+TAIL_PATIENCE_SECONDS = 86_400  # no write takes a day
+FINGERPRINT = 1024
+MAX_SALVAGE_TRIES = 64
+
+_OPENER = re.compile(rb'\{\s*"')
+
+
+class UnreadableError(Exception):
+    """The file is there and cannot be read, or is not a plain file of ours."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far a file has been read. `offset` stands just after a record; the hashes bind it to what was before it.
+
+    `tail_hash` covers the bytes just before the offset: a rewrite that keeps the head but shifts the rest is seen.
+    """
+
+    device: int = 0
+    inode: int = 0
+    generation: int = 0
+    size: int = 0
+    modified_ns: int = 0
+    offset: int = 0
+    line: int = 0
+    head_length: int = 0
+    head_hash: str = ""
+    tail_length: int = 0
+    tail_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One physical line: its bytes without the line end (None if too long), where it began, its number from 1."""
+
+    data: bytes | None
+    offset: int
+    number: int
+
+
+@dataclass
+class Chunk:
+    """Lines of one transaction and the checkpoint to store with what they become."""
+
+    lines: list[Line]
+    checkpoint: Checkpoint
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading if it is a plain file and no link. Raises FileNotFoundError, UnreadableError."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableError(error.strerror) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UnreadableError("not a plain file")
+    return os.fdopen(handle, "rb")
+
+
+def read_new(path: Path, checkpoint: Checkpoint, *, now: float = 0.0) -> Iterator[Chunk]:
+    """What a file holds beyond a checkpoint, in chunks. A file that was replaced or rewritten is read from its start.
+
+    A reset is yielded as a chunk without lines, so that it is stored before anything is read: a crash in between must
+    not seek to an old offset. A last line without an end is given if it is a whole record, or if the file has not
+    changed for a day before `now` (seconds since 1970): its writer is dead, and the torn line is counted.
+    Raises FileNotFoundError, UnreadableError.
+    """
+    with open_plain(path) as file:
+        status = os.fstat(file.fileno())
+        if not _continues(file, status, checkpoint):
+            checkpoint = Checkpoint(generation=checkpoint.generation + 1 if checkpoint.inode else 0)
+            checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
+            yield Chunk([], checkpoint)
+        checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
+        is_abandoned = status.st_mtime < now - TAIL_PATIENCE_SECONDS
+        size = status.st_size  # what is appended meanwhile is the next pass's
+        while checkpoint.offset < size:
+            chunk = _read_chunk(file, checkpoint, size, is_abandoned=is_abandoned)
+            if not chunk.lines:
+                break
+            checkpoint = chunk.checkpoint
+            yield chunk
+        yield Chunk([], replace(checkpoint, size=size, modified_ns=status.st_mtime_ns))
+
+
+def is_unchanged(status: os.stat_result, checkpoint: Checkpoint) -> bool:
+    """Whether nothing can have happened to a file since its last complete reading."""
+    seen = (checkpoint.device, checkpoint.inode, checkpoint.size, checkpoint.modified_ns)
+    return seen == (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _continues(file: BinaryIO, status: os.stat_result, checkpoint: Checkpoint) -> bool:
+    if status.st_size < checkpoint.offset or not checkpoint.inode:
+        return False
+    return _hash(file, 0, checkpoint.head_length) == checkpoint.head_hash and (
+        _hash(file, checkpoint.offset - checkpoint.tail_length, checkpoint.tail_length) == checkpoint.tail_hash
+    )
+
+
+def _hash(file: BinaryIO, start: int, length: int) -> str:
+    if not length:
+        return ""
+    file.seek(start)
+    return hashlib.sha256(file.read(length)).hexdigest()
+
+
+def _read_chunk(file: BinaryIO, checkpoint: Checkpoint, size: int, *, is_abandoned: bool) -> Chunk:
+    start = checkpoint.offset
+    file.seek(start)
+    data = file.read(min(CHUNK, size - start))
+    end = data.rfind(b"\n") + 1
+    if not end:
+        return _long_or_last_line(file, checkpoint, size, is_abandoned=is_abandoned)
+    lines, offset, number = [], start, checkpoint.line
+    for text in data[:end].split(b"\n")[:-1]:
+        number += 1
+        lines.append(Line(text.removesuffix(b"\r"), offset, number))
+        offset += len(text) + 1
+    return Chunk(lines, _moved(file, checkpoint, start + end, number))
+
+
+def _long_or_last_line(file: BinaryIO, checkpoint: Checkpoint, size: int, *, is_abandoned: bool) -> Chunk:
+    """The line at the checkpoint, which is longer than a chunk or has no end yet."""
+    start, position = checkpoint.offset, checkpoint.offset
+    kept: list[bytes] | None = []
+    file.seek(start)
+    while position < size:
+        part = file.read(min(CHUNK, size - position))
+        if not part:
+            break
+        end = part.find(b"\n")
+        position += len(part) if end < 0 else end
+        if kept is not None:
+            kept.append(part if end < 0 else part[:end])
+            if position - start > MAX_LINE:
+                kept = None
+        if end >= 0:
+            line = Line(b"".join(kept) if kept is not None else None, start, checkpoint.line + 1)
+            return Chunk([line], _moved(file, checkpoint, position + 1, line.number))
+    text = b"".join(kept) if kept is not None else None
+    if is_abandoned or (text and _is_whole(text)):
+        return Chunk([Line(text, start, checkpoint.line + 1)], _moved(file, checkpoint, position, checkpoint.line + 1))
+    return Chunk([], checkpoint)
+
+
+def _is_whole(text: bytes) -> bool:
+    try:
+        return isinstance(loads(text), dict)
+    except ValueError:
+        return False
+
+
+def _moved(file: BinaryIO, checkpoint: Checkpoint, offset: int, line: int) -> Checkpoint:
+    head = min(offset, FINGERPRINT)
+    if checkpoint.head_length < FINGERPRINT:
+        checkpoint = replace(checkpoint, head_length=head, head_hash=_hash(file, 0, head))
+    tail = min(offset, FINGERPRINT)
+    return replace(
+        checkpoint, offset=offset, line=line, tail_length=tail, tail_hash=_hash(file, offset - tail, tail)
+    )  # fmt: skip
+
+
+def loads(text: bytes) -> Any:
+    """JSON as Python programs write it: bare NaN becomes None, lone surrogates stay, numbers keep their digits.
+
+    Raises ValueError.
+    """
+    return _DECODER.decode(text.decode("utf-8"))
+
+
+def _no_number(_: str) -> None:
+    return None
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_number, strict=False)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The records of one line: usually one; none if it is torn; `is_salvaged` if a torn one stood before them."""
+
+    records: list[dict[str, Any]]
+    is_salvaged: bool = False
+
+
+def parse(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed:
+    """The records of a line. A program killed in mid-write leaves a torn record to which the next one is glued.
+
+    `is_record` tells a record from an object inside a torn one.
+    """
+    try:
+        found = loads(data)
+        return Parsed([found] if isinstance(found, dict) and is_record(found) else [])
+    except (ValueError, RecursionError):
+        return _salvage(data, is_record)
+
+
+def _salvage(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed:
+    """Whole records behind a torn one or behind each other. Only records that reach the line's end are trusted."""
+    for tries, match in enumerate(_OPENER.finditer(data)):
+        if tries >= MAX_SALVAGE_TRIES:
+            break
+        records = _sequence(data[match.start() :])
+        if records and all(map(is_record, records)):
+            return Parsed(records, is_salvaged=match.start() > 0)
+    return Parsed([])
+
+
+def _sequence(data: bytes) -> list[dict[str, Any]]:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return []
+    records, position = [], 0
+    while position < len(text):
+        try:
+            found, position = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(found, dict):
+            return []
+        records.append(found)
+        while position < len(text) and text[position].isspace():
+            position += 1
+    return records

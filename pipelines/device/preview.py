@@ -1,0 +1,51 @@
+"""What would leave, shown before anything does: the very rows and columns, made by the very code that ships.
+
+It works on a copy of the device's state in memory and changes nothing. Does not belong here: printing (cli.py).
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.contract.wire import contract_hash
+from pipelines.device import consent, enrolment
+from pipelines.device.collect import Collector, Progress
+from pipelines.device.consent import Consent, History
+from pipelines.device.redact import Redactor
+from pipelines.device.state import MEMORY, Counts, State
+from pipelines.home import Home
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Rows by table as they would leave, and what became of everything else."""
+
+    consent: str
+    history: History
+    tables: dict[str, list[dict[str, Any]]]
+    counts: Counts
+
+
+def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = None) -> Preview:
+    """What the next shipping would send. Without consent: what a grant with history would send."""
+    enrolled = enrolment.require(home)
+    now = datetime.now(UTC)
+    path = home.device / "state.db"
+    with closing(State(MEMORY)) as state:
+        if path.exists():
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as source:
+                state.copy_from(source)
+        granted = consent.current(state)
+        shown = granted if granted and granted.state == "granted" else None
+        book = shown or Consent("0" * 32, "granted", now, "include", contract_hash())
+        redactor = Redactor(enrolment.tenant_key(home))
+        collector = Collector(state, enrolled, redactor, book, now=now, progress=progress)
+        collector.run(homes)
+        total = Counts()
+        for counts in collector.counted:
+            total.add(counts)
+        return Preview("granted" if shown else "none", book.history, state.waiting_rows(), total)

@@ -1,0 +1,252 @@
+"""Hive's events.jsonl: usage, tool calls, status, runs, triggers. Streaming and content events are never parsed.
+
+Does not belong here: other files of a session (hive_logs, hive_state), what is a copy (the record's key decides).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.contract import wire
+from pipelines.contract.table import Table
+from pipelines.device.clock import Clock, Instant
+from pipelines.device.readers import Fields, Record, SessionFolder
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an event's reader knows besides the event."""
+
+    folder: SessionFolder
+    clock: Clock
+
+
+def _role(stream: object) -> str:
+    if not isinstance(stream, str) or not stream:
+        return "other"
+    if stream in ("queen", "overseer"):
+        return "queen"
+    return "worker" if stream == "worker" or stream.startswith("worker:") else "graph"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+class _Common:
+    """The parts that all records of one event share."""
+
+    def __init__(self, event: Event, context: Context) -> None:
+        self.data = Fields(event["data"] if isinstance(event["data"], dict) else {})
+        self.execution_id = _text(event.get("execution_id"))
+        self.session_id = self.execution_id or context.folder.session_id
+        self.belongs_to_folder = self.execution_id is None
+        colony = _text(event.get("colony_id"))  # on parallel workers' events: the queen session, whatever its name
+        self.parent_session_id = colony if colony != self.session_id else None
+        self.role = _role(event.get("stream_id"))
+        self.stamp = event.get("timestamp")
+        self.when: Instant | None = context.clock.event_time(self.stamp)
+        self.key = (self.execution_id, event.get("stream_id"), self.stamp)
+
+    def times(self) -> dict[str, object]:
+        if self.when is None:
+            return {}
+        return {
+            "occurred_at": self.when.at,
+            "time_basis": self.when.basis,
+            "is_time_ambiguous": self.when.is_ambiguous,
+        }
+
+
+def _turn(event: Event, context: Context) -> Record:
+    common = _Common(event, context)
+    data = common.data
+    values = {
+        "session_id": common.session_id,
+        "parent_session_id": common.parent_session_id,
+        "stream_id": event.get("stream_id"),
+        "node_id": event.get("node_id"),
+        "model": data.get("model"),
+        "agent_role": common.role,
+        "stop_reason": data.get("stop_reason"),
+        "iteration": data.get("iteration"),
+        "input_tokens": data.get("input_tokens"),
+        "cache_read_input_tokens": data.get("cached_tokens"),
+        "cache_write_input_tokens": data.get("cache_creation_tokens"),
+        "output_tokens": data.get("output_tokens"),
+        "reported_cost_usd": data.get("cost_usd"),
+        "reported_credits": data.get("credits"),
+        **common.times(),
+    }
+    key = (*common.key, data.get("iteration"))
+    return _record(wire.LLM_TURNS, key, values, common, is_turn=True)
+
+
+def _tool_call(event: Event, context: Context) -> Record:
+    common = _Common(event, context)
+    values = {
+        "session_id": common.session_id,
+        "parent_session_id": common.parent_session_id,
+        "tool_name": common.data.get("tool_name"),
+        "origin": "event",
+        "agent_role": common.role,
+        "is_error": common.data.get("is_error"),
+        **common.times(),
+    }
+    return _record(wire.TOOL_CALLS, (*common.key, common.data.get("tool_use_id")), values, common)
+
+
+STATUS_KINDS = {
+    "queen_phase_changed": "phase_changed",
+    "node_stalled": "stalled",
+    "node_tool_doom_loop": "doom_loop",
+    "stream_inactive": "inactive",
+    "stream_ttft_exceeded": "slow_first_token",
+    "stream_nudge_sent": "nudged",
+    "tool_call_replay_detected": "tool_replayed",
+    "node_retry": "retried",
+    "judge_verdict": "judged",
+    "context_compacted": "compacted",
+    "node_loop_started": "loop_started",
+    "node_loop_completed": "loop_completed",
+    "client_input_requested": "input_requested",
+    "client_input_received": "input_received",
+    "escalation_requested": "escalated",
+    "payment_required": "payment_required",
+}
+
+
+def _status(event: Event, context: Context) -> Record:
+    common = _Common(event, context)
+    data = common.data
+    values = {
+        "session_id": common.session_id,
+        "parent_session_id": common.parent_session_id,
+        "node_id": event.get("node_id"),
+        "kind": STATUS_KINDS[event["type"]],
+        "agent_role": common.role,
+        "phase": data.get("phase"),
+        "verdict": data.get("action"),
+        "error_class": data.get("error") or data.get("reason"),
+        "iteration": data.get("iteration", data.get("iterations")),
+        "retry_count": data.get("retry_count"),
+        "seconds": data.get("ttft_seconds"),
+        **common.times(),
+    }
+    return _record(wire.STATUS_EVENTS, (event["type"], *common.key, data.get("iteration")), values, common)
+
+
+RUN_KINDS = {
+    "execution_started": "started",
+    "execution_completed": "completed",
+    "execution_failed": "failed",
+    "execution_paused": "paused",
+    "execution_resumed": "resumed",
+    "execution_resurrected": "resurrected",
+    "worker_completed": "completed",
+    "worker_failed": "failed",
+    "subagent_report": "report",
+}
+
+
+def _run(event: Event, context: Context) -> Record:
+    common = _Common(event, context)
+    data = common.data
+    worker = _text(data.get("worker_id"))
+    values = {
+        "session_id": worker or common.session_id,
+        "parent_session_id": common.parent_session_id,
+        "run_id": event.get("run_id"),
+        "kind": RUN_KINDS[event["type"]],
+        "outcome": data.get("status"),
+        "origin": "event",
+        "error_class": data.get("error"),
+        "tokens_used": data.get("tokens_used"),
+        "tool_calls_used": data.get("tool_calls_used"),
+        "duration_seconds": data.get("duration_seconds"),
+        **common.times(),
+    }
+    return _record(wire.AGENT_RUNS, (event["type"], *common.key, worker), values, common, owned=worker is not None)
+
+
+TRIGGER_KINDS = ("available", "activated", "deactivated", "fired", "removed", "updated")
+
+
+def _trigger(event: Event, context: Context) -> Record:
+    common = _Common(event, context)
+    data = common.data
+    config = data.get("trigger_config") if isinstance(data.get("trigger_config"), dict) else {}
+    minutes = config.get("interval_minutes") if config else None
+    values = {
+        "session_id": common.session_id,
+        "trigger_id": data.get("trigger_id"),
+        "kind": event["type"].removeprefix("trigger_"),
+        "trigger_type": data.get("trigger_type"),
+        "interval_seconds": minutes * 60 if isinstance(minutes, int) and not isinstance(minutes, bool) else None,
+        **common.times(),
+    }
+    return _record(wire.TRIGGERS, (event["type"], *common.key, data.get("trigger_id")), values, common)
+
+
+def _colony_created(event: Event, context: Context) -> Record | None:
+    """What the event says of the new colony's queen session: its parent is the session that made it."""
+    common = _Common(event, context)
+    child = _text(common.data.get("queen_session_id"))
+    if child is None:
+        return None
+    values = {
+        "session_id": child,
+        "parent_session_id": common.session_id if common.session_id != child else None,
+        "colony_name": common.data.get("colony_name"),
+        "evidence": "event",
+        "session_kind": "colony_queen",
+        "observed_at": common.when.at if common.when else None,
+    }
+    at = common.when.at if common.when else None
+    return Record(wire.SESSIONS, ("event", child, common.stamp), values, at, fields_dropped=common.data.dropped)
+
+
+def _record(
+    table: Table, key: tuple[object, ...], values: dict[str, object], common: _Common, *, is_turn: bool = False,
+    owned: bool = False,
+) -> Record:  # fmt: skip
+    at = common.when.at if common.when else None
+    in_folder = common.belongs_to_folder and not owned
+    return Record(table, key, values, at, is_turn, belongs_to_folder=in_folder, fields_dropped=common.data.dropped)
+
+
+WANTED: dict[str, Callable[[Event, Context], Record | None]] = {
+    "llm_turn_complete": _turn,
+    "tool_call_completed": _tool_call,
+    "colony_created": _colony_created,
+    **dict.fromkeys(STATUS_KINDS, _status),
+    **dict.fromkeys(RUN_KINDS, _run),
+    **{f"trigger_{kind}": _trigger for kind in TRIGGER_KINDS},
+}
+_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_]+)"')
+_WANTED_ANYWHERE = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(WANTED).encode() + rb')"')
+
+
+def may_matter(data: bytes) -> bool:
+    """Whether a line can hold a wanted event. Most lines are streaming text: they are passed over without parsing.
+
+    A wanted event may be glued to a torn unwanted one, so the whole line is searched.
+    """
+    first = _TYPE.match(data)
+    if first is not None and first[1].decode() not in WANTED:
+        return _WANTED_ANYWHERE.search(data, first.end()) is not None
+    return True
+
+
+def is_event(found: dict[str, Any]) -> bool:
+    """Whether an object is an event, and not something inside a torn one."""
+    return isinstance(found.get("type"), str) and "data" in found and "timestamp" in found
+
+
+def read(event: Event, context: Context) -> Record | None:
+    """The record of an event; None for an event nobody asked for."""
+    reader = WANTED.get(event["type"])
+    return reader(event, context) if reader else None

@@ -1,0 +1,116 @@
+"""Where Hive keeps what may be read, in every layout it has had. A path that no pattern names is never opened.
+
+Conversations, artifacts, a session's data, credentials, secrets, configuration, failed requests, debug logs, memories
+and tracker databases match no pattern. Does not belong here: opening files, what is in them.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipelines.device.readers import ColonyFolder, SessionFolder
+
+Make = Callable[[Path, list[str]], SessionFolder]
+
+
+def _folder(kind: str, **places: int) -> Make:
+    """A maker of session folders of one kind; `places` says which `*` of the pattern holds which name."""
+
+    def make(path: Path, parts: list[str]) -> SessionFolder:
+        names = {name: parts[index] for name, index in places.items()}
+        logs = path if kind == "legacy_run" else path / "logs"
+        return SessionFolder(path, parts[-1], kind, logs=logs, **names)
+
+    return make
+
+
+# Pattern -> what a folder that matches it is. `*` is one name, and parts[i] is the i-th `*`.
+SESSION_FOLDERS: tuple[tuple[str, Make], ...] = (
+    ("queen/session/*", _folder("queen")),
+    ("agents/queens/*/sessions/*", _folder("queen", queen_name=0)),
+    ("agents/queens/*/sessions/*/workers/*", _folder("worker", queen_name=0, parent_session_id=1)),
+    ("queens/*/sessions/*", _folder("queen", queen_name=0)),
+    ("queens/*/sessions/*/workers/*", _folder("worker", queen_name=0, parent_session_id=1)),
+    ("colonies/*/queens/*/sessions/*", _folder("colony_queen", colony_name=0, queen_name=1)),
+    (
+        "colonies/*/queens/*/sessions/*/workers/*",
+        _folder("worker", colony_name=0, queen_name=1, parent_session_id=2),
+    ),
+    ("colonies/*/queen/*", _folder("colony_queen", colony_name=0)),
+    ("colonies/*/workers/*", _folder("worker", colony_name=0)),
+    ("sessions/*", _folder("other")),
+    ("sessions/*/workers/*", _folder("worker", parent_session_id=0)),
+    ("agents/*/sessions/*", _folder("agent_session", agent_name=0)),
+    ("agents/*/worker/sessions/*", _folder("graph_run", colony_name=0)),
+    ("agents/*/*/sessions/*", _folder("graph_run", colony_name=0)),
+    ("agents/*/graphs/*/sessions/*", _folder("secondary_graph", agent_name=0)),
+    ("agents/*/runtime_logs/runs/*", _folder("legacy_run", agent_name=0)),
+    ("agents/*/*/runtime_logs/runs/*", _folder("legacy_run", agent_name=0)),
+    ("agents/*/graphs/*/runtime_logs/runs/*", _folder("legacy_run", agent_name=0)),
+    ("_misc/*", _folder("other")),
+)
+COLONY_FOLDERS = "colonies/*"
+USER_HOMES = "users/*"  # the desktop application keeps a home per account in the shared one
+
+
+def usual_homes() -> list[Path]:
+    """Where Hive's home is when nobody names one: `HIVE_HOME`, then the platform's places. Only those that exist."""
+    named = os.environ.get("HIVE_HOME")
+    if named:
+        return [Path(named).expanduser()]
+    home = Path.home()
+    places = [home / ".hive"]
+    if sys.platform == "darwin":
+        places.append(home / "Library" / "Application Support" / "Hive")
+    if sys.platform == "win32":
+        places.append(home / "AppData" / "Roaming" / "Hive")
+    return [place for place in places if place.is_dir()]
+
+
+def homes_in(home: Path) -> list[Path]:
+    """A home and the homes of accounts within it."""
+    return [home, *(path for path, _ in _matches(home, USER_HOMES))]
+
+
+def session_folders(home: Path) -> list[SessionFolder]:
+    """Every session folder of a home, earliest session first: an original is read before its copies."""
+    found: dict[Path, SessionFolder] = {}
+    for pattern, make in SESSION_FOLDERS:
+        for path, parts in _matches(home, pattern):
+            found.setdefault(path, make(path, parts))
+    return sorted(found.values(), key=lambda folder: (folder.session_id, str(folder.path)))
+
+
+def colony_folders(home: Path) -> list[ColonyFolder]:
+    """Every colony folder of a home. Shadow folders, named by a session id, have no metadata and are no colonies."""
+    return [ColonyFolder(path, parts[0]) for path, parts in _matches(home, COLONY_FOLDERS)]
+
+
+def _matches(home: Path, pattern: str) -> Iterator[tuple[Path, list[str]]]:
+    yield from _descend(home, pattern.split("/"), [])
+
+
+def _descend(folder: Path, pattern: list[str], parts: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    if not pattern:
+        yield folder, parts
+        return
+    head, *rest = pattern
+    if head == "*":
+        for name in _folders(folder):
+            yield from _descend(folder / name, rest, [*parts, name])
+    elif _is_folder(folder / head):
+        yield from _descend(folder / head, rest, parts)
+
+
+def _folders(folder: Path) -> list[str]:
+    """Names of real folders; a link is not followed, an unreadable folder is empty."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

@@ -1,0 +1,173 @@
+"""Hive's runtime logs: L3 steps, L2 node exits, L1 run summaries, and runs.jsonl.
+
+L2 and L3 lines have no clock; which of them count as turns is decided in the warehouse. Does not belong here: events.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipelines.contract import wire
+from pipelines.contract.keys import record_id
+from pipelines.device.clock import Clock, utc_time
+from pipelines.device.readers import Fields, Record, SessionFolder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a line stands: its session, its number, the file's time."""
+
+    folder: SessionFolder
+    number: int
+    modified_at: datetime
+
+
+def is_step(found: dict[str, Any]) -> bool:
+    """Whether an object is an L3 line, and not something inside a torn one."""
+    return "node_id" in found and "step_index" in found
+
+
+def is_detail(found: dict[str, Any]) -> bool:
+    """Whether an object is an L2 line."""
+    return "node_id" in found and ("exit_status" in found or "tokens_used" in found or "success" in found)
+
+
+def is_run(found: dict[str, Any]) -> bool:
+    """Whether an object is a line of runs.jsonl."""
+    return "run_id" in found and isinstance(found.get("event"), str)
+
+
+def _span_key(kind: str, line: dict[str, Any], place: Place) -> tuple[object, ...]:
+    """`span_id` is random and unique. Lines of early versions have none: their content and place must do."""
+    span = line.get("span_id")
+    if isinstance(span, str) and span:
+        return (kind, span)
+    text = json.dumps(line, sort_keys=True, default=str)
+    return (kind, place.folder.session_id, place.number, hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
+
+
+def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
+    """The records of an L3 line: the step itself, then its tool calls."""
+    key = _span_key("step", line, place)
+    line = Fields(line)
+    step_id = record_id(tenant, wire.NODE_STEPS.name, *key)
+    calls = [Fields(call) for call in line.get("tool_calls") or () if isinstance(call, dict)]
+    starts = [utc_time(call.get("start_timestamp")) for call in calls]
+    started_at = min((start for start in starts if start), default=None)
+    session_id = place.folder.session_id
+    index = line.get("step_index")
+    values: dict[str, object] = {
+        "session_id": session_id,
+        "trace_id": line.get("trace_id"),
+        "span_id": line.get("span_id"),
+        "node_id": line.get("node_id"),
+        "verdict": line.get("verdict"),
+        "error_class": line.get("error"),
+        "step_index": index,
+        "source_line": place.number,
+        "input_tokens": line.get("input_tokens", 0),
+        "output_tokens": line.get("output_tokens", 0),
+        "latency_ms": line.get("latency_ms"),
+        "tool_call_count": calls,
+        "is_partial": line.get("is_partial"),
+        "tool_started_at": started_at,
+        "file_modified_at": place.modified_at,
+    }
+    is_turn = isinstance(index, int) and index >= 0
+    step = Record(
+        wire.NODE_STEPS, key, values, started_at, is_turn, belongs_to_folder=True, fields_dropped=line.dropped
+    )
+    records = [step]
+    for number, (call, start) in enumerate(zip(calls, starts, strict=True)):
+        called: dict[str, object] = {
+            "session_id": session_id,
+            "step_record_id": step_id,
+            "tool_name": call.get("tool_name"),
+            "origin": "step",
+            "agent_role": "agent",
+            "is_error": call.get("is_error"),
+            "duration_seconds": call.get("duration_s"),
+            "occurred_at": start,
+            "time_basis": "utc" if start else None,
+            "is_time_ambiguous": False if start else None,
+        }
+        dropped = call.dropped
+        records.append(
+            Record(wire.TOOL_CALLS, (*key, number), called, start, belongs_to_folder=True, fields_dropped=dropped)
+        )
+    return records
+
+
+def detail(line: dict[str, Any], place: Place) -> Record:
+    """The record of an L2 line."""
+    key = _span_key("detail", line, place)
+    line = Fields(line)
+    values = {
+        "session_id": place.folder.session_id,
+        "trace_id": line.get("trace_id"),
+        "span_id": line.get("span_id"),
+        "node_id": line.get("node_id"),
+        "node_type": line.get("node_type"),
+        "exit_status": line.get("exit_status"),
+        "error_class": line.get("error"),
+        "source_line": place.number,
+        "attention_count": line.get("attention_reasons"),
+        "is_success": line.get("success"),
+        "needs_attention": line.get("needs_attention"),
+        "file_modified_at": place.modified_at,
+    }
+    numbers = (
+        "total_steps", "tokens_used", "input_tokens", "output_tokens", "latency_ms", "attempt", "accept_count",
+        "retry_count", "escalate_count", "continue_count",
+    )  # fmt: skip
+    values |= {name: line.get(name) for name in numbers}
+    return Record(wire.NODE_DETAILS, key, values, belongs_to_folder=True, fields_dropped=line.dropped)
+
+
+def summary(found: dict[str, Any], folder: SessionFolder) -> Record:
+    """The record of an L1 file: one version of it."""
+    content = hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode("utf-8", "replace")).hexdigest()
+    found = Fields(found)
+    started_at = utc_time(found.get("started_at"))
+    values = {
+        "session_id": folder.session_id,
+        "trace_id": found.get("trace_id"),
+        "agent_name": found.get("agent_id"),
+        "goal_id": found.get("goal_id"),
+        "status": found.get("status"),
+        "execution_quality": found.get("execution_quality"),
+        "attention_count": found.get("attention_reasons"),
+        "needs_attention": found.get("needs_attention"),
+        "started_at": started_at,
+    }
+    numbers = ("total_nodes_executed", "total_input_tokens", "total_output_tokens", "duration_ms")
+    values |= {name: found.get(name) for name in numbers}
+    key = (found.get("trace_id") or folder.session_id, found.get("started_at"), content)
+    return Record(wire.RUN_SUMMARIES, key, values, started_at, belongs_to_folder=True, fields_dropped=found.dropped)
+
+
+RUN_KINDS = {
+    f"run_{kind}": kind for kind in ("started", "completed", "paused", "failed", "cancelled", "resumed", "resurrected")
+}
+
+
+def run(line: dict[str, Any], place: Place, clock: Clock) -> Record | None:
+    """The record of a line of runs.jsonl; None for a kind nobody asked for."""
+    kind = RUN_KINDS.get(line["event"])
+    if kind is None:
+        return None
+    when = clock.event_time(line.get("timestamp"))
+    values = {
+        "session_id": place.folder.session_id,
+        "run_id": line.get("run_id"),
+        "kind": kind,
+        "origin": "runs_file",
+        "error_class": line.get("error"),
+        "occurred_at": when.at if when else None,
+        "time_basis": when.basis if when else None,
+        "is_time_ambiguous": when.is_ambiguous if when else None,
+    }
+    key = ("runs", line.get("run_id"), line["event"], line.get("timestamp"))
+    return Record(wire.AGENT_RUNS, key, values, at=when.at if when else None, belongs_to_folder=True)

@@ -1,0 +1,137 @@
+"""Hive's small files: what a session's folder, meta.json and state.json say of it; colonies; task lists.
+
+They are rewritten in place: each version is one observation. Does not belong here: logs, databases.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipelines.contract import wire
+from pipelines.contract.table import Table
+from pipelines.device.clock import Clock, epoch_time, utc_time
+from pipelines.device.readers import ColonyFolder, SessionFolder
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One observation of something that changes: which thing it is, its values, the times that consent goes by.
+
+    `key` names the thing; the caller adds the observation's number and content to make the record's identity.
+    """
+
+    table: Table
+    key: tuple[object, ...]
+    values: dict[str, object]
+    times: tuple[datetime | None, ...] = ()
+
+
+def _dict(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def session(folder: SessionFolder, meta: Json, state: Json, clock: Clock) -> Item:
+    """What one folder says of its session."""
+    stamps = _dict(state.get("timestamps"))
+    progress = _dict(state.get("progress"))
+    started = clock.event_time(stamps.get("started_at")) or clock.session_start(folder.session_id)
+    updated = clock.event_time(stamps.get("updated_at"))
+    ended = clock.event_time(stamps.get("completed_at"))
+    spawned_at = epoch_time(meta.get("spawned_at"))
+    kind = folder.kind
+    if kind == "other":
+        kind = _kind(meta, state)
+    elif kind == "queen" and meta.get("colony_fork") is True:
+        kind = "colony_queen"
+    evidence = "state" if state else "worker_meta" if "worker_id" in meta else "meta" if meta else "folder"
+    values: dict[str, object] = {
+        "session_id": folder.session_id,
+        "parent_session_id": meta.get("queen_session_id") or folder.parent_session_id or meta.get("forked_from"),
+        "forked_from_session_id": meta.get("forked_from"),
+        "queen_name": meta.get("queen_id") or meta.get("queen_name") or folder.queen_name,
+        "agent_name": folder.agent_name
+        or (state.get("agent_id") if kind in ("agent_session", "secondary_graph") else None),
+        "colony_name": folder.colony_name or (meta.get("colony_id") if "worker_id" in meta else _forked_colony(meta)),
+        "profile_name": meta.get("profile_name"),
+        "evidence": evidence,
+        "session_kind": kind,
+        "status": state.get("status"),
+        "phase": meta.get("phase"),
+        "execution_quality": progress.get("execution_quality"),
+        "steps_executed": progress.get("steps_executed"),
+        "total_retries": progress.get("total_retries"),
+        "total_tokens": progress.get("total_tokens"),
+        "batch_size": meta.get("batch_size"),
+        "batch_index": meta.get("batch_index"),
+        "started_at": spawned_at or (started.at if started else None) or epoch_time(meta.get("created_at")),
+        "updated_at": updated.at if updated else None,
+        "ended_at": ended.at if ended else None,
+    }
+    times = (started.at if started else None, updated.at if updated else None, spawned_at)
+    return Item(wire.SESSIONS, (folder.kind, folder.session_id), values, times)
+
+
+def _kind(meta: Json, state: Json) -> str:
+    """The kind of a session in the layout that keeps all sessions in one folder."""
+    if meta.get("colony_fork") is True:
+        return "colony_queen"
+    if "queen_id" in meta:
+        return "queen"
+    stream = state.get("stream_id")
+    if isinstance(stream, str) and stream.startswith("worker:"):
+        return "worker"
+    return "agent_session" if state else "other"
+
+
+def _forked_colony(meta: Json) -> object:
+    """The folder name at the end of a fork's `agent_path` is its colony's name; the path itself goes nowhere."""
+    path = meta.get("agent_path")
+    if meta.get("colony_fork") is not True or not isinstance(path, str):
+        return None
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2] or None
+
+
+def colony(folder: ColonyFolder, metadata: Json, *, has_progress_db: bool) -> Item | None:
+    """What colonies/*/metadata.json says; None if it names no queen session (then it is no colony of ours)."""
+    queen_session = metadata.get("queen_session_id")
+    if not isinstance(queen_session, str) or not queen_session:
+        return None
+    created_at, updated_at = utc_time(metadata.get("created_at")), utc_time(metadata.get("updated_at"))
+    values = {
+        "queen_session_id": queen_session,
+        "source_session_id": metadata.get("source_session_id"),
+        "colony_name": folder.colony_name,
+        "queen_name": metadata.get("queen_name"),
+        "worker_count": _dict(metadata.get("workers")),
+        "max_concurrent_workers": metadata.get("max_concurrent_workers"),
+        "has_progress_db": has_progress_db,
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }
+    return Item(wire.COLONIES, (queen_session,), values, (created_at, updated_at))
+
+
+def task_list(found: Json, *, list_id: str, list_kind: str, colony_name: str | None) -> Iterator[Item]:
+    """The tasks of a tasks.json."""
+    for task in found.get("tasks") or ():
+        if not isinstance(task, dict) or not isinstance(task.get("id"), (int, str)) or isinstance(task["id"], bool):
+            continue
+        task_id = str(task["id"])
+        created_at, updated_at = epoch_time(task.get("created_at")), epoch_time(task.get("updated_at"))
+        values = {
+            "list_id": list_id,
+            "task_id": task_id,
+            "worker_id": task.get("owner"),
+            "colony_name": colony_name,
+            "item": "task",
+            "list_kind": list_kind,
+            "status": task.get("status"),
+            "blocks_count": task.get("blocks"),
+            "blocked_by_count": task.get("blocked_by"),
+            "created_at": created_at,
+            "updated_at": updated_at,
+        }
+        yield Item(wire.TASKS, (list_kind, list_id, task_id), values, (created_at, updated_at))

@@ -1,0 +1,100 @@
+"""One shipping: read what is new, seal it, deliver it. Each part may die at any point and is taken up again.
+
+Does not belong here: reading (collect.py), files (spool.py), consent's rules (consent.py).
+"""
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipelines.device import consent, enrolment
+from pipelines.device.collect import Collector, Progress
+from pipelines.device.errors import DeviceError
+from pipelines.device.redact import Redactor
+from pipelines.device.spool import Sealed, Spool
+from pipelines.device.state import State
+from pipelines.home import BusyError, Home, exclusive
+from pipelines.store import Store, StoreRefusedError, StoreUnavailableError, open_store
+
+# A store that does not answer gets some seconds; then the batch waits in the spool for the next shipping.
+TRIES = 4
+FIRST_DELAY_SECONDS = 0.5
+MAX_DELAY_SECONDS = 30.0
+
+Sleep = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What one shipping delivered, and what waits."""
+
+    batches: int
+    rows: int
+    bytes: int
+    waiting: int
+    store: str
+
+
+def ship(
+    home: Home, homes: Sequence[Path], *, store_url: str | None = None, progress: Progress | None = None,
+    sleep: Sleep = time.sleep,
+) -> Shipped:  # fmt: skip
+    """Ship once. Raises UsageError without consent, DeviceError if the disk is full or the store does not answer."""
+    enrolled = enrolment.require(home)
+    state = consent.open_state(home)
+    granted = consent.require(state)
+    assert state is not None  # noqa: S101 - a grant lives in a state
+    try:
+        with exclusive(home.device / "lock"), closing(state):
+            now = datetime.now(UTC)
+            redactor = Redactor(enrolment.tenant_key(home))
+            Collector(state, enrolled, redactor, granted, now=now, progress=progress).run(homes)
+            spool = Spool(home.device / "spool")
+            spool.seal_all(state, enrolled, granted, now)
+            return deliver(state, spool, open_store(store_url or enrolled.store), sleep=sleep)
+    except BusyError:
+        raise DeviceError("another shipping of this device is running: wait for it to end") from None
+    except sqlite3.DatabaseError as error:
+        raise DeviceError(f"the device's state cannot be written: {error}; free some space and ship again") from error
+    except OSError as error:
+        raise DeviceError(
+            f"{error.strerror or error}: free some space or mend the permissions, and ship again"
+        ) from error
+
+
+def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sleep) -> Shipped:
+    """Put every sealed batch: its objects, then its manifest. Existing objects are as good as new ones.
+
+    Raises DeviceError if the store does not answer or refuses; what was delivered stays delivered.
+    """
+    batches = rows = size = 0
+    for batch in spool.sealed(state):
+        try:
+            _put(batch, store, sleep)
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            waiting = state.totals()["batches_waiting"]
+            raise DeviceError(f"{error}; {waiting} batches wait safely in the spool: ship again later") from error
+        with state.step():
+            state.delivered(batch.seq, datetime.now(UTC))
+        spool.finish(batch)
+        batches, rows, size = batches + 1, rows + batch.rows, size + batch.size
+    return Shipped(batches, rows, size, state.totals()["batches_waiting"], store.url)
+
+
+def _put(batch: Sealed, store: Store, sleep: Sleep) -> None:
+    for key, path in batch.files:
+        data = path.read_bytes()
+        for attempt in range(TRIES):
+            try:
+                store.put(key, data)
+                break
+            except StoreUnavailableError:
+                if attempt == TRIES - 1:
+                    raise
+                # Full jitter: many devices that lost the store together must not come back together.
+                sleep(random.uniform(0, min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**attempt)))  # noqa: S311

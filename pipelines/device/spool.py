@@ -1,0 +1,147 @@
+"""Batches on the device: rows of a cut become Parquet files and a manifest in the spool, named by their content.
+
+A batch can be made again from its cut, byte for byte, so a crash at any point only repeats work.
+Does not belong here: the network (ship.py), what the rows mean.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import __version__
+from pipelines.contract.keys import PROTOCOL, Prefix
+from pipelines.contract.table import Table
+from pipelines.contract.wire import BY_NAME, contract_hash
+from pipelines.device.consent import Consent
+from pipelines.device.enrolment import Enrolment
+from pipelines.device.redact import Row
+from pipelines.device.state import State
+from pipelines.home import private_folder
+
+MAX_ROWS = 50_000  # ~35 bytes a row: a batch stays far below the 64 MiB that the gate accepts
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A batch in the spool: its files in the order they must be sent, the manifest last."""
+
+    seq: int
+    files: tuple[tuple[str, Path], ...]
+    rows: int
+    size: int
+
+
+class Spool:
+    """The spool folder of one device."""
+
+    def __init__(self, root: Path) -> None:
+        self._ready = root / "ready"
+        self._aside = root / "aside"
+        self._receipts = root.parent / "receipts"
+
+    def seal_all(self, state: State, enrolment: Enrolment, consent: Consent, now: datetime) -> None:
+        """Cut what is staged into batches and seal every cut batch. Raises OSError if the disk is full."""
+        while True:
+            for batch in state.batches("cut"):
+                self._seal(state, enrolment, consent, int(batch["seq"]), str(batch["cut_at"]))
+            with state.step():
+                if state.cut(MAX_ROWS, now) is None:
+                    return
+
+    def sealed(self, state: State) -> Iterator[Sealed]:
+        """Batches that wait to be sent, oldest first."""
+        for batch in state.batches("sealed"):
+            keys = [item["key"] for item in json.loads(batch["objects"])] + [batch["manifest_key"]]
+            files = tuple((key, self._ready / Path(key).name) for key in keys)
+            yield Sealed(int(batch["seq"]), files, int(batch["rows"]), int(batch["bytes"]))
+
+    def finish(self, batch: Sealed) -> None:
+        """Delivered: keep the manifest as the receipt of what left, drop the rest."""
+        private_folder(self._receipts)
+        *objects, (_, manifest) = batch.files
+        if manifest.exists():
+            manifest.replace(self._receipts / manifest.name)
+        for _, path in objects:
+            path.unlink(missing_ok=True)
+
+    def purge(self) -> None:
+        """Empty the spool: consent was withdrawn."""
+        for folder in (self._ready, self._aside):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                path.unlink()
+
+    def _seal(self, state: State, enrolment: Enrolment, consent: Consent, seq: int, cut_at: str) -> None:
+        prefix = Prefix(enrolment.region, enrolment.tenant, enrolment.device_id, str(state.value("epoch")))
+        objects, size = [], 0
+        rows = state.rows_of(seq)
+        for name, table_rows in rows.items():
+            data = to_parquet(BY_NAME[name], table_rows)
+            digest = hashlib.sha256(data).hexdigest()
+            key = prefix.data(seq, name, digest)
+            self._write(Path(key).name, data)
+            size += len(data)
+            objects.append({
+                "key": key, "table": name, "schema": BY_NAME[name].schema_id, "sha256": digest, "bytes": len(data),
+                "rows": len(table_rows),
+            })  # fmt: skip
+        manifest = {
+            "protocol": PROTOCOL, "region": prefix.region, "tenant": prefix.tenant, "device": prefix.device,
+            "epoch": prefix.epoch, "seq": seq, "previous_manifest_sha256": state.last_manifest(seq),
+            "contract_hash": contract_hash(), "consent_id": consent.consent_id, "user": enrolment.user,
+            "uploader_version": __version__, "timezone": enrolment.timezone, "cut_at": cut_at, "objects": objects,
+        }  # fmt: skip
+        data = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        key = prefix.manifest(seq, digest)
+        self._write(Path(key).name, data)
+        _sync_folder(self._ready)
+        total = sum(map(len, rows.values()))
+        with state.step():
+            state.sealed(seq, key=key, sha256=digest, objects=objects, rows=total, size=size + len(data))
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write aside, then move: a file in `ready` is whole."""
+        aside = private_folder(self._aside) / name
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(private_folder(self._ready) / name)
+
+
+def to_parquet(table: Table, rows: list[Row]) -> bytes:
+    """The Parquet file of staged rows, the same bytes for the same rows and library version."""
+    columns = []
+    for column in table.columns:
+        values = [_typed(column.type, row[column.name]) for row in rows]
+        columns.append(pa.array(values, type=table.arrow.field(column.name).type))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(columns, schema=table.arrow), sink, compression="zstd", store_schema=False)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _typed(kind: str, value: Any) -> Any:
+    """A staged value, which was JSON, in the type of its column."""
+    if value is None:
+        return None
+    if kind == "timestamp":
+        return datetime.fromisoformat(value)
+    return Decimal(value) if kind == "decimal" else value
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,337 @@
+"""The device's one database: consent, checkpoints, staged rows, batches, counters. SQLite, one writer.
+
+Every step of a record's way is one transaction here: what is read and how far, what is cut into a batch, what was
+sealed, what was delivered. Nothing of the source's text is ever written, not even a path.
+Does not belong here: deciding what to read (collect.py), files of the spool (spool.py).
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.device.lines import Checkpoint
+from pipelines.device.redact import Row
+from pipelines.home import private_folder
+
+WAITING = 0  # the `seq` of a staged row that no batch holds yet; batches count from 1
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS device (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS consent (
+    consent_id TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL, history TEXT, contract_hash TEXT);
+CREATE TABLE IF NOT EXISTS baseline (source TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS history (record_id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS source (
+    source TEXT PRIMARY KEY, device INTEGER, inode INTEGER, generation INTEGER, size INTEGER, modified_ns INTEGER,
+    offset INTEGER, line INTEGER, head_length INTEGER, head_hash TEXT, tail_length INTEGER, tail_hash TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshot (item TEXT PRIMARY KEY, signature TEXT NOT NULL, observation INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen (record_id BLOB PRIMARY KEY, owner TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS session (session_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, is_live INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS staged (
+    record_id TEXT NOT NULL, table_name TEXT NOT NULL, row TEXT NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (seq, record_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batch (
+    seq INTEGER PRIMARY KEY, state TEXT NOT NULL, cut_at TEXT NOT NULL, manifest_key TEXT, manifest_sha256 TEXT,
+    objects TEXT, rows INTEGER, bytes INTEGER, delivered_at TEXT, detail TEXT);
+CREATE TABLE IF NOT EXISTS run (run INTEGER PRIMARY KEY, started_at TEXT NOT NULL, is_reported INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS run_source (
+    run INTEGER NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL, counts TEXT NOT NULL, PRIMARY KEY (run, source)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass
+class Counts:
+    """What became of the lines (or items) of one source in one run. seen = staged + duplicate + before consent +
+    skipped + rejected."""
+
+    seen: int = 0
+    staged: int = 0
+    duplicate: int = 0
+    before_consent: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    salvaged: int = 0
+    turns_seen: int = 0
+    turns_duplicate: int = 0
+    fields_dropped: int = 0
+    bytes: int = 0
+    generation: int = 0
+    outcome: str = "read"
+
+    def add(self, other: "Counts") -> None:
+        """Add another count of the same source; size, generation and outcome are the newer one's."""
+        for field in fields(self):
+            if field.name not in ("bytes", "generation", "outcome"):
+                setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        self.bytes, self.generation, self.outcome = other.bytes, other.generation, other.outcome
+
+
+FORGOTTEN = (
+    "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "run", "run_source",
+)  # fmt: skip
+MEMORY = Path(":memory:")
+
+
+class State:
+    """The state database, opened by one process at a time (a lock file beside it says by whom)."""
+
+    def __init__(self, path: Path) -> None:
+        if path != MEMORY:
+            private_folder(path.parent)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # nobody else may read it, from its first byte on
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+        # FULL: a checkpoint that survives a loss of power without its rows would lose them for ever.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "fullfsync=ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def copy_from(self, source: sqlite3.Connection) -> None:
+        """Take over another state, for a look at what would happen."""
+        source.backup(self._db)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One step of the protocol: all of it or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def value(self, name: str) -> str | None:
+        """A named value of the device, such as its epoch."""
+        row = self._db.execute("SELECT value FROM device WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def set_value(self, name: str, value: str) -> None:
+        """Keep a named value."""
+        self._db.execute("INSERT OR REPLACE INTO device VALUES (?, ?)", (name, value))
+
+    # consent -----------------------------------------------------------------------------------------------------
+
+    def add_consent(self, consent_id: str, state: str, at: datetime, history: str | None, contract: str | None) -> None:
+        """Write a line into the consent book. The book only grows."""
+        self._db.execute(
+            "INSERT INTO consent VALUES (?, ?, ?, ?, ?)", (consent_id, state, at.isoformat(), history, contract)
+        )
+
+    def last_consent(self) -> tuple[str, str, str, str | None, str | None] | None:
+        """The newest line of the consent book."""
+        row: tuple[str, str, str, str | None, str | None] | None = self._db.execute(
+            "SELECT consent_id, state, at, history, contract_hash FROM consent ORDER BY rowid DESC LIMIT 1"
+        ).fetchone()
+        return row
+
+    def set_baseline(self, sizes: Iterable[tuple[str, int]], history: Iterable[str]) -> None:
+        """What there was when consent was granted without history."""
+        self._db.execute("DELETE FROM baseline")
+        self._db.execute("DELETE FROM history")
+        self._db.executemany("INSERT OR REPLACE INTO baseline VALUES (?, ?)", sizes)
+        self._db.executemany("INSERT OR IGNORE INTO history VALUES (?)", ((bytes.fromhex(r),) for r in history))
+
+    def baseline_size(self, source: str) -> int:
+        """How long a file was when consent was granted; 0 if it was not there."""
+        row = self._db.execute("SELECT size FROM baseline WHERE source = ?", (source,)).fetchone()
+        return row[0] if row else 0
+
+    def is_history(self, record_id: str) -> bool:
+        """Whether the record was there when consent was granted."""
+        found = self._db.execute("SELECT 1 FROM history WHERE record_id = ?", (bytes.fromhex(record_id),)).fetchone()
+        return found is not None
+
+    def forget_all(self) -> None:
+        """Empty everything that was read or is about to leave; the consent book and the enrolment stay."""
+        for table in (
+            "baseline",
+            "history",
+            "source",
+            "snapshot",
+            "seen",
+            "session",
+            "staged",
+            "batch",
+            "run",
+            "run_source",
+        ):
+            self._db.execute(f"DELETE FROM {table}")
+
+    # reading -----------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, source: str) -> Checkpoint:
+        """How far a source has been read."""
+        row = self._db.execute(
+            "SELECT device, inode, generation, size, modified_ns, offset, line, head_length, head_hash, tail_length,"
+            " tail_hash FROM source WHERE source = ?",
+            (source,),
+        ).fetchone()
+        return Checkpoint(*row) if row else Checkpoint()
+
+    def set_checkpoint(self, source: str, checkpoint: Checkpoint) -> None:
+        """Move a checkpoint, in the step that stages what lies before it."""
+        self._db.execute(
+            f"INSERT OR REPLACE INTO source VALUES ({', '.join('?' * 12)})", (source, *astuple(checkpoint))
+        )
+
+    def snapshot(self, item: str) -> tuple[str, int]:
+        """The signature last seen of a small file or a row, and how often it has changed."""
+        row = self._db.execute("SELECT signature, observation FROM snapshot WHERE item = ?", (item,)).fetchone()
+        return (row[0], row[1]) if row else ("", 0)
+
+    def set_snapshot(self, item: str, signature: str, observation: int) -> None:
+        """Keep the signature of what was seen."""
+        self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?)", (item, signature, observation))
+
+    def stage(self, table: str, row: Row, *, owner: str | None = None) -> bool:
+        """Stage a row to leave, unless its record was seen before. Whether it was new.
+
+        `owner` is the session of a record that only its folder tells: a fork's copy may be read before its original,
+        and the earliest session that holds the record owns it. Then the row is staged once more, as a correction.
+        """
+        record_id = row["record_id"]
+        key = bytes.fromhex(record_id)
+        is_new = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, owner)).rowcount > 0
+        if not is_new:
+            earlier = "UPDATE seen SET owner = ? WHERE record_id = ? AND owner > ?"
+            if owner is None or not self._db.execute(earlier, (owner, key, owner)).rowcount:
+                return False
+        text = json.dumps(row, default=str, ensure_ascii=True, separators=(",", ":"))
+        # A correction of a row that stands in a batch already cut waits for the next one.
+        self._db.execute(
+            f"INSERT INTO staged VALUES (?, ?, ?, {WAITING}) ON CONFLICT DO UPDATE SET row = excluded.row",
+            (record_id, table, text),
+        )
+        return is_new
+
+    def bind_session(self, session_id: str, user_id: str, *, is_live: bool) -> str:
+        """The user of a session: who was enrolled when it was first seen. `is_live`: a record of it may leave."""
+        self._db.execute(
+            "INSERT INTO session VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET is_live = is_live OR excluded.is_live",
+            (session_id, user_id, is_live),
+        )
+        row = self._db.execute("SELECT user_id FROM session WHERE session_id = ?", (session_id,)).fetchone()
+        return str(row[0])
+
+    def is_live(self, session_id: str) -> bool:
+        """Whether a record of the session may leave (it lived after the consent)."""
+        row = self._db.execute("SELECT is_live FROM session WHERE session_id = ?", (session_id,)).fetchone()
+        return bool(row and row[0])
+
+    # runs --------------------------------------------------------------------------------------------------------
+
+    def begin_run(self, at: datetime) -> int:
+        """Open the book of a new run of the uploader; its number."""
+        self._db.execute("INSERT INTO run (started_at, is_reported) VALUES (?, 0)", (at.isoformat(),))
+        return int(self._db.execute("SELECT max(run) FROM run").fetchone()[0])
+
+    def count(self, run: int, source: str, kind: str, counts: Counts) -> None:
+        """Add to what a run did with a source, in the step that did it."""
+        row = self._db.execute("SELECT counts FROM run_source WHERE run = ? AND source = ?", (run, source)).fetchone()
+        total = Counts(**json.loads(row[0])) if row else Counts()
+        total.add(counts)
+        self._db.execute(
+            "INSERT OR REPLACE INTO run_source VALUES (?, ?, ?, ?)", (run, source, kind, json.dumps(vars(total)))
+        )
+
+    def unreported_runs(self) -> list[tuple[int, str]]:
+        """Runs whose report has not been staged: the present one, and any that died."""
+        return self._db.execute("SELECT run, started_at FROM run WHERE NOT is_reported ORDER BY run").fetchall()
+
+    def run_sources(self, run: int) -> list[tuple[str, str, Counts]]:
+        """What a run did with each source."""
+        rows = self._db.execute("SELECT source, kind, counts FROM run_source WHERE run = ? ORDER BY source", (run,))
+        return [(source, kind, Counts(**json.loads(counts))) for source, kind, counts in rows]
+
+    def end_run(self, run: int) -> None:
+        """Close the book of a run, in the step that stages its report."""
+        self._db.execute("UPDATE run SET is_reported = 1 WHERE run = ?", (run,))
+        self._db.execute("DELETE FROM run_source WHERE run = ?", (run,))
+
+    # batches -----------------------------------------------------------------------------------------------------
+
+    def staged_rows(self) -> int:
+        """How many rows wait to be cut into a batch."""
+        return int(self._db.execute(f"SELECT count(*) FROM staged WHERE seq = {WAITING}").fetchone()[0])
+
+    def cut(self, limit: int, at: datetime) -> int | None:
+        """Give up to `limit` staged rows to a new batch; its number, or None if nothing waits.
+
+        Membership is written down before any file exists, so that a batch can be made again.
+        """
+        if not self.staged_rows():
+            return None
+        seq = int(self._db.execute("SELECT coalesce(max(seq), 0) + 1 FROM batch").fetchone()[0])
+        self._db.execute(
+            f"UPDATE staged SET seq = ? WHERE seq = {WAITING} AND record_id IN"
+            f" (SELECT record_id FROM staged WHERE seq = {WAITING} ORDER BY record_id LIMIT ?)",
+            (seq, limit),
+        )
+        self._db.execute("INSERT INTO batch (seq, state, cut_at) VALUES (?, 'cut', ?)", (seq, at.isoformat()))
+        return seq
+
+    def rows_of(self, seq: int) -> dict[str, list[Row]]:
+        """The rows of a cut batch by table, in the order of their ids."""
+        found: dict[str, list[Row]] = {}
+        for table, text in self._db.execute(
+            "SELECT table_name, row FROM staged WHERE seq = ? ORDER BY table_name, record_id", (seq,)
+        ):
+            found.setdefault(table, []).append(json.loads(text))
+        return found
+
+    def waiting_rows(self) -> dict[str, list[Row]]:
+        """Every row that has not been sealed yet, by table."""
+        found: dict[str, list[Row]] = {}
+        for table, text in self._db.execute("SELECT table_name, row FROM staged ORDER BY table_name, record_id"):
+            found.setdefault(table, []).append(json.loads(text))
+        return found
+
+    def batches(self, state: str) -> list[dict[str, Any]]:
+        """Batches in one state (`cut`, `sealed`, `delivered`), oldest first."""
+        cursor = self._db.execute("SELECT * FROM batch WHERE state = ? ORDER BY seq", (state,))
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def last_manifest(self, before: int) -> str:
+        """The hash of the manifest before a batch; empty for the first."""
+        row = self._db.execute("SELECT manifest_sha256 FROM batch WHERE seq = ?", (before - 1,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def sealed(self, seq: int, *, key: str, sha256: str, objects: list[dict[str, Any]], rows: int, size: int) -> None:
+        """A batch's files are safe in the spool: its staged rows may go."""
+        self._db.execute(
+            "UPDATE batch SET state = 'sealed', manifest_key = ?, manifest_sha256 = ?, objects = ?, rows = ?, bytes = ?"
+            " WHERE seq = ?",
+            (key, sha256, json.dumps(objects), rows, size, seq),
+        )
+        self._db.execute("DELETE FROM staged WHERE seq = ?", (seq,))
+
+    def delivered(self, seq: int, at: datetime) -> None:
+        """A batch's manifest is in the store."""
+        self._db.execute("UPDATE batch SET state = 'delivered', delivered_at = ? WHERE seq = ?", (at.isoformat(), seq))
+
+    def totals(self) -> dict[str, int]:
+        """Rows staged, batches waiting, batches and rows and bytes delivered."""
+        staged = int(self._db.execute("SELECT count(*) FROM staged").fetchone()[0])
+        waiting = int(self._db.execute("SELECT count(*) FROM batch WHERE state <> 'delivered'").fetchone()[0])
+        done = self._db.execute(
+            "SELECT count(*), coalesce(sum(rows), 0), coalesce(sum(bytes), 0) FROM batch WHERE state = 'delivered'"
+        ).fetchone()
+        return {
+            "rows_staged": staged, "batches_waiting": waiting,
+            "batches_delivered": done[0], "rows_delivered": done[1], "bytes_delivered": done[2],
+        }  # fmt: skip

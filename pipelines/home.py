@@ -1,0 +1,90 @@
+"""Where Apiary keeps its things on a machine: one folder, `APIARY_HOME`.
+
+Does not belong here: reading or writing any of them.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout: `dbt_project/`, `models/` and `expectations/` stand beside the package."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths under one `APIARY_HOME`. A machine may be a device, a warehouse, or both."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> "Home":
+        """`APIARY_HOME`, or the platform's folder for application data."""
+        named = os.environ.get("APIARY_HOME")
+        return cls(Path(named).expanduser().absolute() if named else platformdirs.user_data_path("apiary"))
+
+    @property
+    def device(self) -> Path:
+        """What the device part keeps: enrolment, key, state, spool."""
+        return self.root / "device"
+
+    @property
+    def store_url(self) -> str:
+        """The object store when none is named: a folder."""
+        return (self.root / "store").as_uri()
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file. One process at a time may open it."""
+        return self.root / "warehouse" / "apiary.duckdb"
+
+    @property
+    def published(self) -> Path:
+        """What people read: Parquet per mart and `marts.duckdb`."""
+        return self.root / "published"
+
+    @property
+    def exports(self) -> Path:
+        """The billing exports."""
+        return self.root / "exports"
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's own home."""
+        return self.root / "dagster"
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only its owner can enter, parents included, and return it."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+class BusyError(Exception):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock file. The system lets go of it when the process ends, however it ends. Raises BusyError."""
+    private_folder(lock.parent)
+    with lock.open("a+b") as file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(str(lock)) from None
+        yield
