@@ -19,30 +19,28 @@ sessions as (
             when 'worker_meta' then 1
             when 'meta' then 2
             when 'event' then 3
-            when 'folder' then 4
-            else 5
-        end as evidence_rank
+        end as testimony_rank
     from {{ ref('stg_wire__sessions') }} as s
     inner join changed
         on s.tenant_id = changed.tenant_id
         and s.session_id = changed.session_id
 ),
 
--- Every row that only uses the session still proves that it exists, and may know its parent and its user.
+-- Every row that only uses the session still proves that it exists, and may know its parent, its user and its kind.
 mentions as (
-    select tenant_id, session_id, parent_session_id, region, _user_id, 1 as source_rank
+    select tenant_id, session_id, parent_session_id, region, agent_kind, _user_id, 1 as source_rank
     from {{ ref('stg_wire__llm_turns') }}
     union all
-    select tenant_id, session_id, parent_session_id, region, _user_id, 2 as source_rank
+    select tenant_id, session_id, parent_session_id, region, agent_kind, _user_id, 2 as source_rank
     from {{ ref('stg_wire__tool_calls') }}
     union all
-    select tenant_id, session_id, parent_session_id, region, _user_id, 3 as source_rank
+    select tenant_id, session_id, parent_session_id, region, null as agent_kind, _user_id, 3 as source_rank
     from {{ ref('stg_wire__agent_runs') }}
     union all
-    select tenant_id, session_id, null as parent_session_id, region, _user_id, 4 as source_rank
+    select tenant_id, session_id, null as parent_session_id, region, 'agent_session' as agent_kind, _user_id, 4 as source_rank
     from {{ ref('stg_wire__node_steps') }}
     union all
-    select tenant_id, session_id, null as parent_session_id, region, _user_id, 5 as source_rank
+    select tenant_id, session_id, null as parent_session_id, region, null as agent_kind, _user_id, 5 as source_rank
     from {{ ref('stg_wire__sessions') }}
 ),
 
@@ -66,6 +64,48 @@ mentioned as (
     group by mentions.tenant_id, mentions.session_id
 ),
 
+claimed_kinds as (
+    select tenant_id, session_id, session_kind
+    from sessions
+    where session_kind is not null
+    union all
+    select
+        mentions.tenant_id,
+        mentions.session_id,
+        case mentions.agent_kind when 'agent_run' then 'graph_run' else mentions.agent_kind end as session_kind
+    from mentions
+    inner join changed
+        on mentions.tenant_id = changed.tenant_id
+        and mentions.session_id = changed.session_id
+    where mentions.agent_kind is not null
+),
+
+-- A graph run shares the session of its queen: what leads a session names it, not what was seen last.
+ranked_kinds as (
+    select
+        *,
+        case session_kind
+            when 'colony_queen' then 1
+            when 'queen' then 2
+            when 'worker' then 3
+            when 'secondary_graph' then 4
+            when 'legacy_run' then 5
+            when 'graph_run' then 6
+            when 'agent_session' then 7
+            else 8
+        end as kind_rank
+    from claimed_kinds
+),
+
+kinds as (
+    select
+        tenant_id,
+        session_id,
+        {{ earliest('session_kind', 'kind_rank') }} as session_kind
+    from ranked_kinds
+    group by tenant_id, session_id
+),
+
 -- record_id ends every order: without it two observations of one instant would be ranked by chance.
 ranked as (
     select
@@ -75,8 +115,8 @@ ranked as (
             partition by tenant_id, session_id order by observed_at nulls first, record_id
         ) as observation_position,
         row_number() over (
-            partition by tenant_id, session_id order by evidence_rank desc, observed_at nulls first, record_id
-        ) as evidence_position,
+            partition by tenant_id, session_id order by testimony_rank desc, observed_at nulls first, record_id
+        ) as testimony_position,
         row_number() over (
             partition by tenant_id, session_id order by observed_at nulls last, _device_id, record_id
         ) as binding_position
@@ -88,13 +128,13 @@ observed as (
         tenant_id,
         session_id,
         {{ earliest('user_id', 'binding_position') }} as user_id,
-        {{ latest('stated_parent_id', 'evidence_position') }} as parent_session_id,
+        {{ latest('case when testimony_rank is not null then stated_parent_id end', 'testimony_position') }}
+            as stated_parent_id,
+        min(stated_parent_id) as found_under_id,
         {{ latest('forked_from_session_id', 'observation_position') }} as forked_from_session_id,
         {{ latest('colony_name', 'observation_position') }} as colony_name,
         {{ latest('queen_name', 'observation_position') }} as queen_name,
         {{ latest('agent_name', 'observation_position') }} as agent_name,
-        -- A folder that could not be placed says `other`; that is no news about a kind already known.
-        coalesce({{ latest("nullif(session_kind, 'other')", 'observation_position') }}, max(session_kind)) as session_kind,
         {{ latest('status', 'observation_position') }} as status,
         -- The source may overwrite the start on every restore: the earliest claim is the start.
         min(started_at) as started_at,
@@ -109,12 +149,13 @@ select
     mentioned.tenant_id,
     mentioned.region,
     coalesce(observed.user_id, mentioned.user_id, 'UNATTRIBUTED') as user_id,
-    coalesce(observed.parent_session_id, mentioned.parent_session_id) as parent_session_id,
+    -- A fork copies the folders of its parent's workers: where a folder lies speaks last, and the oldest id then.
+    coalesce(observed.stated_parent_id, mentioned.parent_session_id, observed.found_under_id) as parent_session_id,
     observed.forked_from_session_id,
     observed.colony_name,
     observed.queen_name,
     observed.agent_name,
-    observed.session_kind,
+    kinds.session_kind,
     observed.status,
     observed.started_at,
     observed.updated_at,
@@ -124,3 +165,6 @@ from mentioned
 left join observed
     on mentioned.tenant_id = observed.tenant_id
     and mentioned.session_id = observed.session_id
+left join kinds
+    on mentioned.tenant_id = kinds.tenant_id
+    and mentioned.session_id = kinds.session_id

@@ -15,42 +15,114 @@ resolved as (
     select * from {{ ref('int_sessions__tree_resolved') }}
 ),
 
-days as (
-    select tenant_id, session_id, usage_date
+turns as (
+    select
+        tenant_id,
+        session_id,
+        usage_date,
+        {{ fingerprint([
+            "'turn'", 'turn_id', 'agent_kind', 'model', 'input_tokens', 'cache_read_input_tokens',
+            'cache_write_input_tokens', 'output_tokens', 'reported_cost_usd'
+        ]) }} as _fingerprint
     from {{ ref('fct_llm_turns') }}
-    union all
-    select tenant_id, session_id, usage_date
+),
+
+tool_calls as (
+    select
+        tenant_id,
+        session_id,
+        usage_date,
+        {{ fingerprint(["'call'", 'tool_call_id', 'agent_kind', 'model']) }} as _fingerprint
     from {{ ref('fct_tool_calls') }}
-    {% if is_incremental() %}
-    -- A pair is never forgotten: a day that a session left must be built again without it, now and when it comes back.
+),
+
+rows_of_days as (
+    select * from turns
     union all
+    select * from tool_calls
+),
+
+built as (
+    select
+        rows_of_days.tenant_id,
+        rows_of_days.session_id,
+        rows_of_days.usage_date,
+        {{ fingerprint_of_all('rows_of_days._fingerprint') }} as _fingerprint
+    from rows_of_days
+    inner join changed
+        on rows_of_days.tenant_id = changed.tenant_id
+        and rows_of_days.session_id = changed.session_id
+    group by rows_of_days.tenant_id, rows_of_days.session_id, rows_of_days.usage_date
+),
+
+{% if is_incremental() %}
+stored as (
+    select * from {{ this }}
+),
+
+{% endif -%}
+-- A pair is never forgotten: a day that a session left must be built again without it, now and when it comes back.
+pairs as (
     select tenant_id, session_id, usage_date
-    from {{ this }}
+    from built
+    {% if is_incremental() %}
+    union
+    select stored.tenant_id, stored.session_id, stored.usage_date
+    from stored
+    inner join changed
+        on stored.tenant_id = changed.tenant_id
+        and stored.session_id = changed.session_id
     {% endif %}
 ),
 
-changed_days as (
+current_pairs as (
     select
-        days.tenant_id,
-        days.session_id,
-        days.usage_date,
-        max(changed._ingest_seq) as _ingest_seq
-    from days
+        pairs.tenant_id,
+        pairs.session_id,
+        resolved.user_id,
+        resolved.root_session_id,
+        resolved.colony_id,
+        pairs.usage_date,
+        built._fingerprint,
+        changed._ingest_seq
+    from pairs
     inner join changed
-        on days.tenant_id = changed.tenant_id
-        and days.session_id = changed.session_id
-    group by days.tenant_id, days.session_id, days.usage_date
+        on pairs.tenant_id = changed.tenant_id
+        and pairs.session_id = changed.session_id
+    left join built
+        on pairs.tenant_id = built.tenant_id
+        and pairs.session_id = built.session_id
+        and pairs.usage_date = built.usage_date
+    left join resolved
+        on pairs.tenant_id = resolved.tenant_id
+        and pairs.session_id = resolved.session_id
 )
 
 select
-    changed_days.session_id,
-    changed_days.tenant_id,
-    resolved.user_id,
-    resolved.root_session_id,
-    resolved.colony_id,
-    changed_days.usage_date,
-    changed_days._ingest_seq
-from changed_days
-left join resolved
-    on changed_days.tenant_id = resolved.tenant_id
-    and changed_days.session_id = resolved.session_id
+    current_pairs.session_id,
+    current_pairs.tenant_id,
+    current_pairs.user_id,
+    current_pairs.root_session_id,
+    current_pairs.colony_id,
+    current_pairs.usage_date,
+    current_pairs._fingerprint,
+    {% if is_incremental() -%}
+    -- A session that lives for months must not reopen all its days with every turn.
+    case
+        when stored._fingerprint is not distinct from current_pairs._fingerprint
+            and stored.user_id is not distinct from current_pairs.user_id
+            and stored.root_session_id is not distinct from current_pairs.root_session_id
+            and stored.colony_id is not distinct from current_pairs.colony_id
+            then coalesce(stored._ingest_seq, current_pairs._ingest_seq)
+        else current_pairs._ingest_seq
+    end as _ingest_seq
+    {%- else -%}
+    current_pairs._ingest_seq
+    {%- endif %}
+from current_pairs
+{% if is_incremental() -%}
+left join stored
+    on current_pairs.tenant_id = stored.tenant_id
+    and current_pairs.session_id = stored.session_id
+    and current_pairs.usage_date = stored.usage_date
+{%- endif %}

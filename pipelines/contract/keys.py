@@ -19,7 +19,7 @@ KEYED = r"k1_[0-9a-f]{32}"
 RECORD_ID = r"[0-9a-f]{32}"
 SHA256 = r"[0-9a-f]{64}"
 
-_GENERATED = re.compile(GENERATED_ID)
+_GENERATED = re.compile(GENERATED_ID, re.ASCII)
 _SLUG = re.compile(SLUG)
 _MANIFEST = re.compile(
     rf"landing/{PROTOCOL}/(?P<region>{SLUG})/(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/(?P<epoch>[0-9a-f]{{16}})"
@@ -33,8 +33,11 @@ def is_slug(text: str) -> bool:
 
 
 def is_generated(text: str) -> bool:
-    """Whether `text` has the form of an identifier that a program made (it says nothing about a person)."""
-    return _GENERATED.fullmatch(text) is not None
+    """Whether `text` has the form of an identifier that a program made (it says nothing about a person).
+
+    Digits alone are not taken for hexadecimal ones: they may be a telephone or a card number.
+    """
+    return _GENERATED.fullmatch(text) is not None and not text.isdecimal()
 
 
 def record_id(tenant: str, kind: str, *natural_key: object) -> str:

@@ -82,7 +82,7 @@ class Column:
     @cached_property
     def regex(self) -> re.Pattern[str]:
         """The compiled `pattern`."""
-        return re.compile(self.pattern)
+        return re.compile(self.pattern, re.ASCII)  # a digit of another script is no digit of ours
 
 
 @dataclass(frozen=True, kw_only=True)

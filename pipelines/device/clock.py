@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-_STAMP = re.compile(r"session_(\d{8})_(\d{6})_[0-9a-f]{8}|(\d{8})T(\d{6})_[0-9a-f]{8}")
+_STAMP = re.compile(r"session_(\d{8})_(\d{6})_[0-9a-f]{8}|(\d{8})T(\d{6})_[0-9a-f]{8}", re.ASCII)
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -38,12 +38,12 @@ class Clock:
             return None
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:
+            if moment.tzinfo is not None:
+                return _bounded(moment.astimezone(UTC), "utc")
+            local = moment.replace(tzinfo=self.zone)
+            first, second = local.replace(fold=0).astimezone(UTC), local.replace(fold=1).astimezone(UTC)
+        except (ValueError, OverflowError):  # the first and the last day of the calendar overflow in another zone
             return None
-        if moment.tzinfo is not None:
-            return _bounded(moment.astimezone(UTC), "utc")
-        local = moment.replace(tzinfo=self.zone)
-        first, second = local.replace(fold=0).astimezone(UTC), local.replace(fold=1).astimezone(UTC)
         return _bounded(first, "local_resolved", is_ambiguous=first < second)
 
     def session_start(self, session_id: str) -> Instant | None:
@@ -71,21 +71,20 @@ def utc_time(text: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    instant = _bounded(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC), "utc")
-    return instant.at if instant else None
+    return moment if EARLIEST <= moment < LATEST else None
 
 
 def epoch_time(value: object) -> datetime | None:
     """Seconds since 1970, as `time.time()` writes them."""
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return None
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(Decimal(value) * 1_000_000))
-    except (OverflowError, ArithmeticError, ValueError):
+    # Before any arithmetic: a number with a million digits takes half a minute to become an integer.
+    if not EARLIEST.timestamp() <= value < LATEST.timestamp():
         return None
-    return moment if EARLIEST <= moment < LATEST else None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(Decimal(value) * 1_000_000))
 
 
 def _bounded(at: datetime, basis: str, *, is_ambiguous: bool = False) -> Instant | None:

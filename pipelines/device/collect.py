@@ -172,7 +172,7 @@ class Collector:
         self._sources += 1
         source = self._source(path)
         checkpoint = self._state.checkpoint(source)
-        if lines.is_unchanged(status, checkpoint):
+        if lines.is_unchanged(status, checkpoint, now=self._now.timestamp()):
             return
         modified_at = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1_000_000, UTC)
         try:

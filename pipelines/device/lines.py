@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -19,8 +20,11 @@ MAX_LINE = 32 << 20  # far above any record that counts; a longer line is passed
 TAIL_PATIENCE_SECONDS = 86_400  # no write takes a day
 FINGERPRINT = 1024
 MAX_SALVAGE_TRIES = 64
+MAX_DIGITS = (
+    40  # no count has more; Python refuses to read an integer of thousands of digits, which would cost the line
+)
 
-_OPENER = re.compile(rb'\{\s*"')
+_OPENER = re.compile(r'\{\s*"')
 
 
 class UnreadableError(Exception):
@@ -31,7 +35,8 @@ class UnreadableError(Exception):
 class Checkpoint:
     """How far a file has been read. `offset` stands just after a record; the hashes bind it to what was before it.
 
-    `tail_hash` covers the bytes just before the offset: a rewrite that keeps the head but shifts the rest is seen.
+    `line` counts the line ends before the offset, so that a record has the same line number in however many passes
+    its file is read. `tail_hash` covers the bytes just before the offset: a rewrite that keeps the head but shifts the rest is seen.
     """
 
     device: int = 0
@@ -65,7 +70,10 @@ class Chunk:
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """Open a file for reading if it is a plain file and no link. Raises FileNotFoundError, UnreadableError."""
+    """Open a file for reading if it is a plain file and no link. Raises FileNotFoundError, UnreadableError.
+
+    A second hard link may be a file that no pattern names, under a name that one does.
+    """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         handle = os.open(path, flags)
@@ -73,10 +81,15 @@ def open_plain(path: Path) -> BinaryIO:
         raise
     except OSError as error:
         raise UnreadableError(error.strerror) from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    if not is_plain(os.fstat(handle)):
         os.close(handle)
         raise UnreadableError("not a plain file")
     return os.fdopen(handle, "rb")
+
+
+def is_plain(status: os.stat_result) -> bool:
+    """Whether a status is that of a plain file with one name."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
 
 
 def read_new(path: Path, checkpoint: Checkpoint, *, now: float = 0.0) -> Iterator[Chunk]:
@@ -88,27 +101,36 @@ def read_new(path: Path, checkpoint: Checkpoint, *, now: float = 0.0) -> Iterato
     Raises FileNotFoundError, UnreadableError.
     """
     with open_plain(path) as file:
-        status = os.fstat(file.fileno())
-        if not _continues(file, status, checkpoint):
-            checkpoint = Checkpoint(generation=checkpoint.generation + 1 if checkpoint.inode else 0)
-            checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
-            yield Chunk([], checkpoint)
+        try:
+            yield from _chunks(file, checkpoint, now)
+        except OSError as error:  # a bad sector costs this file, not the shipping
+            raise UnreadableError(error.strerror) from None
+
+
+def _chunks(file: BinaryIO, checkpoint: Checkpoint, now: float) -> Iterator[Chunk]:
+    status = os.fstat(file.fileno())
+    if not _continues(file, status, checkpoint):
+        checkpoint = Checkpoint(generation=checkpoint.generation + 1 if checkpoint.inode else 0)
         checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
-        is_abandoned = status.st_mtime < now - TAIL_PATIENCE_SECONDS
-        size = status.st_size  # what is appended meanwhile is the next pass's
-        while checkpoint.offset < size:
-            chunk = _read_chunk(file, checkpoint, size, is_abandoned=is_abandoned)
-            if not chunk.lines:
-                break
-            checkpoint = chunk.checkpoint
-            yield chunk
-        yield Chunk([], replace(checkpoint, size=size, modified_ns=status.st_mtime_ns))
+        yield Chunk([], checkpoint)
+    checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
+    is_abandoned = status.st_mtime < now - TAIL_PATIENCE_SECONDS
+    size = status.st_size  # what is appended meanwhile is the next pass's
+    while checkpoint.offset < size:
+        chunk = _read_chunk(file, checkpoint, size, is_abandoned=is_abandoned)
+        if not chunk.lines:
+            break
+        checkpoint = chunk.checkpoint
+        yield chunk
+    yield Chunk([], replace(checkpoint, size=size, modified_ns=status.st_mtime_ns))
 
 
-def is_unchanged(status: os.stat_result, checkpoint: Checkpoint) -> bool:
-    """Whether nothing can have happened to a file since its last complete reading."""
+def is_unchanged(status: os.stat_result, checkpoint: Checkpoint, *, now: float = 0.0) -> bool:
+    """Whether there is nothing to do for a file: unchanged since its last reading, and no torn line to give up on."""
     seen = (checkpoint.device, checkpoint.inode, checkpoint.size, checkpoint.modified_ns)
-    return seen == (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if seen != (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns):
+        return False
+    return checkpoint.offset >= checkpoint.size or status.st_mtime >= now - TAIL_PATIENCE_SECONDS
 
 
 def _continues(file: BinaryIO, status: os.stat_result, checkpoint: Checkpoint) -> bool:
@@ -161,7 +183,7 @@ def _long_or_last_line(file: BinaryIO, checkpoint: Checkpoint, size: int, *, is_
             return Chunk([line], _moved(file, checkpoint, position + 1, line.number))
     text = b"".join(kept) if kept is not None else None
     if is_abandoned or (text and _is_whole(text)):
-        return Chunk([Line(text, start, checkpoint.line + 1)], _moved(file, checkpoint, position, checkpoint.line + 1))
+        return Chunk([Line(text, start, checkpoint.line + 1)], _moved(file, checkpoint, position, checkpoint.line))
     return Chunk([], checkpoint)
 
 
@@ -194,14 +216,28 @@ def _no_number(_: str) -> None:
     return None
 
 
-_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_number, strict=False)
+def _integer(text: str) -> int | None:
+    return int(text) if len(text) <= MAX_DIGITS else None
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        return Decimal(text)
+    except ArithmeticError:  # an exponent beyond all bounds
+        return None
+
+
+_DECODER = json.JSONDecoder(parse_float=_decimal, parse_int=_integer, parse_constant=_no_number, strict=False)
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """The records of one line: usually one; none if it is torn; `is_salvaged` if a torn one stood before them."""
+    """The records of one line, each with the byte of the line it begins at: usually one; none if the line is torn.
 
-    records: list[dict[str, Any]]
+    `is_salvaged`: a torn one stood beside them.
+    """
+
+    records: list[tuple[int, dict[str, Any]]]
     is_salvaged: bool = False
 
 
@@ -212,36 +248,54 @@ def parse(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed:
     """
     try:
         found = loads(data)
-        return Parsed([found] if isinstance(found, dict) and is_record(found) else [])
+        return Parsed([(0, found)] if isinstance(found, dict) and is_record(found) else [])
     except (ValueError, RecursionError):
         return _salvage(data, is_record)
 
 
 def _salvage(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed:
-    """Whole records behind a torn one or behind each other. Only records that reach the line's end are trusted."""
-    for tries, match in enumerate(_OPENER.finditer(data)):
-        if tries >= MAX_SALVAGE_TRIES:
-            break
-        records = _sequence(data[match.start() :])
-        if records and all(map(is_record, records)):
-            return Parsed(records, is_salvaged=match.start() > 0)
-    return Parsed([])
+    """Whole records behind torn ones or behind each other.
 
-
-def _sequence(data: bytes) -> list[dict[str, Any]]:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return []
-    records, position = [], 0
-    while position < len(text):
+    Where a torn record stops being JSON, the next one begins: just before that point, or at the first opener after it.
+    So a torn record costs one or two tries, however many objects it holds. An object inside a torn record is followed
+    by more of that record, so only an object that the line's end or another one follows is trusted.
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    openers = [match.start() for match in _OPENER.finditer(text)]
+    records: list[tuple[int, dict[str, Any]]] = []
+    position, tries, is_torn = 0, 0, False
+    while position < len(text) and tries < MAX_SALVAGE_TRIES:
         try:
-            found, position = _DECODER.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            return []
-        if not isinstance(found, dict):
-            return []
-        records.append(found)
-        while position < len(text) and text[position].isspace():
-            position += 1
-    return records
+            found, end = _DECODER.raw_decode(text, position)
+        except (json.JSONDecodeError, RecursionError) as error:
+            is_torn, tries = True, tries + 1
+            position = _next_opener(openers, position, getattr(error, "pos", position), len(text))
+            continue
+        while end < len(text) and text[end].isspace():
+            end += 1
+        is_apart = end == len(text) or text[end] == "{"
+        if is_apart and isinstance(found, dict) and is_record(found) and _is_clean(text[position:end]):
+            records.append((len(text[:position].encode("utf-8", "surrogateescape")), found))
+            position = end
+        else:
+            is_torn, tries = True, tries + 1
+            position = _next_opener(openers, end - 1, end - 1, len(text))
+    return Parsed(records, is_salvaged=is_torn and bool(records))
+
+
+def _next_opener(openers: list[int], start: int, broken: int, length: int) -> int:
+    """Where the next record may begin when the one at `start` is broken at `broken`."""
+    place = bisect_right(openers, broken)
+    if place and openers[place - 1] > start:
+        return openers[place - 1]
+    place = bisect_right(openers, max(start, broken))
+    return openers[place] if place < len(openers) else length
+
+
+def _is_clean(text: str) -> bool:
+    """Whether every byte was UTF-8: a record whose letters were torn is not whole."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

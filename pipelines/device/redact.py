@@ -122,7 +122,7 @@ def money(value: object) -> Decimal | None:
     amount = Decimal(value)
     if not amount.is_finite() or amount <= 0:
         return None
-    return amount.quantize(_MONEY_STEP, context=_MONEY)
+    return amount.quantize(_MONEY_STEP, context=_MONEY) or None
 
 
 def _within(column: Column, value: object) -> bool:

@@ -171,6 +171,11 @@ class State:
         ):
             self._db.execute(f"DELETE FROM {table}")
 
+    def reread(self) -> None:
+        """Read every source from its start again; what was seen before is not staged twice."""
+        self._db.execute("DELETE FROM source")
+        self._db.execute("DELETE FROM snapshot")
+
     # reading -----------------------------------------------------------------------------------------------------
 
     def checkpoint(self, source: str) -> Checkpoint:

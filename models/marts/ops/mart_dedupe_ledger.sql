@@ -23,11 +23,11 @@ seen as (
     group by tenant_id
 ),
 
--- A row set aside as a conflict did not become a turn either.
+-- A row set aside as a conflict did not become a turn either. Compaction markers are no turns: rows_duplicate has them.
 collapsed as (
     select
         tenant_id,
-        sum(rows_duplicate + rows_conflict) as collapsed_in_warehouse
+        sum(turn_rows_duplicate + turn_rows_conflict) as collapsed_in_warehouse
     from row_counts
     where table_name in ('llm_turns', 'node_steps')
     group by tenant_id

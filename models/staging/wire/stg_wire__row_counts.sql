@@ -6,8 +6,6 @@ select
     manifest_key,
     tenant_id,
     table_name,
-    rows_in,
-    rows_new,
-    rows_duplicate,
-    rows_conflict
+    turn_rows_duplicate,
+    turn_rows_conflict
 from source

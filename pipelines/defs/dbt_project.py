@@ -1,0 +1,33 @@
+"""The dbt project as Dagster sees it, and its manifest, made when it is missing or older than the models.
+
+Does not belong here: the assets made of it (transform.py).
+"""
+
+from pathlib import Path
+
+from dagster_dbt import DbtProject
+
+from pipelines.home import ROOT
+
+PROJECT = DbtProject(project_dir=ROOT / "dbt_project", profiles_dir=ROOT / "dbt_project")
+SOURCES = (
+    ROOT / "models",
+    ROOT / "dbt_project" / "macros",
+    ROOT / "dbt_project" / "tests",
+    ROOT / "dbt_project" / "seeds",
+)
+
+
+def manifest() -> Path:
+    """The path of a manifest that is up to date. Raises RuntimeError if the project does not parse."""
+    path = PROJECT.manifest_path
+    files = [file for source in SOURCES for file in source.rglob("*") if file.is_file()]
+    newest = max(file.stat().st_mtime for file in [*files, ROOT / "dbt_project" / "dbt_project.yml"])
+    if not path.exists() or path.stat().st_mtime < newest:
+        from dbt.cli.main import dbtRunner
+
+        folder = str(PROJECT.project_dir)
+        result = dbtRunner().invoke(["parse", "--quiet", "--project-dir", folder, "--profiles-dir", folder])
+        if not result.success:
+            raise RuntimeError("the dbt project does not parse: run `dbt parse` in dbt_project to see why")
+    return path

@@ -1,0 +1,55 @@
+"""The gates as asset checks: a critical expectation that fails stops what lies behind it in the run.
+
+Does not belong here: what is expected (expectations/*.yml), judging (quality/gates.py).
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from pipelines.defs.resources import WRITER
+from pipelines.quality import gates
+from pipelines.quality.gates import Edge, Suite
+
+SCHEMAS: dict[Edge, str] = {"arrival": "wire", "departure": "marts"}
+
+
+def gate(edge: Edge) -> dg.AssetChecksDefinition:
+    """All suites of one edge as one step: the library takes seconds to import."""
+    suites = {suite.name: suite for suite in gates.suites(edge)}
+    specs = [
+        dg.AssetCheckSpec(
+            name=f"gate_{suite.table}", asset=dg.AssetKey([SCHEMAS[edge], suite.table]), description=suite.description,
+            blocking=True,
+        )
+        for suite in suites.values()
+    ]  # fmt: skip
+
+    @dg.multi_asset_check(name=f"{edge}_gate", specs=specs, pool=WRITER)
+    def _gate(context: dg.AssetCheckExecutionContext, duckdb: DuckDBResource) -> Iterator[dg.AssetCheckResult]:
+        with duckdb.get_connection() as connection:
+            for suite in suites.values():
+                yield _result(context, suite, edge, gates.run(suite, connection))
+
+    return _gate
+
+
+def _result(
+    context: dg.AssetCheckExecutionContext, suite: Suite, edge: Edge, results: list[gates.Result]
+) -> dg.AssetCheckResult:
+    failed = [result for result in results if not result.passed]
+    for result in failed:
+        context.log.warning(f"gate {suite.name}: {result.column} is {result.found}: {result.notes}")
+    is_critical = any(result.is_critical for result in failed)
+    return dg.AssetCheckResult(
+        passed=not failed,
+        asset_key=dg.AssetKey([SCHEMAS[edge], suite.table]),
+        check_name=f"gate_{suite.table}",
+        severity=dg.AssetCheckSeverity.ERROR if is_critical else dg.AssetCheckSeverity.WARN,
+        metadata={result.column: f"{'pass' if result.passed else 'FAIL'}: {result.found}" for result in results},
+    )
+
+
+arrival_gate = gate("arrival")
+departure_gate = gate("departure")

@@ -1,0 +1,47 @@
+"""The run's story in a terminal: one line per step on standard error, and whatever is wrong.
+
+Does not belong here: Dagster's own event log; that has everything.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import dagster as dg
+
+SHOWN = {"STEP_START": "…", "STEP_SUCCESS": "ok", "STEP_FAILURE": "FAILED", "STEP_SKIPPED": "skipped"}
+TITLES = {
+    "wire": "load what arrived",
+    "arrival_gate": "gate: arrival",
+    "models": "build and test the models",
+    "departure_gate": "gate: departure",
+    "published__marts": "publish the marts",
+    "billing__daily_export": "export the billing days",
+}
+
+
+class _Story(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        event, step = meta.get("dagster_event"), meta.get("step_key") or ""
+        if event is not None and event.event_type_value in SHOWN:
+            took = getattr(event.event_specific_data, "duration_ms", None)
+            seconds = f" {took / 1000:.1f} s" if took else ""
+            sys.stderr.write(f"  {SHOWN[event.event_type_value]:<7} {TITLES.get(step, step)}{seconds}\n")
+        elif event is None and record.levelno >= (logging.WARNING if step == "models" else logging.INFO):
+            sys.stderr.write(f"          {meta.get('orig_message', record.getMessage())}\n")
+        sys.stderr.flush()
+
+
+@dg.logger(config_schema={})
+def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """Writes one line per step."""
+    logger = logging.Logger("apiary", level=logging.DEBUG)  # Dagster tells its steps at this level
+    logger.addHandler(_Story())
+    return logger
+
+
+@dg.definitions
+def loggers() -> dg.Definitions:
+    """The logger by the name that a run's configuration gives it."""
+    return dg.Definitions(loggers={"progress": progress_logger})

@@ -1,0 +1,26 @@
+"""Publication: the marts, once they have passed the departure gate, for people to read.
+
+Does not belong here: writing files (warehouse/publish.py).
+"""
+
+from pathlib import Path
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from pipelines.defs.resources import WRITER, FoldersResource
+from pipelines.defs.transform import models
+from pipelines.warehouse import publish
+
+MARTS = [key for key in models.keys if key.path[0] == "marts"]
+
+
+@dg.asset(key=["published", "marts"], deps=MARTS, group_name="published", kinds={"parquet", "duckdb"}, pool=WRITER)
+def published_marts(
+    context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
+) -> dg.MaterializeResult[None]:
+    """Every mart as Parquet and in one read-only DuckDB file, replaced together."""
+    with duckdb.get_connection() as connection:
+        published = publish.publish(connection, Path(folders.published))
+    context.log.info(f"published {len(published.rows)} marts in {published.folder}")
+    return dg.MaterializeResult(metadata={**published.rows, "folder": dg.MetadataValue.path(published.folder)})

@@ -1,0 +1,103 @@
+"""Runs the Great Expectations suites of `expectations/` at the two edges: arrival and departure.
+
+A suite names a query that gives a small frame of aggregates (the engine computes, the library judges) and the
+expectations on it. `severity: critical` stops the line, `warning` leaves a note.
+Does not belong here: what a suite expects (expectations/*.yml).
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import yaml
+
+from pipelines.home import ROOT
+
+FOLDER = ROOT / "expectations"
+Edge = Literal["arrival", "departure"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One gate: what it guards, at which edge, the query of its frame, its expectations."""
+
+    name: str
+    edge: Edge
+    table: str
+    description: str
+    query: str
+    expectations: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one expectation. `found` is the value that was seen."""
+
+    expectation: str
+    column: str
+    is_critical: bool
+    passed: bool
+    found: str
+    notes: str
+
+
+def suites(edge: Edge, folder: Path = FOLDER) -> list[Suite]:
+    """The suites of one edge, by name."""
+    found = []
+    for path in sorted(folder.glob("*.yml")):
+        content = yaml.safe_load(path.read_text("utf-8"))
+        if content["edge"] == edge:
+            found.append(
+                Suite(
+                    path.stem, edge, content["table"], content["description"], content["query"],
+                    tuple(content["expectations"]),
+                )
+            )  # fmt: skip
+    return found
+
+
+def run(suite: Suite, connection: duckdb.DuckDBPyConnection) -> list[Result]:
+    """Judge a suite. Raises duckdb.Error if its query does not fit the warehouse."""
+    frame = connection.execute(suite.query).df()
+    # The aggregates are decimals and big integers; the library compares numbers.
+    for column in frame.columns:
+        if frame[column].dtype == object:
+            frame[column] = frame[column].map(lambda value: float(value) if hasattr(value, "as_tuple") else value)
+    validation = _context().data_sources.pandas_default.read_dataframe(frame).validate(_expectation_suite(suite))
+    return [_result(item, frame) for item in validation.results]
+
+
+def _result(item: Any, frame: Any) -> Result:
+    config = item.expectation_config
+    values = frame[config.kwargs["column"]]
+    # The library passes over an empty cell, so a query that found nothing would pass every expectation.
+    passed = bool(item.success) and len(values) > 0 and not values.isna().any()
+    found = ", ".join(map(str, values.head(5)))
+    severity, notes = config.meta["severity"], config.meta["notes"]
+    return Result(config.type, config.kwargs["column"], severity == "critical", passed, found, notes)
+
+
+def _expectation_suite(suite: Suite) -> Any:
+    import great_expectations as gx
+
+    expectations = [
+        {"type": e["type"], "kwargs": e["kwargs"], "meta": {"severity": e["severity"], "notes": e["notes"]}}
+        for e in suite.expectations
+    ]
+    return gx.ExpectationSuite(name=suite.name, expectations=expectations)
+
+
+@cache
+def _context() -> Any:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library warns about its own dependencies while it is imported
+        import great_expectations as gx
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    return context

@@ -1,0 +1,281 @@
+"""From landing to wire: rows and the ledger line of their batch in one transaction, each record once for ever.
+
+Does not belong here: what may be loaded (landing.py), what marts make of it (models/).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.contract.ddl import LINEAGE, create_wire
+from pipelines.contract.table import Table
+from pipelines.contract.wire import BY_NAME, NODE_STEPS
+from pipelines.store import Store
+from pipelines.warehouse import landing
+from pipelines.warehouse.landing import Arrival, Batch, RejectedError
+
+GROUP = 256  # batches of one transaction: one commit for many tiny batches, and bounded memory for large ones
+SESSION_COLUMNS = ("session_id", "queen_session_id", "list_id")
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Loaded:
+    """What a load did. loaded + quarantined = received."""
+
+    received: int = 0
+    loaded: int = 0
+    quarantined: int = 0
+    rows_in: int = 0
+    rows_new: int = 0
+    rows_duplicate: int = 0
+    rows_conflict: int = 0
+    new_by_table: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the wire schema if it is absent."""
+    connection.execute("SET TimeZone = 'UTC'")
+    for statement in create_wire():
+        connection.execute(statement)
+
+
+def known_manifests(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Keys of the manifests that the ledger has an answer for."""
+    return {key for (key,) in connection.execute("SELECT manifest_key FROM wire.batches").fetchall()}
+
+
+def load(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    arrivals: Sequence[Arrival],
+    *,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Load batches in the order of their arrival; one that the ledger knows is passed over.
+
+    Raises StoreUnavailableError: what was loaded before stays loaded.
+    """
+    total = Loaded()
+    known = known_manifests(connection)
+    waiting = [arrival for arrival in arrivals if arrival.key not in known]
+    for group in _groups(waiting, GROUP):
+        _load_group(connection, store, group, total)
+        if progress:
+            progress(total.received, len(waiting))
+    return total
+
+
+def _groups(arrivals: Iterable[Arrival], size: int) -> Iterator[list[Arrival]]:
+    iterator = iter(arrivals)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _load_group(connection: duckdb.DuckDBPyConnection, store: Store, group: list[Arrival], total: Loaded) -> None:
+    batches: list[Batch] = []
+    refused: list[tuple[Arrival, str]] = []
+    for arrival in group:
+        try:
+            batches.append(landing.read(store, arrival))
+        except RejectedError as error:
+            refused.append((arrival, str(error)))
+    connection.execute("BEGIN")
+    try:
+        seq = _next_seq(connection)
+        for name, table in BY_NAME.items():
+            rows = [_with_lineage(batch, batch.tables[name], seq) for batch in batches if name in batch.tables]
+            if rows:
+                _load_table(connection, table, pa.concat_tables(rows), seq)
+        _write_ledger(connection, batches, refused, seq)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    total.received += len(group)
+    total.loaded += len(batches)
+    total.quarantined += len(refused)
+    for _, reason in refused:
+        total.reasons[reason] = total.reasons.get(reason, 0) + 1
+    counts = connection.execute(
+        "SELECT table_name, sum(rows_in), sum(rows_new), sum(rows_duplicate), sum(rows_conflict)"
+        " FROM wire.row_counts WHERE _ingest_seq = ? GROUP BY table_name",
+        [seq],
+    ).fetchall()
+    for name, rows_in, new, duplicate, conflict in counts:
+        total.rows_in += int(rows_in)
+        total.rows_new += int(new)
+        total.rows_duplicate += int(duplicate)
+        total.rows_conflict += int(conflict)
+        total.new_by_table[name] = total.new_by_table.get(name, 0) + int(new)
+
+
+def _next_seq(connection: duckdb.DuckDBPyConnection) -> int:
+    found = connection.execute("SELECT coalesce(max(ingest_seq), 0) + 1 FROM wire.batches").fetchone()
+    assert found is not None  # noqa: S101 - an aggregate has a row
+    return int(found[0])
+
+
+def _with_lineage(batch: Batch, rows: pa.Table, seq: int) -> pa.Table:
+    prefix = batch.arrival.parts.prefix
+    values: dict[str, tuple[object, pa.DataType]] = {
+        "tenant_id": (prefix.tenant, pa.string()),
+        "region": (prefix.region, pa.string()),
+        "_user_id": (batch.user_id, pa.string()),
+        "_device_id": (prefix.device, pa.string()),
+        "_manifest_key": (batch.arrival.key, pa.string()),
+        "_received_at": (batch.arrival.received_at, pa.timestamp("us", tz="UTC")),
+        "_ingest_seq": (seq, pa.int64()),
+    }
+    for name in LINEAGE:
+        value, kind = values[name]
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, kind), rows.num_rows))
+    return rows
+
+
+def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table, seq: int) -> None:
+    """Insert the records that are new; of copies the first arrival stays.
+
+    Two rows of one record that differ in facts are a conflict: the first stays, the other is set aside with both
+    hashes. A record that only its folder gives to a session goes to the earliest session that holds it, whenever that
+    one arrives: so the order of arrival decides nothing.
+    """
+    columns = [*table.names, *LINEAGE]
+    has_owner = "session_id" in table.by_name
+    facts = [c.name for c in table.columns if c.fact and c.name not in ("record_id", "session_id")]
+    text = ", ".join(f"coalesce(cast({name} as varchar), chr(0))" for name in facts) or "''"
+    owner = "session_id" if has_owner else "''"
+    listed = ", ".join(columns)
+    connection.register("incoming_rows", rows)
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE incoming AS
+        WITH hashed AS (
+            SELECT {listed}, sha256(concat_ws(chr(31), {text})) AS _facts, {owner} AS _owner FROM incoming_rows
+        ),
+        kept AS (
+            SELECT old.tenant_id, old.record_id, {owner.replace("session_id", "old.session_id")} AS _kept_owner,
+                sha256(concat_ws(chr(31), {text.replace("cast(", "cast(old.")})) AS _kept_facts
+            FROM wire.{table.name} AS old
+            SEMI JOIN hashed ON hashed.tenant_id = old.tenant_id AND hashed.record_id = old.record_id
+        ),
+        placed AS (
+            SELECT hashed.*, kept._kept_facts, kept._kept_owner,
+                row_number() OVER (
+                    PARTITION BY hashed.tenant_id, hashed.record_id
+                    ORDER BY hashed._received_at, hashed._manifest_key
+                ) AS _place,
+                first_value(hashed._facts) OVER (
+                    PARTITION BY hashed.tenant_id, hashed.record_id
+                    ORDER BY hashed._received_at, hashed._manifest_key
+                ) AS _first_facts,
+                min(hashed._owner) OVER (PARTITION BY hashed.tenant_id, hashed.record_id) AS _least_owner
+            FROM hashed LEFT JOIN kept USING (tenant_id, record_id)
+        )
+        SELECT {listed}, _facts, _least_owner, _kept_owner, coalesce(_kept_facts, _first_facts) AS _true_facts,
+            CASE
+                WHEN _facts <> coalesce(_kept_facts, _first_facts) THEN 'conflict'
+                WHEN _kept_facts IS NULL AND _place = 1 THEN 'new'
+                ELSE 'duplicate'
+            END AS _outcome
+        FROM placed
+        """
+    )
+    connection.unregister("incoming_rows")
+    if has_owner:
+        moved = "FROM incoming WHERE _least_owner < _kept_owner"
+        _touch(connection, f"SELECT tenant_id, _kept_owner AS session_id {moved}", seq)
+        _touch(connection, f"SELECT tenant_id, _least_owner AS session_id {moved}", seq)
+        connection.execute(
+            f"""
+            UPDATE wire.{table.name} AS old SET session_id = earlier._least_owner, _ingest_seq = {seq}
+            FROM (SELECT DISTINCT tenant_id, record_id, _least_owner {moved}) AS earlier
+            WHERE old.tenant_id = earlier.tenant_id AND old.record_id = earlier.record_id
+            """
+        )
+        connection.execute("UPDATE incoming SET session_id = _least_owner WHERE _outcome = 'new'")
+    connection.execute(f"INSERT INTO wire.{table.name} ({listed}) SELECT {listed} FROM incoming WHERE _outcome = 'new'")
+    connection.execute(
+        f"""
+        INSERT INTO wire.conflicts
+        SELECT '{table.name}', tenant_id, record_id, _true_facts, _facts, _manifest_key, {seq}
+        FROM incoming WHERE _outcome = 'conflict'
+        """
+    )
+    is_turn = "step_index >= 0" if table is NODE_STEPS else "true"
+    connection.execute(
+        f"""
+        INSERT INTO wire.row_counts BY NAME
+        SELECT _manifest_key AS manifest_key, '{table.name}' AS table_name, count(*) AS rows_in,
+            count(*) FILTER (_outcome = 'new') AS rows_new,
+            count(*) FILTER (_outcome = 'duplicate') AS rows_duplicate,
+            count(*) FILTER (_outcome = 'conflict') AS rows_conflict,
+            count(*) FILTER (_outcome = 'duplicate' AND {is_turn}) AS turn_rows_duplicate,
+            count(*) FILTER (_outcome = 'conflict' AND {is_turn}) AS turn_rows_conflict,
+            any_value(tenant_id) AS tenant_id, {seq} AS _ingest_seq
+        FROM incoming GROUP BY _manifest_key
+        """
+    )
+    for column in SESSION_COLUMNS:
+        if column in table.by_name:
+            new = f"FROM incoming WHERE _outcome = 'new' AND {column} IS NOT NULL"
+            _touch(connection, f"SELECT tenant_id, {column} AS session_id {new}", seq)
+    connection.execute("DROP TABLE incoming")
+
+
+def _touch(connection: duckdb.DuckDBPyConnection, sessions: str, seq: int) -> None:
+    """Note sessions that the marts must look at again."""
+    connection.execute(
+        f"""
+        INSERT INTO wire.touched_sessions
+        SELECT DISTINCT tenant_id, session_id, {seq} FROM ({sessions}) AS touched
+        WHERE NOT EXISTS (
+            SELECT 1 FROM wire.touched_sessions AS known
+            WHERE known._ingest_seq = {seq} AND known.tenant_id = touched.tenant_id
+                AND known.session_id = touched.session_id
+        )
+        """
+    )
+
+
+def _write_ledger(
+    connection: duckdb.DuckDBPyConnection, batches: list[Batch], refused: list[tuple[Arrival, str]], seq: int
+) -> None:
+    """The commit mark of each batch, in the transaction of its rows."""
+    now = datetime.now(UTC)
+    lines: list[tuple[Arrival, str | None, str | None, str, str | None]] = [
+        (batch.arrival, batch.manifest_sha256, batch.user_id, "loaded", None) for batch in batches
+    ]
+    lines += [(arrival, None, None, "quarantined", reason) for arrival, reason in refused]
+    for arrival, digest, user, status, reason in lines:
+        prefix = arrival.parts.prefix
+        connection.execute(
+            """
+            INSERT INTO wire.batches
+            SELECT $key, $digest, $tenant, $region, $user, $device, $epoch, $seq, $status, $reason,
+                coalesce(sum(rows_in), 0), coalesce(sum(rows_new), 0), coalesce(sum(rows_duplicate), 0),
+                coalesce(sum(rows_conflict), 0), $received, $now, $ingest
+            FROM wire.row_counts WHERE manifest_key = $key AND _ingest_seq = $ingest
+            """,
+            {
+                "key": arrival.key, "digest": digest, "tenant": prefix.tenant, "region": prefix.region, "user": user,
+                "device": prefix.device, "epoch": prefix.epoch, "seq": arrival.parts.seq, "status": status,
+                "reason": reason, "received": arrival.received_at, "now": now, "ingest": seq,
+            },
+        )  # fmt: skip
+
+
+def wire_hash(connection: duckdb.DuckDBPyConnection) -> str:
+    """A hash of what the wire holds, whatever the order and the batches it came in."""
+    digest = hashlib.sha256()
+    for name, table in BY_NAME.items():
+        listed = ", ".join(("tenant_id", "region", *table.names))
+        rows = connection.execute(f"SELECT {listed} FROM wire.{name} ORDER BY tenant_id, record_id").fetchall()
+        digest.update(repr((name, rows)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Usage by one dimension, from the published marts: what `apiary usage` prints.
+
+Does not belong here: printing (cli.py), counting (models/).
+"""
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from pipelines.contract.numbers import plain
+
+Dimension = Literal["model", "tenant", "user", "colony", "session", "agent", "day"]
+
+# What a row is named by: the column's name in the answer -> its expression over the daily session usage.
+DIMENSIONS: dict[str, dict[str, str]] = {
+    "model": {"model": "model"},
+    "tenant": {"tenant": "tenant_id"},
+    "user": {"user": "user_id", "tenant": "tenant_id"},
+    "colony": {"colony": "colony_name", "colony_id": "colony_id", "tenant": "tenant_id"},
+    "session": {"session": "session_id", "tenant": "tenant_id"},
+    "agent": {"agent": "agent_kind"},
+    "day": {"day": "usage_date"},
+    "tenant and model": {"tenant": "tenant_id", "model": "model"},
+}
+TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+MEASURES = ("turns", *TOKENS, "tool_calls", "unpriced_turns", "reported_cost_usd")
+
+
+class NothingPublishedError(Exception):
+    """There is no published data to read."""
+
+
+def connect(published: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to the published marts. Raises NothingPublishedError."""
+    file = published / "current" / "marts.duckdb"
+    if not file.exists():
+        raise NothingPublishedError(f"there is no published data under {published}: run `apiary run` first")
+    return duckdb.connect(str(file.resolve()), read_only=True)
+
+
+def usage(
+    published: Path, by: str, *, first_day: date | None = None, last_day: date | None = None
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of usage by one dimension (UTC days, both ends included), most tokens first; days in their order.
+
+    Counts are integers; `reported_cost_usd` is an exact decimal text, None where nothing was reported.
+    """
+    names = DIMENSIONS[by]
+    selected = ", ".join(f"{expression} AS {name}" for name, expression in names.items())
+    sums = ", ".join(f"sum({measure}) AS {measure}" for measure in MEASURES)
+    most = "sum(input_tokens) + sum(output_tokens) DESC"
+    order = {"day": "day", "tenant and model": f"tenant, {most}, model"}.get(by, f"{most}, {', '.join(names)}")
+    with connect(published) as connection:
+        cursor = connection.execute(
+            f"""
+            SELECT {selected}, {sums}
+            FROM agg_usage_session_daily AS daily
+            LEFT JOIN (SELECT tenant_id, colony_id, colony_name FROM dim_colonies) AS colonies
+                USING (tenant_id, colony_id)
+            WHERE ($first IS NULL OR usage_date >= $first) AND ($last IS NULL OR usage_date <= $last)
+            GROUP BY {", ".join(map(str, range(1, len(names) + 1)))}
+            ORDER BY {order}
+            """,
+            {"first": first_day, "last": last_day},
+        )
+        columns = [column[0] for column in cursor.description]
+        return [_row(dict(zip(columns, row, strict=True))) for row in cursor.fetchall()]
+
+
+def collapsed(published: Path) -> list[dict[str, Any]]:
+    """Raw usage lines by tenant and how many of them were copies."""
+    with connect(published) as connection:
+        cursor = connection.execute("SELECT * FROM mart_dedupe_ledger ORDER BY tenant_id")
+        columns = [column[0] for column in cursor.description]
+        return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        if name == "reported_cost_usd":
+            row[name] = None if value is None else plain(value)
+        elif name in MEASURES:
+            row[name] = int(value or 0)
+        elif isinstance(value, (date, datetime)):
+            row[name] = value.isoformat()
+    return row

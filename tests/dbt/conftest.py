@@ -1,0 +1,139 @@
+"""A warehouse to build marts in: the wire's tables filled as the loader fills them, and dbt in this process.
+
+Does not belong here: what the marts should hold (test_*.py).
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+
+from pipelines.contract.ddl import create_wire
+from pipelines.contract.wire import BY_NAME
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROJECT = REPOSITORY / "dbt_project"
+RECEIVED = datetime(2026, 5, 1, tzinfo=UTC)
+# What names a session in a row; the loader may name more, never fewer.
+SESSION_COLUMNS = ("session_id", "list_id", "queen_session_id")
+
+Row = Mapping[str, Any]
+
+
+class Warehouse:
+    """One DuckDB file, emptied for each test: dbt keeps it open, and a deleted file would live on behind its path."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self.path = path
+        self.target = target
+        self.reset()
+
+    def reset(self) -> None:
+        """Make it empty: the wire's tables and nothing else."""
+        self.loads = 0
+        with duckdb.connect(str(self.path)) as connection:
+            for schema in ("marts", "intermediate", "staging", "wire"):
+                connection.execute(f"drop schema if exists {schema} cascade")
+            for statement in create_wire():
+                connection.execute(statement)
+
+    def load(self, rows: Iterable[tuple[str, Row]]) -> None:
+        """Load rows (table, columns) as one batch: known record ids are counted, not kept."""
+        self.loads += 1
+        manifest = f"m/{self.loads:010d}"
+        touched: set[tuple[str, str]] = set()
+        with duckdb.connect(str(self.path)) as connection:
+            for table, given in rows:
+                required = {c.name: 0 for c in BY_NAME[table].columns if c.required and c.type == "int64"}
+                row = required | {
+                    "tenant_id": "acme", "region": "eu", "_user_id": "ada", "_device_id": "d1",
+                    "_received_at": RECEIVED, "_manifest_key": manifest, "_ingest_seq": self.loads, **given,
+                }  # fmt: skip
+                touched |= {(row["tenant_id"], row[c]) for c in SESSION_COLUMNS if row.get(c)}
+                known = connection.execute(
+                    f"select 1 from wire.{table} where tenant_id = ? and record_id = ?",
+                    [row["tenant_id"], row["record_id"]],
+                ).fetchone()
+                if not known:
+                    _insert(connection, table, row)
+                is_turn = table == "llm_turns" or (table == "node_steps" and row["step_index"] >= 0)
+                counts = {
+                    "manifest_key": manifest, "table_name": table, "rows_in": 1, "rows_new": int(not known),
+                    "rows_duplicate": int(bool(known)), "rows_conflict": 0, "turn_rows_conflict": 0,
+                    "turn_rows_duplicate": int(bool(known) and is_turn), "tenant_id": row["tenant_id"],
+                    "_ingest_seq": self.loads,
+                }  # fmt: skip
+                _insert(connection, "row_counts", counts)
+            for tenant, session in sorted(touched):
+                connection.execute("insert into wire.touched_sessions values (?, ?, ?)", [tenant, session, self.loads])
+
+    def dbt(self, *arguments: str) -> dbtRunnerResult:
+        """Run one dbt command; the target path is kept, so that only the first one parses everything."""
+        paths = {"project": PROJECT, "profiles": PROJECT, "target": self.target, "log": self.target / "logs"}
+        options = [f"--{name}-{'dir' if path == PROJECT else 'path'}={path}" for name, path in paths.items()]
+        return dbtRunner().invoke(["--quiet", "--log-level-file=none", "--no-version-check", *arguments, *options])
+
+    def run(self, *arguments: str) -> None:
+        """Build all models, or those selected; no tests."""
+        result = self.dbt("run", *arguments)
+        assert result.success, _failures(result)
+
+    def build(self, *arguments: str) -> None:
+        """Build all models and run all their tests."""
+        result = self.dbt("build", *arguments)
+        assert result.success, _failures(result)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with duckdb.connect(str(self.path)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def execute(self, sql: str) -> None:
+        """Change something behind the loader's back."""
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute(sql)
+
+    def columns(self, table: str) -> list[str]:
+        """The columns of a mart that carry meaning: lineage begins with `_`."""
+        found = self.query(
+            "select column_name from information_schema.columns"
+            f" where table_schema = 'marts' and table_name = '{table}' order by ordinal_position"
+        )
+        return [name for (name,) in found if not name.startswith("_")]
+
+    def marts(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every mart, in an order that does not depend on how it was written."""
+        tables = self.query("select table_name from information_schema.tables where table_schema = 'marts' order by 1")
+        return {
+            table: self.query(f"select {', '.join(self.columns(table))} from marts.{table} order by all")
+            for (table,) in tables
+        }
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Row) -> None:
+    marks = ", ".join("?" * len(row))
+    connection.execute(f"insert into wire.{table} ({', '.join(row)}) values ({marks})", [*row.values()])
+
+
+def _failures(result: dbtRunnerResult) -> str:
+    if result.exception:
+        return str(result.exception)
+    return "\n".join(f"{r.node.name}: {r.message}" for r in result.result or [] if r.status not in ("success", "pass"))
+
+
+@pytest.fixture(scope="session")
+def dbt_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for each test worker: one path of the warehouse means one parse."""
+    return tmp_path_factory.mktemp("dbt")
+
+
+@pytest.fixture
+def warehouse(dbt_home: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """An empty warehouse with the wire's tables."""
+    path = dbt_home / "warehouse.duckdb"
+    monkeypatch.setenv("APIARY_WAREHOUSE", str(path))
+    return Warehouse(path, dbt_home / "target")

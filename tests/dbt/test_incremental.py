@@ -1,0 +1,217 @@
+"""Marts are a function of the rows of the wire: not of how they were split into loads, ordered or sent again."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+START = datetime(2026, 3, 28, 22, tzinfo=UTC)
+TENANTS = ("acme", "bolt")
+SESSIONS = [f"session_{n}" for n in range(7)]
+
+Record = tuple[str, dict[str, Any]]
+
+
+def _rows(rng: random.Random) -> list[Record]:
+    """Rows of a small fleet in which every rule meets every other: two tenants share session ids, sessions are seen by
+    events, by L3 or by both, days touch midnight, parents form cycles, users and colonies are learnt late."""
+    rows: list[Record] = []
+
+    def add(table: str, tenant: str, **columns: Any) -> None:
+        user = rng.choice(("ada", "bob"))
+        lineage = {
+            "record_id": f"{table}_{len(rows)}", "tenant_id": tenant, "_user_id": user,
+            "_device_id": f"device_of_{user}", "_received_at": START + timedelta(hours=rng.randrange(100)),
+        }  # fmt: skip
+        rows.append((table, lineage | columns))
+
+    def moment() -> datetime:
+        return START + timedelta(minutes=rng.randrange(4 * 24 * 60))
+
+    def maybe(value: Any) -> Any:
+        return rng.choice((value, None))
+
+    for tenant in TENANTS:
+        for number, session in enumerate(SESSIONS):
+            kind = rng.choice(("events", "steps", "both", "both", "none"))
+            parent = maybe(rng.choice([*SESSIONS, "session_unseen"]))
+            for _ in range(rng.randrange(1, 4) if kind in ("events", "both") else 0):
+                add(
+                    "llm_turns", tenant, session_id=session, parent_session_id=parent, model=maybe(rng.choice("mn")),
+                    agent_role=rng.choice(("queen", "worker", "graph", "agent", "other")), time_basis="utc",
+                    input_tokens=rng.randrange(200, 900), cache_read_input_tokens=maybe(rng.randrange(100)),
+                    cache_write_input_tokens=maybe(rng.randrange(100)), output_tokens=rng.randrange(900),
+                    reported_cost_usd=maybe(Decimal(rng.randrange(10**12)).scaleb(-18)),
+                    occurred_at=rng.choice((moment(), moment(), None)),
+                )  # fmt: skip
+            for line in range(rng.randrange(1, 5) if kind in ("steps", "both") else 0):
+                step = f"step_{tenant}_{session}_{line}"
+                add(
+                    "node_steps", tenant, record_id=step, session_id=session, trace_id=maybe(rng.choice("ab")),
+                    step_index=rng.choice((-1, 0, 1, 2)), source_line=line + 1, input_tokens=rng.randrange(900),
+                    output_tokens=rng.randrange(900), latency_ms=maybe(rng.randrange(10**7)),
+                    tool_started_at=maybe(moment()), file_modified_at=maybe(moment()),
+                )  # fmt: skip
+                add(
+                    "tool_calls", tenant, session_id=session, step_record_id=maybe(step), origin="step",
+                    agent_role="agent", occurred_at=maybe(moment()),
+                )  # fmt: skip
+            for _ in range(rng.randrange(3)):
+                add(
+                    "tool_calls", tenant, session_id=session, origin="event", agent_role="queen",
+                    occurred_at=moment(), is_error=maybe(True),
+                )  # fmt: skip
+            if rng.random() < 0.4:
+                add("run_summaries", tenant, session_id=session, trace_id=maybe("a"), started_at=maybe(moment()))
+            for _ in range(rng.randrange(4)):
+                add(
+                    "sessions", tenant, session_id=session, user_id=maybe(rng.choice(("ada", "bob", "eve"))),
+                    parent_session_id=maybe(parent), forked_from_session_id=maybe(parent),
+                    evidence=rng.choice(("folder", "meta", "state", "worker_meta", "event")),
+                    colony_name=rng.choice((None, None, "hive_0", "hive_1")), started_at=maybe(moment()),
+                    status=maybe(rng.choice(("active", "completed"))), observed_at=rng.choice((START, moment())),
+                )  # fmt: skip
+            for _ in range(rng.randrange(2)):
+                add(
+                    "colonies", tenant, queen_session_id=session, colony_name=f"hive_{number % 2}", observed_at=moment()
+                )
+                add(
+                    "tasks", tenant, list_id=session, task_id="1", item="task", list_kind="session", status="done",
+                    observation=rng.randrange(2), observed_at=rng.choice((START, moment())),
+                )  # fmt: skip
+    return rows
+
+
+def _split(rows: list[Record], rng: random.Random, loads: int) -> list[list[Record]]:
+    """Every row in some load, in any order; a quarter of them in another load too."""
+    parts: list[list[Record]] = [[] for _ in range(loads)]
+    for row in rng.sample(rows, len(rows)):
+        for part in rng.sample(parts, 2 if rng.random() < 0.25 else 1):
+            part.append(row)
+    return parts
+
+
+def _differences(left: dict[str, list], right: dict[str, list]) -> dict[str, tuple[list, list]]:
+    """For each mart that differs the first rows that only one side has."""
+    return {
+        mart: (
+            [row for row in left[mart] if row not in right[mart]][:3],
+            [row for row in right[mart] if row not in left[mart]][:3],
+        )
+        for mart in left
+        if left[mart] != right[mart]
+    }
+
+
+def _assert_same_marts_in_any_order(warehouse, seed):
+    rng = random.Random(seed)
+    rows = _rows(rng)
+    for part in _split(rows, rng, 3):
+        warehouse.load(part)
+        warehouse.run()
+    step_by_step = warehouse.marts()
+    assert all(step_by_step[mart] for mart in step_by_step if mart != "mart_dedupe_ledger")
+
+    warehouse.build("--full-refresh")
+    assert _differences(step_by_step, warehouse.marts()) == {}
+
+    warehouse.reset()
+    warehouse.load(rng.sample(rows, len(rows)))
+    warehouse.run("--exclude", "mart_dedupe_ledger")  # counts the copies, which one load does not have
+    at_once = warehouse.marts()
+    assert _differences({mart: step_by_step[mart] for mart in at_once}, at_once) == {}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_marts_do_not_depend_on_how_rows_arrive(warehouse, seed):
+    _assert_same_marts_in_any_order(warehouse, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_marts_do_not_depend_on_how_rows_arrive_at_length(warehouse, seed):
+    _assert_same_marts_in_any_order(warehouse, seed)
+
+
+def _turn(number: int, session: str, day: int, **columns: Any) -> Record:
+    return (
+        "llm_turns",
+        {
+            "record_id": f"turn_{number}", "session_id": session, "agent_role": "queen", "model": "m",
+            "time_basis": "utc", "input_tokens": 10, "output_tokens": 5,
+            "occurred_at": datetime(2026, 3, day, 12, tzinfo=UTC),
+        }
+        | columns,
+    )  # fmt: skip
+
+
+DAILY = ("agg_usage_session_daily", "agg_usage_colony_daily", "agg_usage_model_daily", "agg_usage_tenant_daily",
+         "mart_daily_billing")  # fmt: skip
+
+
+def _days_of_load(warehouse, mart: str, load: int) -> set[int]:
+    """The days whose rows that load (or a later one) wrote."""
+    return {day for (day,) in warehouse.query(f"select day(usage_date) from marts.{mart} where _ingest_seq >= {load}")}
+
+
+def test_a_load_rewrites_the_days_it_changes_and_no_others(warehouse):
+    # Session `long` has turns on every day: a new turn of it must not reopen its old days.
+    warehouse.load(
+        [_turn(day, "long", day) for day in range(1, 10)] + [_turn(20 + day, "b", day) for day in range(1, 10)]
+    )
+    warehouse.run()
+    warehouse.load([_turn(100, "long", 4), _turn(101, "long", 12)])
+    warehouse.run()
+    assert {mart: _days_of_load(warehouse, mart, 2) for mart in DAILY} == {mart: {4, 12} for mart in DAILY}
+    written = warehouse.query("select session_id, count(*) from marts.fct_llm_turns where _ingest_seq = 2 group by all")
+    assert written == [("long", 11)]
+
+    before = warehouse.query("select rowid, * from marts.agg_usage_session_daily order by all")
+    warehouse.run()
+    assert warehouse.query("select rowid, * from marts.agg_usage_session_daily order by all") == before
+
+
+def test_events_retract_steps_from_the_day_they_were_on(warehouse):
+    step = {
+        "session_id": "s", "trace_id": "t", "step_index": 0, "source_line": 1, "input_tokens": 7, "output_tokens": 3,
+    }  # fmt: skip
+    warehouse.load(
+        [
+            ("node_steps", step | {"record_id": "x", "tool_started_at": datetime(2026, 3, 1, tzinfo=UTC)}),
+            ("node_steps", step | {"record_id": "y", "tool_started_at": datetime(2026, 3, 2, tzinfo=UTC)}),
+            ("tool_calls", {"record_id": "z", "session_id": "s", "origin": "step", "step_record_id": "x",
+                            "agent_role": "agent", "occurred_at": datetime(2026, 3, 1, tzinfo=UTC)}),
+        ]
+    )  # fmt: skip
+    warehouse.run()
+    daily = "select day(usage_date), model, turns, tool_calls from marts.agg_usage_model_daily order by all"
+    assert warehouse.query(daily) == [(1, "unknown", 1, 1), (2, "unknown", 1, 0)]
+    warehouse.load([_turn(1, "s", 2)])
+    warehouse.run()
+    assert warehouse.query(daily) == [(2, "m", 1, 0)]
+    assert warehouse.query("select distinct day(usage_date) from marts.mart_daily_billing") == [(2,)]
+    assert warehouse.query("select kept_turns, retracted_steps from marts.mart_dedupe_ledger") == [(1, 2)]
+
+
+def test_a_colony_learnt_late_moves_the_usage_of_the_whole_tree(warehouse):
+    warehouse.load([_turn(1, "queen", 1), _turn(2, "worker", 2, parent_session_id="queen"), _turn(3, "other", 3)])
+    warehouse.run()
+    warehouse.load([("colonies", {"record_id": "c", "queen_session_id": "queen", "colony_name": "k1"})])
+    warehouse.run()
+    found = warehouse.query("select day(usage_date), colony_id, turns from marts.agg_usage_colony_daily order by all")
+    assert found == [(1, "queen", 1), (2, "queen", 1), (3, None, 1)]
+    assert _days_of_load(warehouse, "agg_usage_colony_daily", 2) == {1, 2}
+
+
+def test_erased_rows_leave_the_marts_when_their_session_is_named(warehouse):
+    warehouse.load([_turn(1, "s", 1), _turn(2, "s", 2), _turn(3, "r", 1)])
+    warehouse.run()
+    warehouse.execute("delete from wire.llm_turns where session_id = 's'")
+    warehouse.execute("insert into wire.touched_sessions values ('acme', 's', 2)")
+    warehouse.run()
+    step_by_step = warehouse.marts()
+    assert warehouse.query("select day(usage_date), turns from marts.agg_usage_tenant_daily") == [(1, 1)]
+    warehouse.run("--full-refresh")
+    assert _differences(step_by_step, warehouse.marts()) == {}

@@ -1,0 +1,107 @@
+"""The dbt project itself: the models folder is built, marts keep the house's rules, the tests can fail."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LINK = REPOSITORY / "dbt_project" / "models"
+# How a sentence about a table starts; the grain is what a reader needs first.
+GRAIN = re.compile(r"One row for each ")
+
+
+@pytest.fixture
+def models(warehouse):
+    """The models of the manifest by name."""
+    result = warehouse.dbt("parse")
+    assert result.success, result.exception
+    return {node.name: node for node in result.result.nodes.values() if node.resource_type == "model"}
+
+
+def test_models_folder_is_built_through_the_link(models):
+    assert LINK.is_symlink()
+    assert LINK.readlink() == Path("../models")
+    files = {path.stem for path in (REPOSITORY / "models").rglob("*.sql")}
+    assert len(files) >= 30
+    assert set(models) == files
+
+
+def test_marts_keep_their_promises(models):
+    marts = {name: node for name, node in models.items() if node.schema == "marts"}
+    assert {node.schema for node in models.values()} == {"staging", "intermediate", "marts"}
+    for name, node in marts.items():
+        columns = node.columns.values()
+        assert node.config.contract.enforced, name
+        assert node.access == "public", name
+        assert node.group, name
+        assert node.config.meta["owner"], name
+        assert all(column.description and column.data_type for column in columns), name
+        assert all(c.data_type == "decimal(38,20)" for c in columns if c.name.endswith("_usd")), name
+    for name, node in models.items():
+        assert GRAIN.match(node.description), name
+        assert node.schema == "marts" or node.access == "private", name
+
+
+def test_arrows_go_one_way(models):
+    rank = {"staging": 1, "intermediate": 2, "marts": 3}
+    for name, node in models.items():
+        sources = [parent for parent in node.depends_on.nodes if parent.startswith("source.")]
+        assert bool(sources) == (node.schema == "staging"), name
+        # session_days and session_totals count rows of facts: the only intermediate models behind a mart.
+        if not name.startswith("int_usage__session_"):
+            parents = [models[p.split(".")[-1]] for p in node.depends_on.nodes if p.startswith("model.")]
+            assert all(rank[parent.schema] <= rank[node.schema] for parent in parents), name
+
+
+def test_money_is_never_a_float_nor_divided():
+    for path in [*(REPOSITORY / "models").rglob("*.sql"), *(REPOSITORY / "dbt_project").rglob("*.sql")]:
+        sql = re.sub(r"\{#.*?#\}|--[^\n]*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.search(r"\b(avg|float|double|real)\b|\s/\s", sql), path
+
+
+def test_a_session_the_loader_forgot_to_name_is_found(warehouse):
+    turn = {
+        "record_id": "t", "session_id": "s", "agent_role": "queen", "input_tokens": 1, "output_tokens": 1,
+        "occurred_at": datetime(2026, 3, 1, tzinfo=UTC), "time_basis": "utc",
+    }  # fmt: skip
+    warehouse.load([("llm_turns", turn)])
+    warehouse.execute("delete from wire.touched_sessions")
+    warehouse.run()
+    select = ("--select", "assert_every_turn_of_the_wire_counts_once")
+    assert not warehouse.dbt("test", *select).success
+    warehouse.execute("insert into wire.touched_sessions values ('acme', 's', 1)")
+    warehouse.run()
+    assert warehouse.dbt("test", *select).success
+
+
+def test_every_raw_line_is_accounted_for(warehouse):
+    def step(number: int, session: str) -> tuple[str, dict]:
+        return (
+            "node_steps",
+            {
+                "record_id": f"{session}{number}", "session_id": session, "step_index": number,
+                "source_line": number + 2, "input_tokens": 1, "output_tokens": 1,
+                "file_modified_at": datetime(2026, 3, 1, tzinfo=UTC),
+            },
+        )  # fmt: skip
+
+    turn = {
+        "record_id": "t", "session_id": "both", "agent_role": "agent", "input_tokens": 1, "output_tokens": 1,
+        "occurred_at": datetime(2026, 3, 1, tzinfo=UTC), "time_basis": "utc",
+    }  # fmt: skip
+    file = {"source_key": "k", "source_kind": "l3", "outcome": "read"}
+    rows = [step(-1, "steps"), step(0, "steps"), step(1, "steps"), step(0, "both"), ("llm_turns", turn)]
+    # Two devices read the same four usage lines; the second also read one of them twice.
+    warehouse.load(
+        [*rows, ("source_files", file | {"record_id": "f", "turn_lines_seen": 4, "turn_lines_duplicate": 0})]
+    )
+    warehouse.load(
+        [*rows, ("source_files", file | {"record_id": "g", "turn_lines_seen": 5, "turn_lines_duplicate": 1})]
+    )
+    warehouse.run()
+    ledger = "raw_turn_lines, kept_turns, collapsed_on_device, collapsed_in_warehouse, retracted_steps"
+    assert warehouse.query(f"select {ledger} from marts.mart_dedupe_ledger") == [(9, 3, 1, 4, 1)]
+    noted = warehouse.dbt("test", "--select", "assert_raw_lines_are_accounted_for")
+    assert [result.status for result in noted.result] == ["pass"]
