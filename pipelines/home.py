@@ -75,7 +75,7 @@ class BusyError(Exception):
 def exclusive(lock: Path) -> Iterator[None]:
     """Hold a lock file. The system lets go of it when the process ends, however it ends. Raises BusyError."""
     private_folder(lock.parent)
-    with lock.open("a+b") as file:
+    with open(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:  # noqa: PTH123
         try:
             if sys.platform == "win32":
                 import msvcrt

@@ -107,7 +107,8 @@ class FolderStore:
     def _walk(self, folder: Path) -> Iterator[Entry]:
         if not folder.is_dir():
             return
-        for path in sorted(folder.iterdir()):
+        # In key order: `a-b` stands before `a/b`.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name + "/" * path.is_dir()):
             if path.is_dir():
                 yield from self._walk(path)
             else:
@@ -132,7 +133,7 @@ class S3Store:
             from botocore.config import Config
 
             config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
-            self._made = boto3.client("s3", config=config)
+            self._made = boto3.Session().client("s3", config=config)
         return self._made
 
     def put(self, key: str, data: bytes) -> Put:
@@ -148,7 +149,7 @@ class S3Store:
 
     def get(self, key: str) -> bytes:
         """The bytes of an object."""
-        body: bytes = self._call("get_object", Key=self._prefix + key)["Body"].read()
+        body: bytes = self._call("get_object", Key=self._prefix + key)
         return body
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -166,7 +167,9 @@ class S3Store:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+            answer = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+            # The body is read here: a connection that breaks half-way is no other trouble than one that never came.
+            return answer["Body"].read() if operation == "get_object" else answer
         except ClientError as error:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = str(error.response.get("Error", {}).get("Code", ""))
@@ -177,7 +180,7 @@ class S3Store:
             if status in (409, 429) or status >= 500:
                 raise StoreUnavailableError(f"the store {self.url} answered {status} {code}") from None
             raise StoreRefusedError(f"the store {self.url} refused {operation}: {status} {code}") from None
-        except BotoCoreError as error:
+        except (BotoCoreError, ValueError, OSError) as error:  # ValueError: an endpoint that is no address
             reason = type(error).__name__
             raise StoreUnavailableError(f"the store {self.url} cannot be reached: {reason}") from None
 

@@ -46,8 +46,8 @@
     list_min(list_slice({{ path }}, list_position({{ path }}, {{ id }}), len({{ path }})))
 {%- endmacro %}
 
-{# One number for the content of a row, and one for a set of different rows in any order. Only ever compared with a number
-   made by the same engine; after an upgrade that hashes differently every day is built again once. #}
+{# One number for a row, and one for a set of different rows in any order. Compared only with numbers made
+   by the same engine; after an upgrade that hashes differently every day is built again once. #}
 {% macro fingerprint(expressions) -%}
     hash({{ expressions | join(', ') }})
 {%- endmacro %}

@@ -8,7 +8,7 @@
 {% macro get_incremental_replace_changed_sql(arg_dict) %}
     {%- set replace = config.get('meta', {}).get('replace') -%}
     {%- if not replace or replace['changed'] not in context -%}
-        {{ exceptions.raise_compiler_error('replace_changed needs meta.replace with keys and the macro of changed keys') }}
+        {{ exceptions.raise_compiler_error('replace_changed needs meta.replace: keys, and the macro of changed keys') }}
     {%- endif -%}
     {%- set columns = get_quoted_csv(arg_dict['dest_columns'] | map(attribute='name')) -%}
     {%- set keys = replace['keys'] | join(', ') -%}

@@ -1,4 +1,4 @@
--- The four token classes add up to the day's tokens, and the reported cost to the day's cost: nothing twice, nothing lost.
+-- The four token classes add up to the day's tokens, the reported cost to the day's cost: nothing twice, nothing lost.
 with billed as (
     select
         tenant_id,

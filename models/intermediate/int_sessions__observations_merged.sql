@@ -28,40 +28,47 @@ sessions as (
 
 -- Every row that only uses the session still proves that it exists, and may know its parent, its user and its kind.
 mentions as (
-    select tenant_id, session_id, parent_session_id, region, agent_kind, _user_id, 1 as source_rank
-    from {{ ref('stg_wire__llm_turns') }}
+    {%- for relation, parent_session_id, agent_kind in [
+        ('stg_wire__llm_turns', 'parent_session_id', 'agent_kind'),
+        ('stg_wire__tool_calls', 'parent_session_id', 'agent_kind'),
+        ('stg_wire__agent_runs', 'parent_session_id', 'null'),
+        ('stg_wire__node_steps', 'null', "'agent_session'"),
+        ('stg_wire__sessions', 'null', 'null'),
+    ] %}
+    select
+        rows_of_wire.tenant_id,
+        rows_of_wire.session_id,
+        {{ parent_session_id }} as parent_session_id,
+        rows_of_wire.region,
+        {{ agent_kind }} as agent_kind,
+        rows_of_wire._user_id,
+        {{ loop.index }} as source_rank,
+        changed._ingest_seq
+    from {{ ref(relation) }} as rows_of_wire
+    inner join changed
+        on rows_of_wire.tenant_id = changed.tenant_id
+        and rows_of_wire.session_id = changed.session_id
+    {%- if not loop.last %}
     union all
-    select tenant_id, session_id, parent_session_id, region, agent_kind, _user_id, 2 as source_rank
-    from {{ ref('stg_wire__tool_calls') }}
-    union all
-    select tenant_id, session_id, parent_session_id, region, null as agent_kind, _user_id, 3 as source_rank
-    from {{ ref('stg_wire__agent_runs') }}
-    union all
-    select tenant_id, session_id, null as parent_session_id, region, 'agent_session' as agent_kind, _user_id, 4 as source_rank
-    from {{ ref('stg_wire__node_steps') }}
-    union all
-    select tenant_id, session_id, null as parent_session_id, region, null as agent_kind, _user_id, 5 as source_rank
-    from {{ ref('stg_wire__sessions') }}
+    {%- endif %}
+    {%- endfor %}
 ),
 
 mentioned as (
     select
-        mentions.tenant_id,
-        mentions.session_id,
-        min(mentions.region) as region,
+        tenant_id,
+        session_id,
+        min(region) as region,
         -- Not the first to arrive: that would be another user after another order of batches.
-        min(mentions._user_id) as user_id,
+        min(_user_id) as user_id,
         coalesce(
-            min(nullif(mentions.parent_session_id, mentions.session_id)) filter (where mentions.source_rank = 1),
-            min(nullif(mentions.parent_session_id, mentions.session_id)) filter (where mentions.source_rank = 2),
-            min(nullif(mentions.parent_session_id, mentions.session_id)) filter (where mentions.source_rank = 3)
+            min(nullif(parent_session_id, session_id)) filter (where source_rank = 1),
+            min(nullif(parent_session_id, session_id)) filter (where source_rank = 2),
+            min(nullif(parent_session_id, session_id)) filter (where source_rank = 3)
         ) as parent_session_id,
-        max(changed._ingest_seq) as _ingest_seq
+        max(_ingest_seq) as _ingest_seq
     from mentions
-    inner join changed
-        on mentions.tenant_id = changed.tenant_id
-        and mentions.session_id = changed.session_id
-    group by mentions.tenant_id, mentions.session_id
+    group by tenant_id, session_id
 ),
 
 claimed_kinds as (
@@ -70,14 +77,11 @@ claimed_kinds as (
     where session_kind is not null
     union all
     select
-        mentions.tenant_id,
-        mentions.session_id,
-        case mentions.agent_kind when 'agent_run' then 'graph_run' else mentions.agent_kind end as session_kind
+        tenant_id,
+        session_id,
+        case agent_kind when 'agent_run' then 'graph_run' else agent_kind end as session_kind
     from mentions
-    inner join changed
-        on mentions.tenant_id = changed.tenant_id
-        and mentions.session_id = changed.session_id
-    where mentions.agent_kind is not null
+    where agent_kind is not null
 ),
 
 -- A graph run shares the session of its queen: what leads a session names it, not what was seen last.

@@ -115,15 +115,22 @@ dated as (
         and anchored.trace_id = summaries.trace_id
 ),
 
+dated_lines as (
+    select
+        *,
+        case when dated_us is not null then source_line end as dated_line
+    from dated
+),
+
 -- The nearest dated lines of the session's other runs, before and after.
 neighboured as (
     select
         *,
         last_value(dated_us ignore nulls) over preceding_lines as before_us,
-        last_value(case when dated_us is not null then source_line end ignore nulls) over preceding_lines as before_line,
+        last_value(dated_line ignore nulls) over preceding_lines as before_line,
         first_value(dated_us ignore nulls) over following_lines as after_us,
-        first_value(case when dated_us is not null then source_line end ignore nulls) over following_lines as after_line
-    from dated
+        first_value(dated_line ignore nulls) over following_lines as after_line
+    from dated_lines
     window
         preceding_lines as (
             partition by tenant_id, session_id

@@ -16,7 +16,7 @@ from typing import Any
 from pipelines import __version__
 from pipelines.contract import wire
 from pipelines.contract.keys import record_id
-from pipelines.contract.table import Table
+from pipelines.contract.table import Keep, Table
 from pipelines.device import lines
 from pipelines.device.clock import Clock
 from pipelines.device.consent import Consent
@@ -85,6 +85,9 @@ class Collector:
     def run(self, homes: Sequence[Path]) -> None:
         """Read what is new in all homes and leave the run's report. Raises UsageError, DeviceError."""
         inner = check_homes(homes)
+        if self._since is not None:
+            # A home that nobody named at the grant: what has no time there may be of before it.
+            self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home))])
         self._run = self._state.begin_run(self._now)
         self._sources = 0
         for home in inner:
@@ -105,27 +108,39 @@ class Collector:
 
     def baseline(self, homes: Sequence[Path]) -> None:
         """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
+        self._add_baseline(check_homes(homes), is_first=True)
+
+    def _add_baseline(self, homes: Sequence[Path], *, is_first: bool = False) -> None:
         sizes: list[tuple[str, int]] = []
         history: list[str] = []
-        for home in check_homes(homes):
+        for home in homes:
+            sizes.append((self._source(home), 0))
             for folder in hive_layout.session_folders(home):
                 for path, kind in self._log_files(folder):
-                    if not path.is_file() or path.is_symlink():
-                        continue
-                    sizes.append((self._source(path), path.stat().st_size))
-                    if kind.kind in ("l2", "l3"):
-                        history += self._untimed_ids(path, folder, kind)
+                    sizes.append((self._source(path), _size(path)))
+                    history += self._untimed_ids(path, folder, kind)
+                if folder.logs is not None:
+                    found, _ = _load(folder.logs / "summary.json")
+                    history += self._untimed([hive_logs.summary(found, folder)] if found else [])
         with self._state.step():
-            self._state.set_baseline(sizes, history)
+            if is_first:
+                self._state.clear_baseline()
+            self._state.add_baseline(sizes, history)
+
+    def _untimed(self, records: Iterable[Record]) -> list[str]:
+        """The ids of the records that a copy must not bring back: nothing but their identity tells their age."""
+        return [self._record_id(record) for record in records if record.at is None]
 
     def _untimed_ids(self, path: Path, folder: SessionFolder, kind: LogKind) -> list[str]:
-        found = []
+        found: list[str] = []
         try:
             for chunk in lines.read_new(path, lines.Checkpoint()):
                 for line in chunk.lines:
+                    if line.data is None or not kind.may_matter(line.data):
+                        continue
                     place = hive_logs.Place(folder, line.number, self._now)
-                    for parsed in lines.parse(line.data or b"", kind.is_record).records:
-                        found += [self._record_id(record) for record in kind.parse(parsed, place)]
+                    for _, parsed in lines.parse(line.data, kind.is_record).records:
+                        found += self._untimed(kind.parse(parsed, place))
         except (FileNotFoundError, lines.UnreadableError):
             return found  # it is not read now and, should it become readable, its offset keeps its history out
         return found
@@ -151,8 +166,9 @@ class Collector:
         l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=lambda found, at: hive_logs.steps(found, at, tenant))
         l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))
         runs = LogKind(kind="runs", is_record=hive_logs.is_run, parse=run)
-        logs = folder.logs or folder.path
-        files = [(logs / "tool_logs.jsonl", l3), (logs / "details.jsonl", l2)]
+        files = []
+        if folder.logs is not None:
+            files += [(folder.logs / "tool_logs.jsonl", l3), (folder.logs / "details.jsonl", l2)]
         if folder.kind != "legacy_run":
             files += [(folder.path / "events.jsonl", events), (folder.path / "runs.jsonl", runs)]
         return files
@@ -207,21 +223,22 @@ class Collector:
             counts.rejected += 1
             return
         counts.salvaged += parsed.is_salvaged
-        for found in parsed.records:
+        for start, found in parsed.records:
+            offset = line.offset + start
             counts.seen += 1
             records = list(kind.parse(found, place))
             if not records:
                 counts.skipped += 1
                 continue
             first, *rest = records
-            outcome = self._stage(first, source, line.offset)
+            outcome = self._stage(first, source, offset)
             setattr(counts, outcome, getattr(counts, outcome) + 1)
             counts.fields_dropped += sum(record.fields_dropped for record in records)
             if outcome in ("staged", "duplicate"):
                 counts.turns_seen += first.is_turn
                 counts.turns_duplicate += first.is_turn and outcome == "duplicate"
                 for record in rest:
-                    self._stage(record, source, line.offset)
+                    self._stage(record, source, offset)
 
     def _stage(self, record: Record, source: str, offset: int) -> str:
         """Stage one record; what became of it, by the name of its counter."""
@@ -255,8 +272,8 @@ class Collector:
         files = {"meta": folder.path / "meta.json", "state": folder.path / "state.json"}
         if folder.kind == "legacy_run":
             files = {}
-        summary = (folder.logs or folder.path) / "summary.json"
-        self._summary(summary, folder)
+        if folder.logs is not None:  # never the one beside meta.json: that is a cache of the chat
+            self._summary(folder.logs / "summary.json", folder)
         travelling = self._redactor.identifier(folder.session_id)
         is_live = self._state.is_live(travelling)
         signature = json.dumps([*map(_signature, files.values()), is_live, str(self._since)])
@@ -284,7 +301,10 @@ class Collector:
         counts = Counts(seen=1)
         with self._state.step():
             if found:
-                outcome = self._stage(hive_logs.summary(found, folder), source, 0)
+                record = hive_logs.summary(found, folder)
+                if self._since is not None:
+                    record = replace(record, values={**record.values, **dict.fromkeys(hive_logs.TOTALS)})
+                outcome = self._stage(record, source, 0)
                 setattr(counts, outcome, 1)
             else:
                 counts.rejected = 1
@@ -296,8 +316,7 @@ class Collector:
 
     def _colony(self, folder: ColonyFolder) -> None:
         metadata = self._document(folder.path / "metadata.json", "colony")
-        databases = [folder.path / place / "progress.db" for place in ("data", "tracker")]
-        databases = [path for path in databases if path.is_file() and not path.is_symlink()]
+        databases = [path for path in hive_layout.progress_dbs(folder) if os.path.lexists(path)]
         item = hive_state.colony(folder, metadata, has_progress_db=bool(databases))
         if item is None:
             return
@@ -337,6 +356,9 @@ class Collector:
         except FileNotFoundError:
             return
         except lines.UnreadableError:
+            self._note(path, "progress_db", Counts(bytes=_size(path), outcome="unreadable"))
+            return
+        except progress_db.CorruptError:
             self._note(path, "progress_db", Counts(bytes=_size(path), outcome="corrupt"))
             return
         except progress_db.UnknownLayoutError:
@@ -363,7 +385,9 @@ class Collector:
         row = self._redactor.row(table, {**item.values, "record_id": thing})
         if row is None:
             return "rejected"
-        content = json.dumps([row[c.name] for c in table.columns if c.fact], default=str)
+        # Of identifiers the source's value: a keyed one would give the same observation another id on each device.
+        facts = [item.values.get(c.name) if c.keep is Keep.ID else row[c.name] for c in table.columns if c.fact]
+        content = json.dumps(facts, default=str)
         signature = hashlib.sha256(content.encode()).hexdigest()
         last, observation = self._state.snapshot(thing)
         if last == signature:
@@ -377,25 +401,12 @@ class Collector:
 
     def _document(self, path: Path, kind: str) -> dict[str, Any]:
         """A small JSON file; empty if it is absent, torn or no object (then it is counted)."""
-        try:
-            with lines.open_plain(path) as file:
-                data = file.read(MAX_DOCUMENT + 1)
-        except FileNotFoundError:
-            return {}
-        except lines.UnreadableError:
-            self._note(path, kind, Counts(outcome="unreadable"))
+        found, outcome = _load(path)
+        if outcome == "absent":
             return {}
         self._sources += 1
-        if len(data) > MAX_DOCUMENT:
-            self._note(path, kind, Counts(bytes=len(data), outcome="too_large"))
-            return {}
-        try:
-            found = lines.loads(data)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            self._note(path, kind, Counts(bytes=len(data), outcome="corrupt"))
-            return {}
+        if outcome != "read":
+            self._note(path, kind, Counts(bytes=_size(path), outcome=outcome))
         return found
 
     # the report --------------------------------------------------------------------------------------------------
@@ -471,3 +482,21 @@ def _signature(path: Path) -> list[int] | None:
 def _size(path: Path) -> int:
     signature = _signature(path)
     return signature[2] if signature else 0
+
+
+def _load(path: Path) -> tuple[dict[str, Any], str]:
+    """A small JSON file and what became of it: `absent`, `read`, or why it could not be read."""
+    try:
+        with lines.open_plain(path) as file:
+            data = file.read(MAX_DOCUMENT + 1)
+    except FileNotFoundError:
+        return {}, "absent"
+    except (lines.UnreadableError, OSError):
+        return {}, "unreadable"
+    if len(data) > MAX_DOCUMENT:
+        return {}, "too_large"
+    try:
+        found = lines.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    return (found, "read") if isinstance(found, dict) else ({}, "corrupt")

@@ -58,7 +58,7 @@ def require(state: State | None) -> Consent:
 
 
 def grant(state: State, *, history: History, now: datetime) -> Consent:
-    """Write a grant into the book."""
+    """Write a grant into the book (grant.py does what belongs to it)."""
     consent = Consent(secrets.token_hex(16), "granted", now, history, contract_hash())
     state.add_consent(consent.consent_id, consent.state, now, history, consent.contract_hash)
     if state.value("epoch") is None:
@@ -73,5 +73,10 @@ def withdraw(state: State, *, now: datetime) -> None:
         raise UsageError("there is no consent to withdraw")
     with state.step():
         state.add_consent(consent.consent_id, "withdrawn", now, consent.history, consent.contract_hash)
-        state.forget_all()
-        state.set_value("epoch", secrets.token_hex(8))  # batches count from 1 again: their chain must be another one
+        forget(state)
+
+
+def forget(state: State) -> None:
+    """Forget, in a step, all that was read and not sent."""
+    state.forget_all()
+    state.set_value("epoch", secrets.token_hex(8))  # batches count from 1 again: their chain must be another one

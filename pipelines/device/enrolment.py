@@ -13,7 +13,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipelines.contract.keys import is_slug
-from pipelines.device.errors import UsageError
+from pipelines.device.errors import DeviceError, UsageError
 from pipelines.home import Home, private_folder
 
 KEY_BYTES = 32
@@ -68,7 +68,12 @@ def load(home: Home) -> Enrolment | None:
         found = json.loads(_path(home).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    return Enrolment(**found)
+    except ValueError:
+        found = None
+    try:
+        return Enrolment(**found)
+    except TypeError:
+        raise DeviceError(f"{_path(home)} is damaged: remove it and enrol this device again") from None
 
 
 def require(home: Home) -> Enrolment:

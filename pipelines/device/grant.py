@@ -36,13 +36,16 @@ def grant(home: Home, homes: Sequence[Path], *, history: History, now: datetime 
     try:
         with exclusive(home.device / "lock"), closing(State(home.device / "state.db")) as state:
             before = consent.current(state)
+            if before and before.state == "granted" and before.history != history:
+                # What was passed over must be read after all, or what was read and not sent must stay.
+                with state.step():
+                    consent.forget(state)
+                Spool(home.device / "spool").purge()
             if history == "exclude":
                 intended = Consent("", "granted", now, history, "")
                 redactor = Redactor(enrolment.tenant_key(home))
                 Collector(state, enrolled, redactor, intended, now=now).baseline(homes)
             with state.step():
-                if before and before.history != history:
-                    state.reread()  # what one scope left out the other lets in
                 return consent.grant(state, history=history, now=now)
     except BusyError:
         raise DeviceError("a shipping of this device is running: wait for it to end") from None

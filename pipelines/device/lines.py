@@ -20,6 +20,7 @@ MAX_LINE = 32 << 20  # far above any record that counts; a longer line is passed
 TAIL_PATIENCE_SECONDS = 86_400  # no write takes a day
 FINGERPRINT = 1024
 MAX_SALVAGE_TRIES = 64
+MAX_SWALLOWED_TRIES = 4096
 MAX_DIGITS = (
     40  # no count has more; Python refuses to read an integer of thousands of digits, which would cost the line
 )
@@ -36,7 +37,8 @@ class Checkpoint:
     """How far a file has been read. `offset` stands just after a record; the hashes bind it to what was before it.
 
     `line` counts the line ends before the offset, so that a record has the same line number in however many passes
-    its file is read. `tail_hash` covers the bytes just before the offset: a rewrite that keeps the head but shifts the rest is seen.
+    its file is read. `tail_hash` covers the bytes just before the offset: a rewrite that keeps the head but shifts the
+    rest is seen.
     """
 
     device: int = 0
@@ -257,8 +259,9 @@ def _salvage(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed
     """Whole records behind torn ones or behind each other.
 
     Where a torn record stops being JSON, the next one begins: just before that point, or at the first opener after it.
-    So a torn record costs one or two tries, however many objects it holds. An object inside a torn record is followed
-    by more of that record, so only an object that the line's end or another one follows is trusted.
+    So a torn record costs one or two tries, however many objects it holds. Torn where a value was due, it takes the
+    next one for that value and stops being JSON behind it. An object inside a torn record is followed by more of that
+    record, so only an object that the line's end or another one follows is trusted.
     """
     text = data.decode("utf-8", "surrogateescape")
     openers = [match.start() for match in _OPENER.finditer(text)]
@@ -266,21 +269,49 @@ def _salvage(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed
     position, tries, is_torn = 0, 0, False
     while position < len(text) and tries < MAX_SALVAGE_TRIES:
         try:
-            found, end = _DECODER.raw_decode(text, position)
+            start, (found, end) = position, _object(text, position)
         except (json.JSONDecodeError, RecursionError) as error:
             is_torn, tries = True, tries + 1
-            position = _next_opener(openers, position, getattr(error, "pos", position), len(text))
-            continue
-        while end < len(text) and text[end].isspace():
-            end += 1
-        is_apart = end == len(text) or text[end] == "{"
-        if is_apart and isinstance(found, dict) and is_record(found) and _is_clean(text[position:end]):
-            records.append((len(text[:position].encode("utf-8", "surrogateescape")), found))
+            broken = getattr(error, "pos", position)
+            swallowed = _ending_at(text, openers, position, broken)
+            if swallowed is None:
+                position = _next_opener(openers, position, broken, len(text))
+                continue
+            start, found, end = *swallowed, broken
+        if _is_apart(text, end) and isinstance(found, dict) and is_record(found) and _is_clean(text[start:end]):
+            records.append((len(text[:start].encode("utf-8", "surrogateescape")), found))
             position = end
         else:
             is_torn, tries = True, tries + 1
             position = _next_opener(openers, end - 1, end - 1, len(text))
     return Parsed(records, is_salvaged=is_torn and bool(records))
+
+
+def _object(text: str, start: int) -> tuple[Any, int]:
+    """The value at `start` and where the next thing begins. Raises JSONDecodeError, RecursionError."""
+    found, end = _DECODER.raw_decode(text, start)
+    while end < len(text) and text[end].isspace():
+        end += 1
+    return found, end
+
+
+def _is_apart(text: str, end: int) -> bool:
+    return end == len(text) or text[end] == "{"
+
+
+def _ending_at(text: str, openers: list[int], start: int, broken: int) -> tuple[int, dict[str, Any]] | None:
+    """The object within a broken one that ends where that one breaks: there is at most one."""
+    if not _is_apart(text, broken) or not text[start:broken].rstrip().endswith("}"):
+        return None
+    last = bisect_right(openers, broken - 1)
+    for opener in reversed(openers[max(bisect_right(openers, start), last - MAX_SWALLOWED_TRIES) : last]):
+        try:
+            found, end = _object(text, opener)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        if end == broken:
+            return opener, found
+    return None
 
 
 def _next_opener(openers: list[int], start: int, broken: int, length: int) -> int:

@@ -6,15 +6,15 @@ Does not belong here: reading (collect.py), files (spool.py), consent's rules (c
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.device import consent, enrolment
 from pipelines.device.collect import Collector, Progress
-from pipelines.device.errors import DeviceError
+from pipelines.device.errors import DeviceError, UsageError
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import Sealed, Spool
 from pipelines.device.state import State
@@ -46,17 +46,16 @@ def ship(
 ) -> Shipped:  # fmt: skip
     """Ship once. Raises UsageError without consent, DeviceError if the disk is full or the store does not answer."""
     enrolled = enrolment.require(home)
-    state = consent.open_state(home)
-    granted = consent.require(state)
-    assert state is not None  # noqa: S101 - a grant lives in a state
     try:
-        with exclusive(home.device / "lock"), closing(state):
+        with _granted_state(home) as state, exclusive(home.device / "lock"):
+            granted = consent.require(state)  # once more: it may have been withdrawn before we held the lock
+            store = _store(store_url or enrolled.store)
             now = datetime.now(UTC)
             redactor = Redactor(enrolment.tenant_key(home))
             Collector(state, enrolled, redactor, granted, now=now, progress=progress).run(homes)
             spool = Spool(home.device / "spool")
             spool.seal_all(state, enrolled, granted, now)
-            return deliver(state, spool, open_store(store_url or enrolled.store), sleep=sleep)
+            return deliver(state, spool, store, sleep=sleep)
     except BusyError:
         raise DeviceError("another shipping of this device is running: wait for it to end") from None
     except sqlite3.DatabaseError as error:
@@ -67,11 +66,29 @@ def ship(
         ) from error
 
 
+@contextmanager
+def _granted_state(home: Home) -> Iterator[State]:
+    """The state of a device with an open grant. Without one nothing is made, not even a lock file."""
+    state = consent.open_state(home)
+    with closing(state) if state else nullcontext():
+        consent.require(state)
+        assert state is not None  # noqa: S101 - a grant lives in a state
+        yield state
+
+
+def _store(url: str) -> Store:
+    try:
+        return open_store(url)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sleep) -> Shipped:
     """Put every sealed batch: its objects, then its manifest. Existing objects are as good as new ones.
 
     Raises DeviceError if the store does not answer or refuses; what was delivered stays delivered.
     """
+    spool.sweep(state)
     batches = rows = size = 0
     for batch in spool.sealed(state):
         try:

@@ -68,10 +68,22 @@ class Spool:
         """Delivered: keep the manifest as the receipt of what left, drop the rest."""
         private_folder(self._receipts)
         *objects, (_, manifest) = batch.files
-        if manifest.exists():
-            manifest.replace(self._receipts / manifest.name)
+        manifest.replace(self._receipts / manifest.name)
         for _, path in objects:
             path.unlink(missing_ok=True)
+
+    def sweep(self, state: State) -> None:
+        """Tidy up after a shipping that died: what no waiting batch needs goes, a delivered one's manifest stays."""
+        left = {path.name for path in self._ready.iterdir()} if self._ready.is_dir() else set()
+        left -= {path.name for batch in self.sealed(state) for _, path in batch.files}
+        if not left:
+            return
+        receipts = {Path(batch["manifest_key"]).name for batch in state.batches("delivered")}
+        for name in left:
+            if name in receipts:
+                (self._ready / name).replace(private_folder(self._receipts) / name)
+            else:
+                (self._ready / name).unlink()
 
     def purge(self) -> None:
         """Empty the spool: consent was withdrawn."""

@@ -69,11 +69,13 @@ class Counts:
     outcome: str = "read"
 
     def add(self, other: "Counts") -> None:
-        """Add another count of the same source; size, generation and outcome are the newer one's."""
+        """Add another count of the same source in the same run. Trouble is not forgotten over what went well."""
         for field in fields(self):
             if field.name not in ("bytes", "generation", "outcome"):
                 setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
-        self.bytes, self.generation, self.outcome = other.bytes, other.generation, other.outcome
+        self.bytes, self.generation = max(self.bytes, other.bytes), max(self.generation, other.generation)
+        if other.outcome != "read":
+            self.outcome = other.outcome
 
 
 FORGOTTEN = (
@@ -109,10 +111,11 @@ class State:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk may have rolled back already; a second error would hide the first
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def value(self, name: str) -> str | None:
         """A named value of the device, such as its epoch."""
@@ -138,10 +141,13 @@ class State:
         ).fetchone()
         return row
 
-    def set_baseline(self, sizes: Iterable[tuple[str, int]], history: Iterable[str]) -> None:
-        """What there was when consent was granted without history."""
+    def clear_baseline(self) -> None:
+        """Forget what there was at an earlier consent."""
         self._db.execute("DELETE FROM baseline")
         self._db.execute("DELETE FROM history")
+
+    def add_baseline(self, sizes: Iterable[tuple[str, int]], history: Iterable[str]) -> None:
+        """What there was, in one home, when consent without history began there."""
         self._db.executemany("INSERT OR REPLACE INTO baseline VALUES (?, ?)", sizes)
         self._db.executemany("INSERT OR IGNORE INTO history VALUES (?)", ((bytes.fromhex(r),) for r in history))
 
@@ -150,6 +156,10 @@ class State:
         row = self._db.execute("SELECT size FROM baseline WHERE source = ?", (source,)).fetchone()
         return row[0] if row else 0
 
+    def has_baseline(self, source: str) -> bool:
+        """Whether a source was looked at for the baseline."""
+        return self._db.execute("SELECT 1 FROM baseline WHERE source = ?", (source,)).fetchone() is not None
+
     def is_history(self, record_id: str) -> bool:
         """Whether the record was there when consent was granted."""
         found = self._db.execute("SELECT 1 FROM history WHERE record_id = ?", (bytes.fromhex(record_id),)).fetchone()
@@ -157,24 +167,8 @@ class State:
 
     def forget_all(self) -> None:
         """Empty everything that was read or is about to leave; the consent book and the enrolment stay."""
-        for table in (
-            "baseline",
-            "history",
-            "source",
-            "snapshot",
-            "seen",
-            "session",
-            "staged",
-            "batch",
-            "run",
-            "run_source",
-        ):
+        for table in FORGOTTEN:
             self._db.execute(f"DELETE FROM {table}")
-
-    def reread(self) -> None:
-        """Read every source from its start again; what was seen before is not staged twice."""
-        self._db.execute("DELETE FROM source")
-        self._db.execute("DELETE FROM snapshot")
 
     # reading -----------------------------------------------------------------------------------------------------
 

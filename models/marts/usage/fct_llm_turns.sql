@@ -18,13 +18,22 @@ sessions as (
 event_turns as (
     select
         turns.*,
-        changed._ingest_seq,
-        -- A turn without a clock of its own happened in its session.
-        min(turns.occurred_at) over (partition by turns.tenant_id, turns.session_id) as first_turn_at
+        changed._ingest_seq
     from {{ ref('stg_wire__llm_turns') }} as turns
     inner join changed
         on turns.tenant_id = changed.tenant_id
         and turns.session_id = changed.session_id
+),
+
+-- A turn without a clock of its own happened in its session.
+undated_sessions as (
+    select
+        tenant_id,
+        session_id,
+        min(occurred_at) as first_turn_at
+    from event_turns
+    group by tenant_id, session_id
+    having count(*) > count(occurred_at)
 ),
 
 step_turns as (
@@ -53,7 +62,7 @@ events_dated as (
         event_turns.stop_reason,
         case
             when event_turns.occurred_at is not null then coalesce(event_turns.time_basis, 'local_resolved')
-            when coalesce(event_turns.first_turn_at, sessions.started_at) is not null then 'session_start'
+            when coalesce(undated_sessions.first_turn_at, sessions.started_at) is not null then 'session_start'
             else 'received'
         end as time_basis,
         'event' as turn_source,
@@ -64,13 +73,16 @@ events_dated as (
         event_turns.reported_cost_usd,
         coalesce(event_turns.is_time_ambiguous, false) as is_time_ambiguous,
         coalesce(
-            event_turns.occurred_at, event_turns.first_turn_at, sessions.started_at, event_turns._received_at
+            event_turns.occurred_at, undated_sessions.first_turn_at, sessions.started_at, event_turns._received_at
         ) as occurred_at,
         event_turns._ingest_seq
     from event_turns
     left join sessions
         on event_turns.tenant_id = sessions.tenant_id
         and event_turns.session_id = sessions.session_id
+    left join undated_sessions
+        on event_turns.tenant_id = undated_sessions.tenant_id
+        and event_turns.session_id = undated_sessions.session_id
 ),
 
 steps_dated as (

@@ -44,6 +44,8 @@ turn_sessions as (
         tenant_id,
         session_id,
         bool_or(turn_source = 'event') as has_events,
+        min(model) filter (where turn_source = 'event') as first_model,
+        max(model) filter (where turn_source = 'event') as last_model,
         min(occurred_at) as first_turn_at
     from turns
     group by tenant_id, session_id
@@ -64,6 +66,8 @@ compactions as (
 counted as (
     select
         calls.*,
+        turn_sessions.first_model,
+        turn_sessions.first_model <> turn_sessions.last_model as is_ambiguous,
         coalesce(
             calls.occurred_at,
             step_turns.occurred_at,
@@ -88,7 +92,8 @@ counted as (
         or (not coalesce(turn_sessions.has_events, false) and compactions.step_id is null)
 ),
 
--- Calls and event turns of a session on one line of time; a call stands before a turn of the same instant.
+-- Calls and event turns of a session with several models on one line of time; a call stands before a turn of the same
+-- instant. The other sessions, nearly all, need no sorting.
 timeline as (
     select
         tool_call_id as record_id,
@@ -99,16 +104,21 @@ timeline as (
         called_at as happened_at
     from counted
     where origin = 'event'
+        and is_ambiguous
     union all
     select
-        turn_id as record_id,
-        tenant_id,
-        session_id,
-        model as turn_model,
+        turns.turn_id as record_id,
+        turns.tenant_id,
+        turns.session_id,
+        turns.model as turn_model,
         1 as is_turn,
-        occurred_at as happened_at
+        turns.occurred_at as happened_at
     from turns
-    where turn_source = 'event'
+    inner join turn_sessions
+        on turns.tenant_id = turn_sessions.tenant_id
+        and turns.session_id = turn_sessions.session_id
+    where turns.turn_source = 'event'
+        and turn_sessions.first_model <> turn_sessions.last_model
 ),
 
 -- A turn's event is written after its calls: the next turn is the one that called.
@@ -146,7 +156,7 @@ select
     counted.tenant_id,
     counted.session_id,
     case when counted.origin = 'step' then 'agent_session' else counted.agent_kind end as agent_kind,
-    coalesce(call_models.model, 'unknown') as model,
+    coalesce(call_models.model, counted.first_model, 'unknown') as model,
     counted.tool_name,
     counted.is_error,
     counted.duration_seconds,

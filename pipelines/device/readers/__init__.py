@@ -50,7 +50,10 @@ class Fields(dict[str, Any]):
 
 @dataclass(frozen=True)
 class SessionFolder:
-    """One folder of a session. The session is known by its id, never by the path: folders move."""
+    """One folder of a session. The session is known by its id, never by the path: folders move.
+
+    `logs` is the folder of its runtime logs, if it has one of its own (a link to one elsewhere is none).
+    """
 
     path: Path
     session_id: str

@@ -20,7 +20,7 @@ def _folder(kind: str, **places: int) -> Make:
     def make(path: Path, parts: list[str]) -> SessionFolder:
         names = {name: parts[index] for name, index in places.items()}
         logs = path if kind == "legacy_run" else path / "logs"
-        return SessionFolder(path, parts[-1], kind, logs=logs, **names)
+        return SessionFolder(path, parts[-1], kind, logs=logs if _is_folder(logs) else None, **names)
 
     return make
 
@@ -85,6 +85,12 @@ def session_folders(home: Path) -> list[SessionFolder]:
 def colony_folders(home: Path) -> list[ColonyFolder]:
     """Every colony folder of a home. Shadow folders, named by a session id, have no metadata and are no colonies."""
     return [ColonyFolder(path, parts[0]) for path, parts in _matches(home, COLONY_FOLDERS)]
+
+
+def progress_dbs(colony: ColonyFolder) -> list[Path]:
+    """Where a colony's progress.db may be: the migration to the newest layout moved it."""
+    folders = (colony.path / "data", colony.path / "tracker")
+    return [folder / "progress.db" for folder in folders if _is_folder(folder)]
 
 
 def _matches(home: Path, pattern: str) -> Iterator[tuple[Path, list[str]]]:

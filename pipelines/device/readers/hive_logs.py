@@ -44,8 +44,16 @@ def _span_key(kind: str, line: dict[str, Any], place: Place) -> tuple[object, ..
     span = line.get("span_id")
     if isinstance(span, str) and span:
         return (kind, span)
-    text = json.dumps(line, sort_keys=True, default=str)
-    return (kind, place.folder.session_id, place.number, hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
+    return (kind, place.folder.session_id, place.number, _content(line))
+
+
+def _content(found: dict[str, Any]) -> str:
+    """The hash of an object. One nested so deep that it cannot be written is told by its place alone."""
+    try:
+        text = json.dumps(found, sort_keys=True, default=str)
+    except RecursionError:
+        text = ""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
@@ -53,7 +61,8 @@ def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
     key = _span_key("step", line, place)
     line = Fields(line)
     step_id = record_id(tenant, wire.NODE_STEPS.name, *key)
-    calls = [Fields(call) for call in line.get("tool_calls") or () if isinstance(call, dict)]
+    made = line.get("tool_calls")
+    calls = [Fields(call) for call in made if isinstance(call, dict)] if isinstance(made, list) else []
     starts = [utc_time(call.get("start_timestamp")) for call in calls]
     started_at = min((start for start in starts if start), default=None)
     session_id = place.folder.session_id
@@ -126,9 +135,13 @@ def detail(line: dict[str, Any], place: Place) -> Record:
     return Record(wire.NODE_DETAILS, key, values, belongs_to_folder=True, fields_dropped=line.dropped)
 
 
+TOTALS = ("total_nodes_executed", "total_input_tokens", "total_output_tokens")
+"""What an L1 file sums up over all runs of its folder, those before a consent included."""
+
+
 def summary(found: dict[str, Any], folder: SessionFolder) -> Record:
     """The record of an L1 file: one version of it."""
-    content = hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode("utf-8", "replace")).hexdigest()
+    content = _content(found)
     found = Fields(found)
     started_at = utc_time(found.get("started_at"))
     values = {
@@ -142,8 +155,7 @@ def summary(found: dict[str, Any], folder: SessionFolder) -> Record:
         "needs_attention": found.get("needs_attention"),
         "started_at": started_at,
     }
-    numbers = ("total_nodes_executed", "total_input_tokens", "total_output_tokens", "duration_ms")
-    values |= {name: found.get(name) for name in numbers}
+    values |= {name: found.get(name) for name in (*TOTALS, "duration_ms")}
     key = (found.get("trace_id") or folder.session_id, found.get("started_at"), content)
     return Record(wire.RUN_SUMMARIES, key, values, started_at, belongs_to_folder=True, fields_dropped=found.dropped)
 

@@ -116,7 +116,8 @@ def colony(folder: ColonyFolder, metadata: Json, *, has_progress_db: bool) -> It
 
 def task_list(found: Json, *, list_id: str, list_kind: str, colony_name: str | None) -> Iterator[Item]:
     """The tasks of a tasks.json."""
-    for task in found.get("tasks") or ():
+    tasks = found.get("tasks")
+    for task in tasks if isinstance(tasks, list) else ():
         if not isinstance(task, dict) or not isinstance(task.get("id"), (int, str)) or isinstance(task["id"], bool):
             continue
         task_id = str(task["id"])

@@ -7,6 +7,7 @@ ignores the log and shows an old state. Does not belong here: tracker.db, which 
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -34,8 +35,12 @@ class UnknownLayoutError(Exception):
     """The database is not a progress.db that we know."""
 
 
+class CorruptError(Exception):
+    """The file is no database, or a broken one."""
+
+
 def read(path: Path, *, list_id: str, colony_name: str) -> list[Item]:
-    """Every task, step and checklist item. Raises UnreadableError, UnknownLayoutError."""
+    """Every task, step and checklist item. Raises UnreadableError, UnknownLayoutError, CorruptError."""
     try:
         connection = _open(path)
         try:
@@ -45,7 +50,11 @@ def read(path: Path, *, list_id: str, colony_name: str) -> list[Item]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise UnreadableError(type(error).__name__) from None
+        name = error.sqlite_errorname or ""
+        is_corrupt = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+        raise (CorruptError if is_corrupt else UnreadableError)(name) from None
+    except OSError as error:
+        raise UnreadableError(error.strerror) from None
     return items
 
 
@@ -55,15 +64,21 @@ def _open(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
         connection.deserialize(in_memory)
     else:
-        address = f"file:{quote(str(path.absolute()))}?mode=ro"
+        address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
         connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
     connection.execute("PRAGMA query_only = ON")
+    # A model writes here with a shell: one byte that is no UTF-8 must not cost the whole database.
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
     return connection
 
 
 def _quiet_copy(path: Path) -> bytes | None:
     """The bytes of a database that nobody has open, or None if somebody may."""
     log = path.with_name(path.name + "-wal")
+    for beside in (log, path.with_name(path.name + "-shm"), path.with_name(path.name + "-journal")):
+        # SQLite would follow a link and wait for a pipe.
+        if os.path.lexists(beside) and not stat.S_ISREG(beside.lstat().st_mode):
+            raise UnreadableError("not a plain file")
     if log.exists():
         return None
     with open_plain(path) as file:

@@ -1,0 +1,198 @@
+"""The whole way, on homes that Hive's own code wrote: totals equal the truth, and nothing private leaves.
+
+They are read where `APIARY_SAMPLES` says and are not part of this repository.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pipelines.home import Home
+from pipelines.warehouse import usage
+from tests.end_to_end.driving import SAMPLES, apiary, by, device, send, unpack
+from tests.scanner import find
+
+LAYOUTS = ("v2", "v3", "doc")
+MEASURES = {
+    "turns": "turns", "input_tokens": "input_tokens", "output_tokens": "output_tokens", "tool_calls": "tool_calls",
+    "cached_tokens": "cache_read_input_tokens", "cache_creation_tokens": "cache_write_input_tokens",
+    "unpriced_turns": "unpriced_turns",
+}  # fmt: skip
+present = pytest.mark.skipif(
+    not all((SAMPLES / f"hive-home-{layout}.tar.gz").exists() for layout in LAYOUTS),
+    reason="no sample homes: set APIARY_SAMPLES to the folder that holds hive-home-*.tar.gz",
+)
+pytestmark = [pytest.mark.samples, present, pytest.mark.xdist_group("samples")]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """The samples, one tenant each, in one warehouse."""
+
+    home: Home
+    root: Path
+    truths: dict[str, dict[str, Any]]
+
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the published marts."""
+        with usage.connect(self.home.published) as connection:
+            return connection.execute(sql, list(values)).fetchall()
+
+    def usage(self, layout: str, by_name: str) -> dict[Any, dict[str, Any]]:
+        """Usage of one sample by one column of the published daily usage."""
+        sums = ", ".join(f"sum({measure})" for measure in (*MEASURES.values(), "reported_cost_usd"))
+        found = self.rows(
+            f"SELECT {by_name}, {sums} FROM agg_usage_session_daily WHERE tenant_id = ? GROUP BY ALL", layout
+        )
+        names = ("name", *MEASURES.values(), "reported_cost_usd")
+        return by([dict(zip(names, row, strict=True)) for row in found], "name")
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    root = tmp_path_factory.mktemp("samples")
+    apiary_home = root / "apiary"
+    truths = {}
+    for layout in LAYOUTS:
+        truths[layout] = json.loads((SAMPLES / f"hive-home-{layout}.truth.json").read_text("utf-8"))
+        agents = unpack(SAMPLES / f"hive-home-{layout}.tar.gz", root / layout)
+        mine = device(
+            apiary_home / "devices" / layout,
+            store=Home(apiary_home).store_url,
+            tenant=layout,
+            zone=truths[layout]["tz"],
+        )
+        send(mine, agents)
+    apiary(apiary_home, "run")
+    return Shipped(Home(apiary_home), root, truths)
+
+
+def same(found: dict[str, Any], truth: dict[str, Any]) -> None:
+    assert {name: found[column] for name, column in MEASURES.items()} == {name: truth[name] for name in MEASURES}
+    # The truth's sum of binary floats is exact; ours adds the digits that stand in the file.
+    assert (found["reported_cost_usd"] or Decimal(0)) == Decimal(truth["cost_usd_exact"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_totals_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    same(shipped.usage(layout, "tenant_id")[layout], shipped.truths[layout]["totals"]["unique_usage"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_totals_are_not_the_naive_sums(shipped: Shipped, layout: str) -> None:
+    found = shipped.usage(layout, "tenant_id")[layout]
+    for naive in shipped.truths[layout]["wrong_totals"].values():
+        assert found["input_tokens"] != naive["input_tokens"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_models_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    found = shipped.usage(layout, "model")
+    truth = shipped.truths[layout]["totals"]["by_model"]
+    keyed = [model for model in found if model.startswith("k1_")]
+    assert len(found) == len(truth)
+    for model, expected in truth.items():
+        name = "unknown" if model.startswith("(unknown") else keyed[0] if "CANARY" in model else model
+        same(found[name], expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_agent_kinds_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    found = shipped.usage(layout, "agent_kind")
+    truth = shipped.truths[layout]["totals"]["by_agent_kind"]
+    assert found.keys() == truth.keys()
+    for kind, expected in truth.items():
+        same(found[kind], expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_days_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    truth = shipped.truths[layout]["totals"]["by_utc_day"]
+    found = {day.isoformat(): row for day, row in shipped.usage(layout, "usage_date").items()}
+    moved = (
+        sum(abs(found.get(day, {}).get("turns", 0) - truth.get(day, {}).get("turns", 0)) for day in found | truth) / 2
+    )
+    assert moved <= 0.02 * shipped.truths[layout]["totals"]["unique_usage"]["turns"]
+    if not moved:
+        for day, expected in truth.items():
+            same(found[day], expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_days_of_events_are_exact(shipped: Shipped, layout: str) -> None:
+    priced = {
+        day.isoformat(): row["reported_cost_usd"]
+        for day, row in shipped.usage(layout, "usage_date").items()
+        if row["reported_cost_usd"]
+    }
+    truth = shipped.truths[layout]["totals"]["by_utc_day"]
+    assert priced == {
+        day: Decimal(row["cost_usd_exact"]) for day, row in truth.items() if Decimal(row["cost_usd_exact"])
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sessions_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    found = shipped.usage(layout, "session_id")
+    generated = re.compile(r"session_\d{8}_\d{6}_[0-9a-f]{8}|\d{8}T\d{6}_[0-9a-f]{8}")
+    for session in shipped.truths[layout]["sessions"]:
+        own = session["usage_own"]
+        if generated.fullmatch(session["session_id"]) and own["turns"]:
+            same(found[session["session_id"]], own)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tree_equals_the_truth(shipped: Shipped, layout: str) -> None:
+    found = dict(shipped.rows("SELECT session_id, parent_session_id FROM dim_sessions WHERE tenant_id = ?", layout))
+    for session in shipped.truths[layout]["sessions"]:
+        if session["session_id"] in found:
+            assert found[session["session_id"]] == session["parent_session_id"], session
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tasks_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    for colony in shipped.truths[layout]["colonies"]:
+        if "tasks_by_status" not in colony:
+            continue
+        rows = shipped.rows(
+            "SELECT item, status, count(*), sum(coalesce(retry_count, 0)) FROM fct_tasks"
+            " WHERE tenant_id = ? AND list_id = ? AND list_kind = 'progress_db' GROUP BY ALL",
+            layout, colony["queen_session_id"],
+        )  # fmt: skip
+        found: dict[str, Counter[str]] = {"task": Counter(), "step": Counter(), "checklist": Counter()}
+        for item, status, count, _ in rows:
+            found[item][status] += count
+        assert found["task"] == colony["tasks_by_status"]
+        assert found["step"] == colony["steps_by_status"]
+        assert found["checklist"]["done"] == colony["sop_items"]["done"]
+        assert sum(found["checklist"].values()) == colony["sop_items"]["total"]
+        assert sum(retries for item, _, _, retries in rows if item == "task") == colony["retry_count_sum"]
+
+
+def needles(shipped: Shipped) -> list[str]:
+    """Every planted token, and the private names that carry one in another spelling."""
+    tokens = {canary["token"] for truth in shipped.truths.values() for canary in truth["canaries"]}
+    numbers = {token.rpartition("-")[2] for token in tokens if "-COLONY-" in token or "-TOOL-" in token}
+    return sorted(
+        tokens | {f"canary_{kind}_{n}" for n in numbers for kind in ("colony", "tool")} | {"CANARY", "/Users/alice"}
+    )
+
+
+def test_nothing_private_left(shipped: Shipped) -> None:
+    assert find(shipped.home.root, needles(shipped)) == []
+
+
+def test_a_planted_leak_is_found(shipped: Shipped, tmp_path: Path) -> None:
+    token = needles(shipped)[5]
+    with duckdb.connect(str(tmp_path / "leak.duckdb")) as connection:
+        connection.execute("CREATE TABLE t AS SELECT ? AS note", [f"so he said {token}."])
+        connection.execute("COPY t TO '" + str(tmp_path / "leak.parquet") + "' (FORMAT parquet, COMPRESSION zstd)")
+    (tmp_path / "leak.log").write_text(f"error: {token}")
+    assert {hit.path.name for hit in find(tmp_path, needles(shipped))} == {"leak.duckdb", "leak.parquet", "leak.log"}

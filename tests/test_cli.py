@@ -1,0 +1,307 @@
+"""The command line: exit codes, one line of what is wrong, and what goes to which stream."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pipelines import cli
+from pipelines.simulate.homes import HomeSpec, write_home
+
+NO_SERVER = {
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}  # fmt: skip
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("APIARY_STORE", "APIARY_TENANT_KEY", "HIVE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path / "apiary"))
+    monkeypatch.setenv("HOME", str(tmp_path / "person"))
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Path:
+    write_home(tmp_path / "hive", HomeSpec(layout="v2", seed=3, timezone="UTC", first_day=date(2026, 3, 1), days=1))
+    return tmp_path / "hive"
+
+
+def enroll(call: Call, *options: object) -> tuple[int, str, str]:
+    return call("device", "enroll", "--tenant", "acme", "--user", "ada", "--timezone", "UTC", *options)
+
+
+def read_times(folder: Path) -> dict[Path, int]:
+    """When each file was last read; folders are left out, since looking for the files reads them."""
+    return {path: path.stat().st_atime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def one_line(err: str) -> bool:
+    return err.startswith("apiary: ") and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["nonsense"], ["usage"], ["usage", "--by", "moon"],
+        ["usage", "--by", "day", "--from", "yesterday"],
+        ["run", "--date", "2026-13-01"], ["device", "ship", "--every", "soon"], ["device", "enroll", "--tenant", "acme"],
+        ["device", "consent", "grant", "--history", "some"], ["device", "ship", "--once", "--every", "5m"],
+    ],
+)  # fmt: skip
+def test_wrong_use_is_two_and_one_line(call: Call, arguments: list[str]) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--tenant", "ada@example.org", "--user", "ada"], "tenant"),
+        (["--tenant", "acme", "--user", "Ada Lovelace"], "user"),
+        (["--tenant", "acme", "--user", "ada", "--region", "../eu"], "region"),
+        (["--tenant", "acme", "--user", "ada", "--timezone", "Mars/Olympus"], "timezone"),
+        (["--tenant", "acme", "--user", "ada", "--store", "ftp://somewhere"], "store"),
+        (["--tenant", "acme", "--user", "ada", "--tenant-key", "/nowhere/key"], "tenant-key"),
+    ],
+)
+def test_enrolment_refuses_what_does_not_fit(call: Call, tmp_path: Path, options: list[str], word: str) -> None:
+    code, _, err = call("device", "enroll", *options)
+    assert code == 2
+    assert word in err
+    assert one_line(err)
+    assert not (tmp_path / "apiary" / "device" / "enrolment.json").exists()
+
+
+def test_without_consent_nothing_is_touched(call: Call, agents: Path, tmp_path: Path) -> None:
+    code, out, err = call("device", "ship", "--home", agents)
+    assert (code, out) == (2, "")
+    assert "enroll" in err
+    assert not (tmp_path / "apiary").exists()
+    assert enroll(call)[0] == 0
+    before = read_times(agents)
+    code, out, err = call("device", "ship", "--home", agents)
+    assert (code, out) == (2, "")
+    assert "consent" in err
+    assert one_line(err)
+    assert read_times(agents) == before
+    assert sorted(path.name for path in (tmp_path / "apiary" / "device").iterdir()) == ["enrolment.json", "tenant.key"]
+    assert not (tmp_path / "apiary" / "store").exists()
+
+
+def test_the_way_of_an_owner(call: Call, agents: Path, tmp_path: Path) -> None:
+    assert enroll(call)[0] == 0
+    code, out, _ = call("device", "preview", "--home", agents, "--json")
+    preview = json.loads(out)
+    assert code == 0
+    assert preview["consent"] == "none"
+    assert preview["tables"]["llm_turns"]
+    assert not (tmp_path / "apiary" / "store").exists()
+    code, out, _ = call("device", "consent", "grant", "--history", "include", "--home", agents)
+    assert code == 0
+    assert "never leaves: prompts" in out
+    assert call("device", "consent", "status")[1].startswith("consent ")
+    code, out, _ = call("device", "ship", "--home", agents)
+    assert code == 0
+    assert "rows in 1 batches" in out
+    sent = sum(len(rows) for rows in preview["tables"].values())
+    assert f"sent {sent} rows" in out, "the preview shows exactly what leaves"
+    status = json.loads(call("device", "status", "--json")[1])
+    assert status["rows_delivered"] == sent
+    assert status["batches_waiting"] == 0
+    assert call("device", "consent", "withdraw")[0] == 0
+    code, _, err = call("device", "ship", "--home", agents)
+    assert code == 2
+    assert "consent" in err
+
+
+@pytest.mark.parametrize(("make", "word"), [(None, "does not exist"), ("file", "is a file")])
+def test_a_home_that_is_none(call: Call, tmp_path: Path, make: str | None, word: str) -> None:
+    home = tmp_path / "home"
+    if make:
+        home.write_text("not a folder")
+    enroll(call)
+    call("device", "consent", "grant", "--history", "include", "--home", tmp_path)
+    code, _, err = call("device", "ship", "--home", home)
+    assert code == 2
+    assert word in err
+    assert one_line(err)
+
+
+def test_an_empty_home_is_fine(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    enroll(call)
+    call("device", "consent", "grant", "--home", tmp_path / "home")
+    code, out, _ = call("device", "ship", "--home", tmp_path / "home")
+    assert code == 0
+    assert "sent 1 rows" in out, "the report of the run, and nothing else"
+
+
+def test_no_home_in_the_usual_places(call: Call) -> None:
+    enroll(call)
+    code, _, err = call("device", "consent", "grant")
+    assert code == 2
+    assert "--home" in err
+
+
+def test_an_unreachable_store_loses_nothing(
+    call: Call, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("pipelines.device.ship.FIRST_DELAY_SECONDS", 0.0)
+    enroll(call)
+    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the store's folder should be")
+    code, _, err = call("device", "ship", "--home", agents, "--store", blocked.as_uri())
+    assert code == 1
+    assert "ship again" in err
+    assert one_line(err)
+    code, out, _ = call("device", "ship", "--home", agents)
+    assert code == 0
+    assert "batches_delivered" in call("device", "status", "--json")[1]
+    assert "in 2 batches" in out
+
+
+def test_store_precedence(call: Call, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enroll(call, "--store", (tmp_path / "enrolled").as_uri())
+    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    assert "/enrolled" in call("device", "ship", "--home", agents)[1]
+    monkeypatch.setenv("APIARY_STORE", (tmp_path / "environment").as_uri())
+    assert "/environment" in call("device", "ship", "--home", agents)[1]
+    assert "/flag" in call("device", "ship", "--home", agents, "--store", (tmp_path / "flag").as_uri())[1]
+
+
+def test_usage_without_published_data(call: Call) -> None:
+    code, out, err = call("usage", "--by", "model", "--json")
+    assert (code, out) == (1, "")
+    assert "apiary run" in err
+    assert one_line(err)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A publication made by hand: the command line needs these two tables and no more."""
+    folder = tmp_path / "apiary" / "published" / "current"
+    folder.mkdir(parents=True)
+    with duckdb.connect(str(folder / "marts.duckdb")) as connection:
+        connection.execute("CREATE TABLE dim_colonies (tenant_id VARCHAR, colony_id VARCHAR, colony_name VARCHAR)")
+        connection.execute(
+            "CREATE TABLE agg_usage_session_daily (tenant_id VARCHAR, session_id VARCHAR, user_id VARCHAR,"
+            " colony_id VARCHAR, agent_kind VARCHAR, model VARCHAR, usage_date DATE, turns BIGINT, input_tokens BIGINT,"
+            " output_tokens BIGINT, cache_read_input_tokens BIGINT, cache_write_input_tokens BIGINT, tool_calls BIGINT,"
+            " unpriced_turns BIGINT, reported_cost_usd DECIMAL(38, 20))"
+        )
+        connection.execute("INSERT INTO dim_colonies VALUES ('acme', 'c1', 'k1_00')")
+        rows = [
+            (
+                "acme",
+                "s1",
+                "ada",
+                "c1",
+                "queen",
+                "m1",
+                date(2026, 3, 1),
+                2,
+                100,
+                10,
+                50,
+                5,
+                3,
+                0,
+                "0.00000000000000000001",
+            ),
+            ("acme", "s1", "ada", "c1", "queen", "m1", date(2026, 3, 2), 1, 10, 1, 0, 0, 0, 0, "0.3"),
+            ("acme", "s2", "bob", None, "agent_session", "unknown", date(2026, 3, 2), 1, 7, 1, 0, 0, 0, 1, None),
+        ]
+        connection.executemany(f"INSERT INTO agg_usage_session_daily VALUES ({', '.join('?' * 15)})", rows)
+    return folder
+
+
+def asked(call: Call, *arguments: object) -> list[dict[str, Any]]:
+    code, out, _ = call("usage", *arguments, "--json")
+    assert code == 0
+    found: list[dict[str, Any]] = json.loads(out)
+    return found
+
+
+@pytest.mark.usefixtures("published")
+def test_usage_is_exact(call: Call) -> None:
+    rows = {row["model"]: row for row in asked(call, "--by", "model")}
+    assert rows["m1"] == {
+        "model": "m1", "turns": 3, "input_tokens": 110, "output_tokens": 11, "cache_read_input_tokens": 50,
+        "cache_write_input_tokens": 5, "tool_calls": 3, "unpriced_turns": 0,
+        "reported_cost_usd": "0.30000000000000000001",
+    }  # fmt: skip
+    assert rows["unknown"]["reported_cost_usd"] is None
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("by", ["model", "tenant", "user", "colony", "session", "agent", "day"])
+def test_usage_by_anything_sums_to_the_whole(call: Call, by: str) -> None:
+    rows = asked(call, "--by", by)
+    assert all(by in row for row in rows)
+    assert sum(row["input_tokens"] for row in rows) == 117
+    assert sum(row["turns"] for row in rows) == 4
+
+
+@pytest.mark.usefixtures("published")
+def test_usage_of_some_days(call: Call) -> None:
+    assert [row["day"] for row in asked(call, "--by", "day")] == ["2026-03-01", "2026-03-02"]
+    assert [row["turns"] for row in asked(call, "--by", "tenant", "--from", "2026-03-02", "--to", "2026-03-02")] == [2]
+    assert asked(call, "--by", "day", "--from", "2026-04-01") == []
+
+
+@pytest.mark.usefixtures("published")
+def test_usage_for_people(call: Call) -> None:
+    code, out, err = call("usage", "--by", "colony")
+    assert (code, err) == (0, "")
+    assert "reported cost USD" in out
+    assert "0.30000000000000000001" in out
+
+
+def test_demo_ships_no_home_without_consent(call: Call, agents: Path, tmp_path: Path) -> None:
+    code, _, err = call("demo", "--home", agents)
+    assert code == 2
+    assert "CONSENT=include" in err
+    assert not (tmp_path / "apiary").exists()
+
+
+def test_doctor_says_what_is_wrong(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NO_SERVER.items():
+        monkeypatch.setenv(name, value)
+    code, out, _ = call("doctor")
+    assert code == 0
+    assert "apiary" in out
+    code, out, _ = call("doctor", "--store", "s3://no-bucket-of-ours/x")
+    assert code == 1
+    assert "NOT REACHABLE" in out
+
+
+def test_debug_shows_the_traceback(call: Call) -> None:
+    with pytest.raises(Exception, match="published"):
+        cli.main(["usage", "--by", "day", "--debug"])
+
+
+def test_now_is_not_needed_to_parse() -> None:
+    assert cli._day("2026-03-01") == date(2026, 3, 1) < datetime.now(UTC).date()
