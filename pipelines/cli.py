@@ -154,8 +154,8 @@ def _preview(options: argparse.Namespace) -> int:
     _table(["table", "rows", "first row"], rows)
     total = shown.counts
     print(
-        f"{total.seen} lines read: {total.staged} to send, {total.duplicate} copies, {total.skipped} of kinds nobody asked"
-        f" for, {total.rejected} torn or unreadable, {total.before_consent} from before the consent;"
+        f"{total.seen} lines read: {total.staged} to send, {total.duplicate} copies, {total.skipped} of kinds nobody"
+        f" asked for, {total.rejected} torn or unreadable, {total.before_consent} from before the consent;"
         f" {total.fields_dropped} fields dropped"
     )
     if shown.consent == "none":

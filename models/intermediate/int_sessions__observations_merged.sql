@@ -140,8 +140,11 @@ observed as (
         {{ latest('queen_name', 'observation_position') }} as queen_name,
         {{ latest('agent_name', 'observation_position') }} as agent_name,
         {{ latest('status', 'observation_position') }} as status,
-        -- The source may overwrite the start on every restore: the earliest claim is the start.
-        min(started_at) as started_at,
+        -- What a state or a worker's file says; without that the time in the session's name, which is cut to the second.
+        -- The source may overwrite the start on every restore: the earliest claim holds.
+        coalesce(
+            min(started_at) filter (where evidence in ('state', 'worker_meta')), min(started_at)
+        ) as started_at,
         {{ latest('updated_at', 'observation_position') }} as updated_at,
         {{ latest('ended_at', 'observation_position') }} as ended_at
     from ranked
@@ -158,7 +161,10 @@ select
     observed.forked_from_session_id,
     observed.colony_name,
     observed.queen_name,
-    observed.agent_name,
+    -- A queen's state names an agent too; seen without her other file she passes for one.
+    case
+        when kinds.session_kind in ('agent_session', 'secondary_graph', 'legacy_run') then observed.agent_name
+    end as agent_name,
     kinds.session_kind,
     observed.status,
     observed.started_at,

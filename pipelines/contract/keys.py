@@ -21,6 +21,7 @@ SHA256 = r"[0-9a-f]{64}"
 
 _GENERATED = re.compile(GENERATED_ID, re.ASCII)
 _SLUG = re.compile(SLUG)
+_KEYED = re.compile(KEYED)
 _MANIFEST = re.compile(
     rf"landing/{PROTOCOL}/(?P<region>{SLUG})/(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/(?P<epoch>[0-9a-f]{{16}})"
     r"/m/(?P<seq>\d{10})-(?P<sha16>[0-9a-f]{16})\.json"
@@ -38,6 +39,11 @@ def is_generated(text: str) -> bool:
     Digits alone are not taken for hexadecimal ones: they may be a telephone or a card number.
     """
     return _GENERATED.fullmatch(text) is not None and not text.isdecimal()
+
+
+def is_keyed(value: object) -> bool:
+    """Whether a value is a keyed hash: a name that only its tenant can tell."""
+    return isinstance(value, str) and _KEYED.fullmatch(value) is not None
 
 
 def record_id(tenant: str, kind: str, *natural_key: object) -> str:

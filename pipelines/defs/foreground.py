@@ -80,7 +80,7 @@ def _pending_days(home: Home, store_url: str) -> tuple[date, date]:
     """The arrival days of what is not loaded yet; today if there is nothing."""
     known: set[str] = set()
     if home.warehouse.exists():
-        # The resource waits for a process that is about to let go of the file, such as the dbt of a run that was killed.
+        # The resource waits for a process that is about to let go of the file, such as the dbt of a killed run.
         with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
             load.prepare(connection)
             known = load.known_manifests(connection)

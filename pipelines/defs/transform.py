@@ -34,4 +34,6 @@ class Translator(DagsterDbtTranslator):
 )
 def models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
     """Build and test every model, by what is new since the last build."""
-    yield from dbt.cli(["build"], context=context, target_path=HOME.root / "dbt").stream()
+    yield from dbt.cli(
+        ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=HOME.root / "dbt"
+    ).stream()

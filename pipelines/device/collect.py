@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines import __version__
 from pipelines.contract import wire
-from pipelines.contract.keys import record_id
+from pipelines.contract.keys import is_keyed, record_id
 from pipelines.contract.table import Keep, Table
 from pipelines.device import lines
 from pipelines.device.clock import Clock
@@ -392,7 +392,9 @@ class Collector:
         last, observation = self._state.snapshot(thing)
         if last == signature:
             return "duplicate"
-        row["record_id"] = record_id(tenant, table.name, *item.key, observation, signature)
+        # Devices of a tenant may hold different keys: keyed values are no part of the identity.
+        known = [None if is_keyed(row[c.name]) else row[c.name] for c in table.columns if c.fact]
+        row["record_id"] = record_id(tenant, table.name, *item.key, observation, json.dumps(known, default=str))
         if "observation" in table.by_name:
             row["observation"] = observation
         row["observed_at"] = self._now

@@ -6,7 +6,6 @@ Does not belong here: writing to the warehouse (load.py).
 
 import hashlib
 import json
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.contract.keys import KEYED, PROTOCOL, ManifestKey, is_generated, is_slug, parse_manifest_key
+from pipelines.contract.keys import PROTOCOL, ManifestKey, is_generated, is_keyed, is_slug, parse_manifest_key
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import is_public
 from pipelines.contract.wire import BY_NAME
@@ -27,7 +26,6 @@ MAX_MANIFEST_BYTES = 256 << 10
 MAX_OBJECT_BYTES = 64 << 20
 MAX_OBJECTS = 16
 MAX_ROWS = 100_000  # twice what a device cuts
-_KEYED = re.compile(KEYED)
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def _fits(column: Column, value: str | None) -> bool:
         return True
     if column.keep in (Keep.KEYED_HASH, Keep.ID):
         return (
-            _KEYED.fullmatch(value) is not None
+            is_keyed(value)
             or (bool(column.vocabulary) and is_public(column.vocabulary, value))
             or (column.keep is Keep.ID and is_generated(value))
             or bool(column.pattern and column.regex.fullmatch(value))

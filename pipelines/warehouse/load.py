@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.contract.ddl import LINEAGE, create_wire
-from pipelines.contract.table import Table
-from pipelines.contract.wire import BY_NAME, NODE_STEPS
+from pipelines.contract.table import Column, Keep, Table
+from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS
 from pipelines.store import Store
 from pipelines.warehouse import landing
 from pipelines.warehouse.landing import Arrival, Batch, RejectedError
@@ -140,75 +140,34 @@ def _with_lineage(batch: Batch, rows: pa.Table, seq: int) -> pa.Table:
 
 
 def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table, seq: int) -> None:
-    """Insert the records that are new; of copies the first arrival stays.
+    """Merge rows into a wire table: one row per record, whatever the order of arrival.
 
-    Two rows of one record that differ in facts are a conflict: the first stays, the other is set aside with both
-    hashes. A record that only its folder gives to a session goes to the earliest session that holds it, whenever that
-    one arrives: so the order of arrival decides nothing.
+    Two rows of one record that differ in facts are a conflict: those that arrived first stay, the others are set aside
+    with both hashes. Of rows with the same facts one is kept by a rule that knows no order of arrival: the earliest
+    session (a fork's copy names its own), the earliest observation, the least device.
     """
-    columns = [*table.names, *LINEAGE]
-    has_owner = "session_id" in table.by_name
-    facts = [c.name for c in table.columns if c.fact and c.name not in ("record_id", "session_id")]
-    text = ", ".join(f"coalesce(cast({name} as varchar), chr(0))" for name in facts) or "''"
-    owner = "session_id" if has_owner else "''"
-    listed = ", ".join(columns)
-    connection.register("incoming_rows", rows)
+    _judge(connection, table, rows)
+    listed = ", ".join([*table.names, *LINEAGE])
     connection.execute(
         f"""
-        CREATE OR REPLACE TEMP TABLE incoming AS
-        WITH hashed AS (
-            SELECT {listed}, sha256(concat_ws(chr(31), {text})) AS _facts, {owner} AS _owner FROM incoming_rows
-        ),
-        kept AS (
-            SELECT old.tenant_id, old.record_id, {owner.replace("session_id", "old.session_id")} AS _kept_owner,
-                sha256(concat_ws(chr(31), {text.replace("cast(", "cast(old.")})) AS _kept_facts
-            FROM wire.{table.name} AS old
-            SEMI JOIN hashed ON hashed.tenant_id = old.tenant_id AND hashed.record_id = old.record_id
-        ),
-        placed AS (
-            SELECT hashed.*, kept._kept_facts, kept._kept_owner,
-                row_number() OVER (
-                    PARTITION BY hashed.tenant_id, hashed.record_id
-                    ORDER BY hashed._received_at, hashed._manifest_key
-                ) AS _place,
-                first_value(hashed._facts) OVER (
-                    PARTITION BY hashed.tenant_id, hashed.record_id
-                    ORDER BY hashed._received_at, hashed._manifest_key
-                ) AS _first_facts,
-                min(hashed._owner) OVER (PARTITION BY hashed.tenant_id, hashed.record_id) AS _least_owner
-            FROM hashed LEFT JOIN kept USING (tenant_id, record_id)
-        )
-        SELECT {listed}, _facts, _least_owner, _kept_owner, coalesce(_kept_facts, _first_facts) AS _true_facts,
-            CASE
-                WHEN _facts <> coalesce(_kept_facts, _first_facts) THEN 'conflict'
-                WHEN _kept_facts IS NULL AND _place = 1 THEN 'new'
-                ELSE 'duplicate'
-            END AS _outcome
-        FROM placed
+        DELETE FROM wire.{table.name} AS old USING judged
+        WHERE judged._outcome = 'replaced' AND old.tenant_id = judged.tenant_id AND old.record_id = judged.record_id
         """
     )
-    connection.unregister("incoming_rows")
-    if has_owner:
-        moved = "FROM incoming WHERE _least_owner < _kept_owner"
-        _touch(connection, f"SELECT tenant_id, _kept_owner AS session_id {moved}", seq)
-        _touch(connection, f"SELECT tenant_id, _least_owner AS session_id {moved}", seq)
-        connection.execute(
-            f"""
-            UPDATE wire.{table.name} AS old SET session_id = earlier._least_owner, _ingest_seq = {seq}
-            FROM (SELECT DISTINCT tenant_id, record_id, _least_owner {moved}) AS earlier
-            WHERE old.tenant_id = earlier.tenant_id AND old.record_id = earlier.record_id
-            """
-        )
-        connection.execute("UPDATE incoming SET session_id = _least_owner WHERE _outcome = 'new'")
-    connection.execute(f"INSERT INTO wire.{table.name} ({listed}) SELECT {listed} FROM incoming WHERE _outcome = 'new'")
+    connection.execute(
+        f"""
+        INSERT INTO wire.{table.name} ({listed})
+        SELECT {listed.replace("_ingest_seq", str(seq))} FROM judged WHERE _outcome = 'new' OR (_wins AND NOT _is_kept)
+        """
+    )
     connection.execute(
         f"""
         INSERT INTO wire.conflicts
         SELECT '{table.name}', tenant_id, record_id, _true_facts, _facts, _manifest_key, {seq}
-        FROM incoming WHERE _outcome = 'conflict'
+        FROM judged WHERE _outcome = 'conflict'
         """
     )
-    is_turn = "step_index >= 0" if table is NODE_STEPS else "true"
+    is_turn = {LLM_TURNS: "true", NODE_STEPS: "step_index >= 0"}.get(table, "false")
     connection.execute(
         f"""
         INSERT INTO wire.row_counts BY NAME
@@ -219,27 +178,79 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
             count(*) FILTER (_outcome = 'duplicate' AND {is_turn}) AS turn_rows_duplicate,
             count(*) FILTER (_outcome = 'conflict' AND {is_turn}) AS turn_rows_conflict,
             any_value(tenant_id) AS tenant_id, {seq} AS _ingest_seq
-        FROM incoming GROUP BY _manifest_key
+        FROM judged WHERE NOT _is_kept GROUP BY _manifest_key
         """
     )
     for column in SESSION_COLUMNS:
         if column in table.by_name:
-            new = f"FROM incoming WHERE _outcome = 'new' AND {column} IS NOT NULL"
-            _touch(connection, f"SELECT tenant_id, {column} AS session_id {new}", seq)
-    connection.execute("DROP TABLE incoming")
+            _touch(connection, column, seq)
+    connection.execute("DROP TABLE judged")
 
 
-def _touch(connection: duckdb.DuckDBPyConnection, sessions: str, seq: int) -> None:
-    """Note sessions that the marts must look at again."""
+def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> None:
+    """Put arriving rows beside the rows that the wire holds of the same records, and say of each what it is."""
+    facts = [c for c in table.columns if c.fact and c.name not in ("record_id", "session_id")]
+    digest = ", ".join(map(_fact, facts)) or "''"
+    listed = ", ".join([*table.names, *LINEAGE])
+    first = [name for name in ("session_id", "observed_at") if name in table.by_name]
+    order = ", ".join([*first, "_device_id", "_received_at", "_manifest_key"])
+    connection.register("arriving", rows)
+    connection.execute(
+        f"""
+        CREATE TEMP TABLE judged AS
+        WITH both_sides AS (
+            SELECT {listed}, false AS _is_kept FROM arriving
+            UNION ALL
+            SELECT {listed}, true AS _is_kept FROM wire.{table.name} AS old
+            SEMI JOIN arriving ON arriving.tenant_id = old.tenant_id AND arriving.record_id = old.record_id
+        ),
+        hashed AS (
+            SELECT *, sha256(concat_ws(chr(31), {digest})) AS _facts FROM both_sides
+        ),
+        known AS (
+            SELECT *,
+                bool_or(_is_kept) OVER (PARTITION BY tenant_id, record_id) AS _is_known,
+                first_value(_facts) OVER (
+                    PARTITION BY tenant_id, record_id ORDER BY _is_kept DESC, _received_at, _manifest_key
+                ) AS _true_facts
+            FROM hashed
+        ),
+        placed AS (
+            SELECT *,
+                row_number() OVER (
+                    PARTITION BY tenant_id, record_id ORDER BY _facts <> _true_facts, {order}
+                ) = 1 AS _wins
+            FROM known
+        )
+        SELECT *,
+            CASE
+                WHEN _is_kept THEN CASE WHEN _wins THEN 'kept' ELSE 'replaced' END
+                WHEN _facts <> _true_facts THEN 'conflict'
+                WHEN _wins AND NOT _is_known THEN 'new'
+                ELSE 'duplicate'
+            END AS _outcome
+        FROM placed
+        """
+    )
+    connection.unregister("arriving")
+
+
+def _fact(column: Column) -> str:
+    """A fact as text. An identifier keyed under another device's key is no other fact."""
+    value = f"CASE WHEN {column.name} LIKE 'k1\\_%' ESCAPE '\\' THEN 'k1' ELSE {column.name} END"
+    return f"coalesce({value if column.keep is Keep.ID else f'cast({column.name} AS VARCHAR)'}, chr(0))"
+
+
+def _touch(connection: duckdb.DuckDBPyConnection, column: str, seq: int) -> None:
+    """Note the sessions that the marts must look at again: those that gained a row, and those that lost one."""
     connection.execute(
         f"""
         INSERT INTO wire.touched_sessions
-        SELECT DISTINCT tenant_id, session_id, {seq} FROM ({sessions}) AS touched
-        WHERE NOT EXISTS (
-            SELECT 1 FROM wire.touched_sessions AS known
-            WHERE known._ingest_seq = {seq} AND known.tenant_id = touched.tenant_id
-                AND known.session_id = touched.session_id
-        )
+        SELECT DISTINCT tenant_id, {column}, {seq} FROM judged
+        WHERE {column} IS NOT NULL AND (_outcome IN ('new', 'replaced') OR (_wins AND NOT _is_kept))
+            AND (tenant_id, {column}) NOT IN (
+                SELECT (tenant_id, session_id) FROM wire.touched_sessions WHERE _ingest_seq = {seq}
+            )
         """
     )
 

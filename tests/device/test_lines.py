@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Reader:
             self.found += [(line.number, record) for _, record in parsed.records]
 
 
-# Every record once -------------------------------------------------------------------------------------------------
+# Every record once ---------------------------------------------------------------------------------------------------
 
 texts = st.text(st.sampled_from('abc{}[]",:\\ \n\x00\u2028é収🍐\udce9'), max_size=8)
 values = st.recursive(
@@ -106,7 +107,7 @@ def test_the_union_of_all_passes_is_what_was_written_and_nothing_else(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "CHUNK", chunk)
         places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-        for start, end in zip(places, places[1:], strict=False):
+        for start, end in pairwise(places):
             with path.open("ab") as written:
                 written.write(data[start:end])
             in_passes.read()
@@ -169,7 +170,7 @@ def test_text_inside_a_string_is_no_record() -> None:
     assert found_in(b'{"a": "' + dump(said)) == [said]
 
 
-# Values ------------------------------------------------------------------------------------------------------------
+# Values --------------------------------------------------------------------------------------------------------------
 
 
 def test_numbers_keep_their_digits_and_odd_ones_cost_only_themselves() -> None:

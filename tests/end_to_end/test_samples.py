@@ -176,23 +176,24 @@ def test_tasks_equal_the_truth(shipped: Shipped, layout: str) -> None:
         assert sum(retries for item, _, _, retries in rows if item == "task") == colony["retry_count_sum"]
 
 
-def needles(shipped: Shipped) -> list[str]:
-    """Every planted token, and the private names that carry one in another spelling."""
-    tokens = {canary["token"] for truth in shipped.truths.values() for canary in truth["canaries"]}
-    numbers = {token.rpartition("-")[2] for token in tokens if "-COLONY-" in token or "-TOOL-" in token}
-    return sorted(
-        tokens | {f"canary_{kind}_{n}" for n in numbers for kind in ("colony", "tool")} | {"CANARY", "/Users/alice"}
-    )
+MARKS = ("CANARY-", "_canary_", "/Users/alice", "/home/alice", "example.invalid", "sk-ant-")
+
+
+def test_every_canary_bears_a_mark(shipped: Shipped) -> None:
+    """So looking for the marks looks for all of them."""
+    for truth in shipped.truths.values():
+        for canary in truth["canaries"]:
+            assert any(mark in canary["token"] for mark in MARKS), canary
 
 
 def test_nothing_private_left(shipped: Shipped) -> None:
-    assert find(shipped.home.root, needles(shipped)) == []
+    assert find(shipped.home.root, MARKS) == []
 
 
-def test_a_planted_leak_is_found(shipped: Shipped, tmp_path: Path) -> None:
-    token = needles(shipped)[5]
+def test_a_planted_leak_is_found(tmp_path: Path) -> None:
+    leak = "so he said CANARY-PROMPT-000001."
     with duckdb.connect(str(tmp_path / "leak.duckdb")) as connection:
-        connection.execute("CREATE TABLE t AS SELECT ? AS note", [f"so he said {token}."])
+        connection.execute("CREATE TABLE t AS SELECT ? AS note", [leak])
         connection.execute("COPY t TO '" + str(tmp_path / "leak.parquet") + "' (FORMAT parquet, COMPRESSION zstd)")
-    (tmp_path / "leak.log").write_text(f"error: {token}")
-    assert {hit.path.name for hit in find(tmp_path, needles(shipped))} == {"leak.duckdb", "leak.parquet", "leak.log"}
+    (tmp_path / "leak.log").write_text(f"error: {leak}")
+    assert {hit.path.name for hit in find(tmp_path, MARKS)} == {"leak.duckdb", "leak.parquet", "leak.log"}

@@ -10,21 +10,11 @@ colonies as (
     select * from {{ ref('int_colonies__observations_merged') }}
 ),
 
-named_colonies as (
-    select
-        tenant_id,
-        colony_name,
-        min(colony_id) as colony_id
-    from colonies
-    where colony_name is not null
-    group by tenant_id, colony_name
-),
-
 ranked as (
     select
         *,
         row_number() over (
-            partition by tenant_id, list_id, item, task_id, item_id
+            partition by tenant_id, list_kind, list_id, item, task_id, item_id
             order by observed_at desc nulls last, observation desc nulls last, record_id desc
         ) as recency
     from tasks
@@ -43,7 +33,7 @@ select
     latest.item_id,
     latest.parent_task_id,
     latest.worker_id,
-    coalesce(colonies.colony_id, named_colonies.colony_id, sessions.colony_id) as colony_id,
+    coalesce(colonies.colony_id, sessions.colony_id) as colony_id,
     coalesce(latest.colony_name, colonies.colony_name, sessions.colony_name) as colony_name,
     latest.item,
     latest.list_kind,
@@ -70,14 +60,11 @@ select
     latest.started_at,
     latest.completed_at,
     latest.updated_at,
-    latest.observed_at
+    latest.observed_at as _observed_at
 from latest
 left join colonies
     on latest.tenant_id = colonies.tenant_id
     and latest.list_id = colonies.colony_id
-left join named_colonies
-    on latest.tenant_id = named_colonies.tenant_id
-    and latest.colony_name = named_colonies.colony_name
 left join sessions
     on latest.tenant_id = sessions.tenant_id
     and latest.list_id = sessions.session_id

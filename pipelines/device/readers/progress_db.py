@@ -62,7 +62,8 @@ def _open(path: Path) -> sqlite3.Connection:
     in_memory = _quiet_copy(path)
     if in_memory is not None:
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        connection.deserialize(in_memory)
+        if in_memory:  # a file without a byte is a database without a table; SQLite takes it for a lack of memory
+            connection.deserialize(in_memory)
     else:
         address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
         connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)

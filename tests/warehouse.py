@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
 from pipelines.contract.ddl import create_wire
 from pipelines.contract.wire import BY_NAME
+from pipelines.store import open_store
+from pipelines.warehouse.landing import pending
+from pipelines.warehouse.load import Loaded, known_manifests, load, prepare
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = REPOSITORY / "dbt_project"
 RECEIVED = datetime(2026, 5, 1, tzinfo=UTC)
 # What names a session in a row; the loader may name more, never fewer.
 SESSION_COLUMNS = ("session_id", "list_id", "queen_session_id")
 
 Row = Mapping[str, Any]
+Marts = dict[str, list[tuple[Any, ...]]]
 
 
 class Warehouse:
@@ -71,6 +74,17 @@ class Warehouse:
             for tenant, session in sorted(touched):
                 connection.execute("insert into wire.touched_sessions values (?, ?, ?)", [tenant, session, self.loads])
 
+    def ingest(self, store_url: str) -> Loaded:
+        """Load everything that arrived in a store, as the pipeline does."""
+        store = open_store(store_url)
+        with self.connect() as connection:
+            prepare(connection)
+            return load(connection, store, pending(store, known_manifests(connection)))
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """The warehouse, opened."""
+        return duckdb.connect(str(self.path))
+
     def dbt(self, *arguments: str) -> dbtRunnerResult:
         """Run one dbt command; the target path is kept, so that only the first one parses everything."""
         paths = {"project": PROJECT, "profiles": PROJECT, "target": self.target, "log": self.target / "logs"}
@@ -105,7 +119,7 @@ class Warehouse:
         )
         return [name for (name,) in found if not name.startswith("_")]
 
-    def marts(self) -> dict[str, list[tuple[Any, ...]]]:
+    def marts(self) -> Marts:
         """Every row of every mart, in an order that does not depend on how it was written."""
         tables = self.query("select table_name from information_schema.tables where table_schema = 'marts' order by 1")
         return {
@@ -123,17 +137,3 @@ def _failures(result: dbtRunnerResult) -> str:
     if result.exception:
         return str(result.exception)
     return "\n".join(f"{r.node.name}: {r.message}" for r in result.result or [] if r.status not in ("success", "pass"))
-
-
-@pytest.fixture(scope="session")
-def dbt_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for each test worker: one path of the warehouse means one parse."""
-    return tmp_path_factory.mktemp("dbt")
-
-
-@pytest.fixture
-def warehouse(dbt_home: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
-    """An empty warehouse with the wire's tables."""
-    path = dbt_home / "warehouse.duckdb"
-    monkeypatch.setenv("APIARY_WAREHOUSE", str(path))
-    return Warehouse(path, dbt_home / "target")

@@ -1,0 +1,339 @@
+"""Consent: nothing without it, nothing of before it, nothing left after it was taken back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pipelines.contract import wire
+from pipelines.device import consent
+from pipelines.device import ship as shipping
+from pipelines.device.collect import Collector
+from pipelines.device.errors import DeviceError, UsageError
+from pipelines.home import exclusive
+from pipelines.simulate.homes import Layout
+from tests.device.driving import (
+    LATER,
+    LATEST,
+    LAYOUTS,
+    ZONE,
+    Device,
+    append,
+    device,
+    dump,
+    event,
+    flat_folder,
+    granted,
+    queen_folder,
+    simulated,
+    step,
+    tool,
+    turn,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    made = tmp_path / "hive"
+    made.mkdir()
+    return made
+
+
+def listing(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+def local(at: datetime) -> str:
+    return at.astimezone(ZoneInfo(ZONE)).replace(tzinfo=None).isoformat()
+
+
+def after(made: Device, seconds: int = 60) -> str:
+    with made.state() as state:
+        given = consent.current(state)
+    assert given is not None
+    return local(given.at + timedelta(seconds=seconds))
+
+
+# None ----------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_grant_nothing_is_made_and_nothing_is_opened(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    made = device(tmp_path / "apiary")
+    before = listing(tmp_path)
+    seen: list[str] = []
+    really = os.open
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda path, *rest, **more: (seen.append(str(path)), really(path, *rest, **more))[1])
+        patch.setattr(os, "scandir", lambda path: pytest.fail(f"listed {path}"))
+        with pytest.raises(UsageError, match="no consent"):
+            made.ship(home)
+    assert listing(tmp_path) == before
+    assert not [path for path in seen if str(home) in path]
+
+
+def test_without_an_enrolment_there_is_nothing_to_grant(tmp_path: Path, home: Path) -> None:
+    made = Device(device(tmp_path / "a").home, "")
+    shutil.rmtree(tmp_path / "a")
+    for act in (lambda: made.grant([home]), lambda: made.ship(home), lambda: made.preview(home), made.withdraw):
+        with pytest.raises(UsageError, match="not enrolled"):
+            act()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_contract_that_became_wider_needs_a_new_grant(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    made = granted(tmp_path / "apiary", home)
+    table = wire.LLM_TURNS
+    wider = type(table)(name=table.name, grain="g", source="s", columns=table.columns, version=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "TABLES", (wider, *wire.TABLES[1:]))
+        with pytest.raises(UsageError, match="contract has changed"):
+            made.ship(home)
+    assert made.manifests() == []
+    made.ship(home)
+    assert len(made.manifests()) == 1
+
+
+def test_a_withdrawal_while_a_shipping_waits_for_the_lock_is_heeded(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    made = granted(tmp_path / "apiary", home)
+
+    @contextmanager
+    def late(lock: Path) -> Iterator[None]:
+        with exclusive(lock):
+            pass
+        made.withdraw()
+        with exclusive(lock):
+            yield
+
+    monkeypatch.setattr(shipping, "exclusive", late)
+    with pytest.raises(UsageError, match="no consent"):
+        made.ship(home)
+    assert made.manifests() == []
+
+
+# Without history -----------------------------------------------------------------------------------------------------
+
+
+def test_no_record_of_before_the_grant_leaves_and_every_one_after_it_does(tmp_path: Path, home: Path) -> None:
+    events, logs = queen_folder(home) / "events.jsonl", flat_folder(home, LATER) / "logs"
+    untimed = event("judge_verdict", {"action": "ACCEPT", "iteration": 1}, at=None)
+    append(events, dump(turn(1), turn(2), untimed))
+    append(logs / "tool_logs.jsonl", dump(step(1, tool_calls=[tool("2026-05-04T10:00:00+00:00"), tool()]), step(2)))
+    append(logs / "details.jsonl", dump({"node_id": "n", "success": True, "span_id": "0" * 15 + "a"}))
+    (logs / "summary.json").write_text(json.dumps({"status": "success", "total_input_tokens": 77}))
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    append(events, dump(turn(3, at=after(made)), {**untimed, "data": {"action": "RETRY", "iteration": 2}}))
+    append(logs / "tool_logs.jsonl", dump(step(3), step(4, tool_calls=[tool(datetime.now(UTC).isoformat())])))
+    append(logs / "details.jsonl", dump({"node_id": "n", "success": True, "span_id": "0" * 15 + "b"}))
+    made.ship(home)
+    assert [row["iteration"] for row in made.delivered("llm_turns")] == [3]
+    assert sorted(row["step_index"] for row in made.delivered("node_steps")) == [3, 4]
+    assert [row["span_id"] for row in made.delivered("node_details")] == ["0" * 15 + "b"]
+    assert [row["verdict"] for row in made.delivered("status_events")] == ["RETRY"]
+    assert made.delivered("run_summaries") == [], "an L1 file without a time was there before"
+    assert sum(row["lines_before_consent"] for row in made.sources()) == 7
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_time_of_before_the_grant_is_in_any_file(tmp_path: Path, home: Path, layout: Layout) -> None:
+    simulated(home, layout)
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    with made.state() as state:
+        given = consent.current(state)
+    assert given is not None
+    for path in home.rglob("events.jsonl"):
+        append(path, dump(turn(1, at=after(made), session=path.parent.name)))
+    made.ship(home)
+    rows = made.delivered()
+    times = [(name, value) for row in rows for name, value in row.items() if isinstance(value, datetime)]
+    assert len(times) > 5
+    early = {name for name, value in times if value < given.at}
+    assert early == set()
+    assert {row["_table"] for row in rows} >= {"llm_turns", "sessions", "device_reports", "source_files"}
+
+
+def test_copies_by_later_forks_stay_at_home(tmp_path: Path, home: Path) -> None:
+    first = flat_folder(home)
+    append(first / "events.jsonl", dump(turn(1), event("node_stalled", {"reason": "x"}, at=None, session=None)))
+    append(first / "runs.jsonl", dump({"run_id": "0a1b2c3d4e5f", "event": "run_started", "timestamp": None}))
+    append(first / "logs" / "tool_logs.jsonl", dump(step(1), step(2, tool_calls=[tool()])))
+    append(first / "logs" / "details.jsonl", dump({"node_id": "n", "success": True, "span_id": "0" * 15 + "a"}))
+    (first / "logs" / "summary.json").write_text(json.dumps({"status": "success", "trace_id": "a" * 32}))
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    fork = home / "sessions" / LATER
+    shutil.copytree(first, fork)
+    append(fork / "events.jsonl", dump(turn(2, at=after(made), session=LATER)))
+    append(fork / "logs" / "tool_logs.jsonl", dump(step(3)))
+    made.ship(home)
+    shutil.copytree(fork, home / "sessions" / LATEST)
+    made.ship(home)
+    assert [(row["iteration"], row["session_id"]) for row in made.delivered("llm_turns")] == [(2, LATER)]
+    assert [(row["step_index"], row["session_id"]) for row in made.delivered("node_steps")] == [(3, LATER)]
+    for table in ("node_details", "status_events", "run_summaries", "tool_calls", "agent_runs"):
+        assert made.delivered(table) == [], table
+
+
+def test_the_totals_of_a_summary_tell_nothing_of_runs_before(tmp_path: Path, home: Path) -> None:
+    logs = flat_folder(home) / "logs"
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    found = {
+        "status": "success",
+        "started_at": datetime.now(UTC).isoformat(),
+        "duration_ms": 5,
+        "total_input_tokens": 900,
+    }
+    (logs / "summary.json").write_text(json.dumps(found))
+    made.ship(home)
+    (row,) = made.delivered("run_summaries")
+    assert (row["status"], row["duration_ms"], row["total_input_tokens"]) == ("success", 5, None)
+
+
+def test_a_record_that_was_torn_at_the_grant_and_the_one_glued_to_it_after(tmp_path: Path, home: Path) -> None:
+    path = flat_folder(home) / "logs" / "tool_logs.jsonl"
+    append(path, dump(step(1)) + dump(step(2))[:40])
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    append(path, dump(step(3), step(4)))
+    made.ship(home)
+    assert sorted(row["step_index"] for row in made.delivered("node_steps")) == [3, 4]
+
+
+def test_a_rewrite_brings_no_history_back(tmp_path: Path, home: Path) -> None:
+    path = flat_folder(home) / "logs" / "tool_logs.jsonl"
+    append(path, dump(*map(step, range(5))))
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    aside = append(path.with_name("aside"), dump(*(step(number, llm_text="x" * 500) for number in range(6))))
+    aside.replace(path)
+    made.ship(home)
+    assert {row["step_index"] for row in made.delivered("node_steps")} <= {5}
+
+
+def test_a_home_nobody_named_at_the_grant_brings_no_history(tmp_path: Path, home: Path) -> None:
+    other = tmp_path / "other"
+    path = append(flat_folder(other) / "logs" / "tool_logs.jsonl", dump(step(1)))
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    made.ship(home, other)
+    append(path, dump(step(2)))
+    made.ship(home, other)
+    assert [row["step_index"] for row in made.delivered("node_steps")] == [2]
+
+
+def test_a_grant_that_died_before_its_baseline_lets_no_history_out(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(flat_folder(home) / "logs" / "tool_logs.jsonl", dump(step(1)))
+    made = device(tmp_path / "apiary")
+    with monkeypatch.context() as patch:
+        patch.setattr(Collector, "baseline", lambda *_: None)
+        made.grant([home], history="exclude")
+    made.ship(home)
+    assert made.delivered("node_steps") == []
+
+
+def test_a_baseline_that_cannot_be_taken_leaves_no_grant(tmp_path: Path) -> None:
+    made = device(tmp_path / "apiary")
+    with pytest.raises(UsageError, match="does not exist"):
+        made.grant([tmp_path / "nowhere"], history="exclude")
+    with pytest.raises(UsageError, match="no consent"):
+        made.ship(tmp_path)
+
+
+# Changing one's mind -------------------------------------------------------------------------------------------------
+
+
+def test_a_grant_with_history_after_one_without_sends_the_history(tmp_path: Path, home: Path) -> None:
+    append(flat_folder(home) / "logs" / "tool_logs.jsonl", dump(step(1)))
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    made.ship(home)
+    assert not made.delivered("llm_turns", "node_steps")
+    made.grant([home], history="include")
+    made.ship(home)
+    assert len(made.delivered("llm_turns", "node_steps", newest=False)) == 2
+
+
+def test_a_grant_without_history_after_one_with_it_sends_none(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    blocked = tmp_path / "store"
+    made = granted(tmp_path / "apiary", home, store=blocked)
+    blocked.write_text("a file where the store should be")
+    with pytest.raises(DeviceError):
+        made.ship(home)
+    blocked.unlink()
+    made.grant([home], history="exclude")
+    made.ship(home)
+    assert made.delivered("llm_turns") == [], "what was sealed under the wider consent must not leave under this one"
+
+
+def test_a_withdrawal_empties_everything_and_a_new_grant_doubles_nothing(tmp_path: Path, home: Path) -> None:
+    simulated(home, "v2")
+    blocked = tmp_path / "store"
+    made = granted(tmp_path / "apiary", home, store=blocked)
+    made.ship(home)
+    before = made.ids()
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    blocked.rename(tmp_path / "kept")
+    blocked.write_text("")
+    with pytest.raises(DeviceError):
+        made.ship(home)
+    made.withdraw()
+    with made.state() as state:
+        assert set(state.totals().values()) == {0}
+        assert state.waiting_rows() == {}
+    assert [path for path in (made.home.device / "spool").rglob("*") if path.is_file()] == []
+    with pytest.raises(UsageError, match="no consent"):
+        made.ship(home)
+    blocked.unlink()
+    (tmp_path / "kept").rename(blocked)
+    made.grant([home])
+    made.ship(home)
+    rows = made.delivered("llm_turns", "node_steps", "tool_calls", newest=False)
+    assert len(rows) == 2 * len({row["record_id"] for row in rows}) - 1, "the same ids again, and the new turn"
+    assert before < made.ids()
+    epochs = {manifest["epoch"] for manifest in made.manifests()}
+    assert len(epochs) == 2, "batches count from 1 again, so their chain must be another one"
+
+
+def test_there_is_nothing_to_withdraw_twice(tmp_path: Path, home: Path) -> None:
+    made = granted(tmp_path / "apiary", home)
+    made.withdraw()
+    with pytest.raises(UsageError, match="no consent to withdraw"):
+        made.withdraw()
+
+
+def test_a_running_shipping_keeps_consent_from_changing(tmp_path: Path, home: Path) -> None:
+    made = granted(tmp_path / "apiary", home)
+    with exclusive(made.home.device / "lock"):
+        for act in (lambda: made.grant([home]), made.withdraw, lambda: made.ship(home)):
+            with pytest.raises(DeviceError, match="running"):
+                act()
+
+
+def test_every_manifest_names_its_consent(tmp_path: Path, home: Path) -> None:
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    made = granted(tmp_path / "apiary", home)
+    made.ship(home)
+    with made.state() as state:
+        given = consent.current(state)
+    assert given is not None
+    (manifest,) = made.manifests()
+    assert manifest["consent_id"] == given.consent_id
+    (report,) = made.delivered("device_reports")
+    assert (report["consent_id"], report["history"]) == (given.consent_id, "include")

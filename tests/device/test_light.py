@@ -1,0 +1,83 @@
+"""The device part is light: it works in a base install, and it is there at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.device.driving import append, dump, granted, queen_folder, turn
+
+ROOT = Path(__file__).parents[2]
+HEAVY = (
+    "dagster",
+    "duckdb",
+    "dbt",
+    "polars",
+    "pandas",
+    "great_expectations",
+    "sqlalchemy",
+    "boto3",
+    "botocore",
+    "numpy",
+)
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in %r:
+            raise ImportError(f"{name} is not in a base install")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(program: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_shipping_needs_nothing_of_the_warehouse(tmp_path: Path) -> None:
+    home = tmp_path / "hive"
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    made = granted(tmp_path / "apiary", home)
+    program = BLOCKED % (HEAVY,) + (
+        "from pathlib import Path; from pipelines.device.ship import ship\n"
+        "from pipelines.device.preview import preview\n"
+        "from pipelines.device import grant; from pipelines.home import Home\n"
+        "home = Home(Path(sys.argv[1])); preview(home, [Path(sys.argv[2])])\n"
+        "print(ship(home, [Path(sys.argv[2])]).batches)"
+    )
+    assert run(program, str(made.home.root), str(home)) == "1\n"
+    assert len(made.delivered("llm_turns")) == 1
+
+
+def test_importing_it_loads_nothing_of_the_warehouse() -> None:
+    program = (
+        "import pipelines.device.ship, pipelines.device.preview, json, sys; print(json.dumps(sorted(sys.modules)))"
+    )
+    loaded = {name.partition(".")[0] for name in json.loads(run(program))}
+    heavy = set(HEAVY) - {"numpy"}  # pyarrow loads numpy where there is one
+    assert not loaded & heavy
+    parts = {".".join(name.split(".")[:2]) for name in json.loads(run(program)) if name.startswith("pipelines.")}
+    assert parts <= {"pipelines.device", "pipelines.contract", "pipelines.store", "pipelines.home"}
+
+
+def test_importing_it_takes_half_a_second_at_most() -> None:
+    """Against an interpreter that does nothing; the best of some tries: another job on the machine is not our fault."""
+
+    def best(program: str) -> float:
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            run(program)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    floor = best("pass")
+    taken = best("import pipelines.device.ship")
+    assert taken - floor <= 0.5, f"{taken:.2f} s, of which {floor:.2f} s are Python's own"
