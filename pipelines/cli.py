@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipelines import __version__
-from pipelines.home import BusyError, Home, exclusive
+from pipelines.home import ROOT, BusyError, Home, exclusive
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -67,6 +67,8 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 1, f"this command needs {error.name}: install apiary[warehouse], or run `make setup` in a checkout"
     if type(error).__name__ in ("NothingPublishedError", "RunFailedError"):
         return 1, str(error)
+    if type(error).__name__ == "IOException" and "lock" in str(error):
+        return 1, "the warehouse is open in another process: close it, or wait for the run in the UI, and try again"
     first = next(iter(str(error).strip().splitlines()), "")
     return 1, f"{type(error).__name__}: {first}; run it again with --debug to see where"
 
@@ -135,7 +137,7 @@ def _consent_status(_: argparse.Namespace) -> int:
         print("consent: none was ever given; nothing is read and nothing leaves")
     else:
         print(f"consent {current.consent_id[:8]}: {current.state} at {current.at:%Y-%m-%d %H:%M:%S} UTC")
-        print(f"history: {current.history}d" if current.history == "include" else "history: excluded")
+        print(f"history: {current.history}")
     return 0
 
 
@@ -303,25 +305,38 @@ def _doctor(options: argparse.Namespace) -> int:
     rows.append(["APIARY_HOME", home.root, "ok" if os.access(existing, os.W_OK) else "NOT WRITABLE"])
     is_open = home.device.exists() and home.device.stat().st_mode & 0o077
     rows.append(["device folder", home.device, "READABLE BY OTHERS: chmod 700 it" if is_open else "ok"])
-    try:
-        next(iter(open_store(store_url).list("landing/")), None)
-        rows.append(["store", store_url, "ok"])
-    except Exception as error:  # noqa: BLE001 - whatever it is, the doctor says it
-        rows.append(["store", store_url, f"NOT REACHABLE: {error}"])
+    if _is_device_without_consent(home):
+        rows.append(["store", store_url, "not asked: this device has no consent"])
+    else:
+        try:
+            next(iter(open_store(store_url).list("landing/")), None)
+            rows.append(["store", store_url, "ok"])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the doctor says it
+            rows.append(["store", store_url, f"NOT REACHABLE: {error}"])
     rows.append(["warehouse", home.warehouse, "ok" if home.warehouse.exists() else "none yet: apiary run"])
     _table(["what", "value", "verdict"], rows)
     return 1 if any(str(row[2]).startswith(("NOT", "READABLE")) for row in rows) else 0
 
 
-def _dev(_: argparse.Namespace) -> int:
+def _is_device_without_consent(home: Home) -> bool:
+    """No store is asked anything for a device before its owner has consented."""
+    from pipelines.device import consent, enrolment
+
+    state = consent.open_state(home)
+    current = consent.current(state) if state else None
+    return enrolment.load(home) is not None and (current is None or current.state != "granted")
+
+
+def _dev(options: argparse.Namespace) -> int:
     from pipelines.defs import foreground
 
     home = Home.from_environment()
     os.environ["APIARY_HOME"] = str(home.root)
     os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
+    os.environ["APIARY_STORE"] = _store(options)
     foreground.make_instance_home(home)
     program = str(Path(sys.executable).with_name("dagster"))
-    arguments = [program, "dev", "-h", "127.0.0.1", "-p", "3000", "-m", "pipelines.definitions"]
+    arguments = [program, "dev", "-h", "127.0.0.1", "-p", "3000", "-w", str(ROOT / "workspace.yaml")]
     os.execv(program, arguments)  # noqa: S606 - the interface takes this process's place and its signals
 
 
@@ -335,7 +350,7 @@ def _demo(options: argparse.Namespace) -> int:
     if options.home:
         if options.consent != "include":
             raise _Stop(2, "a real home is read with its owner's consent only: add CONSENT=include to ship its history")
-        _ship_real(home, options.home)
+        _ship_real(home, _homes(options))
     else:
         _ship_fleet(home)
     store_url = os.environ.get("APIARY_STORE") or home.store_url
@@ -505,7 +520,7 @@ def _parser() -> argparse.ArgumentParser:
     usage.add_argument("--to", dest="last_day", type=_day, metavar="D", help="last UTC day")
     usage.add_argument("--json", action="store_true", help="one array on standard output")
     add(commands, "doctor", "show versions, paths and whether the store answers", _doctor, store)
-    add(commands, "dev", "open the Dagster UI on 127.0.0.1:3000", _dev)
+    add(commands, "dev", "open the Dagster UI on 127.0.0.1:3000", _dev, store)
     demo = add(commands, "demo", "a simulated fleet through the whole job (or a real home with consent)", _demo, homes)
     demo.add_argument("--consent", choices=["include"], help="the owner's consent to ship a real home's history")
     return parser

@@ -65,7 +65,8 @@ def one_line(err: str) -> bool:
         [], ["nonsense"], ["usage"], ["usage", "--by", "moon"],
         ["usage", "--by", "day", "--from", "yesterday"],
         ["run", "--date", "2026-13-01"], ["device", "ship", "--every", "soon"], ["device", "enroll", "--tenant", "acme"],
-        ["device", "consent", "grant", "--history", "some"], ["device", "ship", "--once", "--every", "5m"],
+        ["device", "consent", "grant", "--history", "some"],
+        ["device", "ship", "--once", "--every", "5m"],
     ],
 )  # fmt: skip
 def test_wrong_use_is_two_and_one_line(call: Call, arguments: list[str]) -> None:
@@ -296,6 +297,14 @@ def test_doctor_says_what_is_wrong(call: Call, monkeypatch: pytest.MonkeyPatch) 
     code, out, _ = call("doctor", "--store", "s3://no-bucket-of-ours/x")
     assert code == 1
     assert "NOT REACHABLE" in out
+
+
+def test_doctor_asks_no_store_before_consent(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    enroll(call)
+    monkeypatch.setattr("pipelines.store.FolderStore.list", lambda *_: pytest.fail("the store was asked"))
+    code, out, _ = call("doctor")
+    assert code == 0
+    assert "no consent" in out
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:

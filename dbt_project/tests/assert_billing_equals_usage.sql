@@ -1,4 +1,6 @@
 -- The four token classes add up to the day's tokens, the reported cost to the day's cost: nothing twice, nothing lost.
+{{ config(meta={'dagster': {'ref': {'name': 'mart_daily_billing'}}}) }}
+
 with billed as (
     select
         tenant_id,

@@ -1,6 +1,8 @@
 -- fct_llm_turns is the wire's turn events, plus the L3 steps of sessions without any: by number of rows and by tokens.
 -- It finds what the watermark could miss: rows whose session the loader did not name in touched_sessions, and facts
 -- that were not built together with what reads them.
+{{ config(meta={'dagster': {'ref': {'name': 'fct_llm_turns'}}}) }}
+
 with events as (
     select tenant_id, session_id, input_tokens, output_tokens
     from {{ ref('stg_wire__llm_turns') }}
