@@ -51,7 +51,7 @@ contract: $(READY) ## write the files derived from pipelines/contract
 	@$(BIN)/python -m pipelines.contract.render
 
 lock: ## resolve pyproject.toml into requirements.lock
-	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --quiet --output-file requirements.lock
 
 clean: ## remove the environment and caches

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines import __version__
 from pipelines.contract import wire
-from pipelines.contract.keys import is_keyed, record_id
+from pipelines.contract.keys import record_id
 from pipelines.contract.table import Keep, Table
 from pipelines.device import lines
 from pipelines.device.clock import Clock
@@ -385,16 +385,15 @@ class Collector:
         row = self._redactor.row(table, {**item.values, "record_id": thing})
         if row is None:
             return "rejected"
-        # Of identifiers the source's value: a keyed one would give the same observation another id on each device.
+        # Of identifiers the source's value: devices of a tenant may hold different keys, and a keyed value would give
+        # the same observation another identity on each.
         facts = [item.values.get(c.name) if c.keep is Keep.ID else row[c.name] for c in table.columns if c.fact]
         content = json.dumps(facts, default=str)
         signature = hashlib.sha256(content.encode()).hexdigest()
         last, observation = self._state.snapshot(thing)
         if last == signature:
             return "duplicate"
-        # Devices of a tenant may hold different keys: keyed values are no part of the identity.
-        known = [None if is_keyed(row[c.name]) else row[c.name] for c in table.columns if c.fact]
-        row["record_id"] = record_id(tenant, table.name, *item.key, observation, json.dumps(known, default=str))
+        row["record_id"] = record_id(tenant, table.name, *item.key, observation, signature)
         if "observation" in table.by_name:
             row["observation"] = observation
         row["observed_at"] = self._now

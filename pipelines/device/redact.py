@@ -120,7 +120,7 @@ def money(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return None
     amount = Decimal(value)
-    if not amount.is_finite() or amount <= 0:
+    if not amount.is_finite() or amount < 0:
         return None
     return amount.quantize(_MONEY_STEP, context=_MONEY) or None
 

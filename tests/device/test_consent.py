@@ -213,6 +213,15 @@ def test_a_record_that_was_torn_at_the_grant_and_the_one_glued_to_it_after(tmp_p
     assert sorted(row["step_index"] for row in made.delivered("node_steps")) == [3, 4]
 
 
+def test_a_line_that_began_before_the_grant_stays_when_its_end_comes_after(tmp_path: Path, home: Path) -> None:
+    path = flat_folder(home) / "logs" / "tool_logs.jsonl"
+    append(path, dump(step(1))[:40])
+    made = granted(tmp_path / "apiary", home, history="exclude")
+    append(path, dump(step(1))[40:] + dump(step(2)))
+    made.ship(home)
+    assert [row["step_index"] for row in made.delivered("node_steps")] == [2]
+
+
 def test_a_rewrite_brings_no_history_back(tmp_path: Path, home: Path) -> None:
     path = flat_folder(home) / "logs" / "tool_logs.jsonl"
     append(path, dump(*map(step, range(5))))

@@ -162,6 +162,7 @@ def test_an_object_inside_a_torn_record_is_no_record() -> None:
     inner = json.dumps(record(9))
     assert found_in(f'{{"type": "tool_call_started", "data": {{"tool_input": {inner}, "more": "'.encode()) == []
     assert found_in(f'{{"type": "tool_call_started", "data": {{"tool_input": {inner}}}, "more": tr'.encode()) == []
+    assert found_in(f'{{"type": "tool_call_started", "data": nope, "tool_input": {inner}, "more": 1}}'.encode()) == []
 
 
 def test_text_inside_a_string_is_no_record() -> None:
