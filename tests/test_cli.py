@@ -64,7 +64,9 @@ def one_line(err: str) -> bool:
     [
         [], ["nonsense"], ["usage"], ["usage", "--by", "moon"],
         ["usage", "--by", "day", "--from", "yesterday"],
-        ["run", "--date", "2026-13-01"], ["device", "ship", "--every", "soon"], ["device", "enroll", "--tenant", "acme"],
+        ["run", "--date", "2026-13-01"],
+        ["device", "ship", "--every", "soon"],
+        ["device", "enroll", "--tenant", "acme"],
         ["device", "consent", "grant", "--history", "some"],
         ["device", "ship", "--once", "--every", "5m"],
     ],

@@ -90,21 +90,25 @@ class Collector:
             self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home))])
         self._run = self._state.begin_run(self._now)
         self._sources = 0
-        for home in inner:
-            folders = hive_layout.session_folders(home)
-            colonies = hive_layout.colony_folders(home)
-            total = len(folders) + len(colonies)
-            for done, folder in enumerate(folders):
-                self._progress(done, total)
-                self._logs(folder)
-            # Logs first: they say which sessions are alive, and without history only those may be described.
-            for folder in folders:
-                self._session(folder)
-                self._session_tasks(folder)
-            for colony in colonies:
-                self._colony(colony)
-            self._progress(total, total)
+        with self._state.together():
+            for home in inner:
+                self._home(home)
         self._report(len(inner))
+
+    def _home(self, home: Path) -> None:
+        folders = hive_layout.session_folders(home)
+        colonies = hive_layout.colony_folders(home)
+        total = len(folders) + len(colonies)
+        for done, folder in enumerate(folders):
+            self._progress(done, total)
+            self._logs(folder)
+        # Logs first: they say which sessions are alive, and without history only those may be described.
+        for folder in folders:
+            self._session(folder)
+            self._session_tasks(folder)
+        for colony in colonies:
+            self._colony(colony)
+        self._progress(total, total)
 
     def baseline(self, homes: Sequence[Path]) -> None:
         """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
@@ -281,7 +285,9 @@ class Collector:
         if self._state.snapshot(item_key)[0] == signature:
             return
         found = {name: self._document(path, name) for name, path in files.items()}
-        item = hive_state.session(folder, found.get("meta", {}), found.get("state", {}), self._clock)
+        if None in found.values():
+            return  # torn or being written: what was seen before holds until it can be read
+        item = hive_state.session(folder, found.get("meta") or {}, found.get("state") or {}, self._clock)
         with self._state.step():
             if self._since is None or is_live or any(time and time >= self._since for time in item.times):
                 user = self._state.bind_session(travelling, self._enrolment.user, is_live=self._since is None)
@@ -316,8 +322,9 @@ class Collector:
 
     def _colony(self, folder: ColonyFolder) -> None:
         metadata = self._document(folder.path / "metadata.json", "colony")
+        worker = self._document(folder.path / "worker.json", "colony") if metadata else None
         databases = [path for path in hive_layout.progress_dbs(folder) if os.path.lexists(path)]
-        item = hive_state.colony(folder, metadata, has_progress_db=bool(databases))
+        item = hive_state.colony(folder, metadata or {}, worker or {}, has_progress_db=bool(databases))
         if item is None:
             return
         list_id = str(item.values["queen_session_id"])
@@ -341,6 +348,8 @@ class Collector:
         if signature == json.dumps(None) or self._state.snapshot(source)[0] == signature:
             return
         found = self._document(path, "task_list")
+        if found is None:
+            return
         items = list(hive_state.task_list(found, list_id=list_id, list_kind=list_kind, colony_name=colony))
         self._observe_all(items, source, signature, "task_list")
 
@@ -400,14 +409,15 @@ class Collector:
         self._state.set_snapshot(thing, signature, observation + 1)
         return "staged" if self._state.stage(table.name, self._dated(row)) else "duplicate"
 
-    def _document(self, path: Path, kind: str) -> dict[str, Any]:
-        """A small JSON file; empty if it is absent, torn or no object (then it is counted)."""
+    def _document(self, path: Path, kind: str) -> dict[str, Any] | None:
+        """A small JSON file: empty if it is absent, None if it could not be read (which is counted)."""
         found, outcome = _load(path)
         if outcome == "absent":
             return {}
         self._sources += 1
         if outcome != "read":
             self._note(path, kind, Counts(bytes=_size(path), outcome=outcome))
+            return None
         return found
 
     # the report --------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Does not belong here: deciding what to read (collect.py), files of the spool (sp
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -81,6 +82,7 @@ class Counts:
 FORGOTTEN = (
     "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "run", "run_source",
 )  # fmt: skip
+MAX_SHARED_SECONDS = 1.0  # what a kill can undo
 MEMORY = Path(":memory:")
 
 
@@ -91,6 +93,7 @@ class State:
         if path != MEMORY:
             private_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # nobody else may read it, from its first byte on
+        self._shared_since: float | None = None
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         # FULL: a checkpoint that survives a loss of power without its rows would lose them for ever.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "fullfsync=ON"):
@@ -106,8 +109,28 @@ class State:
         source.backup(self._db)
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let steps that follow each other share a transaction: each is whole, so they may come true together.
+
+        Waiting for the disk after each of thousands of small files would take longer than reading them.
+        """
+        with self.step():
+            self._shared_since = time.monotonic()
+            try:
+                yield
+            finally:
+                self._shared_since = None
+
+    @contextmanager
     def step(self) -> Iterator[None]:
         """One step of the protocol: all of it or nothing."""
+        if self._shared_since is not None:
+            yield
+            if time.monotonic() - self._shared_since > MAX_SHARED_SECONDS:
+                self._db.execute("COMMIT")
+                self._db.execute("BEGIN IMMEDIATE")
+                self._shared_since = time.monotonic()
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -553,7 +553,7 @@ def test_a_session_keeps_the_user_who_was_enrolled_when_it_was_first_seen(home: 
 # What is never opened ------------------------------------------------------------------------------------------------
 
 NAMES = {"events.jsonl", "runs.jsonl", "meta.json", "state.json", "tasks.json", "tool_logs.jsonl", "details.jsonl",
-         "summary.json", "metadata.json", "progress.db"}  # fmt: skip
+         "summary.json", "metadata.json", "worker.json", "progress.db"}  # fmt: skip
 FORBIDDEN = {"conversations", "artifacts", "credentials", "secrets", "failed_requests", "llm_logs", "event_logs",
              "memories", ".message_index", "mcp_registry", "seed_conversation", "profiles"}  # fmt: skip
 AUDIT = """
@@ -608,3 +608,38 @@ def test_nothing_but_the_allowed_files_is_ever_opened(home: Path, apiary: Path, 
         assert last != "summary.json" or folders[-1] == "logs" or "runs" in folders, f"{name} is a cache of the chat"
         assert last != "progress.db" or folders[0] == "colonies", name
     assert {"configuration.json"} <= {path.name for path in home.rglob("*")}
+
+
+def test_a_torn_meta_keeps_what_was_seen_before(home: Path, apiary: Path) -> None:
+    folder = home / "agents/queens/queen_technology/sessions" / SESSION
+    folder.mkdir(parents=True)
+    meta = folder / "meta.json"
+    meta.write_text(json.dumps({"queen_id": "queen_technology", "created_at": 1777733694.5}))
+    made = granted(apiary, home)
+    made.ship(home)
+    meta.write_text('{"queen_id": "queen_te')
+    made.ship(home)
+    meta.write_text(json.dumps({"queen_id": "queen_technology", "created_at": 1777733694.5, "phase": "working"}))
+    made.ship(home)
+    rows = [(row["evidence"], row["queen_name"], row["phase"]) for row in made.delivered("sessions")]
+    assert sorted(rows, key=str) == [("meta", "queen_technology", "working"), ("meta", "queen_technology", None)]
+
+
+def test_a_colony_is_known_by_what_it_has(home: Path, apiary: Path) -> None:
+    """By its queen's session; else by the session it came from, which worker.json may tell; a shadow is none."""
+    for name, metadata, worker in (
+        ("whole", {"queen_session_id": SESSION}, {}),
+        ("early", {"created_at": "2026-05-02T10:00:33+00:00"}, {"spawned_from": LATER, "queen_id": "queen_growth"}),
+        ("shadow", {}, {"spawned_from": SESSION}),
+    ):
+        folder = home / "colonies" / name
+        folder.mkdir(parents=True)
+        if metadata:
+            (folder / "metadata.json").write_text(json.dumps(metadata))
+        (folder / "worker.json").write_text(json.dumps(worker))
+    made = granted(apiary, home)
+    made.ship(home)
+    found = {
+        row["queen_session_id"]: (row["source_session_id"], row["queen_name"]) for row in made.delivered("colonies")
+    }
+    assert found == {SESSION: (None, None), LATER: (LATER, "queen_growth")}

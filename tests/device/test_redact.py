@@ -183,7 +183,7 @@ def test_nothing_of_a_runtime_log_gets_past(document: Json, calls: list[Json], n
 )  # fmt: skip
 def test_nothing_of_a_small_file_gets_past(meta: Json, state: Json, names_: list[str], kind: str) -> None:
     session = hive_state.session(folder_of(names_, kind), meta, state, CLOCK)
-    colony = hive_state.colony(ColonyFolder(Path("/x"), names_[3]), meta, has_progress_db=True)
+    colony = hive_state.colony(ColonyFolder(Path("/x"), names_[3]), meta, meta, has_progress_db=True)
     listed = {"tasks": [meta, state, 5], **meta}
     tasks = list(hive_state.task_list(listed, list_id=names_[0], list_kind="session", colony_name=names_[3]))
     check([session, colony, *tasks], [meta, state], set(names_))

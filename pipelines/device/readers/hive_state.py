@@ -94,17 +94,21 @@ def _forked_colony(meta: Json) -> object:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2] or None
 
 
-def colony(folder: ColonyFolder, metadata: Json, *, has_progress_db: bool) -> Item | None:
-    """What colonies/*/metadata.json says; None if it names no queen session (then it is no colony of ours)."""
-    queen_session = metadata.get("queen_session_id")
-    if not isinstance(queen_session, str) or not queen_session:
+def colony(folder: ColonyFolder, metadata: Json, worker: Json, *, has_progress_db: bool) -> Item | None:
+    """What colonies/*/metadata.json and worker.json say; None without metadata: then it is a shadow, no colony.
+
+    A colony is known by its queen's session. One that names none is known by the session it came from, or by its name.
+    """
+    if not metadata:
         return None
+    source_session = _text(metadata.get("source_session_id")) or _text(worker.get("spawned_from"))
+    queen_session = _text(metadata.get("queen_session_id")) or source_session or folder.colony_name
     created_at, updated_at = utc_time(metadata.get("created_at")), utc_time(metadata.get("updated_at"))
     values = {
         "queen_session_id": queen_session,
-        "source_session_id": metadata.get("source_session_id"),
+        "source_session_id": source_session,
         "colony_name": folder.colony_name,
-        "queen_name": metadata.get("queen_name"),
+        "queen_name": metadata.get("queen_name") or worker.get("queen_id"),
         "worker_count": _dict(metadata.get("workers")),
         "max_concurrent_workers": metadata.get("max_concurrent_workers"),
         "has_progress_db": has_progress_db,
@@ -112,6 +116,10 @@ def colony(folder: ColonyFolder, metadata: Json, *, has_progress_db: bool) -> It
         "updated_at": updated_at,
     }
     return Item(wire.COLONIES, (queen_session,), values, (created_at, updated_at))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def task_list(found: Json, *, list_id: str, list_kind: str, colony_name: str | None) -> Iterator[Item]:
