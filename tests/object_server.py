@@ -72,6 +72,7 @@ def object_server(folder: Path) -> Iterator[ObjectServer]:
         "filer.port": filer, "s3.port": s3, "s3.config": folder / "identities.json", "volume.max": 100,
         "master.volumeSizeLimitMB": 64, "volume.preStopSeconds": 0, "master.electionTimeout": "1s",
         "master.heartbeatInterval": "200ms",
+        "s3.port.iceberg": 0, "s3.port.lance": 0,  # they would take fixed ports
     }  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
