@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import polars as pl
 import yaml
+from polars import selectors
 
 from pipelines.home import ROOT
 
@@ -62,11 +64,8 @@ def suites(edge: Edge, folder: Path = FOLDER) -> list[Suite]:
 
 def run(suite: Suite, connection: duckdb.DuckDBPyConnection) -> list[Result]:
     """Judge a suite. Raises duckdb.Error if its query does not fit the warehouse."""
-    frame = connection.execute(suite.query).df()
-    # The aggregates are decimals and big integers; the library compares numbers.
-    for column in frame.columns:
-        if frame[column].dtype == object:
-            frame[column] = frame[column].map(lambda value: float(value) if hasattr(value, "as_tuple") else value)
+    # The aggregates are decimals and big integers; the library compares floats, and reads pandas frames only.
+    frame = connection.sql(suite.query).pl().with_columns(selectors.decimal().cast(pl.Float64)).to_pandas()
     validation = _context().data_sources.pandas_default.read_dataframe(frame).validate(_expectation_suite(suite))
     return [_result(item, frame) for item in validation.results]
 
