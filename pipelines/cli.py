@@ -114,15 +114,38 @@ def _grant(options: argparse.Namespace) -> int:
     for line in grant.COVERS:
         print(f"  - {line}")
     print(f"never leaves: {grant.NEVER}")
+    answer = grant.ask_store(Home.from_environment(), options.store or os.environ.get("APIARY_STORE"))
+    print(f"store: {'; '.join((answer.verdict, *answer.reasons))}")
     print("see it byte for byte with `apiary device preview`; take it back with `apiary device consent withdraw`")
     return 0
 
 
-def _withdraw(_: argparse.Namespace) -> int:
+def _withdraw(options: argparse.Namespace) -> int:
     from pipelines.device import grant
 
-    grant.withdraw(Home.from_environment())
+    asked = grant.withdraw(Home.from_environment(), store_url=options.store or os.environ.get("APIARY_STORE"))
     print("consent withdrawn: nothing more is read, and what had not been sent is gone from this device")
+    print(
+        "the request to delete what was sent "
+        + ("is in the store" if asked else "waits: `apiary device ship` sends it")
+    )
+    return 0
+
+
+def _pause(_: argparse.Namespace) -> int:
+    from pipelines.device import grant
+
+    grant.pause(Home.from_environment())
+    print("paused: nothing is read and nothing leaves until `apiary device consent resume`; what happens meanwhile is")
+    print("read then. To leave it out, withdraw and grant again.")
+    return 0
+
+
+def _resume(_: argparse.Namespace) -> int:
+    from pipelines.device import grant
+
+    grant.resume(Home.from_environment())
+    print("resumed: the next shipping reads what happened meanwhile")
     return 0
 
 
@@ -178,8 +201,10 @@ def _ship(options: argparse.Namespace) -> int:
     while True:
         homes = _homes(options, consented=True)
         with _progress("reading") as step:
-            shipped = ship.ship(home, homes, store_url=store_url, progress=step)
+            shipped = ship.ship(home, homes, store_url=store_url, progress=step, when_full=options.when_full)
         print(f"sent {shipped.rows} rows in {shipped.batches} batches ({shipped.bytes} bytes) to {shipped.store}")
+        if shipped.paused:
+            sys.stderr.write(f"apiary: nothing new was read: {shipped.paused}; nothing is lost, ship again later\n")
         if not options.every:
             return 0
         sys.stdout.flush()
@@ -188,6 +213,53 @@ def _ship(options: argparse.Namespace) -> int:
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pipelines.device import ship
+
+    options.store = options.to.expanduser().absolute().as_uri()
+    with _progress("reading") as step:
+        shipped = ship.ship(
+            Home.from_environment(), _homes(options, consented=True), store_url=options.store, progress=step
+        )  # fmt: skip
+    print(
+        f"wrote {shipped.rows} rows in {shipped.batches} batches to {options.to}: `apiary ingest --from` brings them in"
+    )
+    return 0
+
+
+def _receipts(options: argparse.Namespace) -> int:
+    from pipelines.device import enrolment, receipts
+    from pipelines.store import open_store
+
+    home = Home.from_environment()
+    enrolled = enrolment.require(home)
+    if options.what == "verify":
+        compared = receipts.verify(home, open_store(options.store or os.environ.get("APIARY_STORE") or enrolled.store))
+        wrong = [item for item in compared if item.verdict != "same"]
+        for item in wrong:
+            print(f"{item.verdict}: {item.key}")
+        print(f"{len(compared)} objects left this device; {len(compared) - len(wrong)} are the same in the store")
+        return 1 if wrong else 0
+    found = receipts.receipts(home)
+    rows: list[list[object]] = [
+        [item.seq, item.cut_at[:19], sum(item.rows.values()), item.bytes, item.consent_id[:8], item.tombstone or "sent"]
+        for item in found
+    ]
+    _table(["batch", "cut at (UTC)", "rows", "bytes", "consent", "outcome"], rows)
+    return 0
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    from pipelines.device import resolve
+
+    with _progress("reading") as step:
+        name = resolve.resolve(Home.from_environment(), _homes(options), options.hash, progress=step)
+    if name is None:
+        raise _Stop(1, f"no name in these homes has the hash {options.hash}: was it made with another tenant key?")
+    print(name)
+    return 0
 
 
 def _device_status(options: argparse.Namespace) -> int:
@@ -246,6 +318,18 @@ def _run_job(home: Home, store_url: str, *, day: date | None = None) -> None:
     except BusyError:
         raise _Stop(1, "another run of this warehouse is at work: wait for it to end") from None
     sys.stderr.write(f"published: {home.published / 'current'}\n")
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    from pipelines.store import open_store
+    from pipelines.warehouse import ingest
+
+    source = options.source.expanduser()
+    if not source.is_dir():
+        raise _Stop(2, f"{source} is no folder: name one that `apiary device export --to` wrote")
+    done = ingest.ingest(source, open_store(_store(options)))
+    print(f"{done.created} objects brought in, {done.existed} were there already; `apiary run` loads them")
+    return 0
 
 
 def _store(options: argparse.Namespace) -> str:
@@ -470,60 +554,89 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"{text!r} is no day: write YYYY-MM-DD") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="apiary", description="What AI agents used, counted once, without people's content.")
-    parser.add_argument("--version", action="version", version=f"apiary {__version__}")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--debug", action="store_true", help="show where an error comes from")
-    store = argparse.ArgumentParser(add_help=False)
-    store.add_argument("--store", metavar="URL", help="file:///folder or s3://bucket/prefix (or APIARY_STORE)")
-    homes = argparse.ArgumentParser(add_help=False)
-    homes.add_argument(
-        "--home", type=Path, action="append", metavar="PATH", help="an agent's home; may be given several times"
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+class _Shared:
+    """Options that several commands take."""
 
-    def add(group: Any, name: str, help_text: str, command: Command, *parents: argparse.ArgumentParser) -> Any:
-        added = group.add_parser(name, help=help_text, description=help_text, parents=[shared, *parents])
+    def __init__(self) -> None:
+        self.always = argparse.ArgumentParser(add_help=False)
+        self.always.add_argument("--debug", action="store_true", help="show where an error comes from")
+        self.store = argparse.ArgumentParser(add_help=False)
+        self.store.add_argument("--store", metavar="URL", help="file:///folder or s3://bucket/prefix (or APIARY_STORE)")
+        self.homes = argparse.ArgumentParser(add_help=False)
+        self.homes.add_argument(
+            "--home", type=Path, action="append", metavar="PATH", help="an agent's home; may be given several times"
+        )
+
+    def add(self, group: Any, name: str, text: str, command: Command, *parents: argparse.ArgumentParser) -> Any:
+        """A command under a group."""
+        added = group.add_parser(name, help=text, description=text, parents=[self.always, *parents])
         added.set_defaults(command=command)
         return added
 
-    device = commands.add_parser("device", help="this device: enrolment, consent, preview, shipping")
-    devices = device.add_subparsers(required=True, metavar="COMMAND")
-    enroll = add(devices, "enroll", "say whose device this is", _enroll, store)
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="apiary", description="What AI agents used, counted once, without people's content.")
+    parser.add_argument("--version", action="version", version=f"apiary {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = _Shared()
+    device = commands.add_parser("device", help="this device: enrolment, consent, preview, shipping, receipts")
+    _add_device_commands(device.add_subparsers(required=True, metavar="COMMAND"), shared)
+    _add_warehouse_commands(commands, shared)
+    return parser
+
+
+def _add_device_commands(group: Any, shared: _Shared) -> None:
+    enroll = shared.add(group, "enroll", "say whose device this is", _enroll, shared.store)
     enroll.add_argument("--tenant", required=True)
     enroll.add_argument("--user", required=True)
     enroll.add_argument("--region", default="local")
     enroll.add_argument("--timezone", metavar="IANA", help="zone of the agents' local times (default: this machine's)")
     enroll.add_argument("--tenant-key", type=Path, metavar="FILE", help="the tenant's key (or APIARY_TENANT_KEY)")
-    consents = devices.add_parser("consent", help="grant, withdraw or show consent").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    grant = add(consents, "grant", "let usage leave this device", _grant, homes)
+    book = group.add_parser("consent", help="grant, pause, withdraw or show consent")
+    consents = book.add_subparsers(required=True, metavar="COMMAND")
+    grant = shared.add(consents, "grant", "let usage leave this device", _grant, shared.homes, shared.store)
     grant.add_argument("--history", choices=["include", "exclude"], default="exclude", help="what was before now")
-    add(consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw)
-    add(consents, "status", "show the consent in force", _consent_status)
-    preview = add(devices, "preview", "show what would leave, before it does", _preview, homes)
+    shared.add(consents, "pause", "read and send nothing for a while", _pause)
+    shared.add(consents, "resume", "go on after a pause", _resume)
+    shared.add(consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw, shared.store)
+    shared.add(consents, "status", "show the consent in force", _consent_status)
+    preview = shared.add(group, "preview", "show what would leave, before it does", _preview, shared.homes)
     preview.add_argument("--json", action="store_true")
-    ship = add(devices, "ship", "send what is new", _ship, homes, store)
+    ship = shared.add(group, "ship", "send what is new", _ship, shared.homes, shared.store)
     when = ship.add_mutually_exclusive_group()
     when.add_argument("--once", action="store_true", help="send once (the default)")
     when.add_argument("--every", type=_seconds, metavar="15m", help="send again and again")
-    status = add(devices, "status", "show enrolment, consent and what was sent", _device_status)
+    ship.add_argument(
+        "--when-full", choices=["pause", "drop_oldest"], default="pause", help="what to do when nothing can be sent"
+    )
+    export = shared.add(group, "export", "write what is new into a folder, without a network", _export, shared.homes)
+    export.add_argument("--to", type=Path, required=True, metavar="DIR")
+    kept = shared.add(
+        group, "receipts", "list what left, or compare every byte with the store", _receipts, shared.store
+    )
+    kept.add_argument("what", nargs="?", choices=["list", "verify"], default="list")
+    resolve = shared.add(group, "resolve", "name a keyed hash, here at home", _resolve, shared.homes)
+    resolve.add_argument("hash", metavar="HASH")
+    status = shared.add(group, "status", "show enrolment, consent and what was sent", _device_status)
     status.add_argument("--json", action="store_true")
 
-    run = add(commands, "run", "load, build, check, publish and export, once", _run, store)
+
+def _add_warehouse_commands(group: Any, shared: _Shared) -> None:
+    ingest = shared.add(group, "ingest", "bring in a folder that a device exported", _ingest, shared.store)
+    ingest.add_argument("--from", dest="source", type=Path, required=True, metavar="DIR")
+    run = shared.add(group, "run", "load, build, check, publish and export, once", _run, shared.store)
     run.add_argument("--date", type=_day, metavar="D", help="only what arrived on this UTC day")
-    usage = add(commands, "usage", "show usage from the published data", _usage)
+    usage = shared.add(group, "usage", "show usage from the published data", _usage)
     usage.add_argument("--by", required=True, choices=["model", "tenant", "user", "colony", "session", "agent", "day"])
     usage.add_argument("--from", dest="first_day", type=_day, metavar="D", help="first UTC day")
     usage.add_argument("--to", dest="last_day", type=_day, metavar="D", help="last UTC day")
     usage.add_argument("--json", action="store_true", help="one array on standard output")
-    add(commands, "doctor", "show versions, paths and whether the store answers", _doctor, store)
-    add(commands, "dev", "open the Dagster UI on 127.0.0.1:3000", _dev, store)
-    demo = add(commands, "demo", "a simulated fleet through the whole job (or a real home with consent)", _demo, homes)
+    shared.add(group, "doctor", "show versions, paths and whether the store answers", _doctor, shared.store)
+    shared.add(group, "dev", "open the Dagster UI on 127.0.0.1:3000", _dev, shared.store)
+    demo = shared.add(
+        group, "demo", "a simulated fleet (or a home with consent) through the whole job", _demo, shared.homes
+    )
     demo.add_argument("--consent", choices=["include"], help="the owner's consent to ship a real home's history")
-    return parser
 
 
 if __name__ == "__main__":

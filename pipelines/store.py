@@ -28,6 +28,10 @@ class StoreRefusedError(Exception):
     """The store answered and said no: trying again changes nothing."""
 
 
+class StoreRejectedError(StoreRefusedError):
+    """The store will never take this object, whoever sends it: too large, or malformed."""
+
+
 class Put(Enum):
     """What a put did. Both mean that the object is there: its key binds its content."""
 
@@ -179,7 +183,8 @@ class S3Store:
                 raise KeyError(arguments.get("Key", "")) from None
             if status in (409, 429) or status >= 500:
                 raise StoreUnavailableError(f"the store {self.url} answered {status} {code}") from None
-            raise StoreRefusedError(f"the store {self.url} refused {operation}: {status} {code}") from None
+            refused = StoreRejectedError if status in (400, 411, 413) else StoreRefusedError
+            raise refused(f"the store {self.url} refused {operation}: {status} {code}") from None
         except (BotoCoreError, ValueError, OSError) as error:  # ValueError: an endpoint that is no address
             reason = type(error).__name__
             raise StoreUnavailableError(f"the store {self.url} cannot be reached: {reason}") from None

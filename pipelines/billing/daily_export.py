@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,9 @@ def export_day(rows: Sequence[Row], destination: Path, day: date, *, now: dateti
 def totals(rows: Sequence[Row]) -> dict[str, str]:
     """The control totals: quantity by charge class, and the turns without a reported cost."""
     found: dict[str, Decimal] = {}
-    for row in rows:
-        found[row["charge_class"]] = found.get(row["charge_class"], Decimal(0)) + (row["quantity"] or Decimal(0))
+    with localcontext(prec=60):  # sums of 28 digits, the usual precision, would be rounded
+        for row in rows:
+            found[row["charge_class"]] = found.get(row["charge_class"], Decimal(0)) + (row["quantity"] or Decimal(0))
     found["unpriced_turns"] = Decimal(sum(row["unpriced_turns"] for row in rows))
     return {name: plain(amount) for name, amount in sorted(found.items())}
 

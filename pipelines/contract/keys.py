@@ -80,6 +80,11 @@ class Prefix:
         return f"{self.path}/m/{seq:010}-{sha256[:16]}.json"
 
 
+def request_key(prefix: Prefix, seq: int, sha256: str) -> str:
+    """Key of a request of a device's owner, such as a withdrawal: apart from batches, exempt from every limit."""
+    return f"x1/{prefix.tenant}/{prefix.device}/{prefix.epoch}/{seq:010}-{sha256[:16]}.json"
+
+
 @dataclass(frozen=True)
 class ManifestKey:
     """What a manifest's key says."""

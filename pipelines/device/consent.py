@@ -1,27 +1,41 @@
 """The consent book: nothing is read for sending, and nothing leaves, without an open grant.
 
-Does not belong here: what a grant lets out (the contract), reading (collect.py).
+    unset -> granted <-> paused -> withdrawn -> deletion_requested -> confirmed
+
+Does not belong here: what a grant lets out (the contract), what else belongs to a grant (grant.py), reading.
 """
 
+import hashlib
+import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from pipelines.contract.keys import Prefix, request_key
 from pipelines.contract.wire import contract_hash
+from pipelines.device.enrolment import Enrolment
 from pipelines.device.errors import UsageError
 from pipelines.device.state import State
 from pipelines.home import Home
 
 History = Literal["include", "exclude"]
+BookState = Literal["granted", "paused", "withdrawn", "deletion_requested", "confirmed"]
+WHAT_TO_DO: dict[BookState | None, str] = {
+    None: "there is no consent, so nothing was sent: look at `apiary device preview`, then grant it",
+    "paused": "consent is paused, so nothing was sent: `apiary device consent resume` goes on",
+    "withdrawn": "consent was withdrawn, so nothing was sent: grant it again if that is what you want",
+    "deletion_requested": "consent was withdrawn, so nothing was sent: grant it again if that is what you want",
+    "confirmed": "consent was withdrawn, so nothing was sent: grant it again if that is what you want",
+}
 
 
 @dataclass(frozen=True)
 class Consent:
-    """The newest line of the book."""
+    """The newest line of the book. `at` is the time of the grant, also while it is paused."""
 
     consent_id: str
-    state: Literal["granted", "withdrawn"]
+    state: BookState
     at: datetime
     history: History
     contract_hash: str
@@ -51,7 +65,7 @@ def require(state: State | None) -> Consent:
     """The open grant. Raises UsageError if there is none, or if the contract has become wider since."""
     consent = current(state) if state else None
     if consent is None or consent.state != "granted":
-        raise UsageError("there is no consent, so nothing was sent: look at `apiary device preview`, then grant it")
+        raise UsageError(WHAT_TO_DO[consent.state if consent else None])
     if consent.contract_hash != contract_hash():
         raise UsageError("nothing was sent: the contract has changed since the consent; grant it again after a preview")
     return consent
@@ -60,23 +74,76 @@ def require(state: State | None) -> Consent:
 def grant(state: State, *, history: History, now: datetime) -> Consent:
     """Write a grant into the book (grant.py does what belongs to it)."""
     consent = Consent(secrets.token_hex(16), "granted", now, history, contract_hash())
-    state.add_consent(consent.consent_id, consent.state, now, history, consent.contract_hash)
+    _write(state, consent)
     if state.value("epoch") is None:
-        state.set_value("epoch", secrets.token_hex(8))
+        _new_epoch(state)
     return consent
 
 
-def withdraw(state: State, *, now: datetime) -> None:
-    """Write a withdrawal into the book and forget all that was read and not sent."""
+def pause(state: State) -> Consent:
+    """Read and send nothing until it is resumed. What happens meanwhile stays in the agents' files and is read then."""
+    return _turn(state, "granted", "paused", "there is no open consent to pause")
+
+
+def resume(state: State) -> Consent:
+    """Go on after a pause."""
+    return _turn(state, "paused", "granted", "consent is not paused")
+
+
+def withdraw(state: State, enrolment: Enrolment, *, now: datetime) -> None:
+    """Withdraw: forget all that was read and not sent, and ask that what was sent be deleted. One step, all of it."""
     consent = current(state)
-    if consent is None or consent.state != "granted":
+    if consent is None or consent.state not in ("granted", "paused"):
         raise UsageError("there is no consent to withdraw")
     with state.step():
-        state.add_consent(consent.consent_id, "withdrawn", now, consent.history, consent.contract_hash)
+        _write(state, replace(consent, state="withdrawn"))
+        state.add_request(lambda seq: _request(state, enrolment, consent, seq, now))
         forget(state)
+
+
+def deletion_requested(state: State) -> None:
+    """The request to delete has reached the store."""
+    _turn(state, "withdrawn", "deletion_requested", "no deletion is being asked for")
 
 
 def forget(state: State) -> None:
     """Forget, in a step, all that was read and not sent."""
     state.forget_all()
-    state.set_value("epoch", secrets.token_hex(8))  # batches count from 1 again: their chain must be another one
+    _new_epoch(state)  # batches count from 1 again: their chain must be another one
+
+
+def _turn(state: State, before: BookState, after: BookState, otherwise: str) -> Consent:
+    consent = current(state)
+    if consent is None or consent.state != before:
+        raise UsageError(otherwise)
+    turned = replace(consent, state=after)
+    with state.step():
+        _write(state, turned)
+    return turned
+
+
+def _write(state: State, consent: Consent) -> None:
+    state.add_consent(consent.consent_id, consent.state, consent.at, consent.history, consent.contract_hash)
+
+
+def _new_epoch(state: State) -> None:
+    epoch = secrets.token_hex(8)
+    epochs = json.loads(state.value("epochs") or "[]")
+    state.set_value("epochs", json.dumps([*epochs, epoch]))
+    state.set_value("epoch", epoch)
+
+
+def _request(
+    state: State, enrolment: Enrolment, consent: Consent, seq: int, now: datetime
+) -> tuple[str, bytes]:  # fmt: skip
+    """The key and body of a withdrawal: everything this device ever sent is to go."""
+    prefix = Prefix(enrolment.region, enrolment.tenant, enrolment.device_id, str(state.value("epoch")))
+    body = json.dumps(
+        {
+            "protocol": "x1", "request": "delete_device", "region": prefix.region, "tenant": prefix.tenant,
+            "device": prefix.device, "epochs": json.loads(state.value("epochs") or "[]"), "user": enrolment.user,
+            "consent_id": consent.consent_id, "seq": seq, "requested_at": now.isoformat(),
+        },
+        sort_keys=True, separators=(",", ":"),
+    ).encode()  # fmt: skip
+    return request_key(prefix, seq, hashlib.sha256(body).hexdigest()), body

@@ -3,19 +3,21 @@
 Does not belong here: the book's rules (consent.py), reading for sending (collect.py).
 """
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.device import consent, enrolment
+from pipelines.device import consent, enrolment, outbox
 from pipelines.device.collect import Collector
 from pipelines.device.consent import Consent, History
-from pipelines.device.errors import DeviceError
+from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.probe import Probe, probe
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import Spool
 from pipelines.device.state import State
 from pipelines.home import BusyError, Home, exclusive
+from pipelines.store import StoreRefusedError, StoreUnavailableError, open_store
 
 COVERS = (
     "which model was used, when, with how many tokens and what cost the agent reported",
@@ -51,17 +53,56 @@ def grant(home: Home, homes: Sequence[Path], *, history: History, now: datetime 
         raise DeviceError("a shipping of this device is running: wait for it to end") from None
 
 
-def withdraw(home: Home) -> None:
-    """Withdraw consent: what was read and not sent is gone. Raises UsageError, DeviceError."""
+def ask_store(home: Home, store_url: str | None = None) -> Probe:
+    """Ask the store what kind it is, under an open grant. Raises UsageError."""
+    enrolled = enrolment.require(home)
+    state = consent.open_state(home)
+    with closing(state) if state else nullcontext():
+        consent.require(state)
+        assert state is not None  # noqa: S101 - a grant lives in a state
+        answer = probe(open_store(store_url or enrolled.store), enrolled)
+        state.set_value("store_verdict", answer.verdict)
+    return answer
+
+
+def pause(home: Home) -> None:
+    """Pause. Raises UsageError, DeviceError."""
+    with _book(home) as state:
+        consent.pause(state)
+
+
+def resume(home: Home) -> None:
+    """Go on. Raises UsageError, DeviceError."""
+    with _book(home) as state:
+        consent.resume(state)
+
+
+def withdraw(home: Home, *, store_url: str | None = None) -> bool:
+    """Withdraw consent: what was read and not sent is gone, and a request to delete the rest goes to the store.
+
+    Whether the request has arrived; if not, each later shipping tries again, whatever else it refuses.
+    Raises UsageError, DeviceError.
+    """
+    enrolled = enrolment.require(home)
+    with _book(home) as state:
+        consent.withdraw(state, enrolled, now=datetime.now(UTC))
+        Spool(home.device / "spool").purge()
+        try:
+            outbox.send(state, open_store(store_url or enrolled.store))
+        except (StoreUnavailableError, StoreRefusedError):
+            return False
+    return True
+
+
+@contextmanager
+def _book(home: Home) -> Iterator[State]:
+    """The state with the consent book, held alone."""
     enrolment.require(home)
+    state = consent.open_state(home)
+    if state is None:
+        raise UsageError("there is no consent: nothing was ever granted")
     try:
-        with exclusive(home.device / "lock"):
-            state = consent.open_state(home)
-            if state is None:
-                consent.require(None)
-                return
-            with closing(state):
-                consent.withdraw(state, now=datetime.now(UTC))
-            Spool(home.device / "spool").purge()
+        with closing(state), exclusive(home.device / "lock"):
+            yield state
     except BusyError:
         raise DeviceError("a shipping of this device is running: wait for it to end") from None

@@ -7,26 +7,30 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from pipelines.device import consent, enrolment
+from pipelines.device import consent, enrolment, limits, outbox
 from pipelines.device.collect import Collector, Progress
 from pipelines.device.errors import DeviceError, UsageError
 from pipelines.device.redact import Redactor
-from pipelines.device.spool import Sealed, Spool
+from pipelines.device.spool import DamagedError, Sealed, Spool
 from pipelines.device.state import State
 from pipelines.home import BusyError, Home, exclusive
-from pipelines.store import Store, StoreRefusedError, StoreUnavailableError, open_store
+from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError, open_store
 
 # A store that does not answer gets some seconds; then the batch waits in the spool for the next shipping.
 TRIES = 4
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 30.0
 
+RESEALS = 10  # batches that may be found damaged or refused in one shipping
+
 Sleep = Callable[[float], None]
+WhenFull = Literal["pause", "drop_oldest"]
 
 
 @dataclass(frozen=True)
@@ -38,24 +42,44 @@ class Shipped:
     bytes: int
     waiting: int
     store: str
+    paused: str | None = None
+    """Why nothing new was read, if so."""
 
 
 def ship(
-    home: Home, homes: Sequence[Path], *, store_url: str | None = None, progress: Progress | None = None,
+    home: Home,
+    homes: Sequence[Path],
+    *,
+    store_url: str | None = None,
+    progress: Progress | None = None,
     sleep: Sleep = time.sleep,
-) -> Shipped:  # fmt: skip
-    """Ship once. Raises UsageError without consent, DeviceError if the disk is full or the store does not answer."""
+    when_full: WhenFull = "pause",
+) -> Shipped:
+    """Ship once. Raises UsageError without consent, DeviceError if the disk is full or the store does not answer.
+
+    When the spool or the disk is full nothing new is read: the agents' own files keep it, so nothing is lost. By choice
+    the oldest waiting batch is dropped instead, and counted.
+    """
     enrolled = enrolment.require(home)
     try:
-        with _granted_state(home) as state, exclusive(home.device / "lock"):
+        with _granted_state(home, store_url or enrolled.store) as state, exclusive(home.device / "lock"):
             granted = consent.require(state)  # once more: it may have been withdrawn before we held the lock
             store = _store(store_url or enrolled.store)
             now = datetime.now(UTC)
             redactor = Redactor(enrolment.tenant_key(home))
-            Collector(state, enrolled, redactor, granted, now=now, progress=progress).run(homes)
             spool = Spool(home.device / "spool")
-            spool.seal_all(state, enrolled, granted, now)
-            return deliver(state, spool, store, sleep=sleep)
+            full = limits.why_full(home.device, spool.size())
+            if full is None:
+                Collector(state, enrolled, redactor, granted, now=now, progress=progress).run(homes)
+            elif when_full == "drop_oldest":
+                _drop_oldest(state, spool)
+            spool.prune(now)
+            for _ in range(RESEALS):
+                spool.seal_all(state, enrolled, granted, now)
+                shipped = deliver(state, spool, store, sleep=sleep)
+                if not state.batches("cut"):
+                    return replace(shipped, paused=full)
+            raise DeviceError("the spool is damaged again and again: check this disk, then ship again")
     except BusyError:
         raise DeviceError("another shipping of this device is running: wait for it to end") from None
     except sqlite3.DatabaseError as error:
@@ -67,13 +91,21 @@ def ship(
 
 
 @contextmanager
-def _granted_state(home: Home) -> Iterator[State]:
+def _granted_state(home: Home, store_url: str) -> Iterator[State]:
     """The state of a device with an open grant. Without one nothing is made, not even a lock file."""
     state = consent.open_state(home)
     with closing(state) if state else nullcontext():
+        if state is not None and state.open_requests():
+            _send_requests(state, store_url)
         consent.require(state)
         assert state is not None  # noqa: S101 - a grant lives in a state
         yield state
+
+
+def _send_requests(state: State, store_url: str) -> None:
+    """A withdrawal goes out before anything else is looked at; if it cannot, the next shipping tries again."""
+    with suppress(StoreUnavailableError, StoreRefusedError):
+        outbox.send(state, _store(store_url))
 
 
 def _store(url: str) -> Store:
@@ -86,13 +118,22 @@ def _store(url: str) -> Store:
 def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sleep) -> Shipped:
     """Put every sealed batch: its objects, then its manifest. Existing objects are as good as new ones.
 
-    Raises DeviceError if the store does not answer or refuses; what was delivered stays delivered.
+    A batch with a damaged file is opened again, to be sealed anew from its rows; one that the store will never take is
+    buried under a tombstone. Raises DeviceError if the store does not answer or refuses; what was delivered stays
+    delivered.
     """
     spool.sweep(state)
     batches = rows = size = 0
-    for batch in spool.sealed(state):
+    for batch in list(spool.sealed(state)):
         try:
             _put(batch, store, sleep)
+        except DamagedError:
+            with state.step():
+                state.reopen(batch.seq)
+            break  # those after it hold the hash of its manifest
+        except StoreRejectedError as error:
+            spool.bury(state, batch, str(error).rpartition(": ")[2])
+            break
         except (StoreUnavailableError, StoreRefusedError) as error:
             waiting = state.totals()["batches_waiting"]
             raise DeviceError(f"{error}; {waiting} batches wait safely in the spool: ship again later") from error
@@ -103,12 +144,19 @@ def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sle
     return Shipped(batches, rows, size, state.totals()["batches_waiting"], store.url)
 
 
+def _drop_oldest(state: State, spool: Spool) -> None:
+    """By the owner's choice: the oldest waiting batch gives its place to what comes."""
+    oldest = next(spool.sealed(state), None)
+    if oldest is not None and any(file.path.suffix == ".parquet" for file in oldest.files):
+        spool.bury(state, oldest, "dropped_when_full")
+
+
 def _put(batch: Sealed, store: Store, sleep: Sleep) -> None:
-    for key, path in batch.files:
-        data = path.read_bytes()
+    for file in batch.files:
+        data = file.read()
         for attempt in range(TRIES):
             try:
-                store.put(key, data)
+                store.put(file.key, data)
                 break
             except StoreUnavailableError:
                 if attempt == TRIES - 1:

@@ -30,12 +30,39 @@ from pipelines.home import private_folder
 MAX_ROWS = 50_000  # ~35 bytes a row: a batch stays far below the 64 MiB that the gate accepts
 
 
+# A delivered batch's files stay this long beside its manifest: the owner can compare them with the store.
+RECEIPT_SECONDS = 30 * 86_400
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a batch: its key in the store, its place in the spool, its hash."""
+
+    key: str
+    path: Path
+    sha256: str
+
+    def read(self) -> bytes:
+        """Its bytes. Raises DamagedError if they are not what was sealed: a disk may fail, and people tidy up."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise DamagedError(self.path.name)
+        return data
+
+
+class DamagedError(Exception):
+    """A file of the spool is missing or has changed."""
+
+
 @dataclass(frozen=True)
 class Sealed:
     """A batch in the spool: its files in the order they must be sent, the manifest last."""
 
     seq: int
-    files: tuple[tuple[str, Path], ...]
+    files: tuple[File, ...]
     rows: int
     size: int
 
@@ -60,25 +87,46 @@ class Spool:
     def sealed(self, state: State) -> Iterator[Sealed]:
         """Batches that wait to be sent, oldest first."""
         for batch in state.batches("sealed"):
-            keys = [item["key"] for item in json.loads(batch["objects"])] + [batch["manifest_key"]]
-            files = tuple((key, self._ready / Path(key).name) for key in keys)
+            hashes = {item["key"]: item["sha256"] for item in json.loads(batch["objects"])}
+            hashes[batch["manifest_key"]] = batch["manifest_sha256"]
+            files = tuple(File(key, self._ready / Path(key).name, sha256) for key, sha256 in hashes.items())
             yield Sealed(int(batch["seq"]), files, int(batch["rows"]), int(batch["bytes"]))
 
     def finish(self, batch: Sealed) -> None:
-        """Delivered: keep the manifest as the receipt of what left, drop the rest."""
+        """Delivered: the files become the receipt of what left."""
         private_folder(self._receipts)
-        *objects, (_, manifest) = batch.files
-        manifest.replace(self._receipts / manifest.name)
-        for _, path in objects:
-            path.unlink(missing_ok=True)
+        for file in batch.files:
+            file.path.replace(self._receipts / file.path.name)
+
+    def prune(self, now: datetime) -> None:
+        """Drop the data of old receipts; their manifests, which say what left and when, stay."""
+        for path in self._receipts.glob("*.parquet"):
+            if path.stat().st_mtime < now.timestamp() - RECEIPT_SECONDS:
+                path.unlink()
+
+    def size(self) -> int:
+        """Bytes that wait in the spool."""
+        return sum(path.stat().st_size for path in self._ready.iterdir()) if self._ready.is_dir() else 0
+
+    def bury(self, state: State, batch: Sealed, reason: str) -> None:
+        """Put a tombstone in the place of a batch that cannot be sent: the chain stays dense, the loss is counted."""
+        manifest = json.loads(batch.files[-1].read())
+        rows = {item["table"]: item["rows"] for item in manifest["objects"]}
+        manifest |= {"objects": [], "tombstone": {"reason": reason, "rows": rows}}
+        self._write_manifest(state, manifest, [], rows=0, size=0)
+        with state.step():
+            state.reopen(batch.seq + 1)  # their manifests hold the hash of the one that is buried
 
     def sweep(self, state: State) -> None:
         """Tidy up after a shipping that died: what no waiting batch needs goes, a delivered one's manifest stays."""
         left = {path.name for path in self._ready.iterdir()} if self._ready.is_dir() else set()
-        left -= {path.name for batch in self.sealed(state) for _, path in batch.files}
+        left -= {file.path.name for batch in self.sealed(state) for file in batch.files}
         if not left:
             return
-        receipts = {Path(batch["manifest_key"]).name for batch in state.batches("delivered")}
+        receipts = set()
+        for batch in state.batches("delivered"):
+            receipts |= {Path(item["key"]).name for item in json.loads(batch["objects"])}
+            receipts.add(Path(batch["manifest_key"]).name)
         for name in left:
             if name in receipts:
                 (self._ready / name).replace(private_folder(self._receipts) / name)
@@ -111,14 +159,22 @@ class Spool:
             "contract_hash": contract_hash(), "consent_id": consent.consent_id, "user": enrolment.user,
             "uploader_version": __version__, "timezone": enrolment.timezone, "cut_at": cut_at, "objects": objects,
         }  # fmt: skip
+        self._write_manifest(state, manifest, objects, rows=sum(map(len, rows.values())), size=size)
+
+    def _write_manifest(
+        self, state: State, manifest: dict[str, Any], objects: list[dict[str, Any]], *, rows: int, size: int
+    ) -> None:
+        """The last file of a batch, and the step that makes it sealed."""
+        prefix = Prefix(manifest["region"], manifest["tenant"], manifest["device"], manifest["epoch"])
         data = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
         digest = hashlib.sha256(data).hexdigest()
-        key = prefix.manifest(seq, digest)
+        key = prefix.manifest(manifest["seq"], digest)
         self._write(Path(key).name, data)
         _sync_folder(self._ready)
-        total = sum(map(len, rows.values()))
         with state.step():
-            state.sealed(seq, key=key, sha256=digest, objects=objects, rows=total, size=size + len(data))
+            state.sealed(
+                manifest["seq"], key=key, sha256=digest, objects=objects, rows=rows, size=size + len(data)
+            )  # fmt: skip
 
     def _write(self, name: str, data: bytes) -> None:
         """Write aside, then move: a file in `ready` is whole."""
@@ -134,7 +190,7 @@ def to_parquet(table: Table, rows: list[Row]) -> bytes:
     """The Parquet file of staged rows, the same bytes for the same rows and library version."""
     columns = []
     for column in table.columns:
-        values = [_typed(column.type, row[column.name]) for row in rows]
+        values = [_typed(column.type, row.get(column.name)) for row in rows]
         columns.append(pa.array(values, type=table.arrow.field(column.name).type))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(columns, schema=table.arrow), sink, compression="zstd", store_schema=False)

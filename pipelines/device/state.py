@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
@@ -26,6 +26,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS device (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS consent (
     consent_id TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL, history TEXT, contract_hash TEXT);
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, key TEXT NOT NULL, body BLOB NOT NULL, sent_at TEXT);
 CREATE TABLE IF NOT EXISTS baseline (source TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS history (record_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source (
@@ -168,6 +169,19 @@ class State:
         """Forget what there was at an earlier consent."""
         self._db.execute("DELETE FROM baseline")
         self._db.execute("DELETE FROM history")
+
+    def add_request(self, make: Callable[[int], tuple[str, bytes]]) -> None:
+        """Put a request of the owner into the outbox; `make` gives its key and body for its number."""
+        seq = int(self._db.execute("SELECT coalesce(max(seq), 0) + 1 FROM outbox").fetchone()[0])
+        self._db.execute("INSERT INTO outbox VALUES (?, ?, ?, NULL)", (seq, *make(seq)))
+
+    def open_requests(self) -> list[tuple[int, str, bytes]]:
+        """Requests that have not reached the store, oldest first."""
+        return self._db.execute("SELECT seq, key, body FROM outbox WHERE sent_at IS NULL ORDER BY seq").fetchall()
+
+    def request_sent(self, seq: int, at: datetime) -> None:
+        """A request is in the store."""
+        self._db.execute("UPDATE outbox SET sent_at = ? WHERE seq = ?", (at.isoformat(), seq))
 
     def add_baseline(self, sizes: Iterable[tuple[str, int]], history: Iterable[str]) -> None:
         """What there was, in one home, when consent without history began there."""
@@ -316,7 +330,7 @@ class State:
         return found
 
     def waiting_rows(self) -> dict[str, list[Row]]:
-        """Every row that has not been sealed yet, by table."""
+        """Every row that has not been delivered yet, by table."""
         found: dict[str, list[Row]] = {}
         for table, text in self._db.execute("SELECT table_name, row FROM staged ORDER BY table_name, record_id"):
             found.setdefault(table, []).append(json.loads(text))
@@ -334,17 +348,21 @@ class State:
         return str(row[0]) if row else ""
 
     def sealed(self, seq: int, *, key: str, sha256: str, objects: list[dict[str, Any]], rows: int, size: int) -> None:
-        """A batch's files are safe in the spool: its staged rows may go."""
+        """A batch's files are safe in the spool. Its rows stay until it is delivered: a damaged file is made again."""
         self._db.execute(
             "UPDATE batch SET state = 'sealed', manifest_key = ?, manifest_sha256 = ?, objects = ?, rows = ?, bytes = ?"
             " WHERE seq = ?",
             (key, sha256, json.dumps(objects), rows, size, seq),
         )
-        self._db.execute("DELETE FROM staged WHERE seq = ?", (seq,))
+
+    def reopen(self, seq: int) -> None:
+        """Seal a batch and those after it again: a file is damaged, and each manifest holds the hash of the last."""
+        self._db.execute("UPDATE batch SET state = 'cut' WHERE state = 'sealed' AND seq >= ?", (seq,))
 
     def delivered(self, seq: int, at: datetime) -> None:
-        """A batch's manifest is in the store."""
+        """A batch's manifest is in the store: its rows may go."""
         self._db.execute("UPDATE batch SET state = 'delivered', delivered_at = ? WHERE seq = ?", (at.isoformat(), seq))
+        self._db.execute("DELETE FROM staged WHERE seq = ?", (seq,))
 
     def totals(self) -> dict[str, int]:
         """Rows staged, batches waiting, batches and rows and bytes delivered."""

@@ -6,16 +6,17 @@ Does not belong here: writing to the warehouse (load.py).
 
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.contract.keys import PROTOCOL, ManifestKey, is_generated, is_keyed, is_slug, parse_manifest_key
+from pipelines.contract.keys import PROTOCOL, SHA256, ManifestKey, is_generated, is_keyed, is_slug, parse_manifest_key
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import is_public
 from pipelines.contract.wire import BY_NAME
@@ -24,8 +25,11 @@ from pipelines.store import Store
 ROOT = f"landing/{PROTOCOL}/"
 MAX_MANIFEST_BYTES = 256 << 10
 MAX_OBJECT_BYTES = 64 << 20
+MAX_UNPACKED_BYTES = 256 << 20
 MAX_OBJECTS = 16
 MAX_ROWS = 100_000  # twice what a device cuts
+# Outside these years an instant breaks the calendars of what reads the wire. A file may well be dated 1970.
+TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Batch:
     manifest_sha256: str
     user_id: str
     tables: dict[str, pa.Table]
+    tombstone: str | None = None
+    """Why the device could not send what stood here; its rows are lost, and counted."""
 
 
 class RejectedError(Exception):
@@ -77,11 +83,20 @@ def read(store: Store, arrival: Arrival) -> Batch:
         raise RejectedError("bad_objects")
     tables: dict[str, pa.Table] = {}
     for item in objects:
-        name = item.get("table")
-        if name in tables:
+        table, rows = _rows(store, item, arrival)
+        if table.name in tables:
             raise RejectedError("bad_objects")
-        tables[str(name)] = _rows(store, item, arrival)
-    return Batch(arrival, digest, str(manifest["user"]), tables)
+        tables[table.name] = rows
+    return Batch(arrival, digest, str(manifest["user"]), tables, _tombstone(manifest, objects))
+
+
+def _tombstone(manifest: dict[str, Any], objects: list[Any]) -> str | None:
+    found = manifest.get("tombstone")
+    if found is None:
+        return None
+    if objects or not isinstance(found, dict) or not isinstance(found.get("reason"), str):
+        raise RejectedError("bad_tombstone")
+    return "dropped_when_full" if found["reason"] == "dropped_when_full" else "refused_by_store"
 
 
 def _get(store: Store, key: str, reason: str) -> bytes:
@@ -116,32 +131,43 @@ def _agree(manifest: dict[str, Any], arrival: Arrival) -> None:
         raise RejectedError("bad_user")
 
 
-def _rows(store: Store, item: dict[str, Any], arrival: Arrival) -> pa.Table:
+def _rows(store: Store, item: dict[str, Any], arrival: Arrival) -> tuple[Table, pa.Table]:
     name, digest, key = item.get("table"), item.get("sha256"), item.get("key")
     table = BY_NAME.get(name) if isinstance(name, str) else None
     if table is None or item.get("schema") != table.schema_id:
         raise RejectedError("unknown_schema")
-    if not isinstance(digest, str) or key != arrival.parts.prefix.data(arrival.parts.seq, table.name, digest):
+    # The digest is part of the key: with `..` or a NUL in it the store would be asked for what is no object.
+    if not isinstance(digest, str) or re.fullmatch(SHA256, digest) is None:
+        raise RejectedError("bad_key")
+    if key != arrival.parts.prefix.data(arrival.parts.seq, table.name, digest):
         raise RejectedError("bad_key")
     data = _get(store, key, "missing_object")
     if len(data) > MAX_OBJECT_BYTES:
         raise RejectedError("object_too_large")
     if hashlib.sha256(data).hexdigest() != digest:
         raise RejectedError("hash_mismatch")
-    return _decode(data, table)
+    return table, _decode(data, table)
 
 
 def _decode(data: bytes, table: Table) -> pa.Table:
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        if file.metadata.num_rows > MAX_ROWS:
+        footer = pq.read_metadata(pa.BufferReader(data))
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        if max(footer.num_rows, sum(group.num_rows for group in groups)) > MAX_ROWS:
             raise RejectedError("too_many_rows")
-        if file.schema_arrow.names != table.arrow.names:
+        if sum(group.total_byte_size for group in groups) > MAX_UNPACKED_BYTES:
+            raise RejectedError("object_too_large")
+        schema = footer.schema.to_arrow_schema()
+        if schema.names != table.arrow.names:
             raise RejectedError("unknown_columns")
-        rows = file.read()
-        if any(found.type != wanted.type for found, wanted in zip(rows.schema, table.arrow, strict=True)):
+        if schema.types != table.arrow.types:
             raise RejectedError("wrong_types")
-    except (pa.ArrowException, OSError):
+        # Texts stay dictionaries until they were checked: one long text that every row names would fill the memory.
+        texts = [column.name for column in table.columns if column.type == "string"]
+        file = pq.ParquetFile(pa.BufferReader(data), metadata=footer, read_dictionary=texts)
+        rows = file.read(use_threads=False)  # most batches are small: handing them to threads takes longer
+        rows.validate(full=True)  # a text that is no UTF-8 would break whoever looks at it
+    except (pa.ArrowException, ValueError, OSError):
         raise RejectedError("unreadable_object") from None
     _check_values(rows, table)
     return rows.cast(table.arrow)
@@ -153,23 +179,34 @@ def _check_values(rows: pa.Table, table: Table) -> None:
         values = rows.column(column.name)
         if column.required and values.null_count:
             raise RejectedError(f"null_value:{column.name}")
-        if column.type in ("int64", "double", "decimal") and len(values):
-            bounds = pc.min_max(values).as_py()
-            low, high = bounds["min"], bounds["max"]
-            if low is None:
-                continue
-            if (column.minimum is not None and low < column.minimum) or (
-                column.maximum is not None and high > column.maximum
-            ):
-                raise RejectedError(f"out_of_range:{column.name}")
-        if column.type == "string" and not all(_fits(column, value) for value in pc.unique(values).to_pylist()):
-            raise RejectedError(f"bad_value:{column.name}")
+        if column.type == "string":
+            found = {value for chunk in values.chunks for value in chunk.dictionary.to_pylist()}
+            if not all(_fits(column, value) for value in found):
+                raise RejectedError(f"bad_value:{column.name}")
+        elif column.type != "bool" and _is_outside(column, values):
+            raise RejectedError(f"out_of_range:{column.name}")
 
 
-def _fits(column: Column, value: str | None) -> bool:
+def _is_outside(column: Column, values: pa.ChunkedArray) -> bool:
+    """Whether a number or a time is out of its bounds."""
+    if column.type == "double" and pc.any(pc.is_nan(values)).as_py():
+        return True  # the least and the greatest pass over it
+    lowest: int | None = column.minimum
+    highest: int | None = column.maximum
+    if column.type == "timestamp":
+        values = values.cast(pa.int64())  # the extremes are no times in Python
+        lowest, highest = (int(time.timestamp()) * 1_000_000 for time in TIMES)
+    bounds = pc.min_max(values).as_py()
+    low, high = bounds["min"], bounds["max"]
+    if low is None:
+        return False
+    if column.type == "decimal" and low == 0:
+        return True  # unreported is NULL; one cost of 0 would keep everybody's data behind the gate
+    return (lowest is not None and low < lowest) or (highest is not None and high > highest)
+
+
+def _fits(column: Column, value: str) -> bool:
     """Whether a string is one that redaction can give: a listed value, a public name, a generated id, a keyed hash."""
-    if value is None:
-        return True
     if column.keep in (Keep.KEYED_HASH, Keep.ID):
         return (
             is_keyed(value)

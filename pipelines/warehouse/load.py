@@ -4,10 +4,9 @@ Does not belong here: what may be loaded (landing.py), what marts make of it (mo
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 
 import duckdb
 import pyarrow as pa
@@ -19,7 +18,9 @@ from pipelines.store import Store
 from pipelines.warehouse import landing
 from pipelines.warehouse.landing import Arrival, Batch, RejectedError
 
-GROUP = 256  # batches of one transaction: one commit for many tiny batches, and bounded memory for large ones
+# Batches and rows of one transaction: one commit for many tiny batches, and bounded memory for large ones.
+GROUP = 256
+GROUP_ROWS = 500_000
 SESSION_COLUMNS = ("session_id", "queen_session_id", "list_id")
 Progress = Callable[[int, int], None]
 
@@ -65,27 +66,38 @@ def load(
     total = Loaded()
     known = known_manifests(connection)
     waiting = [arrival for arrival in arrivals if arrival.key not in known]
-    for group in _groups(waiting, GROUP):
-        _load_group(connection, store, group, total)
+    for group in _groups(store, waiting):
+        _load_group(connection, group, total)
         if progress:
             progress(total.received, len(waiting))
     return total
 
 
-def _groups(arrivals: Iterable[Arrival], size: int) -> Iterator[list[Arrival]]:
-    iterator = iter(arrivals)
-    while group := list(islice(iterator, size)):
+@dataclass
+class _Group:
+    batches: list[Batch] = field(default_factory=list)
+    refused: list[tuple[Arrival, str]] = field(default_factory=list)
+    rows: int = 0
+
+
+def _groups(store: Store, arrivals: Sequence[Arrival]) -> Iterator[_Group]:
+    group = _Group()
+    for arrival in arrivals:
+        try:
+            batch = landing.read(store, arrival)
+            group.batches.append(batch)
+            group.rows += sum(rows.num_rows for rows in batch.tables.values())
+        except RejectedError as error:
+            group.refused.append((arrival, str(error)))
+        if len(group.batches) + len(group.refused) >= GROUP or group.rows >= GROUP_ROWS:
+            yield group
+            group = _Group()
+    if group.batches or group.refused:
         yield group
 
 
-def _load_group(connection: duckdb.DuckDBPyConnection, store: Store, group: list[Arrival], total: Loaded) -> None:
-    batches: list[Batch] = []
-    refused: list[tuple[Arrival, str]] = []
-    for arrival in group:
-        try:
-            batches.append(landing.read(store, arrival))
-        except RejectedError as error:
-            refused.append((arrival, str(error)))
+def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loaded) -> None:
+    batches, refused = group.batches, group.refused
     connection.execute("BEGIN")
     try:
         seq = _next_seq(connection)
@@ -98,7 +110,7 @@ def _load_group(connection: duckdb.DuckDBPyConnection, store: Store, group: list
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    total.received += len(group)
+    total.received += len(batches) + len(refused)
     total.loaded += len(batches)
     total.quarantined += len(refused)
     for _, reason in refused:
@@ -193,7 +205,9 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
     digest = ", ".join(map(_fact, facts)) or "''"
     listed = ", ".join([*table.names, *LINEAGE])
     first = [name for name in ("session_id", "observed_at") if name in table.by_name]
-    order = ", ".join([*first, "_device_id", "_received_at", "_manifest_key"])
+    # A batch may hold one record twice: the last names of the order are what its rows can differ in.
+    loose = [column.name for column in table.columns if not column.fact and column.name not in first]
+    order = ", ".join([*first, "_device_id", "_received_at", "_manifest_key", *loose])
     connection.register("arriving", rows)
     connection.execute(
         f"""
@@ -211,7 +225,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
             SELECT *,
                 bool_or(_is_kept) OVER (PARTITION BY tenant_id, record_id) AS _is_known,
                 first_value(_facts) OVER (
-                    PARTITION BY tenant_id, record_id ORDER BY _is_kept DESC, _received_at, _manifest_key
+                    PARTITION BY tenant_id, record_id ORDER BY _is_kept DESC, _received_at, _manifest_key, _facts
                 ) AS _true_facts
             FROM hashed
         ),
@@ -259,27 +273,36 @@ def _write_ledger(
     connection: duckdb.DuckDBPyConnection, batches: list[Batch], refused: list[tuple[Arrival, str]], seq: int
 ) -> None:
     """The commit mark of each batch, in the transaction of its rows."""
-    now = datetime.now(UTC)
-    lines: list[tuple[Arrival, str | None, str | None, str, str | None]] = [
+    answers: list[tuple[Arrival, str | None, str | None, str, str | None]] = [
         (batch.arrival, batch.manifest_sha256, batch.user_id, "loaded", None) for batch in batches
     ]
-    lines += [(arrival, None, None, "quarantined", reason) for arrival, reason in refused]
-    for arrival, digest, user, status, reason in lines:
-        prefix = arrival.parts.prefix
-        connection.execute(
-            """
-            INSERT INTO wire.batches
-            SELECT $key, $digest, $tenant, $region, $user, $device, $epoch, $seq, $status, $reason,
-                coalesce(sum(rows_in), 0), coalesce(sum(rows_new), 0), coalesce(sum(rows_duplicate), 0),
-                coalesce(sum(rows_conflict), 0), $received, $now, $ingest
-            FROM wire.row_counts WHERE manifest_key = $key AND _ingest_seq = $ingest
-            """,
-            {
-                "key": arrival.key, "digest": digest, "tenant": prefix.tenant, "region": prefix.region, "user": user,
-                "device": prefix.device, "epoch": prefix.epoch, "seq": arrival.parts.seq, "status": status,
-                "reason": reason, "received": arrival.received_at, "now": now, "ingest": seq,
-            },
-        )  # fmt: skip
+    answers += [(arrival, None, None, "quarantined", reason) for arrival, reason in refused]
+    lines = [
+        {
+            "manifest_key": arrival.key, "manifest_sha256": digest, "tenant_id": arrival.parts.prefix.tenant,
+            "region": arrival.parts.prefix.region, "user_id": user, "device_id": arrival.parts.prefix.device,
+            "epoch": arrival.parts.prefix.epoch, "seq": arrival.parts.seq, "status": status, "reason": reason,
+            "received_at": arrival.received_at,
+        }
+        for arrival, digest, user, status, reason in answers
+    ]  # fmt: skip
+    # All lines in one statement: one for each batch would search the counts of all loads again and again.
+    connection.register("lines", pa.Table.from_pylist(lines))
+    connection.execute(
+        """
+        INSERT INTO wire.batches BY NAME
+        SELECT lines.*, coalesce(counts.rows_in, 0) AS rows_in, coalesce(counts.rows_new, 0) AS rows_new,
+            coalesce(counts.rows_duplicate, 0) AS rows_duplicate, coalesce(counts.rows_conflict, 0) AS rows_conflict,
+            $now AS loaded_at, $seq AS ingest_seq
+        FROM lines LEFT JOIN (
+            SELECT manifest_key, sum(rows_in) AS rows_in, sum(rows_new) AS rows_new,
+                sum(rows_duplicate) AS rows_duplicate, sum(rows_conflict) AS rows_conflict
+            FROM wire.row_counts WHERE _ingest_seq = $seq GROUP BY manifest_key
+        ) AS counts USING (manifest_key)
+        """,
+        {"now": datetime.now(UTC), "seq": seq},
+    )
+    connection.unregister("lines")
 
 
 def wire_hash(connection: duckdb.DuckDBPyConnection) -> str:

@@ -15,8 +15,6 @@ import duckdb
 
 from pipelines.home import private_folder
 
-KEPT_VERSIONS = 2  # readers that opened the version before keep their files
-
 
 @dataclass(frozen=True)
 class Published:
@@ -63,9 +61,14 @@ def publish(connection: duckdb.DuckDBPyConnection, destination: Path, *, now: da
     manifest = {"published_at": now.isoformat(), "marts": files}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     aside.rename(version)
-    _point(destination / "current", version)
-    for old in sorted((destination / "versions").iterdir())[:-KEPT_VERSIONS]:
-        shutil.rmtree(old)
+    current = destination / "current"
+    # Readers of the version before keep their files. The order of names does not tell which that is: a clock may be
+    # set back, and a version that was cut off was never read.
+    kept = {version.name, current.resolve().name}
+    _point(current, version)
+    for old in (destination / "versions").iterdir():
+        if old.name not in kept:
+            shutil.rmtree(old)
     return Published(version, rows)
 
 

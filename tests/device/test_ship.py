@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import resource
@@ -12,16 +13,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipelines.device import lines, ship, spool
+from pipelines.device import limits, lines, ship, spool
 from pipelines.device.errors import DeviceError, UsageError
 from pipelines.device.spool import Spool
 from pipelines.device.state import State
 from pipelines.simulate.homes import Layout
-from pipelines.store import FolderStore, StoreRefusedError, StoreUnavailableError
+from pipelines.store import FolderStore, Put, StoreRefusedError, StoreRejectedError, StoreUnavailableError
 from tests.device.driving import (
     LATER,
     OWN_TABLES,
@@ -125,8 +127,8 @@ def finish(made: Device, home: Path) -> None:
     assert (totals["rows_staged"], totals["batches_waiting"]) == (0, 0)
     assert [path for path in (made.home.device / "spool").rglob("*") if path.is_file()] == []
     receipts = {path.name for path in (made.home.device / "receipts").iterdir()}
-    sent = {entry.key.rpartition("/")[2] for entry in made.store.list("landing") if entry.key.endswith(".json")}
-    assert receipts == sent, "a receipt for every batch that left, and for none that did not"
+    sent = {entry.key.rpartition("/")[2] for entry in made.store.list("landing")}
+    assert receipts == sent, "a receipt for every file that left, and for none that did not"
     chain = [(manifest["seq"], manifest["previous_manifest_sha256"]) for manifest in made.manifests()]
     assert [seq for seq, _ in chain] == [*range(1, len(chain) + 1)]
 
@@ -425,3 +427,107 @@ def test_a_state_in_use_by_a_reader_does_not_stop_the_shipping(tmp_path: Path, h
     made.ship(home)
     reader.close()
     assert len(made.manifests()) == 1
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped", "manifest"])
+def test_a_damaged_spool_file_is_sealed_again_and_never_sent(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr("pipelines.device.spool.MAX_ROWS", 3)
+    small(home)
+    made = granted(tmp_path / "apiary", home)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", unreachable)
+        with pytest.raises(DeviceError):
+            made.ship(home)
+    ready = made.home.device / "spool" / "ready"
+    pattern = "*.json" if damage == "manifest" else "*.parquet"
+    victim = sorted(ready.glob(pattern))[1]
+    if damage == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(bytes([victim.read_bytes()[0] ^ 1]) + victim.read_bytes()[1:])
+    finish(made, home)
+    calm = granted(tmp_path / "calm", home, store=tmp_path / "calm-store")
+    calm.ship(home)
+    assert made.ids() == calm.ids()
+
+
+def unreachable(*_: object) -> None:
+    raise StoreUnavailableError("the store does not answer")
+
+
+def test_a_batch_the_store_will_never_take_gets_a_tombstone(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.device.spool.MAX_ROWS", 3)
+    small(home)
+    made = granted(tmp_path / "apiary", home)
+    put = FolderStore.put
+
+    def picky(store: FolderStore, key: str, data: bytes) -> Put:
+        if "/0000000002-" in key and key.endswith(".parquet"):
+            raise StoreRejectedError("the store refused put_object: 413 EntityTooLarge")
+        return put(store, key, data)
+
+    monkeypatch.setattr(FolderStore, "put", picky)
+    made.ship(home)
+    chain = made.manifests()
+    assert [manifest["seq"] for manifest in chain] == [*range(1, len(chain) + 1)]
+    assert [m["seq"] for m in chain if "tombstone" in m] == [2]
+    assert chain[1]["objects"] == []
+    assert chain[1]["tombstone"]["reason"] == "413 EntityTooLarge"
+    assert sum(chain[1]["tombstone"]["rows"].values()) == 3
+    texts = [made.store.get(entry.key) for entry in made.store.list("landing") if entry.key.endswith(".json")]
+    assert [m["previous_manifest_sha256"] for m in chain[1:]] == [hashlib.sha256(t).hexdigest() for t in texts[:-1]]
+
+
+def test_a_full_spool_pauses_reading_and_loses_nothing(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(home)
+    made = granted(tmp_path / "apiary", home)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", unreachable)
+        with pytest.raises(DeviceError):
+            made.ship(home)
+        waiting = made.ids()
+        assert waiting == set()
+        append(queen_folder(home) / "events.jsonl", dump(turn(900)))
+        patch.setattr("pipelines.device.limits.SPOOL_BYTES", 1)
+        with pytest.raises(DeviceError):
+            made.ship(home)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.device.limits.SPOOL_BYTES", 1)
+        assert made.ship(home).paused is not None
+    assert 900 not in {row["iteration"] for row in made.delivered("llm_turns")}
+    assert made.ship(home).paused is None
+    assert 900 in {row["iteration"] for row in made.delivered("llm_turns")}
+
+
+def test_dropping_the_oldest_is_a_choice_and_counted(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(home)
+    made = granted(tmp_path / "apiary", home)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", unreachable)
+        with pytest.raises(DeviceError):
+            made.ship(home)
+    monkeypatch.setattr("pipelines.device.limits.SPOOL_BYTES", 1)
+    ship.ship(made.home, [home], store_url=made.store_url, sleep=lambda _: None, when_full="drop_oldest")
+    (tombstone,) = made.manifests()
+    assert tombstone["tombstone"]["reason"] == "dropped_when_full"
+    assert sum(tombstone["tombstone"]["rows"].values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "is_full"),
+    [(1 << 40, 2 << 30, False), (1 << 40, (1 << 30) - 1, True), (64 << 20, 4 << 20, False), (64 << 20, 3 << 20, True)],
+)
+def test_a_small_disk_has_a_small_floor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, total: int, free: int, is_full: bool
+) -> None:
+    usage = SimpleNamespace(total=total, free=free, used=total - free)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert (limits.why_full(tmp_path, 0) is not None) is is_full

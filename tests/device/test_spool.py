@@ -57,17 +57,18 @@ def test_a_sealed_batch_is_its_rows_and_its_names_are_its_content(state: State, 
     for number in (2, 1):
         state.stage("llm_turns", row(number))
     (batch,) = seal(state, tmp_path).sealed(state)
-    (data_key, data), (manifest_key, manifest) = batch.files
+    data_key, manifest_key = (file.key for file in batch.files)
+    data, manifest = (file.path for file in batch.files)
     table = pq.read_table(data)
     assert table.schema == wire.LLM_TURNS.arrow
     assert [found["input_tokens"] for found in table.to_pylist()] == [1, 2], "rows stand in the order of their ids"
     assert table.to_pylist()[0]["reported_cost_usd"] == Decimal("0.00123456789012345678")
     assert table.to_pylist()[0]["occurred_at"] == NOW
-    for key, path in batch.files:
+    for key, path in ((file.key, file.path) for file in batch.files):
         assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in key
     assert parse_manifest_key(manifest_key) is not None
     assert data_key in manifest.read_text()
-    assert state.waiting_rows() == {}
+    assert state.waiting_rows()["llm_turns"], "the rows stay until the batch is delivered"
 
 
 def test_the_same_rows_give_the_same_bytes() -> None:
@@ -99,10 +100,11 @@ def test_batches_are_bounded_and_chained(state: State, tmp_path: Path, monkeypat
     monkeypatch.setattr(spools, "MAX_ROWS", 10)
     for number in range(25):
         state.stage("llm_turns", row(number))
-    manifests = [json.loads(batch.files[-1][1].read_text()) for batch in seal(state, tmp_path).sealed(state)]
+    manifests = [json.loads(batch.files[-1].path.read_text()) for batch in seal(state, tmp_path).sealed(state)]
     assert [manifest["objects"][0]["rows"] for manifest in manifests] == [10, 10, 5]
     digests = [
-        hashlib.sha256(batch.files[-1][1].read_bytes()).hexdigest() for batch in Spool(tmp_path / "spool").sealed(state)
+        hashlib.sha256(batch.files[-1].path.read_bytes()).hexdigest()
+        for batch in Spool(tmp_path / "spool").sealed(state)
     ]
     assert [manifest["previous_manifest_sha256"] for manifest in manifests] == ["", *digests[:2]]
 
@@ -124,16 +126,28 @@ def test_a_file_in_ready_is_whole_whenever_the_writing_dies(
     assert len(list(seal(state, tmp_path).sealed(state))) == 1
 
 
-def test_a_delivered_batch_leaves_its_manifest_as_a_receipt(state: State, tmp_path: Path) -> None:
+def test_a_delivered_batch_becomes_its_receipt(state: State, tmp_path: Path) -> None:
     state.stage("llm_turns", row(1))
     made = seal(state, tmp_path)
     (batch,) = made.sealed(state)
-    text = batch.files[-1][1].read_bytes()
+    contents = {file.path.name: file.read() for file in batch.files}
     state.delivered(batch.seq, NOW)
     made.finish(batch)
     assert list((tmp_path / "spool" / "ready").iterdir()) == []
-    (receipt,) = (tmp_path / "receipts").iterdir()
-    assert receipt.read_bytes() == text
+    assert {path.name: path.read_bytes() for path in (tmp_path / "receipts").iterdir()} == contents
+
+
+def test_the_data_of_old_receipts_goes_and_their_manifests_stay(state: State, tmp_path: Path) -> None:
+    state.stage("llm_turns", row(1))
+    made = seal(state, tmp_path)
+    (batch,) = made.sealed(state)
+    state.delivered(batch.seq, NOW)
+    made.finish(batch)
+    written = (tmp_path / "receipts" / batch.files[0].path.name).stat().st_mtime
+    made.prune(datetime.fromtimestamp(written + spools.RECEIPT_SECONDS - 60, UTC))
+    assert len(list((tmp_path / "receipts").iterdir())) == 2
+    made.prune(datetime.fromtimestamp(written + spools.RECEIPT_SECONDS + 60, UTC))
+    assert [path.name for path in (tmp_path / "receipts").iterdir()] == [batch.files[-1].path.name]
 
 
 def test_a_crash_before_the_tidying_keeps_the_receipt_and_leaves_nothing_else(state: State, tmp_path: Path) -> None:
@@ -148,8 +162,10 @@ def test_a_crash_before_the_tidying_keeps_the_receipt_and_leaves_nothing_else(st
     )
     made.sweep(state)
     (waiting,) = made.sealed(state)
-    assert {path.name for path in (tmp_path / "spool" / "ready").iterdir()} == {path.name for _, path in waiting.files}
-    assert [path.name for path in (tmp_path / "receipts").iterdir()] == [batch.files[-1][1].name]
+    assert {path.name for path in (tmp_path / "spool" / "ready").iterdir()} == {
+        file.path.name for file in waiting.files
+    }
+    assert {path.name for path in (tmp_path / "receipts").iterdir()} == {file.path.name for file in batch.files}
 
 
 def test_nobody_else_may_read_the_spool(state: State, tmp_path: Path) -> None:

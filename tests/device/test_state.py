@@ -140,7 +140,9 @@ def test_forgetting_keeps_the_consent_book_only(state: State) -> None:
     assert set(left.values()) == {0}
     assert state.last_consent() is not None
     tables = {name for (name,) in state._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {*FORGOTTEN, "consent", "device"}, "a new table is forgotten too, or a reason is written here"
+    assert tables == {*FORGOTTEN, "consent", "device", "outbox"}, (
+        "a new table is forgotten too, or a reason is written here"
+    )
 
 
 def test_nobody_else_may_read_the_state(tmp_path: Path) -> None:

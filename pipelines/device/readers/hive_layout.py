@@ -35,7 +35,8 @@ SESSION_FOLDERS: tuple[tuple[str, Make], ...] = (
     ("colonies/*/queens/*/sessions/*", _folder("colony_queen", colony_name=0, queen_name=1)),
     (
         "colonies/*/queens/*/sessions/*/workers/*",
-        _folder("worker", colony_name=0, queen_name=1, parent_session_id=2),
+        # No colony: a fork copies the folders of its parent's workers into its own; the parent tells the colony.
+        _folder("worker", queen_name=1, parent_session_id=2),
     ),
     ("colonies/*/queen/*", _folder("colony_queen", colony_name=0)),
     ("colonies/*/workers/*", _folder("worker", colony_name=0)),

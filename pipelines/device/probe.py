@@ -1,0 +1,51 @@
+"""What kind of store this is: asked once, when consent is granted and never before.
+
+S3-compatible is not S3: a server may ignore `If-None-Match`, and its clock may differ. Then nothing is lost or counted
+twice all the same, but an overwritten object could not be told from the one that was sent.
+Does not belong here: sending (ship.py).
+"""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pipelines.device.enrolment import Enrolment
+from pipelines.store import Put, Store, StoreRefusedError, StoreUnavailableError
+
+SKEW_SECONDS = 300  # signed requests are refused from 900 on
+
+Verdict = Literal["good", "degraded-store", "not reachable"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A verdict and the reasons for it. `skew_seconds`: how far the store's clock is ahead of this device's."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    skew_seconds: float | None = None
+
+
+def probe(store: Store, enrolment: Enrolment, *, now: datetime | None = None) -> Probe:
+    """Put one small object twice, the second time with other content, and look at what is there."""
+    key = f"probe/v1/{enrolment.tenant}/{enrolment.device_id}/{secrets.token_hex(8)}"
+    before = now or datetime.now(UTC)
+    try:
+        outcomes = (store.put(key, b"first"), store.put(key, b"second"))
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        return Probe("not reachable", (str(error),))
+    reasons = []
+    if outcomes != (Put.CREATED, Put.EXISTED):
+        reasons.append("it lets an object be replaced: If-None-Match is ignored")
+    skew = None
+    try:
+        held = store.get(key)
+        if held != b"first":
+            reasons.append("an object that was there has been replaced")
+        skew = max(((entry.received_at - before).total_seconds() for entry in store.list(key)), default=None)
+    except (StoreUnavailableError, StoreRefusedError, KeyError):
+        skew = None  # credentials that may only create are the better ones; the two puts have said what matters
+    if skew is not None and abs(skew) > SKEW_SECONDS:
+        reasons.append(f"its clock differs from this device's by {skew:.0f} seconds")
+    return Probe("degraded-store" if reasons else "good", tuple(reasons), skew)

@@ -1,0 +1,48 @@
+"""Names a keyed hash, at home: the names are read from the agents' own files once more, nothing is written down.
+
+Nowhere else can this be done: it takes the tenant's key and the files. Does not belong here: what a name means.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipelines.contract.keys import is_keyed
+from pipelines.contract.wire import contract_hash
+from pipelines.device import enrolment
+from pipelines.device.collect import Collector, Progress
+from pipelines.device.consent import Consent
+from pipelines.device.errors import UsageError
+from pipelines.device.redact import Redactor
+from pipelines.device.state import MEMORY, State
+from pipelines.home import Home
+
+
+class _Listener(Redactor):
+    """Redacts as always and remembers what had one hash."""
+
+    def __init__(self, tenant_key: bytes, wanted: str) -> None:
+        super().__init__(tenant_key)
+        self._wanted = wanted
+        self.name: str | None = None
+
+    def keyed(self, text: str) -> str:
+        """The keyed hash of a name."""
+        found = super().keyed(text)
+        if found == self._wanted:
+            self.name = text
+        return found
+
+
+def resolve(home: Home, homes: Sequence[Path], keyed: str, *, progress: Progress | None = None) -> str | None:
+    """The name behind a keyed hash, if it still stands in these homes. Raises UsageError, DeviceError."""
+    if not is_keyed(keyed):
+        raise UsageError(f"{keyed!r} is no keyed hash: it looks like k1_ and 32 digits or letters a to f")
+    enrolled = enrolment.require(home)
+    now = datetime.now(UTC)
+    listener = _Listener(enrolment.tenant_key(home), keyed)
+    everything = Consent("0" * 32, "granted", now, "include", contract_hash())
+    with closing(State(MEMORY)) as state:
+        Collector(state, enrolled, listener, everything, now=now, progress=progress).run(homes)
+    return listener.name

@@ -1,0 +1,221 @@
+"""What this device itself used, summed by batch, UTC day and user: what a quota snapshot may not have counted yet.
+
+The sums live in the state database and change in the same transaction as the rows they sum: staged rows stand under
+`WAITING`, and move to their batch when it is sealed. So a check never reads rows, and never counts one twice.
+Does not belong here: budgets and answers (quota.py), what a batch is (spool.py), writing rows (state.py).
+"""
+
+import json
+import sqlite3
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal, localcontext
+from typing import Any, NamedTuple
+
+from pipelines.contract.quota import EXACT_DIGITS
+
+WAITING = 0  # as in state.py, which imports more than a check has time for
+ANY_DAY = ""  # of a turn whose time nobody knows: it counts in every period until the warehouse has counted it
+TABLES = ("llm_turns", "node_steps")
+_UNIT = 10**10
+
+# A cost has 20 decimals and SQLite's integers 19 digits: it is kept as two numbers, which SQLite adds exactly.
+# `step_session_id` is the session of L3 steps, empty for events: once a session has an event, its steps are copies.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS usage (
+    seq INTEGER NOT NULL, day TEXT NOT NULL, user_id TEXT NOT NULL, step_session_id TEXT NOT NULL,
+    turns INTEGER NOT NULL, tokens INTEGER NOT NULL, unpriced_tokens INTEGER NOT NULL,
+    cost_high INTEGER NOT NULL, cost_low INTEGER NOT NULL,
+    PRIMARY KEY (seq, day, user_id, step_session_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event_session (session_id TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+FORGOTTEN = ("usage", "event_session")
+"""The tables that a withdrawal empties."""
+
+
+class _Key(NamedTuple):
+    day: str
+    user: str
+    step_session: str
+
+
+class Used(NamedTuple):
+    """Turns, tokens (input with cache, and output), those without a reported cost, and the reported cost in USD."""
+
+    turns: int = 0
+    tokens: int = 0
+    unpriced_tokens: int = 0
+    reported_cost_usd: Decimal = Decimal(0)
+
+
+class Line(NamedTuple):
+    """The sums of one UTC day for one user ('' if the user is not known), of the counted batches or of the rest."""
+
+    day: str
+    user: str
+    is_counted: bool
+    used: Used
+
+
+def install(db: sqlite3.Connection) -> None:
+    """Make the tables if they are not there, and count what an older version left staged.
+
+    Without the latter the next sealing would take away what was never added.
+    """
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'usage'").fetchone():
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in SCHEMA.split(";"):  # executescript would commit between the table and its content
+            db.execute(statement)
+        for table, text in db.execute("SELECT table_name, row FROM staged").fetchall():
+            staged(db, table, json.loads(text))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def staged(
+    db: sqlite3.Connection, table: str, row: Mapping[str, Any], *, replaced: Mapping[str, Any] | None = None
+) -> None:  # fmt: skip
+    """Count a row that was staged, in the transaction that stages it; `replaced` is the waiting row it corrects."""
+    if table not in TABLES:
+        return
+    if table == "llm_turns":
+        db.execute("INSERT OR IGNORE INTO event_session VALUES (?)", (row["session_id"],))
+    if replaced is not None:
+        _add(db, WAITING, _summed(db, table, [replaced]), sign=-1)
+    _add(db, WAITING, _summed(db, table, [row]))
+
+
+def sealed(db: sqlite3.Connection, seq: int, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Move the sums of a batch's rows, by table, from `WAITING` to the batch, in the transaction that seals it.
+
+    A batch that was sealed before and is made again must not be given here twice.
+    """
+    for table in TABLES:
+        sums = _summed(db, table, rows.get(table, ()))
+        _add(db, WAITING, sums, sign=-1)
+        _add(db, seq, sums)
+    db.execute(f"DELETE FROM usage WHERE seq = {WAITING} AND turns = 0 AND tokens = 0")
+
+
+def prune(db: sqlite3.Connection, *, before: date, counted: Iterable[tuple[int, int]]) -> None:
+    """Forget days that no budget asks for any more, and turns without a day once their batch is counted.
+
+    What waits is kept: the sealing takes it away again, and would leave less than nothing.
+    """
+    db.execute(
+        "DELETE FROM usage WHERE seq <> ? AND day <> ? AND day < ?", (WAITING, ANY_DAY, before.isoformat())
+    )  # fmt: skip
+    for first, last in counted:
+        db.execute("DELETE FROM usage WHERE day = ? AND seq BETWEEN ? AND ?", (ANY_DAY, max(first, 1), last))
+
+
+def lines(
+    db: sqlite3.Connection, *, first: date, end: date, counted: Sequence[tuple[int, int]]
+) -> list[Line]:  # fmt: skip
+    """The sums of the UTC days from `first` to before `end`, and of turns without a day. Raises sqlite3.Error.
+
+    `counted`: first and last number of the batches that the warehouse has counted, ascending.
+    """
+    starts, ends = [run[0] for run in counted], [run[1] for run in counted]
+
+    def is_counted(seq: int) -> bool:
+        place = bisect_right(starts, seq)
+        return place > 0 and seq <= ends[place - 1]
+
+    # Summed in there: a month offline holds thousands of lines, and a budget asks for a handful of sums.
+    db.create_function("is_counted", 1, is_counted, deterministic=True)
+    found = db.execute(
+        "SELECT day, user_id, is_counted(seq) AS is_in, sum(turns), sum(tokens), sum(unpriced_tokens), sum(cost_high),"
+        " sum(cost_low) FROM usage WHERE (day >= ? AND day < ? OR day = ?) AND (step_session_id = '' OR NOT EXISTS"
+        " (SELECT 1 FROM event_session WHERE session_id = step_session_id)) GROUP BY day, user_id, is_in",
+        (first.isoformat(), end.isoformat(), ANY_DAY),
+    )
+    return [
+        Line(day, user, bool(is_in), Used(turns, tokens, unpriced, _joined(high, low)))
+        for day, user, is_in, turns, tokens, unpriced, high, low in found
+    ]
+
+
+def total(parts: Iterable[Used]) -> Used:
+    """The sum, exact."""
+    turns = tokens = unpriced = 0
+    cost = Decimal(0)
+    with localcontext() as context:
+        context.prec = EXACT_DIGITS
+        for part in parts:
+            turns, tokens, unpriced = turns + part.turns, tokens + part.tokens, unpriced + part.unpriced_tokens
+            cost += part.reported_cost_usd
+    return Used(turns, tokens, unpriced, cost)
+
+
+def _summed(
+    db: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, Any]]
+) -> dict[_Key, Counter[str]]:  # fmt: skip
+    """Sums of rows as they were staged: values as the redactor made them, or as their JSON gave them back."""
+    sums: dict[_Key, Counter[str]] = {}
+    users: dict[str, str] = {}
+    for row in rows:
+        session = str(row["session_id"])
+        if table == "node_steps":
+            if row["step_index"] < 0:  # a compaction is no turn
+                continue
+            time, cost, step_session = row["tool_started_at"] or row["file_modified_at"], None, session
+        else:
+            time, cost, step_session = row["occurred_at"], row["reported_cost_usd"], ""
+        if session not in users:
+            users[session] = _user(db, session)
+        tokens = int(row["input_tokens"]) + int(row["output_tokens"])
+        high, low = _split(cost)
+        # A UTC time begins with its day, as a datetime and as the text it was staged as.
+        sum_of = sums.setdefault(_Key(str(time)[:10] if time else ANY_DAY, users[session], step_session), Counter())
+        sum_of.update(
+            turns=1, tokens=tokens, unpriced_tokens=tokens if cost is None else 0, cost_high=high, cost_low=low
+        )  # fmt: skip
+    return sums
+
+
+_ADD = """
+INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET turns = turns + excluded.turns,
+    tokens = tokens + excluded.tokens, unpriced_tokens = unpriced_tokens + excluded.unpriced_tokens,
+    cost_high = cost_high + excluded.cost_high, cost_low = cost_low + excluded.cost_low
+"""
+
+
+def _add(db: sqlite3.Connection, seq: int, sums: Mapping[_Key, Counter[str]], *, sign: int = 1) -> None:
+    names = ("turns", "tokens", "unpriced_tokens", "cost_high", "cost_low")
+    db.executemany(_ADD, [(seq, *key, *(sign * sum_of[name] for name in names)) for key, sum_of in sums.items()])
+
+
+def _user(db: sqlite3.Connection, session: str) -> str:
+    """Who a session was bound to when it was first seen: it may be another one than is enrolled now."""
+    row = db.execute("SELECT user_id FROM session WHERE session_id = ?", (session,)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _split(cost: object) -> tuple[int, int]:
+    """A cost as whole units of 1e-10 USD and the rest in units of 1e-20."""
+    if cost is None:
+        return 0, 0
+    with localcontext() as context:
+        context.prec = EXACT_DIGITS
+        return divmod(int(Decimal(str(cost)).scaleb(20)), _UNIT)
+
+
+def _joined(high: int, low: int) -> Decimal:
+    with localcontext() as context:
+        context.prec = EXACT_DIGITS
+        return Decimal(high * _UNIT + low).scaleb(-20)
+
+
+def old_row(db: sqlite3.Connection, record_id: str) -> Mapping[str, Any] | None:
+    """The waiting row that a correction will take the place of; None if its batch is cut already."""
+    row = db.execute("SELECT row FROM staged WHERE seq = ? AND record_id = ?", (WAITING, record_id)).fetchone()
+    found: Mapping[str, Any] | None = json.loads(row[0]) if row else None
+    return found

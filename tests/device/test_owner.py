@@ -1,0 +1,185 @@
+"""What the owner of a device can do: see what left, name a hash, pause, take it back, carry it out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.device import consent, grant, probe, receipts, resolve
+from pipelines.device.errors import UsageError
+from pipelines.store import FolderStore, Put, StoreUnavailableError, open_store
+from pipelines.warehouse.ingest import ingest
+from tests.device.driving import Device, append, dump, granted, queen_folder, turn
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    made = tmp_path / "hive"
+    append(queen_folder(made, queen="queen_of_my_own") / "events.jsonl", dump(*map(turn, range(3))))
+    return made
+
+
+@pytest.fixture
+def made(tmp_path: Path, home: Path) -> Device:
+    return granted(tmp_path / "apiary", home)
+
+
+def book(made: Device) -> str | None:
+    with made.state() as state:
+        current = consent.current(state)
+    return current.state if current else None
+
+
+def unreachable(*_: object) -> Put:
+    raise StoreUnavailableError("the store does not answer")
+
+
+def test_receipts_are_compared_byte_for_byte(made: Device, home: Path) -> None:
+    made.ship(home)
+    append(queen_folder(home) / "events.jsonl", dump(turn(7)))
+    made.ship(home)
+    assert [receipt.seq for receipt in receipts.receipts(made.home)] == [1, 2]
+    compared = receipts.verify(made.home, made.store)
+    assert {item.key for item in compared} == {entry.key for entry in made.store.list("landing")}
+    assert {item.verdict for item in compared} == {"same"}
+    victim, missing = (made.store.root / item.key for item in compared[:2])
+    victim.write_bytes(victim.read_bytes() + b" ")
+    missing.unlink()
+    verdicts = {item.key: item.verdict for item in receipts.verify(made.home, made.store) if item.verdict != "same"}
+    assert verdicts == {compared[0].key: "differs", compared[1].key: "missing"}
+
+
+def test_receipts_whose_data_went_are_compared_by_their_hash(made: Device, home: Path) -> None:
+    made.ship(home)
+    for path in (made.home.device / "receipts").glob("*.parquet"):
+        path.unlink()
+    assert {item.verdict for item in receipts.verify(made.home, made.store)} == {"same"}
+    victim = next(made.store.root.rglob("*.parquet"))
+    victim.write_bytes(victim.read_bytes()[::-1])
+    assert [item.verdict for item in receipts.verify(made.home, made.store)].count("differs") == 1
+
+
+def test_a_hash_is_named_at_home_only(made: Device, home: Path, tmp_path: Path) -> None:
+    made.ship(home)
+    (name,) = {row["queen_name"] for row in made.delivered("sessions") if row["queen_name"]}
+    assert name.startswith("k1_")
+    assert resolve.resolve(made.home, [home], name) == "queen_of_my_own"
+    assert resolve.resolve(made.home, [home], "k1_" + "0" * 32) is None
+    stranger = granted(tmp_path / "stranger", home)
+    assert resolve.resolve(stranger.home, [home], name) is None
+    with pytest.raises(UsageError, match="no keyed hash"):
+        resolve.resolve(made.home, [home], "queen_of_my_own")
+    assert b"queen_of_my_own" not in made.state_file.read_bytes()
+
+
+def test_a_pause_postpones_and_loses_nothing(made: Device, home: Path) -> None:
+    made.ship(home)
+    grant.pause(made.home)
+    append(queen_folder(home) / "events.jsonl", dump(turn(7)))
+    with pytest.raises(UsageError, match="paused"):
+        made.ship(home)
+    assert len(made.delivered("llm_turns")) == 3
+    with pytest.raises(UsageError, match="no open consent"):
+        grant.pause(made.home)
+    grant.resume(made.home)
+    made.ship(home)
+    assert len(made.delivered("llm_turns")) == 4
+    with pytest.raises(UsageError, match="not paused"):
+        grant.resume(made.home)
+
+
+def test_a_withdrawal_asks_for_deletion(made: Device, home: Path) -> None:
+    made.ship(home)
+    epochs = {manifest["epoch"] for manifest in made.manifests()}
+    assert grant.withdraw(made.home, store_url=made.store_url)
+    (entry,) = made.store.list("x1/acme")
+    request = json.loads(made.store.get(entry.key))
+    assert request["request"] == "delete_device"
+    assert set(request["epochs"]) >= epochs
+    assert book(made) == "deletion_requested"
+    with pytest.raises(UsageError, match="withdrawn"):
+        made.ship(home)
+
+
+def test_a_withdrawal_is_delivered_later_if_it_must(made: Device, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.ship(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", unreachable)
+        assert not grant.withdraw(made.home, store_url=made.store_url)
+        assert book(made) == "withdrawn"
+        with pytest.raises(UsageError, match="withdrawn"):
+            made.ship(home)
+    assert list(made.store.list("x1/")) == []
+    monkeypatch.setattr("pipelines.device.limits.SPOOL_BYTES", 0)
+    with pytest.raises(UsageError, match="withdrawn"):
+        made.ship(home)
+    assert len(list(made.store.list("x1/acme"))) == 1
+    assert book(made) == "deletion_requested"
+    with pytest.raises(UsageError):
+        made.ship(home)
+    assert len(list(made.store.list("x1/acme"))) == 1, "asked once"
+
+
+def test_a_new_grant_after_a_withdrawal_starts_another_chain(made: Device, home: Path) -> None:
+    made.ship(home)
+    before = {(m["epoch"], m["seq"]) for m in made.manifests()}
+    grant.withdraw(made.home, store_url=made.store_url)
+    made.grant([home])
+    made.ship(home)
+    after = {(m["epoch"], m["seq"]) for m in made.manifests()} - before
+    assert {seq for _, seq in after} == {1}
+    assert {epoch for epoch, _ in after}.isdisjoint({epoch for epoch, _ in before})
+
+
+def test_carried_out_by_hand_it_is_the_same(made: Device, home: Path, tmp_path: Path) -> None:
+    by_hand = Device(made.home, (tmp_path / "stick").as_uri())
+    by_hand.ship(home)
+    target = open_store((tmp_path / "landing").as_uri())
+    first = ingest(tmp_path / "stick", target)
+    second = ingest(tmp_path / "stick", target)
+    assert (first.existed, second.created) == (0, 0)
+    assert first.created == second.existed == len(list(target.list("landing")))
+    append(queen_folder(home) / "events.jsonl", dump(turn(7)))
+    made.ship(home)
+    assert len(made.delivered("llm_turns")) == 1, "what went out by hand does not go out again"
+
+
+def test_manifests_are_carried_last(tmp_path: Path, made: Device, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.ship(home)
+    keys: list[str] = []
+    put = FolderStore.put
+
+    def noted(store: FolderStore, key: str, data: bytes) -> Put:
+        keys.append(key)
+        return put(store, key, data)
+
+    monkeypatch.setattr(FolderStore, "put", noted)
+    ingest(made.store.root, open_store((tmp_path / "landing").as_uri()))
+    kinds = [key.endswith(".json") for key in keys]
+    assert kinds == sorted(kinds)
+    assert any(kinds)
+
+
+def test_a_good_store_and_a_careless_one(made: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert grant.ask_store(made.home, made.store_url).verdict == "good"
+
+    def careless(store: FolderStore, key: str, data: bytes) -> Put:
+        (store.root / key).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / key).write_bytes(data)
+        return Put.CREATED
+
+    monkeypatch.setattr(FolderStore, "put", careless)
+    answer = grant.ask_store(made.home, made.store_url)
+    assert answer.verdict == "degraded-store"
+    assert len(answer.reasons) == 2
+    monkeypatch.setattr(FolderStore, "put", unreachable)
+    assert grant.ask_store(made.home, made.store_url).verdict == "not reachable"
+
+
+def test_no_store_is_asked_without_a_grant(made: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant.withdraw(made.home, store_url=made.store_url)
+    monkeypatch.setattr(probe, "probe", lambda *_: pytest.fail("the store was asked"))
+    with pytest.raises(UsageError):
+        grant.ask_store(made.home, made.store_url)
