@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 )
 """The published columns. `quantity` counts tokens, or is the reported cost in USD: empty where nothing was reported."""
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@")
 Row = dict[str, Any]
 
 
@@ -141,7 +141,8 @@ def to_parquet(rows: Sequence[Row]) -> bytes:
 
 def harmless(text: str) -> str:
     """Text that a spreadsheet will not run: a formula's first character gets a quote before it."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    text = text.replace("\r", " ")  # written without quotes by older Pythons: what follows would begin a cell
+    return f"'{text}" if text.lstrip().startswith(FORMULA_STARTS) else text
 
 
 def _cell(value: object) -> str:

@@ -44,8 +44,9 @@ class Counted:
     `device`, `epoch`: sequence numbers count within an epoch, so a number alone would name another batch after a
     device's state was made anew.
     `ranges`: first and last sequence number of each run of counted batches, ascending and apart. Ranges, because a
-    batch may be loaded before an earlier one, or be quarantined for ever: a single highest number would count the gap
-    as counted, or the rest twice. Numbers, not times: the clocks of device, store and warehouse never agree.
+    batch may be loaded before an earlier one, be quarantined for ever, or be a tombstone whose rows never came: a
+    single highest number would count the gap as counted, or the rest twice. Numbers, not times: the clocks of device,
+    store and warehouse never agree.
     """
 
     device: str

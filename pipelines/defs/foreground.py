@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from pipelines.defs.partitions import arrival_range, nearest
 from pipelines.home import Home, private_folder
 from pipelines.store import open_store
 from pipelines.warehouse import landing, load
@@ -50,7 +51,6 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     make_instance_home(home)
     first, last = (day, day) if day else _pending_days(home, store_url)
     from pipelines.definitions import defs
-    from pipelines.defs.partitions import arrival_range
 
     with dg.DagsterInstance.get() as instance, _counted_dbt():
         _bury_the_dead(instance)
@@ -84,8 +84,9 @@ def _pending_days(home: Home, store_url: str) -> tuple[date, date]:
         with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
             load.prepare(connection)
             known = load.known_manifests(connection)
-    days = [arrival.received_at.date() for arrival in landing.pending(open_store(store_url), known)]
     today = datetime.now(UTC).date()
+    arrivals = landing.pending(open_store(store_url), known)
+    days = [nearest(arrival.received_at.date(), today=today) for arrival in arrivals]
     return (min(days), max(days)) if days else (today, today)
 
 

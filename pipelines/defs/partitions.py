@@ -7,7 +7,22 @@ from datetime import date
 
 import dagster as dg
 
-ARRIVAL_DAYS = dg.DailyPartitionsDefinition(start_date="2025-01-01", end_offset=1)
+FIRST_DAY = date(2020, 1, 1)
+ARRIVAL_DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), end_offset=1)
+
+
+def covered(day: date, *, first: date, last: date, today: date) -> bool:
+    """Whether a run of the arrival days from `first` to `last` covers a day.
+
+    A store whose clock is wrong, or a landing that was copied, has days outside the partitions: the first partition
+    covers all days before it, and today's all days after it.
+    """
+    return (first <= day or first == FIRST_DAY) and (day <= last or last >= today)
+
+
+def nearest(day: date, *, today: date) -> date:
+    """The partition that covers a day."""
+    return min(max(day, FIRST_DAY), today)
 
 
 def arrival_range(first: date, last: date) -> dict[str, str]:

@@ -4,7 +4,7 @@ Does not belong here: loading itself (warehouse/load.py), gates on what was load
 """
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +12,7 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import TABLES
-from pipelines.defs.partitions import ARRIVAL_DAYS
+from pipelines.defs.partitions import ARRIVAL_DAYS, covered
 from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.home import private_folder
 from pipelines.warehouse import landing, load
@@ -44,7 +44,8 @@ def wire(
     with duckdb.get_connection() as connection:
         load.prepare(connection)
         found = landing.pending(opened, load.known_manifests(connection))
-        arrivals = [arrival for arrival in found if first <= arrival.received_at.date() <= last]
+        today = datetime.now(UTC).date()
+        arrivals = [a for a in found if covered(a.received_at.date(), first=first, last=last, today=today)]
         context.log.info(f"{len(arrivals)} batches arrived from {first} to {last} and are not loaded yet")
         loaded = load.load(connection, opened, arrivals)
     context.log.info(

@@ -52,6 +52,9 @@ class Checkpoint:
     head_hash: str = ""
     tail_length: int = 0
     tail_hash: str = ""
+    given_up: int = 0
+    """The file's size when its torn last line was counted. The offset stays before that line: should the file grow after
+    all, as a copy does that was cut off, the line is read whole."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +93,19 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def is_plain(status: os.stat_result) -> bool:
-    """Whether a status is that of a plain file with one name."""
-    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+    """Whether a status is that of a plain file. One with other names counts if it is ours: a home may be a backup of
+    hard links, but a link to somebody else's file is a way into it."""
+    is_ours = status.st_nlink <= 1 or not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return stat.S_ISREG(status.st_mode) and is_ours
 
 
 def read_new(path: Path, checkpoint: Checkpoint, *, now: float = 0.0) -> Iterator[Chunk]:
     """What a file holds beyond a checkpoint, in chunks. A file that was replaced or rewritten is read from its start.
 
     A reset is yielded as a chunk without lines, so that it is stored before anything is read: a crash in between must
-    not seek to an old offset. A last line without an end is given if it is a whole record, or if the file has not
-    changed for a day before `now` (seconds since 1970): its writer is dead, and the torn line is counted.
+    not seek to an old offset. A last line without an end is given if it is a whole record; if it is torn and the file
+    has not changed for a day before `now` (seconds since 1970), it is given once, for what it may hold and to be
+    counted, and the checkpoint stays before it.
     Raises FileNotFoundError, UnreadableError.
     """
     with open_plain(path) as file:
@@ -116,15 +122,26 @@ def _chunks(file: BinaryIO, checkpoint: Checkpoint, now: float) -> Iterator[Chun
         checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
         yield Chunk([], checkpoint)
     checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
-    is_abandoned = status.st_mtime < now - TAIL_PATIENCE_SECONDS
     size = status.st_size  # what is appended meanwhile is the next pass's
     while checkpoint.offset < size:
-        chunk = _read_chunk(file, checkpoint, size, is_abandoned=is_abandoned)
+        chunk = _read_chunk(file, checkpoint, size)
         if not chunk.lines:
             break
         checkpoint = chunk.checkpoint
         yield chunk
-    yield Chunk([], replace(checkpoint, size=size, modified_ns=status.st_mtime_ns))
+    checkpoint = replace(checkpoint, size=size, modified_ns=status.st_mtime_ns)
+    if _is_torn_for_good(checkpoint, status, now):
+        file.seek(checkpoint.offset)
+        data = file.read(size - checkpoint.offset) if size - checkpoint.offset <= MAX_LINE else None
+        yield Chunk([Line(data, checkpoint.offset, checkpoint.line + 1)], replace(checkpoint, given_up=size))
+    else:
+        yield Chunk([], checkpoint)
+
+
+def _is_torn_for_good(checkpoint: Checkpoint, status: os.stat_result, now: float) -> bool:
+    """Whether the file ends in a torn line that its writer will not finish and that was not counted yet."""
+    is_old = status.st_mtime < now - TAIL_PATIENCE_SECONDS
+    return checkpoint.offset < checkpoint.size and checkpoint.given_up != checkpoint.size and is_old
 
 
 def is_unchanged(status: os.stat_result, checkpoint: Checkpoint, *, now: float = 0.0) -> bool:
@@ -132,7 +149,7 @@ def is_unchanged(status: os.stat_result, checkpoint: Checkpoint, *, now: float =
     seen = (checkpoint.device, checkpoint.inode, checkpoint.size, checkpoint.modified_ns)
     if seen != (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns):
         return False
-    return checkpoint.offset >= checkpoint.size or status.st_mtime >= now - TAIL_PATIENCE_SECONDS
+    return not _is_torn_for_good(checkpoint, status, now)
 
 
 def _continues(file: BinaryIO, status: os.stat_result, checkpoint: Checkpoint) -> bool:
@@ -150,13 +167,13 @@ def _hash(file: BinaryIO, start: int, length: int) -> str:
     return hashlib.sha256(file.read(length)).hexdigest()
 
 
-def _read_chunk(file: BinaryIO, checkpoint: Checkpoint, size: int, *, is_abandoned: bool) -> Chunk:
+def _read_chunk(file: BinaryIO, checkpoint: Checkpoint, size: int) -> Chunk:
     start = checkpoint.offset
     file.seek(start)
     data = file.read(min(CHUNK, size - start))
     end = data.rfind(b"\n") + 1
     if not end:
-        return _long_or_last_line(file, checkpoint, size, is_abandoned=is_abandoned)
+        return _long_or_last_line(file, checkpoint, size)
     lines, offset, number = [], start, checkpoint.line
     for text in data[:end].split(b"\n")[:-1]:
         number += 1
@@ -165,7 +182,7 @@ def _read_chunk(file: BinaryIO, checkpoint: Checkpoint, size: int, *, is_abandon
     return Chunk(lines, _moved(file, checkpoint, start + end, number))
 
 
-def _long_or_last_line(file: BinaryIO, checkpoint: Checkpoint, size: int, *, is_abandoned: bool) -> Chunk:
+def _long_or_last_line(file: BinaryIO, checkpoint: Checkpoint, size: int) -> Chunk:
     """The line at the checkpoint, which is longer than a chunk or has no end yet."""
     start, position = checkpoint.offset, checkpoint.offset
     kept: list[bytes] | None = []
@@ -184,7 +201,7 @@ def _long_or_last_line(file: BinaryIO, checkpoint: Checkpoint, size: int, *, is_
             line = Line(b"".join(kept) if kept is not None else None, start, checkpoint.line + 1)
             return Chunk([line], _moved(file, checkpoint, position + 1, line.number))
     text = b"".join(kept) if kept is not None else None
-    if is_abandoned or (text and _is_whole(text)):
+    if text and _is_whole(text):
         return Chunk([Line(text, start, checkpoint.line + 1)], _moved(file, checkpoint, position, checkpoint.line))
     return Chunk([], checkpoint)
 

@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS baseline (source TEXT PRIMARY KEY, size INTEGER NOT N
 CREATE TABLE IF NOT EXISTS history (record_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source (
     source TEXT PRIMARY KEY, device INTEGER, inode INTEGER, generation INTEGER, size INTEGER, modified_ns INTEGER,
-    offset INTEGER, line INTEGER, head_length INTEGER, head_hash TEXT, tail_length INTEGER, tail_hash TEXT
+    offset INTEGER, line INTEGER, head_length INTEGER, head_hash TEXT, tail_length INTEGER, tail_hash TEXT,
+    given_up INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshot (item TEXT PRIMARY KEY, signature TEXT NOT NULL, observation INTEGER NOT NULL)
     WITHOUT ROWID;
@@ -213,7 +214,7 @@ class State:
         """How far a source has been read."""
         row = self._db.execute(
             "SELECT device, inode, generation, size, modified_ns, offset, line, head_length, head_hash, tail_length,"
-            " tail_hash FROM source WHERE source = ?",
+            " tail_hash, given_up FROM source WHERE source = ?",
             (source,),
         ).fetchone()
         return Checkpoint(*row) if row else Checkpoint()
@@ -221,7 +222,7 @@ class State:
     def set_checkpoint(self, source: str, checkpoint: Checkpoint) -> None:
         """Move a checkpoint, in the step that stages what lies before it."""
         self._db.execute(
-            f"INSERT OR REPLACE INTO source VALUES ({', '.join('?' * 12)})", (source, *astuple(checkpoint))
+            f"INSERT OR REPLACE INTO source VALUES ({', '.join('?' * 13)})", (source, *astuple(checkpoint))
         )
 
     def snapshot(self, item: str) -> tuple[str, int]:

@@ -1,17 +1,16 @@
 """What this device itself used, summed by batch, UTC day and user: what a quota snapshot may not have counted yet.
 
 The sums live in the state database and change in the same transaction as the rows they sum: staged rows stand under
-`WAITING`, and move to their batch when it is sealed. So a check never reads rows, and never counts one twice.
+`WAITING`, and move to their batch when it is cut. So a check never reads rows, and never counts one twice.
 Does not belong here: budgets and answers (quota.py), what a batch is (spool.py), writing rows (state.py).
 """
 
 import json
 import sqlite3
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
 from pipelines.contract.quota import EXACT_DIGITS
@@ -20,6 +19,7 @@ WAITING = 0  # as in state.py, which imports more than a check has time for
 ANY_DAY = ""  # of a turn whose time nobody knows: it counts in every period until the warehouse has counted it
 TABLES = ("llm_turns", "node_steps")
 _UNIT = 10**10
+_EXACT = Context(prec=EXACT_DIGITS)
 
 # A cost has 20 decimals and SQLite's integers 19 digits: it is kept as two numbers, which SQLite adds exactly.
 # `step_session_id` is the session of L3 steps, empty for events: once a session has an event, its steps are copies.
@@ -39,6 +39,9 @@ class _Key(NamedTuple):
     day: str
     user: str
     step_session: str
+
+
+_Sums = dict[_Key, list[int]]  # turns, tokens, unpriced tokens, high and low cost
 
 
 class Used(NamedTuple):
@@ -62,7 +65,7 @@ class Line(NamedTuple):
 def install(db: sqlite3.Connection) -> None:
     """Make the tables if they are not there, and count what an older version left staged.
 
-    Without the latter the next sealing would take away what was never added.
+    Without the latter the next cut would take away what was never added.
     """
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'usage'").fetchone():
         return
@@ -70,8 +73,10 @@ def install(db: sqlite3.Connection) -> None:
     try:
         for statement in SCHEMA.split(";"):  # executescript would commit between the table and its content
             db.execute(statement)
-        for table, text in db.execute("SELECT table_name, row FROM staged").fetchall():
-            staged(db, table, json.loads(text))
+        rows = db.execute("SELECT row FROM staged WHERE table_name = 'llm_turns'").fetchall()
+        db.executemany(_ADD_SESSION, [(_session(json.loads(row)),) for (row,) in rows])
+        for (seq,) in db.execute("SELECT DISTINCT seq FROM staged").fetchall():
+            _add(db, seq, _of_batch(db, seq))
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -86,28 +91,27 @@ def staged(
     if table not in TABLES:
         return
     if table == "llm_turns":
-        db.execute("INSERT OR IGNORE INTO event_session VALUES (?)", (row["session_id"],))
+        db.execute(_ADD_SESSION, (_session(row),))
     if replaced is not None:
         _add(db, WAITING, _summed(db, table, [replaced]), sign=-1)
     _add(db, WAITING, _summed(db, table, [row]))
 
 
-def sealed(db: sqlite3.Connection, seq: int, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Move the sums of a batch's rows, by table, from `WAITING` to the batch, in the transaction that seals it.
+def cut(db: sqlite3.Connection, seq: int) -> None:
+    """Move the sums of a batch's rows from `WAITING` to the batch, in the transaction that cuts it.
 
-    A batch that was sealed before and is made again must not be given here twice.
+    Nowhere else: a batch is cut once, but may be sealed again.
     """
-    for table in TABLES:
-        sums = _summed(db, table, rows.get(table, ()))
-        _add(db, WAITING, sums, sign=-1)
-        _add(db, seq, sums)
-    db.execute(f"DELETE FROM usage WHERE seq = {WAITING} AND turns = 0 AND tokens = 0")
+    sums = _of_batch(db, seq)
+    _add(db, WAITING, sums, sign=-1)
+    _add(db, seq, sums)
+    db.execute(f"DELETE FROM usage WHERE seq = {WAITING} AND turns = 0")
 
 
 def prune(db: sqlite3.Connection, *, before: date, counted: Iterable[tuple[int, int]]) -> None:
     """Forget days that no budget asks for any more, and turns without a day once their batch is counted.
 
-    What waits is kept: the sealing takes it away again, and would leave less than nothing.
+    What waits is kept: the cut takes it away again, and would leave less than nothing.
     """
     db.execute(
         "DELETE FROM usage WHERE seq <> ? AND day <> ? AND day < ?", (WAITING, ANY_DAY, before.isoformat())
@@ -147,37 +151,42 @@ def total(parts: Iterable[Used]) -> Used:
     """The sum, exact."""
     turns = tokens = unpriced = 0
     cost = Decimal(0)
-    with localcontext() as context:
-        context.prec = EXACT_DIGITS
-        for part in parts:
-            turns, tokens, unpriced = turns + part.turns, tokens + part.tokens, unpriced + part.unpriced_tokens
-            cost += part.reported_cost_usd
+    for part in parts:
+        turns, tokens, unpriced = turns + part.turns, tokens + part.tokens, unpriced + part.unpriced_tokens
+        cost = _EXACT.add(cost, part.reported_cost_usd)
     return Used(turns, tokens, unpriced, cost)
 
 
+def _of_batch(db: sqlite3.Connection, seq: int) -> _Sums:
+    sums: _Sums = {}
+    for table in TABLES:
+        found = db.execute("SELECT row FROM staged WHERE seq = ? AND table_name = ?", (seq, table))
+        sums |= _summed(db, table, (json.loads(row) for (row,) in found))  # the tables share no key
+    return sums
+
+
 def _summed(
-    db: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, Any]]
-) -> dict[_Key, Counter[str]]:  # fmt: skip
+    db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]
+) -> _Sums:  # fmt: skip
     """Sums of rows as they were staged: values as the redactor made them, or as their JSON gave them back."""
-    sums: dict[_Key, Counter[str]] = {}
+    sums: _Sums = {}
     users: dict[str, str] = {}
     for row in rows:
-        session = str(row["session_id"])
+        session = _session(row)
         if table == "node_steps":
-            if row["step_index"] < 0:  # a compaction is no turn
+            if row.get("step_index", 0) < 0:  # a compaction is no turn
                 continue
-            time, cost, step_session = row["tool_started_at"] or row["file_modified_at"], None, session
+            time, cost, step_session = row.get("tool_started_at") or row.get("file_modified_at"), None, session
         else:
-            time, cost, step_session = row["occurred_at"], row["reported_cost_usd"], ""
+            time, cost, step_session = row.get("occurred_at"), row.get("reported_cost_usd"), ""
         if session not in users:
             users[session] = _user(db, session)
-        tokens = int(row["input_tokens"]) + int(row["output_tokens"])
-        high, low = _split(cost)
+        tokens = int(row.get("input_tokens", 0)) + int(row.get("output_tokens", 0))
         # A UTC time begins with its day, as a datetime and as the text it was staged as.
-        sum_of = sums.setdefault(_Key(str(time)[:10] if time else ANY_DAY, users[session], step_session), Counter())
-        sum_of.update(
-            turns=1, tokens=tokens, unpriced_tokens=tokens if cost is None else 0, cost_high=high, cost_low=low
-        )  # fmt: skip
+        key = _Key(str(time)[:10] if time else ANY_DAY, users[session], step_session)
+        so_far = sums.setdefault(key, [0, 0, 0, 0, 0])
+        for place, number in enumerate((1, tokens, tokens if cost is None else 0, *_split(cost))):
+            so_far[place] += number
     return sums
 
 
@@ -188,9 +197,15 @@ INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET t
 """
 
 
-def _add(db: sqlite3.Connection, seq: int, sums: Mapping[_Key, Counter[str]], *, sign: int = 1) -> None:
-    names = ("turns", "tokens", "unpriced_tokens", "cost_high", "cost_low")
-    db.executemany(_ADD, [(seq, *key, *(sign * sum_of[name] for name in names)) for key, sum_of in sums.items()])
+_ADD_SESSION = "INSERT OR IGNORE INTO event_session VALUES (?)"
+
+
+def _add(db: sqlite3.Connection, seq: int, sums: _Sums, *, sign: int = 1) -> None:
+    db.executemany(_ADD, [(seq, *key, *(sign * number for number in numbers)) for key, numbers in sums.items()])
+
+
+def _session(row: Mapping[str, Any]) -> str:
+    return str(row.get("session_id", ""))
 
 
 def _user(db: sqlite3.Connection, session: str) -> str:
@@ -203,15 +218,11 @@ def _split(cost: object) -> tuple[int, int]:
     """A cost as whole units of 1e-10 USD and the rest in units of 1e-20."""
     if cost is None:
         return 0, 0
-    with localcontext() as context:
-        context.prec = EXACT_DIGITS
-        return divmod(int(Decimal(str(cost)).scaleb(20)), _UNIT)
+    return divmod(int(Decimal(str(cost)).scaleb(20, _EXACT)), _UNIT)
 
 
 def _joined(high: int, low: int) -> Decimal:
-    with localcontext() as context:
-        context.prec = EXACT_DIGITS
-        return Decimal(high * _UNIT + low).scaleb(-20)
+    return Decimal(high * _UNIT + low).scaleb(-20, _EXACT)
 
 
 def old_row(db: sqlite3.Connection, record_id: str) -> Mapping[str, Any] | None:

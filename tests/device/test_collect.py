@@ -341,7 +341,7 @@ def test_a_small_file_that_is_large_is_not_read(home: Path, apiary: Path) -> Non
 
 
 def test_a_link_a_pipe_a_folder_and_a_second_name_in_allowed_positions(
-    home: Path, apiary: Path, tmp_path: Path
+    home: Path, apiary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside = append(tmp_path / "outside.jsonl", dump(turn(9)))
     makers = {
@@ -357,10 +357,29 @@ def test_a_link_a_pipe_a_folder_and_a_second_name_in_allowed_positions(
         for name in names:
             make(folder / name)
     append(flat_folder(home) / "events.jsonl", dump(turn(1)))
+    monkeypatch.setattr("os.getuid", lambda: outside.stat().st_uid + 1)  # the second name is of somebody else's file
     made = shipped(apiary, home)
     assert iterations(made) == [1]
     outcomes = Counter(row["outcome"] for row in made.sources())
     assert outcomes["unreadable"] == len(makers) * len(names)
+
+
+def test_a_file_cut_off_and_completed_later_is_read_whole(home: Path, apiary: Path) -> None:
+    """A copy that keeps the old times and stops in the middle of a line, then the rest of it."""
+    log = append(queen_folder(home) / "events.jsonl", dump(*map(turn, range(3))))
+    whole = log.read_bytes()
+    old = log.stat().st_mtime - 3 * 86_400
+    log.write_bytes(whole[: len(whole) - 40])
+    os.utime(log, (old, old))
+    made = shipped(apiary, home)
+    assert iterations(made) == [0, 1]
+    assert [row["lines_rejected"] for row in made.sources("events")] == [1]
+    made.ship(home)
+    assert len(made.sources("events")) == 1, "a torn line is counted once"
+    log.write_bytes(whole)
+    os.utime(log, (old + 60, old + 60))
+    made.ship(home)
+    assert iterations(made) == [0, 1, 2]
 
 
 def test_a_file_without_permission_is_counted_and_read_when_it_may_be(

@@ -345,7 +345,9 @@ def test_the_same_inode_size_and_time_is_left_alone(tmp_path: Path) -> None:
 # Files that are none of ours -----------------------------------------------------------------------------------------
 
 
-def test_a_link_a_pipe_and_a_folder_are_not_opened_and_do_not_hang(tmp_path: Path) -> None:
+def test_a_link_a_pipe_and_a_folder_are_not_opened_and_do_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = tmp_path / "secret"
     write(secret, record(1))
     (tmp_path / "link").symlink_to(secret)
@@ -356,6 +358,8 @@ def test_a_link_a_pipe_and_a_folder_are_not_opened_and_do_not_hang(tmp_path: Pat
         with pytest.raises(UnreadableError):
             Reader(tmp_path / name).read()
     os.link(secret, tmp_path / "hard")
+    assert Reader(tmp_path / "hard").read() == [record(1)], "a backup of hard links is a home like any other"
+    monkeypatch.setattr("os.getuid", lambda: secret.stat().st_uid + 1)
     with pytest.raises(UnreadableError):
         Reader(tmp_path / "hard").read()
     assert time.monotonic() - started < 2

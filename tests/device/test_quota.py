@@ -62,13 +62,25 @@ class Desk:
     db: sqlite3.Connection
 
     def add(self, *turns: Turn) -> None:
-        for made in turns:
-            self.db.execute("INSERT OR IGNORE INTO session VALUES (?, ?, 1)", (f"s-{made.user}", made.user))
-            usage.staged(self.db, "llm_turns", made.row())
-        for seq in sorted({made.seq for made in turns} - {usage.WAITING}):
-            # As the spool gives them: what was staged, back from its JSON.
-            rows = [json.loads(json.dumps(made.row(), default=str)) for made in turns if made.seq == seq]
-            usage.sealed(self.db, seq, {"llm_turns": rows})
+        """Stage and cut, as state.py does."""
+        for seq in sorted({made.seq for made in turns}, key=lambda seq: seq or 10**9):
+            for made in turns:
+                if made.seq == seq:
+                    self.db.execute("INSERT OR IGNORE INTO session VALUES (?, ?, 1)", (f"s-{made.user}", made.user))
+                    self.stage("llm_turns", made.row())
+            if seq != usage.WAITING:
+                self.cut(seq)
+
+    def stage(self, table: str, row: dict[str, Any]) -> None:
+        usage.staged(self.db, table, row)
+        text, record_id = json.dumps(row, default=str), os.urandom(16).hex()
+        self.db.execute(
+            "INSERT INTO staged (record_id, table_name, row, seq) VALUES (?, ?, ?, 0)", (record_id, table, text)
+        )
+
+    def cut(self, seq: int) -> None:
+        self.db.execute("UPDATE staged SET seq = ? WHERE seq = 0", (seq,))
+        usage.cut(self.db, seq)
 
     def publish(self, *budgets: Budget, as_of: datetime = NOW, counted: Sequence[int] = (), **other: Any) -> None:
         found = Snapshot(
@@ -218,8 +230,11 @@ def test_steps_count_until_an_event_of_their_session_is_seen(desk: Desk) -> None
         "session_id": "s-ada", "step_index": 0, "tool_started_at": None, "file_modified_at": NOW, "input_tokens": 7,
         "output_tokens": 3,
     }  # fmt: skip
-    usage.staged(desk.db, "node_steps", step)
-    usage.staged(desk.db, "node_steps", step | {"step_index": -1, "input_tokens": 5})
+    desk.add(use(1, user="bob", at=NOW - timedelta(days=1)))
+    desk.db.execute("INSERT INTO session VALUES ('s-ada', 'ada', 1)")
+    desk.stage("node_steps", step)
+    desk.stage("node_steps", step | {"step_index": -1, "input_tokens": 5})
+    desk.cut(1)
     desk.publish(budget(100), budget(100, measure="reported_cost_usd"))
     assert [standing.used for standing in desk.check().standings] == [10, 0]
     assert desk.check().standings[1].unpriced_tokens == 10
@@ -231,7 +246,8 @@ def test_a_correction_takes_the_place_of_the_waiting_row(desk: Desk) -> None:
     desk.add(use(10, user="ada"))
     desk.db.execute("INSERT INTO session VALUES ('s-bob', 'bob', 1)")
     usage.staged(desk.db, "llm_turns", use(10, user="bob").row(), replaced=use(10, user="ada").row())
-    usage.sealed(desk.db, 1, {"llm_turns": [use(10, user="bob").row()]})
+    desk.db.execute("UPDATE staged SET row = ?", (json.dumps(use(10, user="bob").row(), default=str),))
+    desk.cut(1)
     assert desk.db.execute("SELECT seq, user_id, tokens FROM usage").fetchall() == [(1, "bob", 10)]
 
 
@@ -251,13 +267,16 @@ def test_what_an_older_version_left_staged_is_counted(tmp_path: Path) -> None:
         db.execute(f"DROP TABLE IF EXISTS {table}")
     db.execute("INSERT INTO session VALUES ('s-ada', 'ada', 1)")
     text = json.dumps(use(10).row(), default=str)
-    db.execute("INSERT INTO staged (record_id, table_name, row, seq) VALUES (?, 'llm_turns', ?, 0)", ("a" * 32, text))
+    insert = "INSERT INTO staged (record_id, table_name, row, seq) VALUES (?, 'llm_turns', ?, ?)"
+    db.executemany(insert, [("a" * 32, text, 0), ("b" * 32, text, 1)])
     for _ in range(2):
         usage.install(db)
-    assert db.execute("SELECT tokens FROM usage").fetchall() == [(10,)]
+    assert db.execute("SELECT seq, tokens FROM usage").fetchall() == [(0, 10), (1, 10)]
     assert usage.old_row(db, "a" * 32) == json.loads(text)
-    usage.sealed(db, 1, {"llm_turns": [json.loads(text)]})
-    assert db.execute("SELECT seq, tokens FROM usage").fetchall() == [(1, 10)]
+    assert usage.old_row(db, "b" * 32) is None
+    db.execute("UPDATE staged SET seq = 2 WHERE seq = 0")
+    usage.cut(db, 2)
+    assert db.execute("SELECT seq, tokens FROM usage").fetchall() == [(1, 10), (2, 10)]
     db.close()
 
 
@@ -522,10 +541,10 @@ def test_a_folder_serves_as_well(desk: Desk, tmp_path: Path) -> None:
 
 # the whole way --------------------------------------------------------------------------------------------------------
 
-WIRED = hasattr(State, "count_usage")
+WIRED = hasattr(State, "prune_usage")
 
 
-@pytest.mark.skipif(not WIRED, reason="state.py, spool.py and ship.py do not call usage.py and quota.py yet")
+@pytest.mark.skipif(not WIRED, reason="state.py and ship.py do not call usage.py and quota.py yet")
 def test_a_shipping_counts_fetches_and_forgets(tmp_path: Path) -> None:
     agents = tmp_path / "hive"
     at = datetime.now(UTC).replace(hour=0, minute=0, second=1, microsecond=0)

@@ -113,7 +113,7 @@ def batch(
     change: Callable[[Row], object] = lambda manifest: None,
     data: Callable[[bytes], bytes] = lambda manifest: manifest,
 ) -> Arrival:
-    """Put a batch into the store. `change` may spoil its manifest, `data` the bytes of it; the key stays true to both."""
+    """Put a batch into the store. `change` may spoil its manifest, `data` its bytes; the key stays true to both."""
     prefix = Prefix("eu", tenant, device, EPOCH)
     objects = []
     for name, content in tables.items():

@@ -1,0 +1,189 @@
+"""People read whole versions: the one before until the next is ready, whenever the pipeline dies."""
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.warehouse import publish, usage
+
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(str(tmp_path / "apiary.duckdb")) as opened:
+        opened.execute("CREATE SCHEMA marts; CREATE SCHEMA staging")
+        opened.execute("CREATE TABLE marts.fct_a AS SELECT 'x' AS name, 1 AS version, 7 AS _ingest_seq")
+        opened.execute("CREATE VIEW marts.agg_b AS SELECT version, 1.50::DECIMAL(38, 20) AS cost_usd FROM marts.fct_a")
+        opened.execute("CREATE TABLE staging.secret AS SELECT 1 AS x")
+        yield opened
+
+
+def published(connection: duckdb.DuckDBPyConnection, destination: Path, version: int) -> publish.Published:
+    """Publish the marts as they are after so many changes."""
+    connection.execute("UPDATE marts.fct_a SET version = ?", [version])
+    return publish.publish(connection, destination, now=DAY + timedelta(days=version))
+
+
+def version_read(destination: Path) -> int:
+    """The version that people see, the same in every file and with nothing missing."""
+    current = destination / "current"
+    with usage.connect(destination) as reader:
+        tables = reader.execute("SHOW TABLES").fetchall()
+        found = {
+            reader.execute("SELECT version FROM fct_a").fetchone(),
+            reader.execute("SELECT version FROM agg_b").fetchone(),
+        }
+    manifest = json.loads((current / "manifest.json").read_text())
+    assert tables == [("agg_b",), ("fct_a",)]
+    assert set(manifest["marts"]) == {"agg_b", "fct_a"}
+    for mart, told in manifest["marts"].items():
+        file = current / f"{mart}.parquet"
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == told["sha256"]
+        rows = pq.read_table(file).to_pylist()
+        assert len(rows) == told["rows"] == 1
+        found.add((rows[0]["version"],))
+    assert len(found) == 1, "files of two versions were mixed"
+    return int(found.pop()[0])  # type: ignore[index]
+
+
+def versions(destination: Path) -> set[str]:
+    return {path.name for path in (destination / "versions").iterdir()}
+
+
+def test_what_is_published(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    found = published(connection, tmp_path / "it's public", 1)
+    assert found.rows == {"agg_b": 1, "fct_a": 1}
+    assert version_read(tmp_path / "it's public") == 1
+    with usage.connect(tmp_path / "it's public") as reader:
+        assert reader.execute("DESCRIBE fct_a").fetchall()[0][0:2] == ("name", "VARCHAR")
+        columns = [name for (name, *_) in reader.execute("DESCRIBE fct_a").fetchall()]
+        assert columns == ["name", "version"], "columns with _ are the pipeline's own"
+        with pytest.raises(duckdb.Error, match="read-only"):
+            reader.execute("CREATE TABLE x (y INT)")
+    assert pq.read_schema(found.folder / "fct_a.parquet").names == ["name", "version"]
+    assert str(pq.read_schema(found.folder / "agg_b.parquet").field("cost_usd").type) == "decimal128(38, 20)"
+    assert {path.name for path in found.folder.iterdir()} == {
+        "agg_b.parquet", "fct_a.parquet", "manifest.json", "marts.duckdb"
+    }  # fmt: skip
+    assert stat.S_IMODE((found.folder / "marts.duckdb").stat().st_mode) == 0o400
+    assert (
+        connection.execute("SELECT database_name FROM duckdb_databases() WHERE database_name = 'published'").fetchall()
+        == []
+    )
+
+
+def test_two_versions_are_kept(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    folders = [published(connection, tmp_path / "p", version).folder.name for version in (1, 2, 3)]
+    assert versions(tmp_path / "p") == set(folders[1:])
+    assert version_read(tmp_path / "p") == 3
+
+
+def test_a_clock_set_back_takes_nothing_away(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """Names of versions are times: the newest version is not always the last by name."""
+    for version in (5, 6, 1):
+        published(connection, tmp_path / "p", version)
+        assert version_read(tmp_path / "p") == version
+    assert len(versions(tmp_path / "p")) == 2
+    published(connection, tmp_path / "p", 2)
+    assert version_read(tmp_path / "p") == 2
+
+
+def test_a_reader_goes_on_reading_what_it_opened(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    published(connection, tmp_path / "p", 1)
+    with usage.connect(tmp_path / "p") as reader:
+        parquet = (tmp_path / "p" / "current").resolve() / "fct_a.parquet"
+        published(connection, tmp_path / "p", 2)
+        assert pq.read_table(parquet)["version"].to_pylist() == [1], "the version before is still there"
+        published(connection, tmp_path / "p", 3)
+        assert reader.execute("SELECT version FROM fct_a").fetchone() == (1,)
+    assert version_read(tmp_path / "p") == 3
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_between_any_two_steps(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that writes something may be the last one, before or after it took effect."""
+    destination = tmp_path / "p"
+    names = (
+        ("chmod", Path), ("write_text", Path), ("rename", Path), ("symlink_to", Path), ("replace", Path),
+        ("rmtree", publish.shutil), ("read_bytes", Path),
+    )  # fmt: skip
+    real: dict[str, Any] = {name: getattr(owner, name) for name, owner in names}
+    count = fatal = 0
+
+    def dying(name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == fatal and fatal % 2:
+                raise Killed
+            result = real[name](*arguments, **options)
+            count += 1
+            if count == fatal:
+                raise Killed
+            return result
+
+        return call
+
+    seen = {0}
+    published(connection, destination, 0)
+    for attempt in range(1, 100):
+        count, fatal = 0, attempt
+        before = version_read(destination)
+        kept = (destination / "current").resolve()
+        with monkeypatch.context() as patches:
+            for name, owner in names:
+                patches.setattr(owner, name, dying(name))
+            try:
+                published(connection, destination, attempt)
+                break
+            except Killed:
+                pass
+        seen.add(version_read(destination))
+        assert version_read(destination) in (before, attempt)
+        assert kept.is_dir(), "somebody may still read it"
+        if attempt % 3 == 0:  # the next one tidies up, and never takes what people read until now
+            kept = (destination / "current").resolve()
+            publish.publish(connection, destination, now=DAY + timedelta(days=attempt, hours=1))
+            assert kept.is_dir()
+            assert versions(destination) == {kept.name, (destination / "current").resolve().name}
+    else:
+        raise AssertionError("it was killed every time")
+    assert attempt > 10
+    assert len(seen) > 2
+    assert version_read(destination) == attempt
+
+
+def test_a_full_disk_leaves_what_was_published(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(connection, tmp_path / "p", 1)
+    with monkeypatch.context() as patches:
+        patches.setattr(publish, "_columns", lambda *_: "no_such_column")
+        with pytest.raises(duckdb.Error):
+            published(connection, tmp_path / "p", 2)
+    assert version_read(tmp_path / "p") == 1
+    published(connection, tmp_path / "p", 3)
+    assert version_read(tmp_path / "p") == 3
+    assert len(versions(tmp_path / "p")) == 2
+
+
+def test_nothing_published_says_so(tmp_path: Path) -> None:
+    with pytest.raises(usage.NothingPublishedError, match="apiary run"):
+        usage.connect(tmp_path)
+    (tmp_path / "current").symlink_to("nowhere")
+    with pytest.raises(usage.NothingPublishedError):
+        usage.usage(tmp_path, "day")
