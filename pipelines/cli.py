@@ -107,7 +107,7 @@ def _enroll(options: argparse.Namespace) -> int:
 def _grant(options: argparse.Namespace) -> int:
     from pipelines.device import grant
 
-    granted = grant.grant(Home.from_environment(), _homes(options), history=options.history)
+    granted = grant.grant(Home.from_environment(), _homes(options, needed=False), history=options.history)
     scope = "everything there is" if granted.history == "include" else "only what happens from now on"
     print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {scope}")
     print("leaves:")
@@ -205,6 +205,8 @@ def _ship(options: argparse.Namespace) -> int:
         print(f"sent {shipped.rows} rows in {shipped.batches} batches ({shipped.bytes} bytes) to {shipped.store}")
         if shipped.paused:
             sys.stderr.write(f"apiary: nothing new was read: {shipped.paused}; nothing is lost, ship again later\n")
+        for problem in shipped.problems:
+            sys.stderr.write(f"apiary: {problem}\n")
         if not options.every:
             return 0
         sys.stdout.flush()
@@ -282,7 +284,7 @@ def _device_status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _homes(options: argparse.Namespace, *, consented: bool = False) -> list[Path]:
+def _homes(options: argparse.Namespace, *, consented: bool = False, needed: bool = True) -> list[Path]:
     from pipelines.device import consent, enrolment
     from pipelines.device.readers import hive_layout
 
@@ -292,7 +294,7 @@ def _homes(options: argparse.Namespace, *, consented: bool = False) -> list[Path
         enrolment.require(home)
         consent.require(consent.open_state(home))
     homes = [path.expanduser() for path in options.home] if options.home else hive_layout.usual_homes()
-    if not homes:
+    if needed and not homes:
         raise _Stop(2, "no agent home was found in the usual places: name one with --home")
     return homes
 

@@ -162,9 +162,23 @@ def test_an_empty_home_is_fine(call: Call, tmp_path: Path) -> None:
 
 def test_no_home_in_the_usual_places(call: Call) -> None:
     enroll(call)
-    code, _, err = call("device", "consent", "grant")
+    assert call("device", "consent", "grant")[0] == 0, "a grant covers the homes that come later"
+    code, _, err = call("device", "ship")
     assert code == 2
     assert "--home" in err
+
+
+def test_one_bad_home_does_not_stop_the_others(call: Call, agents: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (agents / "agents" / "queens" / "q" / "sessions" / "session_20260301_083840_8a0d0550").mkdir(parents=True)
+    (agents / "agents/queens/q/sessions/session_20260301_083840_8a0d0550/events.jsonl").mkdir()
+    enroll(call)
+    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    code, out, err = call("device", "ship", "--home", tmp_path / "file", "--home", agents)
+    assert code == 0
+    assert "in 1 batches" in out
+    assert "is a file" in err
+    assert "1 file could not be read (unreadable)" in err
 
 
 def test_an_unreachable_store_loses_nothing(

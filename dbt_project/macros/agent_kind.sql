@@ -8,3 +8,13 @@
         else 'other'
     end
 {%- endmacro %}
+
+{# The kind of agent whose turn only its log saw: what its session is. #}
+{% macro agent_kind_of_session(session_kind) -%}
+    case
+        when {{ session_kind }} in ('queen', 'colony_queen') then 'queen'
+        when {{ session_kind }} = 'worker' then 'worker'
+        when {{ session_kind }} = 'graph_run' then 'agent_run'
+        else 'agent_session'
+    end
+{%- endmacro %}

@@ -52,11 +52,13 @@ def wire(
         f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
         f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
     )
+    if loaded.incomplete:
+        context.log.warning(f"{loaded.incomplete} batches lack an object: they are looked at again in the next run")
     for table in TABLES:
         yield dg.MaterializeResult(
             asset_key=["wire", table.name], metadata={"rows_new": loaded.new_by_table.get(table.name, 0)}
         )
-    batches = {"received": loaded.received, "loaded": loaded.loaded, "quarantined": loaded.quarantined}
+    batches = {name: getattr(loaded, name) for name in ("received", "loaded", "quarantined", "incomplete")}
     yield dg.MaterializeResult(asset_key=["wire", "batches"], metadata={**batches, "reasons": loaded.reasons})
     for book in BOOKS.keys() - {"batches"}:
         yield dg.MaterializeResult(asset_key=["wire", book])

@@ -50,16 +50,21 @@ class LogKind:
     may_matter: Callable[[bytes], bool] = lambda _: True
 
 
-def check_homes(homes: Sequence[Path]) -> list[Path]:
-    """The homes to read, accounts' homes included. Raises UsageError if one is not a folder."""
+def check_homes(homes: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The homes to read, accounts' homes included, and why others cannot be. Raises UsageError if none can be read."""
+    good, problems = [], []
     for home in homes:
         if not home.exists():
-            raise UsageError(f"{home} does not exist: name an agent's home folder with --home")
-        if not home.is_dir():
-            raise UsageError(f"{home} is a file: name an agent's home folder with --home")
-        if not os.access(home, os.R_OK | os.X_OK):
-            raise DeviceError(f"{home} cannot be read: its permissions do not let this user in")
-    return [inner for home in homes for inner in hive_layout.homes_in(home)]
+            problems.append(f"{home} does not exist: name an agent's home folder with --home")
+        elif not home.is_dir():
+            problems.append(f"{home} is a file: name an agent's home folder with --home")
+        elif not os.access(home, os.R_OK | os.X_OK):
+            problems.append(f"{home} cannot be read: its permissions do not let this user in")
+        else:
+            good += hive_layout.homes_in(home)
+    if problems and not good:
+        raise UsageError(problems[0])
+    return good, problems
 
 
 class Collector:
@@ -81,10 +86,12 @@ class Collector:
         self._sources = 0
         self.counted: list[Counts] = []
         """What the last pass did with each source."""
+        self.problems: list[str] = []
+        """Homes that could not be read in the last pass."""
 
     def run(self, homes: Sequence[Path]) -> None:
         """Read what is new in all homes and leave the run's report. Raises UsageError, DeviceError."""
-        inner = check_homes(homes)
+        inner, self.problems = check_homes(homes)
         if self._since is not None:
             # A home that nobody named at the grant: what has no time there may be of before it.
             self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home))])
@@ -112,7 +119,7 @@ class Collector:
 
     def baseline(self, homes: Sequence[Path]) -> None:
         """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
-        self._add_baseline(check_homes(homes), is_first=True)
+        self._add_baseline(check_homes(homes)[0], is_first=True)
 
     def _add_baseline(self, homes: Sequence[Path], *, is_first: bool = False) -> None:
         sizes: list[tuple[str, int]] = []

@@ -53,8 +53,8 @@ class Checkpoint:
     tail_length: int = 0
     tail_hash: str = ""
     given_up: int = 0
-    """The file's size when its torn last line was counted. The offset stays before that line: should the file grow after
-    all, as a copy does that was cut off, the line is read whole."""
+    """The file's size when its torn last line was counted. The offset stays before that line: should the file grow
+    after all, as a copy does that was cut off, the line is read whole."""
 
 
 @dataclass(frozen=True)

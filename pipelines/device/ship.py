@@ -6,6 +6,7 @@ Does not belong here: reading (collect.py), files (spool.py), consent's rules (c
 import random
 import sqlite3
 import time
+from collections import Counter as TallyOf
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from pipelines.device.collect import Collector, Progress
 from pipelines.device.errors import DeviceError, UsageError
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import DamagedError, Sealed, Spool
-from pipelines.device.state import State
+from pipelines.device.state import Counts, State
 from pipelines.home import BusyError, Home, exclusive
 from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError, open_store
 
@@ -44,6 +45,8 @@ class Shipped:
     store: str
     paused: str | None = None
     """Why nothing new was read, if so."""
+    problems: tuple[str, ...] = ()
+    """Homes and sources that could not be read; the rest went on."""
 
 
 def ship(
@@ -67,10 +70,13 @@ def ship(
             store = _store(store_url or enrolled.store)
             now = datetime.now(UTC)
             redactor = Redactor(enrolment.tenant_key(home))
+            problems: tuple[str, ...] = ()
             spool = Spool(home.device / "spool")
             full = limits.why_full(home.device, spool.size())
             if full is None:
-                Collector(state, enrolled, redactor, granted, now=now, progress=progress).run(homes)
+                collector = Collector(state, enrolled, redactor, granted, now=now, progress=progress)
+                collector.run(homes)
+                problems = (*collector.problems, *_unread(collector.counted))
             elif when_full == "drop_oldest":
                 _drop_oldest(state, spool)
             spool.prune(now)
@@ -78,7 +84,7 @@ def ship(
                 spool.seal_all(state, enrolled, granted, now)
                 shipped = deliver(state, spool, store, sleep=sleep)
                 if not state.batches("cut"):
-                    return replace(shipped, paused=full)
+                    return replace(shipped, paused=full, problems=problems)
             raise DeviceError("the spool is damaged again and again: check this disk, then ship again")
     except BusyError:
         raise DeviceError("another shipping of this device is running: wait for it to end") from None
@@ -142,6 +148,15 @@ def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sle
         spool.finish(batch)
         batches, rows, size = batches + 1, rows + batch.rows, size + batch.size
     return Shipped(batches, rows, size, state.totals()["batches_waiting"], store.url)
+
+
+def _unread(counted: Sequence[Counts]) -> list[str]:
+    """One line for each way in which sources could not be read."""
+    outcomes = TallyOf(counts.outcome for counts in counted if counts.outcome != "read")
+    return [
+        f"{number} file{'s' * (number > 1)} could not be read ({outcome.replace('_', ' ')}); the rest went on"
+        for outcome, number in sorted(outcomes.items())
+    ]
 
 
 def _drop_oldest(state: State, spool: Spool) -> None:

@@ -57,6 +57,10 @@ class RejectedError(Exception):
     """A batch that may not be loaded; the text is the reason, and holds no value of the batch."""
 
 
+class IncompleteError(Exception):
+    """An object of a batch is not there (yet): a landing that is being copied may bring the manifest first."""
+
+
 def pending(store: Store, known: Collection[str], *, day: date | None = None) -> list[Arrival]:
     """Manifests that the ledger does not know, in the order of arrival; of one arrival day, if one is named."""
     found = []
@@ -69,8 +73,8 @@ def pending(store: Store, known: Collection[str], *, day: date | None = None) ->
 
 
 def read(store: Store, arrival: Arrival) -> Batch:
-    """Read one batch and check all of it. Raises RejectedError, StoreUnavailableError."""
-    data = _get(store, arrival.key, "missing_manifest")
+    """Read one batch and check all of it. Raises RejectedError, IncompleteError, StoreUnavailableError."""
+    data = _get(store, arrival.key)
     if len(data) > MAX_MANIFEST_BYTES:
         raise RejectedError("manifest_too_large")
     digest = hashlib.sha256(data).hexdigest()
@@ -99,11 +103,11 @@ def _tombstone(manifest: dict[str, Any], objects: list[Any]) -> str | None:
     return "dropped_when_full" if found["reason"] == "dropped_when_full" else "refused_by_store"
 
 
-def _get(store: Store, key: str, reason: str) -> bytes:
+def _get(store: Store, key: str) -> bytes:
     try:
         return store.get(key)
     except KeyError:
-        raise RejectedError(reason) from None
+        raise IncompleteError(key) from None
 
 
 def _manifest(data: bytes) -> dict[str, Any]:
@@ -141,7 +145,7 @@ def _rows(store: Store, item: dict[str, Any], arrival: Arrival) -> tuple[Table, 
         raise RejectedError("bad_key")
     if key != arrival.parts.prefix.data(arrival.parts.seq, table.name, digest):
         raise RejectedError("bad_key")
-    data = _get(store, key, "missing_object")
+    data = _get(store, key)
     if len(data) > MAX_OBJECT_BYTES:
         raise RejectedError("object_too_large")
     if hashlib.sha256(data).hexdigest() != digest:

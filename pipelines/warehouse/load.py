@@ -16,7 +16,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS
 from pipelines.store import Store
 from pipelines.warehouse import landing
-from pipelines.warehouse.landing import Arrival, Batch, RejectedError
+from pipelines.warehouse.landing import Arrival, Batch, IncompleteError, RejectedError
 
 # Batches and rows of one transaction: one commit for many tiny batches, and bounded memory for large ones.
 GROUP = 256
@@ -27,11 +27,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Loaded:
-    """What a load did. loaded + quarantined = received."""
+    """What a load did. loaded + quarantined = received; `incomplete` batches lack an object and wait for it."""
 
     received: int = 0
     loaded: int = 0
     quarantined: int = 0
+    incomplete: int = 0
     rows_in: int = 0
     rows_new: int = 0
     rows_duplicate: int = 0
@@ -78,6 +79,7 @@ class _Group:
     batches: list[Batch] = field(default_factory=list)
     refused: list[tuple[Arrival, str]] = field(default_factory=list)
     rows: int = 0
+    incomplete: int = 0
 
 
 def _groups(store: Store, arrivals: Sequence[Arrival]) -> Iterator[_Group]:
@@ -89,10 +91,12 @@ def _groups(store: Store, arrivals: Sequence[Arrival]) -> Iterator[_Group]:
             group.rows += sum(rows.num_rows for rows in batch.tables.values())
         except RejectedError as error:
             group.refused.append((arrival, str(error)))
+        except IncompleteError:
+            group.incomplete += 1  # no line in the ledger: the next load looks again
         if len(group.batches) + len(group.refused) >= GROUP or group.rows >= GROUP_ROWS:
             yield group
             group = _Group()
-    if group.batches or group.refused:
+    if group.batches or group.refused or group.incomplete:
         yield group
 
 
@@ -113,6 +117,7 @@ def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loa
     total.received += len(batches) + len(refused)
     total.loaded += len(batches)
     total.quarantined += len(refused)
+    total.incomplete += group.incomplete
     for _, reason in refused:
         total.reasons[reason] = total.reasons.get(reason, 0) + 1
     counts = connection.execute(

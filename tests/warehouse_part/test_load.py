@@ -299,7 +299,7 @@ def test_touched_sessions_names_who_lost_a_row_too(store: MemoryStore, connectio
 def test_sessions_are_touched_under_every_name(
     store: MemoryStore, connection: duckdb.DuckDBPyConnection, table: str, column: str
 ) -> None:
-    rows = {table: [row(table, 1, **{column: OLD})], "llm_turns": [turn(1, session_id=OLD), turn(2, session_id=YOUNG)]}
+    rows = {table: [row(table, 1, **{column: OLD})], "llm_turns": [turn(2, session_id=YOUNG)]}
     load.load(connection, store, [batch(store, rows)])
     assert sessions_touched(connection, 1) == {OLD, YOUNG}
 
@@ -369,6 +369,18 @@ def test_two_stories_in_one_batch_always_end_the_same_way() -> None:
             load.load(connection, store, [batch(store, {"llm_turns": rows})])
             found.add(load.wire_hash(connection))
             assert connection.execute(f"SELECT {COUNTS} FROM wire.row_counts").fetchone() == (3, 1, 0, 2)
+    assert len(found) == 1
+
+
+def test_of_two_copies_in_one_batch_the_same_one_is_always_kept() -> None:
+    found = set()
+    for flip in (1, -1):
+        store = MemoryStore()
+        rows = [row("node_steps", 1, session_id=OLD, source_line=line) for line in (3, 1, 2)][::flip]
+        with wire() as connection:
+            load.load(connection, store, [batch(store, {"node_steps": rows})])
+            found.add(load.wire_hash(connection))
+            assert connection.execute(f"SELECT {COUNTS} FROM wire.row_counts").fetchone() == (3, 1, 2, 0)
     assert len(found) == 1
 
 

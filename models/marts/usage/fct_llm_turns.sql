@@ -87,24 +87,27 @@ events_dated as (
 
 steps_dated as (
     select
-        step_id as turn_id,
-        tenant_id,
-        session_id,
-        'agent_session' as agent_kind,
+        step_turns.step_id as turn_id,
+        step_turns.tenant_id,
+        step_turns.session_id,
+        {{ agent_kind_of_session('sessions.session_kind') }} as agent_kind,
         'unknown' as model,
         cast(null as varchar) as stop_reason,
-        time_basis,
+        step_turns.time_basis,
         'step' as turn_source,
-        input_tokens,
+        step_turns.input_tokens,
         0 as cache_read_input_tokens,
         0 as cache_write_input_tokens,
-        output_tokens,
+        step_turns.output_tokens,
         -- Unreported, not free: a zero would be summed as a price.
         cast(null as decimal(38, 20)) as reported_cost_usd,
         false as is_time_ambiguous,
-        occurred_at,
-        _ingest_seq
+        step_turns.occurred_at,
+        step_turns._ingest_seq
     from step_turns
+    left join sessions
+        on step_turns.tenant_id = sessions.tenant_id
+        and step_turns.session_id = sessions.session_id
 ),
 
 turns as (

@@ -66,6 +66,7 @@ compactions as (
 counted as (
     select
         calls.*,
+        {{ agent_kind_of_session('sessions.session_kind') }} as session_agent_kind,
         turn_sessions.first_model,
         turn_sessions.first_model <> turn_sessions.last_model as is_ambiguous,
         coalesce(
@@ -155,7 +156,7 @@ select
     counted.tool_call_id,
     counted.tenant_id,
     counted.session_id,
-    case when counted.origin = 'step' then 'agent_session' else counted.agent_kind end as agent_kind,
+    case when counted.origin = 'step' then counted.session_agent_kind else counted.agent_kind end as agent_kind,
     coalesce(call_models.model, counted.first_model, 'unknown') as model,
     counted.tool_name,
     counted.is_error,
