@@ -1,7 +1,7 @@
 """The one entry point `apiary`: what a person types, and what they read back.
 
 It imports lazily: the device commands work in a base install, and the others say which extra they need.
-Exit codes: 0 done, 1 could not be done, 2 wrong use or no consent. Does not belong here: work.
+Exit codes: 0 done, 1 could not be done, 2 wrong use or no consent, 3 a quota blocks. Does not belong here: work.
 """
 
 import argparse
@@ -69,6 +69,10 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 1, str(error)
     if type(error).__name__ == "IOException" and "lock" in str(error):
         return 1, "the warehouse is open in another process: close it, or wait for the run in the UI, and try again"
+    if "disk I/O error" in str(error) or "disk is full" in str(error) or "No space left" in str(error):
+        return 1, "the disk is full or failing: free some space and run it again; nothing is lost"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return 1, f"{error.filename}: {error.strerror}"
     first = next(iter(str(error).strip().splitlines()), "")
     return 1, f"{type(error).__name__}: {first}; run it again with --debug to see where"
 
@@ -282,6 +286,56 @@ def _device_status(options: argparse.Namespace) -> int:
     else:
         _table(["what", "value"], [[name.replace("_", " "), value] for name, value in facts.items()])
     return 0
+
+
+def _install(_: argparse.Namespace) -> int:
+    from pipelines.device import service
+
+    done = service.install(Home.from_environment())
+    for path in done.files:
+        print(f"wrote {path}")
+    for name, value in done.environment.items():
+        print(f"  {name}={value}")
+    if "HIVE_HOME" in done.environment:
+        print("HIVE_HOME is set in this shell, so the service reads that home; install again to change it")
+    print("store credentials are not written down: the service needs them in the usual files of its user")
+    if done.to_run:
+        print("not started: run")
+        for command in done.to_run:
+            print(f"  {command}")
+    else:
+        print(f"ships every {service.EVERY_SECONDS // 60} minutes while you are logged in")
+    return 0
+
+
+def _uninstall(_: argparse.Namespace) -> int:
+    from pipelines.device import service
+
+    done = service.uninstall()
+    for path in done.files:
+        print(f"removed {path}")
+    if not done.files:
+        print("no service was installed")
+    for command in done.to_run:
+        print(f"could not be run: {command}")
+    return 0
+
+
+def _quota_check(options: argparse.Namespace) -> int:
+    from pipelines.device import enrolment, quota
+
+    home = Home.from_environment()
+    answer = quota.check(home, enrolment.require(home), now=datetime.now(UTC))
+    if options.json:
+        print(json.dumps(answer.to_dict()))
+        return answer.exit_code
+    print(f"{answer.decision}: {answer.reason}")
+    if answer.as_of is not None:
+        age = answer.age_seconds
+        print(f"as of {answer.as_of:%Y-%m-%d %H:%M:%S} UTC, {age} seconds ago, with this device's own use since")
+    for note in answer.notes:
+        print(note)
+    return answer.exit_code
 
 
 def _homes(options: argparse.Namespace, *, consented: bool = False, needed: bool = True) -> list[Path]:
@@ -583,6 +637,8 @@ def _parser() -> argparse.ArgumentParser:
     shared = _Shared()
     device = commands.add_parser("device", help="this device: enrolment, consent, preview, shipping, receipts")
     _add_device_commands(device.add_subparsers(required=True, metavar="COMMAND"), shared)
+    quota = commands.add_parser("quota", help="budgets, as far as this device knows them")
+    _add_quota_commands(quota.add_subparsers(required=True, metavar="COMMAND"), shared)
     _add_warehouse_commands(commands, shared)
     return parser
 
@@ -621,6 +677,13 @@ def _add_device_commands(group: Any, shared: _Shared) -> None:
     resolve.add_argument("hash", metavar="HASH")
     status = shared.add(group, "status", "show enrolment, consent and what was sent", _device_status)
     status.add_argument("--json", action="store_true")
+    shared.add(group, "install", "ship every 15 minutes as a service of this user", _install)
+    shared.add(group, "uninstall", "remove the service; state and spool stay", _uninstall)
+
+
+def _add_quota_commands(group: Any, shared: _Shared) -> None:
+    check = shared.add(group, "check", "may this user go on? exit code 0: allow or warn, 3: block", _quota_check)
+    check.add_argument("--json", action="store_true")
 
 
 def _add_warehouse_commands(group: Any, shared: _Shared) -> None:

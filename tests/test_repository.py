@@ -30,6 +30,7 @@ SQL_BUILDERS = {
     "pipelines/contract/ddl.py",
     "pipelines/device/readers/progress_db.py",
     "pipelines/device/state.py",
+    "pipelines/device/usage.py",
     "pipelines/warehouse/load.py",
     "pipelines/warehouse/publish.py",
     "pipelines/warehouse/usage.py",

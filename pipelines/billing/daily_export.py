@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
 )
 """The published columns. `quantity` counts tokens, or is the reported cost in USD: empty where nothing was reported."""
 
+GAP_DAYS = 92  # how far back a day without usage gets its empty export
 FORMULA_STARTS = ("=", "+", "-", "@")
 Row = dict[str, Any]
 
@@ -55,7 +56,7 @@ class Exported:
 def export_days(
     connection: duckdb.DuckDBPyConnection, destination: Path, *, now: datetime | None = None
 ) -> list[Exported]:
-    """Export every day from the first to the last with usage; days whose rows are unchanged stay as they are.
+    """Export every day with usage, and the days without between them; days whose rows are unchanged stay as they are.
 
     A day that was exported before and has lost its usage since is exported once more, without rows. Raises OSError.
     """
@@ -65,8 +66,10 @@ def export_days(
     days |= {date.fromisoformat(path.name.partition("=")[2]) for path in (destination / "daily").glob("usage_date=*")}
     if not days:
         return []
-    span = [min(days) + timedelta(days=number) for number in range((max(days) - min(days)).days + 1)]
-    return [export_day(rows_of(connection, day), destination, day, now=now) for day in span]
+    # A clock that is wrong by years must not fill the years between with empty days.
+    first = max(min(days), now.date() - timedelta(days=GAP_DAYS))
+    days |= {first + timedelta(days=number) for number in range((min(max(days), now.date()) - first).days + 1)}
+    return [export_day(rows_of(connection, day), destination, day, now=now) for day in sorted(days)]
 
 
 def rows_of(connection: duckdb.DuckDBPyConnection, day: date) -> list[Row]:

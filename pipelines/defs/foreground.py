@@ -49,7 +49,7 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     Raises RunFailedError, StoreUnavailableError.
     """
     make_instance_home(home)
-    first, last = (day, day) if day else _pending_days(home, store_url)
+    first, last = (nearest(day, today=day),) * 2 if day else _pending_days(home, store_url)
     from pipelines.definitions import defs
 
     with dg.DagsterInstance.get() as instance, _counted_dbt():

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipelines.contract import wire
 from pipelines.contract.keys import record_id
 from pipelines.contract.table import Keep, Table
 from pipelines.device import lines
-from pipelines.device.clock import Clock
+from pipelines.device.clock import Clock, epoch_time
 from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.errors import DeviceError, UsageError
@@ -51,20 +52,24 @@ class LogKind:
 
 
 def check_homes(homes: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The homes to read, accounts' homes included, and why others cannot be. Raises UsageError if none can be read."""
-    good, problems = [], []
+    """The homes to read, accounts' homes included, and why others cannot be.
+
+    Raises UsageError, DeviceError if none can be.
+    """
+    good: list[Path] = []
+    problems: list[UsageError | DeviceError] = []
     for home in homes:
         if not home.exists():
-            problems.append(f"{home} does not exist: name an agent's home folder with --home")
+            problems.append(UsageError(f"{home} does not exist: name an agent's home folder with --home"))
         elif not home.is_dir():
-            problems.append(f"{home} is a file: name an agent's home folder with --home")
+            problems.append(UsageError(f"{home} is a file: name an agent's home folder with --home"))
         elif not os.access(home, os.R_OK | os.X_OK):
-            problems.append(f"{home} cannot be read: its permissions do not let this user in")
+            problems.append(DeviceError(f"{home} cannot be read: its permissions do not let this user in"))
         else:
             good += hive_layout.homes_in(home)
     if problems and not good:
-        raise UsageError(problems[0])
-    return good, problems
+        raise problems[0]
+    return good, [str(problem) for problem in problems]
 
 
 class Collector:
@@ -201,7 +206,7 @@ class Collector:
         checkpoint = self._state.checkpoint(source)
         if lines.is_unchanged(status, checkpoint, now=self._now.timestamp()):
             return
-        modified_at = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1_000_000, UTC)
+        modified_at = epoch_time(Decimal(status.st_mtime_ns) / 1_000_000_000)
         try:
             for chunk in lines.read_new(path, checkpoint, now=self._now.timestamp()):
                 counts = Counts(bytes=status.st_size, generation=chunk.checkpoint.generation)

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-CHUNK = 8 << 20  # one transaction's worth of reading
+CHUNK = 1 << 20  # one transaction's worth of reading
 MAX_LINE = 32 << 20  # far above any record that counts; a longer line is passed over in constant memory
 TAIL_PATIENCE_SECONDS = 86_400  # no write takes a day
 FINGERPRINT = 1024
@@ -175,7 +175,10 @@ def _read_chunk(file: BinaryIO, checkpoint: Checkpoint, size: int) -> Chunk:
     if not end:
         return _long_or_last_line(file, checkpoint, size)
     lines, offset, number = [], start, checkpoint.line
-    for text in data[:end].split(b"\n")[:-1]:
+    texts = data.split(b"\n")
+    texts.pop()  # torn, or empty behind the last line's end
+    del data  # two copies of a chunk would be held while its lines are read
+    for text in texts:
         number += 1
         lines.append(Line(text.removesuffix(b"\r"), offset, number))
         offset += len(text) + 1

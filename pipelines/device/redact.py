@@ -84,6 +84,8 @@ class Redactor:
             case "string":
                 return self._string(column, value)
             case "int64":
+                if isinstance(value, Decimal) and value.is_finite() and abs(value) < 10**18 and value == int(value):
+                    value = int(value)  # `100.0` counts 100
                 ok = isinstance(value, int) and not isinstance(value, bool) and _within(column, value)
                 return value if ok else None
             case "bool":

@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pipelines.device import consent, enrolment, limits, outbox
+from pipelines.device import consent, enrolment, limits, outbox, quota
 from pipelines.device.collect import Collector, Progress
+from pipelines.device.consent import Consent
+from pipelines.device.enrolment import Enrolment
 from pipelines.device.errors import DeviceError, UsageError
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import DamagedError, Sealed, Spool
@@ -47,6 +49,8 @@ class Shipped:
     """Why nothing new was read, if so."""
     problems: tuple[str, ...] = ()
     """Homes and sources that could not be read; the rest went on."""
+    quota: str = ""
+    """What came of fetching the newest budgets."""
 
 
 def ship(
@@ -84,7 +88,8 @@ def ship(
                 spool.seal_all(state, enrolled, granted, now)
                 shipped = deliver(state, spool, store, sleep=sleep)
                 if not state.batches("cut"):
-                    return replace(shipped, paused=full, problems=problems)
+                    said = _fetch_quota(home, state, enrolled, granted, store)
+                    return replace(shipped, paused=full, problems=problems, quota=said)
             raise DeviceError("the spool is damaged again and again: check this disk, then ship again")
     except BusyError:
         raise DeviceError("another shipping of this device is running: wait for it to end") from None
@@ -94,6 +99,17 @@ def ship(
         raise DeviceError(
             f"{error.strerror or error}: free some space or mend the permissions, and ship again"
         ) from error
+
+
+def _fetch_quota(home: Home, state: State, enrolled: Enrolment, granted: Consent, store: Store) -> str:
+    """Fetch the newest budgets after a delivery; what came of it. Use that none of them asks for is forgotten."""
+    said = quota.fetch(home, enrolled, granted, store)
+    kept, _ = quota.load(home, tenant=enrolled.tenant, region=enrolled.region)
+    if kept is not None:
+        counted = kept.ranges(enrolled.device_id, str(state.value("epoch")))
+        with state.step():
+            state.prune_usage(before=quota.oldest_day(min(datetime.now(UTC), kept.as_of)), counted=counted)
+    return said
 
 
 @contextmanager

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.device import usage
 from pipelines.device.lines import Checkpoint
 from pipelines.device.redact import Row
 from pipelines.home import private_folder
@@ -83,6 +84,7 @@ class Counts:
 
 FORGOTTEN = (
     "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "run", "run_source",
+    *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
 MEMORY = Path(":memory:")
@@ -101,6 +103,7 @@ class State:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "fullfsync=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(SCHEMA)
+        usage.install(self._db)
 
     def close(self) -> None:
         """Close the database."""
@@ -109,6 +112,7 @@ class State:
     def copy_from(self, source: sqlite3.Connection) -> None:
         """Take over another state, for a look at what would happen."""
         source.backup(self._db)
+        usage.install(self._db)  # the source may be of an older version
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -248,11 +252,13 @@ class State:
             if owner is None or not self._db.execute(earlier, (owner, key, owner)).rowcount:
                 return False
         text = json.dumps(row, default=str, ensure_ascii=True, separators=(",", ":"))
+        replaced = None if is_new else usage.old_row(self._db, record_id)
         # A correction of a row that stands in a batch already cut waits for the next one.
         self._db.execute(
             f"INSERT INTO staged VALUES (?, ?, ?, {WAITING}) ON CONFLICT DO UPDATE SET row = excluded.row",
             (record_id, table, text),
         )
+        usage.staged(self._db, table, row, replaced=replaced)
         return is_new
 
     def bind_session(self, session_id: str, user_id: str, *, is_live: bool) -> str:
@@ -319,16 +325,20 @@ class State:
             (seq, limit),
         )
         self._db.execute("INSERT INTO batch (seq, state, cut_at) VALUES (?, 'cut', ?)", (seq, at.isoformat()))
+        usage.cut(self._db, seq)
         return seq
 
-    def rows_of(self, seq: int) -> dict[str, list[Row]]:
-        """The rows of a cut batch by table, in the order of their ids."""
-        found: dict[str, list[Row]] = {}
-        for table, text in self._db.execute(
-            "SELECT table_name, row FROM staged WHERE seq = ? ORDER BY table_name, record_id", (seq,)
-        ):
-            found.setdefault(table, []).append(json.loads(text))
-        return found
+    def tables_of(self, seq: int) -> list[str]:
+        """The tables of which a cut batch has rows."""
+        found = self._db.execute("SELECT DISTINCT table_name FROM staged WHERE seq = ? ORDER BY 1", (seq,))
+        return [table for (table,) in found]
+
+    def rows_of(self, seq: int, table: str) -> Iterator[Row]:
+        """The rows of a cut batch of one table, in the order of their ids, one after the other."""
+        found = self._db.execute(
+            "SELECT row FROM staged WHERE seq = ? AND table_name = ? ORDER BY record_id", (seq, table)
+        )
+        return (json.loads(text) for (text,) in found)
 
     def waiting_rows(self) -> dict[str, list[Row]]:
         """Every row that has not been delivered yet, by table."""
@@ -364,6 +374,10 @@ class State:
         """A batch's manifest is in the store: its rows may go."""
         self._db.execute("UPDATE batch SET state = 'delivered', delivered_at = ? WHERE seq = ?", (at.isoformat(), seq))
         self._db.execute("DELETE FROM staged WHERE seq = ?", (seq,))
+
+    def prune_usage(self, *, before: date, counted: Iterable[tuple[int, int]]) -> None:
+        """Forget what this device used that no budget asks for any more."""
+        usage.prune(self._db, before=before, counted=counted)
 
     def totals(self) -> dict[str, int]:
         """Rows staged, batches waiting, batches and rows and bytes delivered."""

@@ -33,7 +33,7 @@ def made(home: Path, place: str) -> SessionFolder:
         (f"colonies/{C}/queens/{Q}/sessions/{SESSION}", SESSION, "colony_queen", {"colony_name": C, "queen_name": Q}),
         (
             f"colonies/{C}/queens/{Q}/sessions/{SESSION}/workers/{W}",
-            W, "worker", {"colony_name": C, "queen_name": Q, "parent_session_id": SESSION},
+            W, "worker", {"queen_name": Q, "parent_session_id": SESSION},
         ),
         (f"colonies/{C}/queen/{SESSION}", SESSION, "colony_queen", {"colony_name": C}),
         (f"colonies/{C}/workers/{W}", W, "worker", {"colony_name": C}),

@@ -212,8 +212,11 @@ def test_a_pipe_or_a_link_beside_a_database_is_not_followed_and_does_not_hang(
         target.unlink()
 
 
-def test_a_link_a_pipe_and_a_folder_in_its_place(path: Path, writer: sqlite3.Connection) -> None:
+def test_a_link_a_pipe_and_a_folder_in_its_place(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer.close()
+    monkeypatch.setattr("os.getuid", lambda: path.stat().st_uid + 1)  # the second name is of somebody else's file
     for name, make in (
         ("link", lambda name: name.symlink_to(path)), ("pipe", os.mkfifo), ("folder", Path.mkdir),
         ("hard", lambda name: os.link(path, name)),

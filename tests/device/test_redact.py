@@ -267,9 +267,15 @@ def test_a_list_or_a_text_becomes_its_length() -> None:
     assert (keep(["a", "b"]), keep("text"), keep({}), keep(None)) == (2, 4, 0, None)
 
 
-@pytest.mark.parametrize("value_", [True, 1.0, Decimal(1), "1", -1, 100_000_001, None, [1]])
+@pytest.mark.parametrize(
+    "value_", [True, 1.0, Decimal("1.5"), Decimal("1E+400"), Decimal("NaN"), "1", -1, 100_000_001, None, [1]]
+)
 def test_tokens_are_integers_within_bounds(value_: object) -> None:
     assert column_of(wire.LLM_TURNS, "input_tokens")(value_) is None
+
+
+def test_a_whole_number_written_with_a_point_counts() -> None:
+    assert column_of(wire.LLM_TURNS, "input_tokens")(Decimal("100.0")) == 100
 
 
 def test_money_keeps_every_digit_and_nothing_is_free() -> None:

@@ -82,18 +82,18 @@ def test_a_record_seen_goes_on_being_seen_after_it_was_sealed(state: State) -> N
 def test_the_earliest_session_owns_a_record_that_only_its_folder_tells(state: State) -> None:
     assert state.stage("node_steps", row(1, "session_2"), owner="session_2")
     assert not state.stage("node_steps", row(1, "session_3"), owner="session_3")
-    assert state.rows_of(0)["node_steps"][0]["session_id"] == "session_2"
+    assert next(iter(state.rows_of(0, "node_steps")))["session_id"] == "session_2"
     assert not state.stage("node_steps", row(1, "session_1"), owner="session_1"), "a correction is no new record"
-    assert state.rows_of(0)["node_steps"] == [row(1, "session_1")]
+    assert list(state.rows_of(0, "node_steps")) == [row(1, "session_1")]
 
 
 def test_a_correction_of_a_row_in_a_cut_batch_waits_for_the_next(state: State) -> None:
     state.stage("node_steps", row(1, "session_2"), owner="session_2")
     state.cut(10, NOW)
     state.stage("node_steps", row(1, "session_1"), owner="session_1")
-    assert state.rows_of(1)["node_steps"] == [row(1, "session_2")], "a batch that was cut must stay what it was"
+    assert list(state.rows_of(1, "node_steps")) == [row(1, "session_2")], "a batch that was cut must stay what it was"
     assert state.cut(10, NOW) == 2
-    assert state.rows_of(2)["node_steps"] == [row(1, "session_1")]
+    assert list(state.rows_of(2, "node_steps")) == [row(1, "session_1")]
 
 
 def test_a_cut_takes_rows_by_id_up_to_its_limit_and_each_once(state: State) -> None:
@@ -101,7 +101,7 @@ def test_a_cut_takes_rows_by_id_up_to_its_limit_and_each_once(state: State) -> N
         state.stage("llm_turns", row(number))
     sizes = []
     while (seq := state.cut(2, NOW)) is not None:
-        sizes.append([found["record_id"] for found in state.rows_of(seq)["llm_turns"]])
+        sizes.append([found["record_id"] for found in list(state.rows_of(seq, "llm_turns"))])
     assert sizes == [[identity(1), identity(2)], [identity(3), identity(4)], [identity(5)]]
 
 

@@ -20,10 +20,29 @@ ranked as (
     from tasks
 ),
 
-latest as (
+known as (
     select *
     from ranked
     where recency = 1
+),
+
+-- A fork copies its parent's list: a task that the parent's list has is the parent's, however either went on with it.
+-- The parent of a fork of a fork has its copy too.
+latest as (
+    select known.*
+    from known
+    left join {{ ref('int_sessions__observations_merged') }} as forks
+        on known.tenant_id = forks.tenant_id
+        and known.list_id = forks.session_id
+        and known.list_kind = 'session'
+    left join known as inherited
+        on known.tenant_id = inherited.tenant_id
+        and forks.forked_from_session_id = inherited.list_id
+        and known.list_kind = inherited.list_kind
+        and known.item = inherited.item
+        and known.task_id = inherited.task_id
+        and known.created_at = inherited.created_at
+    where inherited.task_id is null
 )
 
 select

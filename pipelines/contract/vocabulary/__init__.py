@@ -10,8 +10,8 @@ from importlib.resources import files
 # The sizes, variants and dates that catalogues hang onto a model's name. Closed on purpose: a free tag could be a name.
 _TAG = re.compile(
     r":(?:latest|free|beta|extended|thinking|exacto|nitro|floor|online|cloud|\d"
-    r"|(?:\d{1,3}x)?\d{1,4}(?:\.\d{1,2})?[bmk](?:-cloud)?(?:-(?:instruct|chat|text|base|it|code|vision))?"
-    r"(?:-(?:q\d(?:_[k01](?:_[sml])?)?|fp16|bf16|fp8|int8|int4))?)$",
+    r"|(?:\d{1,3}x)?\d{1,4}(?:\.\d{1,2})?[bmk](?:-a\d{1,3}b)?(?:-cloud)?"
+    r"(?:-(?:instruct|chat|text|base|it|code|vision|thinking))?(?:-qat)?(?:-(?:q\d(?:_[k01](?:_[sml])?)?|fp16|bf16|fp8|int8|int4))?)$",
     re.IGNORECASE | re.ASCII,
 )
 _DATE = re.compile(r"[-@](?:20[2-3]\d[01]\d[0-3]\d|20\d\d-[01]\d-[0-3]\d|latest)$", re.ASCII)

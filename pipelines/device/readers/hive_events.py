@@ -64,6 +64,9 @@ class _Common:
 def _turn(event: Event, context: Context) -> Record:
     common = _Common(event, context)
     data = common.data
+    tokens = (data.get("input_tokens"), data.get("output_tokens"))
+    if any(count is not None for count in tokens):
+        tokens = (tokens[0] or 0, tokens[1] or 0)  # one of them may be missing; without both it is no turn
     values = {
         "session_id": common.session_id,
         "parent_session_id": common.parent_session_id,
@@ -73,10 +76,10 @@ def _turn(event: Event, context: Context) -> Record:
         "agent_role": common.role,
         "stop_reason": data.get("stop_reason"),
         "iteration": data.get("iteration"),
-        "input_tokens": data.get("input_tokens"),
+        "input_tokens": tokens[0],
         "cache_read_input_tokens": data.get("cached_tokens"),
         "cache_write_input_tokens": data.get("cache_creation_tokens"),
-        "output_tokens": data.get("output_tokens"),
+        "output_tokens": tokens[1],
         "reported_cost_usd": data.get("cost_usd"),
         "reported_credits": data.get("credits"),
         **common.times(),

@@ -79,7 +79,8 @@ def session_folders(home: Path) -> list[SessionFolder]:
     found: dict[Path, SessionFolder] = {}
     for pattern, make in SESSION_FOLDERS:
         for path, parts in _matches(home, pattern):
-            found.setdefault(path, make(path, parts))
+            if path not in found:  # patterns overlap, and making a folder looks at the disk
+                found[path] = make(path, parts)
     return sorted(found.values(), key=lambda folder: (folder.session_id, str(folder.path)))
 
 

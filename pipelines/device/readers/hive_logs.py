@@ -21,7 +21,7 @@ class Place:
 
     folder: SessionFolder
     number: int
-    modified_at: datetime
+    modified_at: datetime | None
 
 
 def is_step(found: dict[str, Any]) -> bool:
@@ -76,8 +76,8 @@ def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
         "error_class": line.get("error"),
         "step_index": index,
         "source_line": place.number,
-        "input_tokens": line.get("input_tokens", 0),
-        "output_tokens": line.get("output_tokens", 0),
+        "input_tokens": line.get("input_tokens") or 0,
+        "output_tokens": line.get("output_tokens") or 0,
         "latency_ms": line.get("latency_ms"),
         "tool_call_count": calls,
         "is_partial": line.get("is_partial"),
