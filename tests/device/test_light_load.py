@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from pipelines.device import spool
 from tests.device.driving import Device, dump, event, granted, turn
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +122,6 @@ def test_a_long_backlog_takes_no_more(tmp_path: Path) -> None:
     backlog(tmp_path, 300 << 20)
 
 
-@pytest.mark.xfail(not hasattr(spool, "SLICE_ROWS"), reason="spool.py holds all rows of a batch as Python objects")
 def test_many_turns_take_little_memory(tmp_path: Path) -> None:
     """A batch of the largest size, of nothing but turns: what is sealed at once is what takes the memory."""
     agents = tmp_path / "hive"
