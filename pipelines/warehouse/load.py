@@ -101,7 +101,10 @@ def _groups(store: Store, arrivals: Sequence[Arrival]) -> Iterator[_Group]:
 
 
 def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loaded) -> None:
+    total.incomplete += group.incomplete
     batches, refused = group.batches, group.refused
+    if not batches and not refused:
+        return
     connection.execute("BEGIN")
     try:
         seq = _next_seq(connection)
@@ -117,7 +120,6 @@ def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loa
     total.received += len(batches) + len(refused)
     total.loaded += len(batches)
     total.quarantined += len(refused)
-    total.incomplete += group.incomplete
     for _, reason in refused:
         total.reasons[reason] = total.reasons.get(reason, 0) + 1
     counts = connection.execute(

@@ -1,5 +1,6 @@
 """Exactly-once effect: rows and ledger in one transaction, each record once for ever, whatever the order of arrival."""
 
+import json
 import random
 import time
 from collections.abc import Sequence
@@ -421,3 +422,22 @@ def test_tiny_batches_load_in_time_that_grows_with_their_number(store: MemorySto
     record_property("tiny_to_one", ratio)
     assert (first + second) / 2_000 < 0.01, f"{ratio:.0f} times one batch with the same rows"
     assert second < 2 * first + 0.5, "a load must not search what was loaded before batch by batch"
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_batch_that_lacks_an_object_waits_for_it(
+    store: MemoryStore, connection: duckdb.DuckDBPyConnection, others: int
+) -> None:
+    """A landing that is being copied may bring the manifest first; no line in the ledger may say it was looked at."""
+    waiting = batch(store, {"llm_turns": [turn("late")]})
+    arrivals = [waiting, *(batch(store, {"llm_turns": [turn(n)]}) for n in range(others))]
+    (key,) = (
+        key for key in json.loads(store.objects[waiting.key])["objects"][0].values() if str(key).endswith("parquet")
+    )
+    body = store.objects.pop(key)
+    first = load.load(connection, store, arrivals)
+    assert (first.incomplete, first.received, first.loaded) == (1, others, others)
+    assert waiting.key not in load.known_manifests(connection)
+    store.objects[key] = body
+    second = load.load(connection, store, arrivals)
+    assert (second.incomplete, second.loaded, second.rows_new) == (0, 1, 1)
