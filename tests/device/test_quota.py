@@ -541,10 +541,7 @@ def test_a_folder_serves_as_well(desk: Desk, tmp_path: Path) -> None:
 
 # the whole way --------------------------------------------------------------------------------------------------------
 
-WIRED = hasattr(State, "prune_usage")
 
-
-@pytest.mark.skipif(not WIRED, reason="state.py and ship.py do not call usage.py and quota.py yet")
 def test_a_shipping_counts_fetches_and_forgets(tmp_path: Path) -> None:
     agents = tmp_path / "hive"
     at = datetime.now(UTC).replace(hour=0, minute=0, second=1, microsecond=0)
@@ -580,7 +577,6 @@ def test_a_shipping_counts_fetches_and_forgets(tmp_path: Path) -> None:
     assert SESSION not in quota.path_of(made.home).read_text()
 
 
-@pytest.mark.skipif(not WIRED, reason="ship.py does not call quota.py yet")
 def test_a_store_without_quotas_costs_a_shipping_nothing(tmp_path: Path) -> None:
     agents = tmp_path / "hive"
     append(queen_folder(agents) / "events.jsonl", dump(turn(1)))
