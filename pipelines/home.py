@@ -1,6 +1,6 @@
 """Where Apiary keeps its things on a machine: one folder, `APIARY_HOME`.
 
-Does not belong here: reading or writing any of them.
+Does not belong here: what is in any of them.
 """
 
 import os
@@ -67,6 +67,16 @@ def private_folder(path: Path) -> Path:
         if not folder.exists():
             folder.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a private file aside, then move it: a reader sees the old one or the new one, whole."""
+    aside = private_folder(path.parent) / f".{path.name}.aside"
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
 
 
 class BusyError(Exception):

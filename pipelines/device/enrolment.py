@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipelines.contract.keys import is_slug
 from pipelines.device.errors import DeviceError, UsageError
-from pipelines.home import Home, private_folder
+from pipelines.home import Home, private_folder, replace_file
 
 KEY_BYTES = 32
 
@@ -57,8 +57,8 @@ def enroll(
     private_folder(home.device)
     key = _given_key(tenant_key)
     if key is not None or not _key_path(home).exists():
-        _write(_key_path(home), (key or secrets.token_bytes(KEY_BYTES)).hex())
-    _write(_path(home), json.dumps(asdict(enrolment), indent=1) + "\n")
+        replace_file(_key_path(home), (key or secrets.token_bytes(KEY_BYTES)).hex().encode())
+    replace_file(_path(home), (json.dumps(asdict(enrolment), indent=1) + "\n").encode())
     return enrolment
 
 
@@ -122,12 +122,3 @@ def _path(home: Home) -> Path:
 
 def _key_path(home: Home) -> Path:
     return home.device / "tenant.key"
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".aside")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

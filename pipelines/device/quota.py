@@ -6,7 +6,6 @@ allows, and is said.
 Does not belong here: what was used locally (usage.py), the form of a snapshot (contract/quota.py).
 """
 
-import os
 import sqlite3
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -28,7 +27,7 @@ from pipelines.contract.quota import (
     sha16_of_key,
 )
 from pipelines.device import usage
-from pipelines.home import Home, private_folder
+from pipelines.home import Home, replace_file
 
 if TYPE_CHECKING:  # these load the contract's tables, for which a check has no time
     from pipelines.device.consent import Consent
@@ -131,7 +130,7 @@ def fetch(home: Home, enrolment: "Enrolment", consent: "Consent", store: "Store"
             if kept is not None and kept.as_of > mine.as_of:
                 return f"quota: the one kept here is newer than the store's{trouble}"
             if mine != kept:
-                _keep(path_of(home), mine.to_json())
+                replace_file(path_of(home), mine.to_json())
             return f"quota as of {mine.as_of:%Y-%m-%d %H:%M:%S} UTC{trouble}"
     except (StoreUnavailableError, StoreRefusedError) as error:
         return f"quota: {error}; the one kept here stays"
@@ -156,16 +155,6 @@ def _read(store: "Store", key: str, *, tenant: str, region: str) -> Snapshot | s
     if (found.tenant, found.region) != (tenant, region):
         return "it is another tenant's"
     return found
-
-
-def _keep(path: Path, data: bytes) -> None:
-    """Write aside, then move: a check that runs meanwhile reads the old one or the new one, never half of one."""
-    aside = private_folder(path.parent) / f"{path.name}.aside"
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def oldest_day(now: datetime) -> date:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipelines.device import enrolment
 from pipelines.device.errors import DeviceError, UsageError
-from pipelines.home import Home, private_folder
+from pipelines.home import Home, replace_file
 
 EVERY_SECONDS = 900  # must divide an hour: the timer names its minutes
 NAME = "apiary-device"
@@ -63,7 +63,7 @@ def install(
     for path in paths:
         _require_ours(path)
     for path, text in zip(paths, texts, strict=True):
-        _write(path, text)
+        replace_file(path, text)
     return Installed(paths, pinned, _run_all(_start_commands(paths, platform), run or _run))
 
 
@@ -240,13 +240,3 @@ def _require_ours(path: Path) -> None:
         return
     if path.is_symlink() or MARK.encode() not in path.read_bytes():
         raise DeviceError(f"{path} was not written by Apiary: move it away, then try again")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write aside, then move: whatever reads units meanwhile sees the old one or the new one."""
-    aside = private_folder(path.parent) / f".{path.name}.aside"
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -61,12 +61,12 @@ class IncompleteError(Exception):
     """An object of a batch is not there (yet): a landing that is being copied may bring the manifest first."""
 
 
-def pending(store: Store, known: Collection[str], *, day: date | None = None) -> list[Arrival]:
-    """Manifests that the ledger does not know, in the order of arrival; of one arrival day, if one is named."""
+def pending(store: Store, known: Collection[str]) -> list[Arrival]:
+    """Manifests that the ledger does not know, in the order of arrival."""
     found = []
     for entry in store.list(ROOT):
         parts = parse_manifest_key(entry.key)
-        if parts is None or entry.key in known or (day and entry.received_at.date() != day):
+        if parts is None or entry.key in known:
             continue
         found.append(Arrival(entry.key, parts, entry.received_at))
     return sorted(found, key=lambda arrival: (arrival.received_at, arrival.key))

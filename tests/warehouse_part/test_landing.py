@@ -7,7 +7,7 @@ import random
 import re
 import string
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -459,8 +459,6 @@ def test_pending_is_what_the_ledger_does_not_know_in_order_of_arrival(store: Mem
     early = batch(store, {}, seq=2, minute=1)
     known = batch(store, {}, seq=3, minute=0)
     assert landing.pending(store, {known.key}) == [early, late]
-    assert landing.pending(store, set(), day=date(2026, 3, 1)) == [known, early]
-    assert landing.pending(store, set(), day=date(2026, 3, 2)) == []
 
 
 @pytest.mark.parametrize(
