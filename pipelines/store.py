@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
 
+from pipelines.errors import ExpectedError
 from pipelines.home import private_folder
 
 
-class StoreUnavailableError(Exception):
+class StoreUnavailableError(ExpectedError):
     """The store did not answer or asked to come back later: try again."""
 
 
-class StoreRefusedError(Exception):
+class StoreRefusedError(ExpectedError):
     """The store answered and said no: trying again changes nothing."""
 
 

@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from pipelines import cli
+from pipelines.commands import terminal
 from pipelines.simulate.homes import HomeSpec, write_home
 
 NO_SERVER = {
@@ -329,4 +330,4 @@ def test_debug_shows_the_traceback(call: Call) -> None:
 
 
 def test_now_is_not_needed_to_parse() -> None:
-    assert cli._day("2026-03-01") == date(2026, 3, 1) < datetime.now(UTC).date()
+    assert terminal.day("2026-03-01") == date(2026, 3, 1) < datetime.now(UTC).date()

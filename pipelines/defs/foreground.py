@@ -16,6 +16,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from pipelines.defs.partitions import arrival_range, nearest
+from pipelines.errors import ExpectedError
 from pipelines.home import Home, private_folder
 from pipelines.store import open_store
 from pipelines.warehouse import landing, load
@@ -29,7 +30,7 @@ concurrency: {pools: {default_limit: 1}} # the warehouse has one writer
 MINE = {"apiary/foreground": "true"}
 
 
-class RunFailedError(Exception):
+class RunFailedError(ExpectedError):
     """The job did not end well; the text says which step and why."""
 
 

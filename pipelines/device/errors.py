@@ -1,12 +1,11 @@
-"""What a person sees when the device part cannot go on: one line, what is wrong, what to do.
+"""What the device part says when it cannot go on.
 
 Does not belong here: outcomes of single files or batches; those are counted, not raised.
 """
 
+from pipelines.errors import ExpectedError
+from pipelines.errors import UsageError as UsageError
 
-class UsageError(Exception):
-    """Wrong use, or consent is missing: exit code 2."""
 
-
-class DeviceError(Exception):
-    """The work could not be done: exit code 1. Nothing is lost by it."""
+class DeviceError(ExpectedError):
+    """The work could not be done. Nothing is lost by it."""

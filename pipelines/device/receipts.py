@@ -1,6 +1,6 @@
 """What left this device: the owner's copy of every batch, compared byte for byte with what the store holds.
 
-Does not belong here: keeping the copies (spool.py), printing (cli.py).
+Does not belong here: keeping the copies (spool.py), printing (pipelines/commands).
 """
 
 import hashlib

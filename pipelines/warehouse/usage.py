@@ -1,6 +1,6 @@
 """Usage by one dimension, from the published marts: what `apiary usage` prints.
 
-Does not belong here: printing (cli.py), counting (models/).
+Does not belong here: printing (pipelines/commands), counting (models/).
 """
 
 from datetime import date, datetime
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import duckdb
 
 from pipelines.contract.numbers import plain
+from pipelines.errors import ExpectedError
 
 Dimension = Literal["model", "tenant", "user", "colony", "session", "agent", "day"]
 
@@ -28,7 +29,7 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_wri
 MEASURES = ("turns", *TOKENS, "tool_calls", "unpriced_turns", "reported_cost_usd")
 
 
-class NothingPublishedError(Exception):
+class NothingPublishedError(ExpectedError):
     """There is no published data to read."""
 
 

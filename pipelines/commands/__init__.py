@@ -1,0 +1,4 @@
+"""What `apiary` does, one module for each group of commands; pipelines/cli.py puts them together.
+
+Does not belong here: work. A command reads its options, calls a part of the house and prints what came of it.
+"""

@@ -1,0 +1,97 @@
+"""`apiary demo`: a simulated fleet, or a home with its owner's consent, through the whole job.
+
+Does not belong here: how homes are simulated (pipelines/simulate).
+"""
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.commands.terminal import Shared, Stop, homes_of, progress, table
+from pipelines.commands.warehouse import run_job, usage_table
+from pipelines.home import Home
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import usage
+
+    home = Home.from_environment()
+    if options.home:
+        if options.consent != "include":
+            raise Stop(2, "a real home is read with its owner's consent only: add CONSENT=include to ship its history")
+        _ship_real(home, homes_of(options))
+    else:
+        _ship_fleet(home)
+    store_url = os.environ.get("APIARY_STORE") or home.store_url
+    run_job(home, store_url)
+    print()
+    usage_table(usage.usage(home.published, "tenant and model"))
+    print()
+    ledger = usage.collapsed(home.published)
+    table(
+        [name.replace("_", " ") for name in ledger[0]] if ledger else ["no usage"],
+        [list(row.values()) for row in ledger],
+    )
+    print()
+    places = [
+        ("object store", store_url), ("warehouse", home.warehouse), ("published marts", home.published / "current"),
+        ("billing exports", home.exports / "daily"),
+    ]  # fmt: skip
+    table(["what", "where"], [list(place) for place in places])
+    return 0
+
+
+def _ship_real(home: Home, homes: list[Path]) -> None:
+    from pipelines.device import collect, consent, enrolment, grant, ship
+
+    collect.check_homes(homes)
+    if enrolment.load(home) is None:
+        enrolment.enroll(
+            home, tenant="local", user="owner", region="local", timezone=None, store=None, tenant_key=None,
+            now=datetime.now(UTC),
+        )  # fmt: skip
+    state = consent.open_state(home)
+    current = consent.current(state) if state else None
+    if current is None or current.state != "granted" or current.history != "include":
+        grant.grant(home, homes, history="include")
+    with progress("reading") as step:
+        shipped = ship.ship(home, homes, store_url=os.environ.get("APIARY_STORE"), progress=step)
+    sys.stderr.write(f"sent {shipped.rows} rows in {shipped.batches} batches\n")
+
+
+def _ship_fleet(home: Home) -> None:
+    """A simulated fleet: each device has a home of its own; they share the store."""
+    from datetime import timedelta
+
+    from pipelines.device import enrolment, grant, ship
+    from pipelines.simulate import fleet, homes
+
+    store_url = os.environ.get("APIARY_STORE") or home.store_url
+    # The newest sessions end on a local evening: two days back is the past in every zone.
+    last_day = datetime.now(UTC).date() - timedelta(days=2)
+    for device in fleet.demo_fleet(last_day=last_day):
+        mine = Home(home.root / "devices" / device.name)
+        agents = mine.root / "hive"
+        if not agents.exists():
+            aside = agents.with_name("hive.aside")
+            homes.write_home(aside, device.home)
+            aside.rename(agents)
+            enrolment.enroll(
+                mine, tenant=device.tenant, user=device.user, region=device.region, timezone=device.home.timezone,
+                store=store_url, tenant_key=None, now=datetime.now(UTC),
+            )  # fmt: skip
+            grant.grant(mine, [agents], history="include")
+        with progress(f"{device.name:<12}") as step:
+            shipped = ship.ship(mine, [agents], store_url=store_url, progress=step)
+        sys.stderr.write(f"{device.name:<20} {device.tenant}/{device.user}: sent {shipped.rows} rows\n")
+
+
+def add(group: Any, shared: Shared) -> None:
+    """The command under `apiary`."""
+    demo = shared.add(
+        group, "demo", "a simulated fleet (or a home with consent) through the whole job", _demo, shared.homes
+    )
+    demo.add_argument("--consent", choices=["include"], help="the owner's consent to ship a real home's history")

@@ -1,0 +1,319 @@
+"""`apiary device …` and `apiary quota …`: what the owner of a device types. All of it works in a base install.
+
+Does not belong here: what the commands do (pipelines/device).
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, table
+from pipelines.home import Home
+
+
+def _enroll(options: argparse.Namespace) -> int:
+    from pipelines.device import enrolment
+    from pipelines.store import open_store
+
+    home = Home.from_environment()
+    try:
+        open_store(options.store or home.store_url)
+    except ValueError as error:
+        raise Stop(2, str(error)) from None
+    enrolled = enrolment.enroll(
+        home, tenant=options.tenant, user=options.user, region=options.region, timezone=options.timezone,
+        store=options.store, tenant_key=options.tenant_key, now=datetime.now(UTC),
+    )  # fmt: skip
+    print(
+        f"enrolled: tenant {enrolled.tenant}, user {enrolled.user}, region {enrolled.region}, zone {enrolled.timezone}"
+    )
+    print(f"kept in {home.device}; nothing is read or sent before `apiary device consent grant`")
+    return 0
+
+
+def _grant(options: argparse.Namespace) -> int:
+    from pipelines.device import grant
+
+    granted = grant.grant(Home.from_environment(), homes_of(options, needed=False), history=options.history)
+    scope = "everything there is" if granted.history == "include" else "only what happens from now on"
+    print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {scope}")
+    print("leaves:")
+    for line in grant.COVERS:
+        print(f"  - {line}")
+    print(f"never leaves: {grant.NEVER}")
+    answer = grant.ask_store(Home.from_environment(), options.store or os.environ.get("APIARY_STORE"))
+    print(f"store: {'; '.join((answer.verdict, *answer.reasons))}")
+    print("see it byte for byte with `apiary device preview`; take it back with `apiary device consent withdraw`")
+    return 0
+
+
+def _withdraw(options: argparse.Namespace) -> int:
+    from pipelines.device import grant
+
+    asked = grant.withdraw(Home.from_environment(), store_url=options.store or os.environ.get("APIARY_STORE"))
+    print("consent withdrawn: nothing more is read, and what had not been sent is gone from this device")
+    print(
+        "the request to delete what was sent "
+        + ("is in the store" if asked else "waits: `apiary device ship` sends it")
+    )
+    return 0
+
+
+def _pause(_: argparse.Namespace) -> int:
+    from pipelines.device import grant
+
+    grant.pause(Home.from_environment())
+    print("paused: nothing is read and nothing leaves until `apiary device consent resume`; what happens meanwhile is")
+    print("read then. To leave it out, withdraw and grant again.")
+    return 0
+
+
+def _resume(_: argparse.Namespace) -> int:
+    from pipelines.device import grant
+
+    grant.resume(Home.from_environment())
+    print("resumed: the next shipping reads what happened meanwhile")
+    return 0
+
+
+def _consent_status(_: argparse.Namespace) -> int:
+    from pipelines.device import consent, enrolment
+
+    home = Home.from_environment()
+    enrolment.require(home)
+    state = consent.open_state(home)
+    current = consent.current(state) if state else None
+    if current is None:
+        print("consent: none was ever given; nothing is read and nothing leaves")
+    else:
+        print(f"consent {current.consent_id[:8]}: {current.state} at {current.at:%Y-%m-%d %H:%M:%S} UTC")
+        print(f"history: {current.history}")
+    return 0
+
+
+def _preview(options: argparse.Namespace) -> int:
+    from pipelines.device import preview
+
+    with progress("reading") as step:
+        shown = preview.preview(Home.from_environment(), homes_of(options), progress=step)
+    if options.json:
+        counts = asdict(shown.counts)
+        print(
+            json.dumps({"consent": shown.consent, "history": shown.history, "counts": counts, "tables": shown.tables})
+        )
+        return 0
+    rows = [[name, len(table), _sample(table[0])] for name, table in shown.tables.items()]
+    table(["table", "rows", "first row"], rows)
+    total = shown.counts
+    print(
+        f"{total.seen} lines read: {total.staged} to send, {total.duplicate} copies, {total.skipped} of kinds nobody"
+        f" asked for, {total.rejected} torn or unreadable, {total.before_consent} from before the consent;"
+        f" {total.fields_dropped} fields dropped"
+    )
+    if shown.consent == "none":
+        print("nothing leaves: there is no consent. This is what a consent with `--history include` would send.")
+    print("every row and column: `apiary device preview --json`")
+    return 0
+
+
+def _sample(row: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in row.items() if v is not None and k != "record_id")[:160]
+
+
+def _ship(options: argparse.Namespace) -> int:
+    from pipelines.device import ship
+
+    home, store_url = Home.from_environment(), options.store or os.environ.get("APIARY_STORE")
+    signal.signal(signal.SIGTERM, _interrupt)
+    while True:
+        homes = homes_of(options, consented=True)
+        with progress("reading") as step:
+            shipped = ship.ship(home, homes, store_url=store_url, progress=step, when_full=options.when_full)
+        print(f"sent {shipped.rows} rows in {shipped.batches} batches ({shipped.bytes} bytes) to {shipped.store}")
+        if shipped.paused:
+            sys.stderr.write(f"apiary: nothing new was read: {shipped.paused}; nothing is lost, ship again later\n")
+        for problem in shipped.problems:
+            sys.stderr.write(f"apiary: {problem}\n")
+        if not options.every:
+            return 0
+        sys.stdout.flush()
+        time.sleep(options.every)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pipelines.device import ship
+
+    options.store = options.to.expanduser().absolute().as_uri()
+    with progress("reading") as step:
+        shipped = ship.ship(
+            Home.from_environment(), homes_of(options, consented=True), store_url=options.store, progress=step
+        )  # fmt: skip
+    print(
+        f"wrote {shipped.rows} rows in {shipped.batches} batches to {options.to}: `apiary ingest --from` brings them in"
+    )
+    return 0
+
+
+def _receipts(options: argparse.Namespace) -> int:
+    from pipelines.device import enrolment, receipts
+    from pipelines.store import open_store
+
+    home = Home.from_environment()
+    enrolled = enrolment.require(home)
+    if options.what == "verify":
+        compared = receipts.verify(home, open_store(options.store or os.environ.get("APIARY_STORE") or enrolled.store))
+        wrong = [item for item in compared if item.verdict != "same"]
+        for item in wrong:
+            print(f"{item.verdict}: {item.key}")
+        print(f"{len(compared)} objects left this device; {len(compared) - len(wrong)} are the same in the store")
+        return 1 if wrong else 0
+    found = receipts.receipts(home)
+    rows: list[list[object]] = [
+        [item.seq, item.cut_at[:19], sum(item.rows.values()), item.bytes, item.consent_id[:8], item.tombstone or "sent"]
+        for item in found
+    ]
+    table(["batch", "cut at (UTC)", "rows", "bytes", "consent", "outcome"], rows)
+    return 0
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    from pipelines.device import resolve
+
+    with progress("reading") as step:
+        name = resolve.resolve(Home.from_environment(), homes_of(options), options.hash, progress=step)
+    if name is None:
+        raise Stop(1, f"no name in these homes has the hash {options.hash}: was it made with another tenant key?")
+    print(name)
+    return 0
+
+
+def _device_status(options: argparse.Namespace) -> int:
+    from pipelines.device import consent, enrolment
+
+    home = Home.from_environment()
+    enrolled = enrolment.require(home)
+    state = consent.open_state(home)
+    current = consent.current(state) if state else None
+    totals = state.totals() if state else {}
+    facts = {
+        "tenant": enrolled.tenant, "user": enrolled.user, "region": enrolled.region, "timezone": enrolled.timezone,
+        "device_id": enrolled.device_id, "store": os.environ.get("APIARY_STORE") or enrolled.store,
+        "consent": current.state if current else "none", "history": current.history if current else None, **totals,
+    }  # fmt: skip
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        table(["what", "value"], [[name.replace("_", " "), value] for name, value in facts.items()])
+    return 0
+
+
+def _install(_: argparse.Namespace) -> int:
+    from pipelines.device import service
+
+    done = service.install(Home.from_environment())
+    for path in done.files:
+        print(f"wrote {path}")
+    for name, value in done.environment.items():
+        print(f"  {name}={value}")
+    if "HIVE_HOME" in done.environment:
+        print("HIVE_HOME is set in this shell, so the service reads that home; install again to change it")
+    print("store credentials are not written down: the service needs them in the usual files of its user")
+    if done.to_run:
+        print("not started: run")
+        for command in done.to_run:
+            print(f"  {command}")
+    else:
+        print(f"ships every {service.EVERY_SECONDS // 60} minutes while you are logged in")
+    return 0
+
+
+def _uninstall(_: argparse.Namespace) -> int:
+    from pipelines.device import service
+
+    done = service.uninstall()
+    for path in done.files:
+        print(f"removed {path}")
+    if not done.files:
+        print("no service was installed")
+    for command in done.to_run:
+        print(f"could not be run: {command}")
+    return 0
+
+
+def _quota_check(options: argparse.Namespace) -> int:
+    from pipelines.device import enrolment, quota
+
+    home = Home.from_environment()
+    answer = quota.check(home, enrolment.require(home), now=datetime.now(UTC))
+    if options.json:
+        print(json.dumps(answer.to_dict()))
+        return answer.exit_code
+    print(f"{answer.decision}: {answer.reason}")
+    if answer.as_of is not None:
+        age = answer.age_seconds
+        print(f"as of {answer.as_of:%Y-%m-%d %H:%M:%S} UTC, {age} seconds ago, with this device's own use since")
+    for note in answer.notes:
+        print(note)
+    return answer.exit_code
+
+
+def add(commands: Any, shared: Shared) -> None:
+    """The groups `device` and `quota` under `apiary`."""
+    device = commands.add_parser("device", help="this device: enrolment, consent, preview, shipping, receipts")
+    _add_device_commands(device.add_subparsers(required=True, metavar="COMMAND"), shared)
+    quota = commands.add_parser("quota", help="budgets, as far as this device knows them")
+    _add_quota_commands(quota.add_subparsers(required=True, metavar="COMMAND"), shared)
+
+
+def _add_device_commands(group: Any, shared: Shared) -> None:
+    enroll = shared.add(group, "enroll", "say whose device this is", _enroll, shared.store)
+    enroll.add_argument("--tenant", required=True)
+    enroll.add_argument("--user", required=True)
+    enroll.add_argument("--region", default="local")
+    enroll.add_argument("--timezone", metavar="IANA", help="zone of the agents' local times (default: this machine's)")
+    enroll.add_argument("--tenant-key", type=Path, metavar="FILE", help="the tenant's key (or APIARY_TENANT_KEY)")
+    book = group.add_parser("consent", help="grant, pause, withdraw or show consent")
+    consents = book.add_subparsers(required=True, metavar="COMMAND")
+    grant = shared.add(consents, "grant", "let usage leave this device", _grant, shared.homes, shared.store)
+    grant.add_argument("--history", choices=["include", "exclude"], default="exclude", help="what was before now")
+    shared.add(consents, "pause", "read and send nothing for a while", _pause)
+    shared.add(consents, "resume", "go on after a pause", _resume)
+    shared.add(consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw, shared.store)
+    shared.add(consents, "status", "show the consent in force", _consent_status)
+    preview = shared.add(group, "preview", "show what would leave, before it does", _preview, shared.homes)
+    preview.add_argument("--json", action="store_true")
+    ship = shared.add(group, "ship", "send what is new", _ship, shared.homes, shared.store)
+    when = ship.add_mutually_exclusive_group()
+    when.add_argument("--once", action="store_true", help="send once (the default)")
+    when.add_argument("--every", type=seconds, metavar="15m", help="send again and again")
+    ship.add_argument(
+        "--when-full", choices=["pause", "drop_oldest"], default="pause", help="what to do when nothing can be sent"
+    )
+    export = shared.add(group, "export", "write what is new into a folder, without a network", _export, shared.homes)
+    export.add_argument("--to", type=Path, required=True, metavar="DIR")
+    kept = shared.add(
+        group, "receipts", "list what left, or compare every byte with the store", _receipts, shared.store
+    )
+    kept.add_argument("what", nargs="?", choices=["list", "verify"], default="list")
+    resolve = shared.add(group, "resolve", "name a keyed hash, here at home", _resolve, shared.homes)
+    resolve.add_argument("hash", metavar="HASH")
+    status = shared.add(group, "status", "show enrolment, consent and what was sent", _device_status)
+    status.add_argument("--json", action="store_true")
+    shared.add(group, "install", "ship every 15 minutes as a service of this user", _install)
+    shared.add(group, "uninstall", "remove the service; state and spool stay", _uninstall)
+
+
+def _add_quota_commands(group: Any, shared: Shared) -> None:
+    check = shared.add(group, "check", "may this user go on? exit code 0: allow or warn, 3: block", _quota_check)
+    check.add_argument("--json", action="store_true")

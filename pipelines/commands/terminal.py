@@ -1,0 +1,144 @@
+"""What all commands share: options, tables, bars, and how a command says that it could not.
+
+Does not belong here: commands (the modules beside).
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipelines.home import Home
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class Stop(Exception):  # noqa: N818 - it carries an exit code, it is no error of its own
+    """Ends a command: an exit code and the one line that says what is wrong and what to do."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and leave with 2."""
+        sys.stderr.write(f"apiary: {message}; see `{self.prog} --help`\n")
+        raise SystemExit(2)
+
+
+def tell(code: int, text: str) -> int:
+    """Say one line on standard error; the exit code."""
+    sys.stderr.write(f"apiary: {text}\n")
+    return code
+
+
+def homes_of(options: argparse.Namespace, *, consented: bool = False, needed: bool = True) -> list[Path]:
+    """The agents' homes that were named, or those in the usual places."""
+    from pipelines.device import consent, enrolment
+    from pipelines.device.readers import hive_layout
+
+    if consented:
+        # Without consent the homes are not even looked for.
+        home = Home.from_environment()
+        enrolment.require(home)
+        consent.require(consent.open_state(home))
+    homes = [path.expanduser() for path in options.home] if options.home else hive_layout.usual_homes()
+    if needed and not homes:
+        raise Stop(2, "no agent home was found in the usual places: name one with --home")
+    return homes
+
+
+def store_of(options: argparse.Namespace) -> str:
+    """The store's address: flag, `APIARY_STORE`, what this device was enrolled with, the default."""
+    from pipelines.device import enrolment
+    from pipelines.store import open_store
+
+    home = Home.from_environment()
+    enrolled = enrolment.load(home)
+    url = options.store or os.environ.get("APIARY_STORE") or (enrolled.store if enrolled else "") or home.store_url
+    try:
+        open_store(url)
+    except ValueError as error:
+        raise Stop(2, str(error)) from None
+    return str(url)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error while somebody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def table(names: list[str], rows: list[list[object]]) -> None:
+    """A table that lines up; numbers to the right, with thousands."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(names):
+        is_number = bool(rows) and all(isinstance(row[number], int) or row[number] is None for row in rows)
+        table.add_column(name, justify="right" if is_number or "USD" in name else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[_cell(value) for value in row])
+    width = None if sys.stdout.isatty() else 240  # a file or a pipe has no edge to break lines at
+    Console(width=width, soft_wrap=False).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def seconds(text: str) -> float:
+    """An interval like `15m`, in seconds."""
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if match is None or int(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval: write 15m, 1h or 1d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def day(text: str) -> date:
+    """A day like `2026-11-20`."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: write YYYY-MM-DD") from None
+
+
+class Shared:
+    """Options that several commands take."""
+
+    def __init__(self) -> None:
+        self.always = argparse.ArgumentParser(add_help=False)
+        self.always.add_argument("--debug", action="store_true", help="show where an error comes from")
+        self.store = argparse.ArgumentParser(add_help=False)
+        self.store.add_argument("--store", metavar="URL", help="file:///folder or s3://bucket/prefix (or APIARY_STORE)")
+        self.homes = argparse.ArgumentParser(add_help=False)
+        self.homes.add_argument(
+            "--home", type=Path, action="append", metavar="PATH", help="an agent's home; may be given several times"
+        )
+
+    def add(self, group: Any, name: str, text: str, command: Command, *parents: argparse.ArgumentParser) -> Any:
+        """A command under a group."""
+        added = group.add_parser(name, help=text, description=text, parents=[self.always, *parents])
+        added.set_defaults(command=command)
+        return added

@@ -1,0 +1,142 @@
+"""`apiary run`, `ingest`, `usage`, `doctor` and `dev`: what the data team types.
+
+Does not belong here: what the commands do (pipelines/warehouse, pipelines/defs).
+"""
+
+import argparse
+import json
+import os
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pipelines import __version__
+from pipelines.commands.terminal import Shared, Stop, store_of, table
+from pipelines.commands.terminal import day as parse_day
+from pipelines.home import ROOT, BusyError, Home, exclusive
+
+HEADINGS = {
+    "input_tokens": "input", "output_tokens": "output", "cache_read_input_tokens": "cache read",
+    "cache_write_input_tokens": "cache write", "reported_cost_usd": "reported cost USD",
+}  # fmt: skip
+
+
+def _run(options: argparse.Namespace) -> int:
+    run_job(Home.from_environment(), store_of(options), day=options.date)
+    return 0
+
+
+def run_job(home: Home, store_url: str, *, day: date | None = None) -> None:
+    """Run the job in this process's environment, while no other run is at work."""
+    os.environ["APIARY_HOME"] = str(home.root)
+    os.environ["APIARY_STORE"] = store_url
+    os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
+    try:
+        with exclusive(home.root / "warehouse" / "lock"):
+            sys.stderr.write("running the warehouse job\n")
+            from pipelines.defs import foreground
+
+            foreground.run(home, store_url, day=day)
+    except BusyError:
+        raise Stop(1, "another run of this warehouse is at work: wait for it to end") from None
+    sys.stderr.write(f"published: {home.published / 'current'}\n")
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    from pipelines.store import open_store
+    from pipelines.warehouse import ingest
+
+    source = options.source.expanduser()
+    if not source.is_dir():
+        raise Stop(2, f"{source} is no folder: name one that `apiary device export --to` wrote")
+    done = ingest.ingest(source, open_store(store_of(options)))
+    print(f"{done.created} objects brought in, {done.existed} were there already; `apiary run` loads them")
+    return 0
+
+
+def _usage(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import usage
+
+    rows = usage.usage(
+        Home.from_environment().published, options.by, first_day=options.first_day, last_day=options.last_day
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(rows))
+    else:
+        usage_table(rows)
+    return 0
+
+
+def usage_table(rows: list[dict[str, Any]]) -> None:
+    """Print usage as a table."""
+    if not rows:
+        print("no usage")
+        return
+    table([HEADINGS.get(name, name.replace("_", " ")) for name in rows[0]], [list(row.values()) for row in rows])
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from pipelines.store import open_store
+
+    home, store_url = Home.from_environment(), store_of(options)
+    rows: list[list[object]] = [["apiary", __version__, "ok"], ["python", sys.version.split()[0], "ok"]]
+    for package in ("pyarrow", "boto3", "duckdb", "dagster", "dbt-duckdb", "great-expectations"):
+        try:
+            rows.append([package, version(package), "ok"])
+        except PackageNotFoundError:
+            rows.append([package, "not installed", "device only"])
+    existing = next(path for path in (home.root, *home.root.parents) if path.exists())
+    rows.append(["APIARY_HOME", home.root, "ok" if os.access(existing, os.W_OK) else "NOT WRITABLE"])
+    is_open = home.device.exists() and home.device.stat().st_mode & 0o077
+    rows.append(["device folder", home.device, "READABLE BY OTHERS: chmod 700 it" if is_open else "ok"])
+    if _is_device_without_consent(home):
+        rows.append(["store", store_url, "not asked: this device has no consent"])
+    else:
+        try:
+            next(iter(open_store(store_url).list("landing/")), None)
+            rows.append(["store", store_url, "ok"])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the doctor says it
+            rows.append(["store", store_url, f"NOT REACHABLE: {error}"])
+    rows.append(["warehouse", home.warehouse, "ok" if home.warehouse.exists() else "none yet: apiary run"])
+    table(["what", "value", "verdict"], rows)
+    return 1 if any(str(row[2]).startswith(("NOT", "READABLE")) for row in rows) else 0
+
+
+def _is_device_without_consent(home: Home) -> bool:
+    """No store is asked anything for a device before its owner has consented."""
+    from pipelines.device import consent, enrolment
+
+    state = consent.open_state(home)
+    current = consent.current(state) if state else None
+    return enrolment.load(home) is not None and (current is None or current.state != "granted")
+
+
+def _dev(options: argparse.Namespace) -> int:
+    from pipelines.defs import foreground
+
+    home = Home.from_environment()
+    os.environ["APIARY_HOME"] = str(home.root)
+    os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
+    os.environ["APIARY_STORE"] = store_of(options)
+    foreground.make_instance_home(home)
+    program = str(Path(sys.executable).with_name("dagster"))
+    arguments = [program, "dev", "-h", "127.0.0.1", "-p", "3000", "-w", str(ROOT / "workspace.yaml")]
+    os.execv(program, arguments)  # noqa: S606 - the interface takes this process's place and its signals
+
+
+def add(group: Any, shared: Shared) -> None:
+    """The commands under `apiary`."""
+    ingest = shared.add(group, "ingest", "bring in a folder that a device exported", _ingest, shared.store)
+    ingest.add_argument("--from", dest="source", type=Path, required=True, metavar="DIR")
+    run = shared.add(group, "run", "load, build, check, publish and export, once", _run, shared.store)
+    run.add_argument("--date", type=parse_day, metavar="D", help="only what arrived on this UTC day")
+    usage = shared.add(group, "usage", "show usage from the published data", _usage)
+    usage.add_argument("--by", required=True, choices=["model", "tenant", "user", "colony", "session", "agent", "day"])
+    usage.add_argument("--from", dest="first_day", type=parse_day, metavar="D", help="first UTC day")
+    usage.add_argument("--to", dest="last_day", type=parse_day, metavar="D", help="last UTC day")
+    usage.add_argument("--json", action="store_true", help="one array on standard output")
+    shared.add(group, "doctor", "show versions, paths and whether the store answers", _doctor, shared.store)
+    shared.add(group, "dev", "open the Dagster UI on 127.0.0.1:3000", _dev, shared.store)
