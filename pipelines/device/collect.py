@@ -22,7 +22,7 @@ from pipelines.device import lines
 from pipelines.device.clock import Clock, epoch_time
 from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
 from pipelines.device.readers import (
     ColonyFolder,
     Record,
@@ -35,6 +35,7 @@ from pipelines.device.readers import (
 )
 from pipelines.device.redact import Redactor, Row
 from pipelines.device.state import Counts, State
+from pipelines.errors import UsageError
 
 MAX_DOCUMENT = 16 << 20  # a task list or a state file beyond this is not one of ours
 Progress = Callable[[int, int], None]

@@ -15,8 +15,8 @@ from typing import Literal
 from pipelines.contract.keys import Prefix, request_key
 from pipelines.contract.wire import contract_hash
 from pipelines.device.enrolment import Enrolment
-from pipelines.device.errors import UsageError
 from pipelines.device.state import State
+from pipelines.errors import UsageError
 from pipelines.home import Home
 
 History = Literal["include", "exclude"]

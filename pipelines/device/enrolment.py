@@ -13,7 +13,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipelines.contract.keys import is_slug
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
+from pipelines.errors import UsageError
 from pipelines.home import Home, private_folder, replace_file
 
 KEY_BYTES = 32

@@ -4,7 +4,6 @@ Does not belong here: outcomes of single files or batches; those are counted, no
 """
 
 from pipelines.errors import ExpectedError
-from pipelines.errors import UsageError as UsageError
 
 
 class DeviceError(ExpectedError):

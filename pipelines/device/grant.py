@@ -11,11 +11,12 @@ from pathlib import Path
 from pipelines.device import consent, enrolment, outbox
 from pipelines.device.collect import Collector
 from pipelines.device.consent import Consent, History
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
 from pipelines.device.probe import Probe, probe
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import Spool
 from pipelines.device.state import State
+from pipelines.errors import UsageError
 from pipelines.home import BusyError, Home, exclusive
 from pipelines.store import StoreRefusedError, StoreUnavailableError, open_store
 

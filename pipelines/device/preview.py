@@ -1,6 +1,7 @@
 """What would leave, shown before anything does: the very rows and columns, made by the very code that ships.
 
-It works on a copy of the device's state in memory and changes nothing. Does not belong here: printing (pipelines/commands).
+It works on a copy of the device's state in memory and changes nothing.
+Does not belong here: printing (pipelines/commands).
 """
 
 import sqlite3

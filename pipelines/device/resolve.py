@@ -13,9 +13,9 @@ from pipelines.contract.wire import contract_hash
 from pipelines.device import enrolment
 from pipelines.device.collect import Collector, Progress
 from pipelines.device.consent import Consent
-from pipelines.device.errors import UsageError
 from pipelines.device.redact import Redactor
 from pipelines.device.state import MEMORY, State
+from pipelines.errors import UsageError
 from pipelines.home import Home
 
 

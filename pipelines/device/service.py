@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.device import enrolment
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
+from pipelines.errors import UsageError
 from pipelines.home import Home, replace_file
 
 EVERY_SECONDS = 900  # must divide an hour: the timer names its minutes

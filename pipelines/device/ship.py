@@ -18,10 +18,11 @@ from pipelines.device import consent, enrolment, limits, outbox, quota
 from pipelines.device.collect import Collector, Progress
 from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import DamagedError, Sealed, Spool
 from pipelines.device.state import Counts, State
+from pipelines.errors import UsageError
 from pipelines.home import BusyError, Home, exclusive
 from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError, open_store
 
