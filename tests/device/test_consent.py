@@ -17,7 +17,8 @@ from pipelines.contract import wire
 from pipelines.device import consent
 from pipelines.device import ship as shipping
 from pipelines.device.collect import Collector
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
+from pipelines.errors import UsageError
 from pipelines.home import exclusive
 from pipelines.simulate.homes import Layout
 from tests.device.driving import (

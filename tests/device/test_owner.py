@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.device import consent, grant, probe, receipts, resolve
-from pipelines.device.errors import UsageError
+from pipelines.errors import UsageError
 from pipelines.store import FolderStore, Put, StoreUnavailableError, open_store
 from pipelines.warehouse.ingest import ingest
 from tests.device.driving import Device, append, dump, granted, queen_folder, turn

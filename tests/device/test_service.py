@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from pipelines.device import service
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
 from pipelines.device.service import Installed, install, uninstall
+from pipelines.errors import UsageError
 from pipelines.home import Home
 from tests.device.driving import append, device, dump, granted, queen_folder, turn
 

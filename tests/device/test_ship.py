@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from pipelines.device import limits, lines, ship, spool
-from pipelines.device.errors import DeviceError, UsageError
+from pipelines.device.errors import DeviceError
 from pipelines.device.spool import Spool
 from pipelines.device.state import State
+from pipelines.errors import UsageError
 from pipelines.simulate.homes import Layout
 from pipelines.store import FolderStore, Put, StoreRefusedError, StoreRejectedError, StoreUnavailableError
 from tests.device.driving import (
