@@ -5,14 +5,13 @@
 Does not belong here: what a grant lets out (the contract), what else belongs to a grant (grant.py), reading.
 """
 
-import hashlib
 import json
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from pipelines.contract.keys import Prefix, request_key
+from pipelines.contract.receipts import ErasureRequest
 from pipelines.contract.wire import contract_hash
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.state import State
@@ -133,17 +132,11 @@ def _new_epoch(state: State) -> None:
     state.set_value("epoch", epoch)
 
 
-def _request(
-    state: State, enrolment: Enrolment, consent: Consent, seq: int, now: datetime
-) -> tuple[str, bytes]:  # fmt: skip
+def _request(state: State, enrolment: Enrolment, consent: Consent, seq: int, now: datetime) -> tuple[str, bytes]:
     """The key and body of a withdrawal: everything this device ever sent is to go."""
-    prefix = Prefix(enrolment.region, enrolment.tenant, enrolment.device_id, str(state.value("epoch")))
-    body = json.dumps(
-        {
-            "protocol": "x1", "request": "delete_device", "region": prefix.region, "tenant": prefix.tenant,
-            "device": prefix.device, "epochs": json.loads(state.value("epochs") or "[]"), "user": enrolment.user,
-            "consent_id": consent.consent_id, "seq": seq, "requested_at": now.isoformat(),
-        },
-        sort_keys=True, separators=(",", ":"),
-    ).encode()  # fmt: skip
-    return request_key(prefix, seq, hashlib.sha256(body).hexdigest()), body
+    request = ErasureRequest(
+        request_id=secrets.token_hex(16), region=enrolment.region, tenant=enrolment.tenant, device=enrolment.device_id,
+        epochs=tuple(json.loads(state.value("epochs") or "[]")), user=enrolment.user, consent_id=consent.consent_id,
+        seq=seq, requested_at=now,
+    )  # fmt: skip
+    return request.key(), request.to_json()
