@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.failpoints import fp
+
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout: `dbt_project/`, `models/` and `expectations/` stand beside the package."""
 
@@ -75,8 +77,11 @@ def replace_file(path: Path, data: bytes) -> None:
     with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
         file.write(data)
         file.flush()
+        fp("replace.written")
         os.fsync(file.fileno())
+    fp("replace.synced")
     aside.replace(path)
+    fp("replace.renamed")
 
 
 class BusyError(Exception):

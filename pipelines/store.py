@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
 
 from pipelines.errors import ExpectedError
+from pipelines.failpoints import fp
 from pipelines.home import private_folder
 
 
@@ -84,6 +85,7 @@ class FolderStore:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                fp("store.written")
                 try:
                     os.link(aside, target)
                 except FileExistsError:
@@ -91,6 +93,7 @@ class FolderStore:
             finally:
                 with suppress(FileNotFoundError):
                     aside.unlink()
+            fp("store.linked")
             _sync_folder(target.parent)
         except OSError as error:
             raise StoreUnavailableError(f"the store {self.url} cannot be written: {error.strerror}") from error

@@ -36,6 +36,7 @@ from pipelines.device.readers import (
 from pipelines.device.redact import Redactor, Row
 from pipelines.device.state import Counts, State
 from pipelines.errors import UsageError
+from pipelines.failpoints import fp
 
 MAX_DOCUMENT = 16 << 20  # a task list or a state file beyond this is not one of ours
 Progress = Callable[[int, int], None]
@@ -102,6 +103,7 @@ class Collector:
             # A home that nobody named at the grant: what has no time there may be of before it.
             self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home))])
         self._run = self._state.begin_run(self._now)
+        fp("collect.begun")
         self._sources = 0
         with self._state.together():
             for home in inner:
@@ -210,12 +212,15 @@ class Collector:
         modified_at = epoch_time(Decimal(status.st_mtime_ns) / 1_000_000_000)
         try:
             for chunk in lines.read_new(path, checkpoint, now=self._now.timestamp()):
+                fp("read.chunk")
                 counts = Counts(bytes=status.st_size, generation=chunk.checkpoint.generation)
                 with self._state.step():
                     for line in chunk.lines:
                         self._line(line, source, kind, hive_logs.Place(folder, line.number, modified_at), counts)
+                    fp("stage.rows")
                     self._state.set_checkpoint(source, chunk.checkpoint)
                     self._state.count(self._run, source, kind.kind, counts)
+                    fp("stage.checkpoint")
         except FileNotFoundError:
             return
         except lines.UnreadableError:
@@ -327,6 +332,7 @@ class Collector:
                 setattr(counts, outcome, 1)
             else:
                 counts.rejected = 1
+            fp("stage.summary")
             self._state.set_snapshot(source, signature, 0)
             self._state.count(self._run, source, "l1", counts)
 
@@ -397,6 +403,7 @@ class Collector:
                     continue
                 outcome = self._observe(item)
                 setattr(counts, outcome, getattr(counts, outcome) + 1)
+            fp("stage.observations")
             self._state.set_snapshot(source, signature, 0)
             self._state.count(self._run, source, kind, counts)
 
@@ -463,6 +470,7 @@ class Collector:
                     "sources": self._sources, "fields_dropped": total.fields_dropped,
                     "started_at": datetime.fromisoformat(started_at), **_coverage(total),
                 })  # fmt: skip
+                fp("stage.report")
                 self._state.end_run(run)
 
     def _stage_report(self, table: Table, key: tuple[object, ...], values: dict[str, object]) -> None:

@@ -16,6 +16,7 @@ from pipelines.contract.wire import contract_hash
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.state import State
 from pipelines.errors import UsageError
+from pipelines.failpoints import fp
 from pipelines.home import Home
 
 History = Literal["include", "exclude"]
@@ -97,7 +98,9 @@ def withdraw(state: State, enrolment: Enrolment, *, now: datetime) -> None:
     with state.step():
         _write(state, replace(consent, state="withdrawn"))
         state.add_request(lambda seq: _request(state, enrolment, consent, seq, now))
+        fp("withdraw.requested")
         forget(state)
+        fp("withdraw.forgotten")
 
 
 def deletion_requested(state: State) -> None:

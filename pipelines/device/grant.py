@@ -17,6 +17,7 @@ from pipelines.device.redact import Redactor
 from pipelines.device.spool import Spool
 from pipelines.device.state import State
 from pipelines.errors import UsageError
+from pipelines.failpoints import fp
 from pipelines.home import BusyError, Home, exclusive
 from pipelines.store import StoreRefusedError, StoreUnavailableError, open_store
 
@@ -87,7 +88,9 @@ def withdraw(home: Home, *, store_url: str | None = None) -> bool:
     enrolled = enrolment.require(home)
     with _book(home) as state:
         consent.withdraw(state, enrolled, now=datetime.now(UTC))
+        fp("withdraw.committed")
         Spool(home.device / "spool").purge()
+        fp("withdraw.purged")
         try:
             outbox.send(state, open_store(store_url or enrolled.store))
         except (StoreUnavailableError, StoreRefusedError):

@@ -15,6 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipelines.failpoints import fp
+
 CHUNK = 1 << 20  # one transaction's worth of reading
 MAX_LINE = 32 << 20  # far above any record that counts; a longer line is passed over in constant memory
 TAIL_PATIENCE_SECONDS = 86_400  # no write takes a day
@@ -120,6 +122,7 @@ def _chunks(file: BinaryIO, checkpoint: Checkpoint, now: float) -> Iterator[Chun
     if not _continues(file, status, checkpoint):
         checkpoint = Checkpoint(generation=checkpoint.generation + 1 if checkpoint.inode else 0)
         checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
+        fp("read.reset")
         yield Chunk([], checkpoint)
     checkpoint = replace(checkpoint, device=status.st_dev, inode=status.st_ino)
     size = status.st_size  # what is appended meanwhile is the next pass's

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pipelines.device import consent
 from pipelines.device.state import State
+from pipelines.failpoints import fp
 from pipelines.store import Store
 
 
@@ -18,8 +19,10 @@ def send(state: State, store: Store) -> int:
     requests = state.open_requests()
     for seq, key, body in requests:
         store.put(key, body)
+        fp("outbox.put")
         with state.step():
             state.request_sent(seq, datetime.now(UTC))
+    fp("outbox.sent")
     current = consent.current(state)
     if current is not None and current.state == "withdrawn":
         consent.deletion_requested(state)

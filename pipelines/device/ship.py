@@ -23,6 +23,7 @@ from pipelines.device.redact import Redactor
 from pipelines.device.spool import DamagedError, Sealed, Spool
 from pipelines.device.state import Counts, State
 from pipelines.errors import UsageError
+from pipelines.failpoints import fp
 from pipelines.home import BusyError, Home, exclusive
 from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError, open_store
 
@@ -160,9 +161,12 @@ def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sle
         except (StoreUnavailableError, StoreRefusedError) as error:
             waiting = state.totals()["batches_waiting"]
             raise DeviceError(f"{error}; {waiting} batches wait safely in the spool: ship again later") from error
+        fp("deliver.put")
         with state.step():
             state.delivered(batch.seq, datetime.now(UTC))
+        fp("deliver.marked")
         spool.finish(batch)
+        fp("deliver.finished")
         batches, rows, size = batches + 1, rows + batch.rows, size + batch.size
     return Shipped(batches, rows, size, state.totals()["batches_waiting"], store.url)
 
@@ -188,7 +192,9 @@ def _put(batch: Sealed, store: Store, sleep: Sleep) -> None:
         data = file.read()
         for attempt in range(TRIES):
             try:
+                fp("put.before")
                 store.put(file.key, data)
+                fp("put.after")
                 break
             except StoreUnavailableError:
                 if attempt == TRIES - 1:

@@ -26,6 +26,7 @@ from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.redact import Row
 from pipelines.device.state import State
+from pipelines.failpoints import fp
 from pipelines.home import private_folder
 
 SLICE_ROWS = 2_000  # rows held at once while a batch is sealed
@@ -87,6 +88,7 @@ class Spool:
             with state.step():
                 if state.cut(MAX_ROWS, now) is None:
                     return
+                fp("cut.assigned")
 
     def sealed(self, state: State) -> Iterator[Sealed]:
         """Batches that wait to be sent, oldest first."""
@@ -101,12 +103,14 @@ class Spool:
         private_folder(self._receipts)
         for file in batch.files:
             file.path.replace(self._receipts / file.path.name)
+            fp("receipt.moved")
 
     def prune(self, now: datetime) -> None:
         """Drop the data of old receipts; their manifests, which say what left and when, stay."""
         for path in self._receipts.glob("*.parquet"):
             if path.stat().st_mtime < now.timestamp() - RECEIPT_SECONDS:
                 path.unlink()
+                fp("receipt.pruned")
 
     def size(self) -> int:
         """Bytes that wait in the spool."""
@@ -117,7 +121,9 @@ class Spool:
         manifest = json.loads(batch.files[-1].read())
         rows = {item["table"]: item["rows"] for item in manifest["objects"]}
         manifest |= {"objects": [], "tombstone": {"reason": reason, "rows": rows}}
+        fp("bury.begun")
         self._write_manifest(state, manifest, [], rows=0, size=0)
+        fp("bury.marked")
         with state.step():
             state.reopen(batch.seq + 1)  # their manifests hold the hash of the one that is buried
 
@@ -127,6 +133,7 @@ class Spool:
         left -= {file.path.name for batch in self.sealed(state) for file in batch.files}
         if not left:
             return
+        fp("sweep.found")
         receipts = set()
         for batch in state.batches("delivered"):
             receipts |= {Path(item["key"]).name for item in json.loads(batch["objects"])}
@@ -142,11 +149,13 @@ class Spool:
         for folder in (self._ready, self._aside):
             for path in folder.iterdir() if folder.is_dir() else ():
                 path.unlink()
+                fp("purge.removed")
 
     def _seal(self, state: State, enrolment: Enrolment, consent: Consent, seq: int, cut_at: str) -> None:
         prefix = Prefix(enrolment.region, enrolment.tenant, enrolment.device_id, str(state.value("epoch")))
         objects: list[dict[str, Any]] = []
         size = 0
+        fp("seal.begun")
         for name in state.tables_of(seq):
             data, rows = to_parquet(BY_NAME[name], state.rows_of(seq, name))
             digest = hashlib.sha256(data).hexdigest()
@@ -174,11 +183,14 @@ class Spool:
         digest = hashlib.sha256(data).hexdigest()
         key = prefix.manifest(manifest["seq"], digest)
         self._write(Path(key).name, data)
+        fp("seal.manifest")
         _sync_folder(self._ready)
+        fp("seal.folder_synced")
         with state.step():
             state.sealed(
                 manifest["seq"], key=key, sha256=digest, objects=objects, rows=rows, size=size + len(data)
             )  # fmt: skip
+            fp("seal.marked")
 
     def _write(self, name: str, data: bytes) -> None:
         """Write aside, then move: a file in `ready` is whole."""
@@ -186,8 +198,11 @@ class Spool:
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
             file.write(data)
             file.flush()
+            fp("seal.written")
             os.fsync(file.fileno())
+        fp("seal.synced")
         aside.replace(private_folder(self._ready) / name)
+        fp("seal.renamed")
 
 
 def to_parquet(table: Table, rows: Iterable[Row]) -> tuple[bytes, int]:

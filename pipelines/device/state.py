@@ -19,6 +19,7 @@ from typing import Any
 from pipelines.device import usage
 from pipelines.device.lines import Checkpoint
 from pipelines.device.redact import Row
+from pipelines.failpoints import fp
 from pipelines.home import private_folder
 
 WAITING = 0  # the `seq` of a staged row that no batch holds yet; batches count from 1
@@ -134,17 +135,20 @@ class State:
             yield
             if time.monotonic() - self._shared_since > MAX_SHARED_SECONDS:
                 self._db.execute("COMMIT")
+                fp("state.shared_commit")
                 self._db.execute("BEGIN IMMEDIATE")
                 self._shared_since = time.monotonic()
             return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            fp("state.before_commit")
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:  # a full disk may have rolled back already; a second error would hide the first
                 self._db.execute("ROLLBACK")
             raise
+        fp("state.after_commit")
 
     def value(self, name: str) -> str | None:
         """A named value of the device, such as its epoch."""

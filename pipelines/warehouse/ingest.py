@@ -6,6 +6,7 @@ Does not belong here: loading (load.py); what is brought in twice is there once.
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.failpoints import fp
 from pipelines.store import FolderStore, Put, Store
 from pipelines.warehouse.landing import ROOT
 
@@ -28,4 +29,5 @@ def ingest(source: Path, store: Store) -> Ingested:
     keys = [entry.key for entry in folder.list(ROOT)]
     for key in sorted(keys, key=lambda key: (key.endswith(".json"), key)):
         outcomes[store.put(key, folder.get(key))] += 1
+        fp("ingest.put")
     return Ingested(outcomes[Put.CREATED], outcomes[Put.EXISTED])

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.contract.ddl import LINEAGE, create_wire
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS
+from pipelines.failpoints import fp
 from pipelines.store import Store
 from pipelines.warehouse import landing
 from pipelines.warehouse.landing import Arrival, Batch, IncompleteError, RejectedError
@@ -87,6 +88,7 @@ def _groups(store: Store, arrivals: Sequence[Arrival]) -> Iterator[_Group]:
     for arrival in arrivals:
         try:
             batch = landing.read(store, arrival)
+            fp("gate.read")
             group.batches.append(batch)
             group.rows += sum(rows.num_rows for rows in batch.tables.values())
         except RejectedError as error:
@@ -107,16 +109,20 @@ def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loa
         return
     connection.execute("BEGIN")
     try:
+        fp("load.begun")
         seq = _next_seq(connection)
         for name, table in BY_NAME.items():
             rows = [_with_lineage(batch, batch.tables[name], seq) for batch in batches if name in batch.tables]
             if rows:
                 _load_table(connection, table, pa.concat_tables(rows), seq)
+        fp("load.before_ledger")
         _write_ledger(connection, batches, refused, seq)
+        fp("load.before_commit")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    fp("load.after_commit")
     total.received += len(batches) + len(refused)
     total.loaded += len(batches)
     total.quarantined += len(refused)
@@ -166,6 +172,7 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
     session (a fork's copy names its own), the earliest observation, the least device.
     """
     _judge(connection, table, rows)
+    fp("load.judged")
     listed = ", ".join([*table.names, *LINEAGE])
     connection.execute(
         f"""
@@ -173,12 +180,14 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
         WHERE judged._outcome = 'replaced' AND old.tenant_id = judged.tenant_id AND old.record_id = judged.record_id
         """
     )
+    fp("load.replaced")
     connection.execute(
         f"""
         INSERT INTO wire.{table.name} ({listed})
         SELECT {listed.replace("_ingest_seq", str(seq))} FROM judged WHERE _outcome = 'new' OR (_wins AND NOT _is_kept)
         """
     )
+    fp("load.inserted")
     connection.execute(
         f"""
         INSERT INTO wire.conflicts

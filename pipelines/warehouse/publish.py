@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from pipelines.failpoints import fp
 from pipelines.home import private_folder
 
 
@@ -60,12 +61,15 @@ def publish(connection: duckdb.DuckDBPyConnection, destination: Path, *, now: da
     (aside / "marts.duckdb").chmod(0o400)
     manifest = {"published_at": now.isoformat(), "marts": files}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    fp("publish.written")
     aside.rename(version)
+    fp("publish.renamed")
     current = destination / "current"
     # Readers of the version before keep their files. The order of names does not tell which that is: a clock may be
     # set back, and a version that was cut off was never read.
     kept = {version.name, current.resolve().name}
     _point(current, version)
+    fp("publish.pointed")
     for old in (destination / "versions").iterdir():
         if old.name not in kept:
             shutil.rmtree(old)
@@ -90,4 +94,5 @@ def _point(link: Path, target: Path) -> None:
     aside = link.with_name(link.name + ".aside")
     aside.unlink(missing_ok=True)
     aside.symlink_to(target.relative_to(link.parent), target_is_directory=True)
+    fp("publish.link")
     aside.replace(link)
