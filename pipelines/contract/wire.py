@@ -55,6 +55,23 @@ def _tokens(name: str, why: str, *, required: bool = False) -> Column:
     return _count(name, why, maximum=MAX_TOKENS, required=required)
 
 
+def _losses() -> tuple[Column, ...]:
+    """Why lines were rejected, reason by reason, and what could not be read at all."""
+    reasons = {
+        "torn": "Of the rejected: cut off in the middle.",
+        "nul_fill": "Of the rejected: NUL bytes, as a loss of power leaves them.",
+        "bad_utf8": "Of the rejected: bytes that are no text.",
+        "too_long": "Of the rejected: longer than any record.",
+        "bad_type": "Of the rejected: whole, but no record of its kind, or a value out of its bounds.",
+        "tail_abandoned": "Of the rejected: a torn last line that nobody finished for a day.",
+    }
+    return (
+        *(_count(f"lines_rejected_{reason}", why) for reason, why in reasons.items()),
+        _count("source_lost_bytes", "Bytes that were seen and then deleted or cut off before they were read.",
+               maximum=1_000_000_000_000_000),
+    )  # fmt: skip
+
+
 def _flag(name: str, why: str) -> Column:
     return Column(name=name, type="bool", why=why)
 
@@ -386,7 +403,7 @@ DEVICE_REPORTS = Table(
         _count("run", "Which run of this epoch: gaps show lost reports.", required=True),
         _count("homes", "How many agent homes were found.", required=True),
         _count("sources", "How many files and databases were seen.", required=True),
-        _count("lines_seen", "Coverage: seen = staged + duplicate + skipped + rejected.", required=True),
+        _count("lines_seen", "Coverage: seen = staged + duplicate + skipped + rejected + before consent.", required=True),
         _count("lines_staged", "Coverage.", required=True),
         _count("lines_duplicate", "Coverage: copies collapsed on the device.", required=True),
         _count("lines_skipped", "Coverage: lines of kinds nobody asked for.", required=True),
@@ -394,6 +411,9 @@ DEVICE_REPORTS = Table(
         _count("lines_salvaged", "Of these, lines whose whole record stood behind a torn one.", required=True),
         _count("lines_before_consent", "History left out.", required=True),
         _count("fields_dropped", "Fields the contract does not name.", required=True),
+        *_losses(),
+        _enum("store_verdict", ("ok", "degraded_store", "refused", "not_reachable"),
+              "What the probe at the grant said of the store: whether an overwritten object could be told."),
         _at("started_at", "Clock of the device against the store's."),
     ),
 )  # fmt: skip
@@ -420,6 +440,7 @@ SOURCE_FILES = Table(
         _count("lines_staged", "Coverage.", required=True),
         _count("lines_duplicate", "Coverage.", required=True),
         _count("lines_before_consent", "Coverage.", required=True),
+        *_losses(),
         _enum("outcome", ("read", "unreadable", "too_large", "corrupt", "unknown_layout"), "Whether it could be read.",
               required=True),
         _at("observed_at", "When."),

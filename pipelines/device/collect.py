@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipelines import __version__
 from pipelines.contract import wire
@@ -34,7 +34,7 @@ from pipelines.device.readers import (
     progress_db,
 )
 from pipelines.device.redact import Redactor, Row
-from pipelines.device.state import Counts, State
+from pipelines.device.state import Counts, Rejection, State
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 
@@ -231,7 +231,7 @@ class Collector:
     ) -> None:  # fmt: skip
         if line.data is None:
             counts.seen += 1
-            counts.rejected += 1
+            counts.reject("too_long")
             return
         if not line.data.strip():
             return
@@ -242,7 +242,7 @@ class Collector:
         parsed = lines.parse(line.data, kind.is_record)
         if not parsed.records:
             counts.seen += 1
-            counts.rejected += 1
+            counts.reject("tail_abandoned" if line.is_abandoned else lines.fault(line.data))
             return
         counts.salvaged += parsed.is_salvaged
         for start, found in parsed.records:
@@ -254,7 +254,7 @@ class Collector:
                 continue
             first, *rest = records
             outcome = self._stage(first, source, offset)
-            setattr(counts, outcome, getattr(counts, outcome) + 1)
+            _count(counts, outcome)
             counts.fields_dropped += sum(record.fields_dropped for record in records)
             if outcome in ("staged", "duplicate"):
                 counts.turns_seen += first.is_turn
@@ -328,10 +328,9 @@ class Collector:
                 record = hive_logs.summary(found, folder)
                 if self._since is not None:
                     record = replace(record, values={**record.values, **dict.fromkeys(hive_logs.TOTALS)})
-                outcome = self._stage(record, source, 0)
-                setattr(counts, outcome, 1)
+                _count(counts, self._stage(record, source, 0))
             else:
-                counts.rejected = 1
+                counts.reject("bad_type")
             fp("stage.summary")
             self._state.set_snapshot(source, signature, 0)
             self._state.count(self._run, source, "l1", counts)
@@ -401,8 +400,7 @@ class Collector:
                 if self._since is not None and not any(time and time >= self._since for time in item.times):
                     counts.before_consent += 1
                     continue
-                outcome = self._observe(item)
-                setattr(counts, outcome, getattr(counts, outcome) + 1)
+                _count(counts, self._observe(item))
             fp("stage.observations")
             self._state.set_snapshot(source, signature, 0)
             self._state.count(self._run, source, kind, counts)
@@ -467,11 +465,13 @@ class Collector:
                     "user_id": self._enrolment.user, "consent_id": self._consent.consent_id,
                     "uploader_version": __version__, "timezone": self._enrolment.timezone,
                     "platform": sys.platform, "history": self._consent.history, "run": run, "homes": homes,
+                    "store_verdict": self._state.value("store_verdict"),
                     "sources": self._sources, "fields_dropped": total.fields_dropped,
                     "started_at": datetime.fromisoformat(started_at), **_coverage(total),
                 })  # fmt: skip
                 fp("stage.report")
-                self._state.end_run(run)
+                counters = _coverage(total) | {"fields_dropped": total.fields_dropped}
+                self._state.end_run(run, {name: number for name, number in counters.items() if number})
 
     def _stage_report(self, table: Table, key: tuple[object, ...], values: dict[str, object]) -> None:
         row = self._redactor.row(table, {**values, "record_id": record_id(self._enrolment.tenant, table.name, *key)})
@@ -490,7 +490,15 @@ class Collector:
         return self._redactor.keyed(f"path:{path.absolute()}")
 
 
-def _coverage(counts: Counts) -> dict[str, object]:
+def _count(counts: Counts, outcome: str) -> None:
+    """Count a record by what became of it."""
+    if outcome == "rejected":
+        counts.reject("bad_type")  # whole, but a value that it needs is missing or out of its bounds
+    else:
+        setattr(counts, outcome, getattr(counts, outcome) + 1)
+
+
+def _coverage(counts: Counts) -> dict[str, int]:
     return {
         "lines_seen": counts.seen,
         "lines_staged": counts.staged,
@@ -498,7 +506,9 @@ def _coverage(counts: Counts) -> dict[str, object]:
         "lines_before_consent": counts.before_consent,
         "lines_skipped": counts.skipped,
         "lines_rejected": counts.rejected,
+        **{f"lines_rejected_{reason}": getattr(counts, f"rejected_{reason}") for reason in get_args(Rejection)},
         "lines_salvaged": counts.salvaged,
+        "source_lost_bytes": counts.lost_bytes,
     }
 
 

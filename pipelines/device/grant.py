@@ -3,6 +3,7 @@
 Does not belong here: the book's rules (consent.py), reading for sending (collect.py).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -63,7 +64,7 @@ def ask_store(home: Home, store_url: str | None = None) -> Probe:
         consent.require(state)
         assert state is not None  # noqa: S101 - a grant lives in a state
         answer = probe(open_store(store_url or enrolled.store), enrolled)
-        state.set_value("store_verdict", answer.verdict)
+        state.set_value("store_verdict", re.sub(r"\W", "_", answer.verdict))  # as the contract writes it
     return answer
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from pipelines.failpoints import fp
 
@@ -66,6 +66,8 @@ class Line:
     data: bytes | None
     offset: int
     number: int
+    is_abandoned: bool = False
+    """The file's torn end, which nobody finished."""
 
 
 @dataclass
@@ -136,7 +138,8 @@ def _chunks(file: BinaryIO, checkpoint: Checkpoint, now: float) -> Iterator[Chun
     if _is_torn_for_good(checkpoint, status, now):
         file.seek(checkpoint.offset)
         data = file.read(size - checkpoint.offset) if size - checkpoint.offset <= MAX_LINE else None
-        yield Chunk([Line(data, checkpoint.offset, checkpoint.line + 1)], replace(checkpoint, given_up=size))
+        abandoned = Line(data, checkpoint.offset, checkpoint.line + 1, is_abandoned=True)
+        yield Chunk([abandoned], replace(checkpoint, given_up=size))
     else:
         yield Chunk([], checkpoint)
 
@@ -276,6 +279,21 @@ def parse(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed:
         return Parsed([(0, found)] if isinstance(found, dict) and is_record(found) else [])
     except (ValueError, RecursionError):
         return _salvage(data, is_record)
+
+
+def fault(data: bytes) -> Literal["torn", "nul_fill", "bad_utf8", "bad_type"]:
+    """Why a line holds no record: what is counted in its place, never its text."""
+    if b"\0" in data:
+        return "nul_fill"
+    try:
+        loads(data)
+    except UnicodeDecodeError:
+        return "bad_utf8"
+    except RecursionError:
+        return "bad_type"
+    except ValueError:
+        return "torn"
+    return "bad_type"
 
 
 def _salvage(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed:

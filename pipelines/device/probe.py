@@ -15,7 +15,7 @@ from pipelines.store import Put, Store, StoreRefusedError, StoreUnavailableError
 
 SKEW_SECONDS = 300  # signed requests are refused from 900 on
 
-Verdict = Literal["good", "degraded-store", "not reachable"]
+Verdict = Literal["ok", "degraded-store", "refused", "not reachable"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ def probe(store: Store, enrolment: Enrolment, *, now: datetime | None = None) ->
     before = now or datetime.now(UTC)
     try:
         outcomes = (store.put(key, b"first"), store.put(key, b"second"))
-    except (StoreUnavailableError, StoreRefusedError) as error:
+    except StoreRefusedError as error:
+        return Probe("refused", (str(error),))
+    except StoreUnavailableError as error:
         return Probe("not reachable", (str(error),))
     reasons = []
     if outcomes != (Put.CREATED, Put.EXISTED):
@@ -48,4 +50,4 @@ def probe(store: Store, enrolment: Enrolment, *, now: datetime | None = None) ->
         skew = None  # credentials that may only create are the better ones; the two puts have said what matters
     if skew is not None and abs(skew) > SKEW_SECONDS:
         reasons.append(f"its clock differs from this device's by {skew:.0f} seconds")
-    return Probe("degraded-store" if reasons else "good", tuple(reasons), skew)
+    return Probe("degraded-store" if reasons else "ok", tuple(reasons), skew)

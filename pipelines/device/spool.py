@@ -171,6 +171,7 @@ class Spool:
             "epoch": prefix.epoch, "seq": seq, "previous_manifest_sha256": state.last_manifest(seq),
             "contract_hash": contract_hash(), "consent_id": consent.consent_id, "user": enrolment.user,
             "uploader_version": __version__, "timezone": enrolment.timezone, "cut_at": cut_at, "objects": objects,
+            "counters": state.counters_of(seq),
         }  # fmt: skip
         self._write_manifest(state, manifest, objects, rows=sum(item["rows"] for item in objects), size=size)
 

@@ -9,12 +9,12 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.device import usage
 from pipelines.device.lines import Checkpoint
@@ -22,6 +22,7 @@ from pipelines.device.redact import Row
 from pipelines.failpoints import fp
 from pipelines.home import private_folder
 
+Rejection = Literal["torn", "nul_fill", "bad_utf8", "too_long", "bad_type", "tail_abandoned"]
 WAITING = 0  # the `seq` of a staged row that no batch holds yet; batches count from 1
 
 SCHEMA = """
@@ -47,6 +48,8 @@ CREATE TABLE IF NOT EXISTS staged (
 CREATE TABLE IF NOT EXISTS batch (
     seq INTEGER PRIMARY KEY, state TEXT NOT NULL, cut_at TEXT NOT NULL, manifest_key TEXT, manifest_sha256 TEXT,
     objects TEXT, rows INTEGER, bytes INTEGER, delivered_at TEXT, detail TEXT);
+CREATE TABLE IF NOT EXISTS counter (
+    seq INTEGER NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (seq, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS run (run INTEGER PRIMARY KEY, started_at TEXT NOT NULL, is_reported INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS run_source (
     run INTEGER NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL, counts TEXT NOT NULL, PRIMARY KEY (run, source)
@@ -57,7 +60,7 @@ CREATE TABLE IF NOT EXISTS run_source (
 @dataclass
 class Counts:
     """What became of the lines (or items) of one source in one run. seen = staged + duplicate + before consent +
-    skipped + rejected."""
+    skipped + rejected, and rejected is the sum of its reasons (`reject` keeps both)."""
 
     seen: int = 0
     staged: int = 0
@@ -65,6 +68,13 @@ class Counts:
     before_consent: int = 0
     skipped: int = 0
     rejected: int = 0
+    rejected_torn: int = 0
+    rejected_nul_fill: int = 0
+    rejected_bad_utf8: int = 0
+    rejected_too_long: int = 0
+    rejected_bad_type: int = 0
+    rejected_tail_abandoned: int = 0
+    lost_bytes: int = 0
     salvaged: int = 0
     turns_seen: int = 0
     turns_duplicate: int = 0
@@ -72,6 +82,11 @@ class Counts:
     bytes: int = 0
     generation: int = 0
     outcome: str = "read"
+
+    def reject(self, reason: Rejection) -> None:
+        """Count a rejected line under its reason."""
+        self.rejected += 1
+        setattr(self, f"rejected_{reason}", getattr(self, f"rejected_{reason}") + 1)
 
     def add(self, other: "Counts") -> None:
         """Add another count of the same source in the same run. Trouble is not forgotten over what went well."""
@@ -84,7 +99,8 @@ class Counts:
 
 
 FORGOTTEN = (
-    "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "run", "run_source",
+    "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "counter", "run",
+    "run_source",
     *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
@@ -304,8 +320,12 @@ class State:
         rows = self._db.execute("SELECT source, kind, counts FROM run_source WHERE run = ? ORDER BY source", (run,))
         return [(source, kind, Counts(**json.loads(counts))) for source, kind, counts in rows]
 
-    def end_run(self, run: int) -> None:
-        """Close the book of a run, in the step that stages its report."""
+    def end_run(self, run: int, counters: Mapping[str, int]) -> None:
+        """Close the book of a run, in the step that stages its report. The next batch's manifest says its counters."""
+        self._db.executemany(
+            f"INSERT INTO counter VALUES ({WAITING}, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            counters.items(),
+        )
         self._db.execute("UPDATE run SET is_reported = 1 WHERE run = ?", (run,))
         self._db.execute("DELETE FROM run_source WHERE run = ?", (run,))
 
@@ -329,8 +349,13 @@ class State:
             (seq, limit),
         )
         self._db.execute("INSERT INTO batch (seq, state, cut_at) VALUES (?, 'cut', ?)", (seq, at.isoformat()))
+        self._db.execute(f"UPDATE counter SET seq = ? WHERE seq = {WAITING}", (seq,))
         usage.cut(self._db, seq)
         return seq
+
+    def counters_of(self, seq: int) -> dict[str, int]:
+        """The counters of the runs that ended between the batch before and this one."""
+        return dict(self._db.execute("SELECT name, value FROM counter WHERE seq = ? ORDER BY name", (seq,)).fetchall())
 
     def tables_of(self, seq: int) -> list[str]:
         """The tables of which a cut batch has rows."""
@@ -378,6 +403,7 @@ class State:
         """A batch's manifest is in the store: its rows may go."""
         self._db.execute("UPDATE batch SET state = 'delivered', delivered_at = ? WHERE seq = ?", (at.isoformat(), seq))
         self._db.execute("DELETE FROM staged WHERE seq = ?", (seq,))
+        self._db.execute("DELETE FROM counter WHERE seq = ?", (seq,))
 
     def prune_usage(self, *, before: date, counted: Iterable[tuple[int, int]]) -> None:
         """Forget what this device used that no budget asks for any more."""

@@ -163,7 +163,7 @@ def test_manifests_are_carried_last(tmp_path: Path, made: Device, home: Path, mo
 
 
 def test_a_good_store_and_a_careless_one(made: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert grant.ask_store(made.home, made.store_url).verdict == "good"
+    assert grant.ask_store(made.home, made.store_url).verdict == "ok"
 
     def careless(store: FolderStore, key: str, data: bytes) -> Put:
         (store.root / key).parent.mkdir(parents=True, exist_ok=True)
