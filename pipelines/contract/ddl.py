@@ -79,6 +79,16 @@ def create_table(table: Table) -> str:
     return f"CREATE TABLE IF NOT EXISTS wire.{table.name} (\n    " + ",\n    ".join(columns) + "\n)"
 
 
+def widen_wire() -> list[str]:
+    """Every statement that gives a wire made by an earlier release the columns that came within a version."""
+    return [
+        f"ALTER TABLE wire.{table.name} ADD COLUMN IF NOT EXISTS {_column(column)}"
+        for table in TABLES
+        for column in table.columns
+        if column.is_addition
+    ]
+
+
 def create_wire() -> list[str]:
     """Every statement that makes the wire schema if it is absent. Row tables carry no index: most replay bugs of the
     engine's log involve one, and a load removes duplicates by a join."""

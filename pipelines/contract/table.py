@@ -59,6 +59,7 @@ class Column:
     `minimum`, `maximum`: bounds of a number, inclusive; a value outside them is refused, not clipped.
     `fact`: whether the value is the source's own; keyed names, resolved times and file times may differ between two
     devices that hold the same record and are no conflict.
+    `is_addition`: the column came within the version: a device that does not know it yet sends batches without it.
     """
 
     name: str
@@ -72,8 +73,11 @@ class Column:
     maximum: int | None = None
     required: bool = False
     fact: bool = True
+    is_addition: bool = False
 
     def __post_init__(self) -> None:
+        if self.is_addition and self.required:
+            raise ValueError(f"column {self.name}: what came within a version cannot be required")
         if self.type == "string" and self.keep in (Keep.VERBATIM, Keep.CLASS) and not (self.values or self.pattern):
             raise ValueError(f"column {self.name}: a verbatim string needs a closed list or a pattern")
         if not self.why:

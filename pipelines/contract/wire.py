@@ -9,17 +9,22 @@ Does not belong here: how a value is found on disk (device/readers), what a mart
 
 import hashlib
 import json
+from dataclasses import replace
 
 from pipelines.contract.keys import KEYED, RECORD_ID, SLUG
 from pipelines.contract.table import Column, Keep, Table
 
 NUMBER = r"\d{1,9}"  # task lists number their tasks
+NUMBERS = r"\d{1,9}(,\d{1,9}){0,255}"  # several of them
 MAX_TOKENS = 100_000_000  # above any context window times any turn's requests; more is a unit error, not usage
 MAX_MILLISECONDS = 366 * 86_400_000
 TIME_BASES = ("utc", "local_resolved", "session_id", "file_mtime")
 ERROR_CLASSES = (
     "auth", "cancelled", "context_length", "invalid_request", "network", "overloaded", "permission", "rate_limit",
     "server", "stale_claim", "timeout", "tool", "type_or_value", "other",
+)  # fmt: skip
+TASK_STATES = (
+    "pending", "claimed", "in_progress", "started", "done", "completed", "failed", "abandoned", "archived", "other",
 )  # fmt: skip
 AGENT_ROLES = ("queen", "worker", "graph", "agent", "other")
 
@@ -35,6 +40,10 @@ def _id(name: str, why: str, *, required: bool = False, pattern: str = "", vocab
     return Column(
         name=name, type="string", keep=Keep.ID, why=why, required=required, pattern=pattern, vocabulary=vocabulary
     )
+
+
+def _added(column: Column) -> Column:
+    return replace(column, is_addition=True)
 
 
 def _name(name: str, why: str, vocabulary: str = "") -> Column:
@@ -66,9 +75,9 @@ def _losses() -> tuple[Column, ...]:
         "tail_abandoned": "Of the rejected: a torn last line that nobody finished for a day.",
     }
     return (
-        *(_count(f"lines_rejected_{reason}", why) for reason, why in reasons.items()),
-        _count("source_lost_bytes", "Bytes that were seen and then deleted or cut off before they were read.",
-               maximum=1_000_000_000_000_000),
+        *(_added(_count(f"lines_rejected_{reason}", why)) for reason, why in reasons.items()),
+        _added(_count("source_lost_bytes", "Bytes that were seen and then deleted or cut off before they were read.",
+                      maximum=1_000_000_000_000_000)),
     )  # fmt: skip
 
 
@@ -143,7 +152,9 @@ TOOL_CALLS = Table(
         _enum("origin", ("event", "step"), "Which log saw it: a call seen by both counts once.", required=True),
         _enum("agent_role", AGENT_ROLES, "Tools by kind of agent.", required=True),
         _flag("is_error", "Error rate of a tool."),
-        Column(name="duration_seconds", type="double", minimum=0, maximum=31_622_400, why="Duration of a tool."),
+        # Not a fact: of an event's call it is known only where one pass over the log saw both its start and its end.
+        Column(name="duration_seconds", type="double", minimum=0, maximum=31_622_400, fact=False,
+               why="Duration of a tool."),
         _ambiguous(),
         _at("occurred_at", "Day of the call: the end of an event's call, the start of a step's."),
         _basis(),
@@ -275,6 +286,7 @@ AGENT_RUNS = Table(
         _id("session_id", "The session or worker that ran.", required=True),
         _id("parent_session_id", "The queen session of a parallel worker."),
         _id("run_id", "One trigger's run within a session."),
+        _added(_id("correlation_id", "Which trigger's firing or which request began it.")),
         _enum("kind", ("started", "completed", "failed", "paused", "resumed", "resurrected", "cancelled", "report"),
               "What happened.", required=True),
         _enum("outcome", ("success", "partial", "failed", "timeout", "stopped", "other"), "Outcome a worker reported."),
@@ -300,15 +312,22 @@ STATUS_EVENTS = Table(
         _name("node_id", "Which node it happened to.", "nodes"),
         _enum("kind", ("phase_changed", "stalled", "doom_loop", "inactive", "slow_first_token", "nudged", "tool_replayed",
                        "retried", "judged", "compacted", "loop_started", "loop_completed", "input_requested",
-                       "input_received", "escalated", "payment_required"), "What happened.", required=True),
+                       "input_received", "escalated", "payment_required", "credentials_required", "context_updated",
+                       "task_created", "task_updated", "task_deleted", "task_list_reset"), "What happened.",
+              required=True),
         _enum("agent_role", AGENT_ROLES, "Trouble by kind of agent.", required=True),
         _enum("phase", ("independent", "incubating", "working", "reviewing", "colony", "planning", "building", "staging",
                         "running", "editing", "other"), "The phase that began."),
         _enum("verdict", ("ACCEPT", "RETRY", "ESCALATE", "CONTINUE", "other"), "The verdict."),
         _error_class(),
+        _added(_id("task_id", "Which task of the session's list changed.", pattern=NUMBER)),
+        _added(_enum("task_status", TASK_STATES, "The state it changed to: when is known from here alone.")),
         _count("iteration", "Which iteration."),
         _count("retry_count", "Which retry."),
-        Column(name="seconds", type="double", minimum=0, maximum=31_622_400, why="How long the first token took."),
+        _added(_tokens("context_tokens", "How full the context was, by the runtime's estimate; never billed.")),
+        _added(_tokens("context_limit_tokens", "How much would have fit.")),
+        Column(name="seconds", type="double", minimum=0, maximum=31_622_400,
+               why="How long the first token took, or how long nothing came."),
         _ambiguous(),
         _at("occurred_at", "When."),
         _basis(),
@@ -329,9 +348,10 @@ TASKS = Table(
         _name("colony_name", "Which colony's task it is."),
         _enum("item", ("task", "step", "checklist"), "What it is.", required=True),
         _enum("list_kind", ("progress_db", "session", "colony_template"), "Which list it is on.", required=True),
-        _enum("status", ("pending", "claimed", "in_progress", "started", "done", "completed", "failed", "abandoned",
-                         "archived", "other"), "State as written; a model may write anything, the rest is `other`."),
+        _enum("status", TASK_STATES, "State as written; a model may write anything, the rest is `other`."),
         _enum("created_by", ("queen_create", "create_colony_auto", "enqueue_tool", "other"), "How it came to be."),
+        _added(_id("blocks_ids", "Which tasks of the list wait for it.", pattern=NUMBERS)),
+        _added(_id("blocked_by_ids", "Which tasks of the list it waits for.", pattern=NUMBERS)),
         _error_class(),
         _count("seq", "Order."),
         Column(name="priority", type="int64", minimum=-1_000_000, maximum=1_000_000, why="Order."),
@@ -412,8 +432,8 @@ DEVICE_REPORTS = Table(
         _count("lines_before_consent", "History left out.", required=True),
         _count("fields_dropped", "Fields the contract does not name.", required=True),
         *_losses(),
-        _enum("store_verdict", ("ok", "degraded_store", "refused", "not_reachable"),
-              "What the probe at the grant said of the store: whether an overwritten object could be told."),
+        _added(_enum("store_verdict", ("ok", "degraded_store", "refused", "not_reachable")),
+              "What the probe at the grant said of the store: whether an overwritten object could be told.")),
         _at("started_at", "Clock of the device against the store's."),
     ),
 )  # fmt: skip

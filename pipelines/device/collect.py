@@ -180,7 +180,7 @@ class Collector:
 
         events = LogKind(
             kind="worker_events" if folder.kind == "worker" else "events", is_record=hive_events.is_event, parse=event,
-            may_matter=hive_events.may_matter,
+            may_matter=context.may_matter,
         )  # fmt: skip
         l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=lambda found, at: hive_logs.steps(found, at, tenant))
         l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))

@@ -7,7 +7,7 @@ Does not belong here: writing to the warehouse (load.py).
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -162,24 +162,29 @@ def _decode(data: bytes, table: Table) -> pa.Table:
         if sum(group.total_byte_size for group in groups) > MAX_UNPACKED_BYTES:
             raise RejectedError("object_too_large")
         schema = footer.schema.to_arrow_schema()
-        if schema.names != table.arrow.names:
+        columns = [c for c in table.columns if not c.is_addition or c.name in schema.names]
+        if schema.names != [column.name for column in columns]:
             raise RejectedError("unknown_columns")
-        if schema.types != table.arrow.types:
+        if schema.types != [table.arrow.field(column.name).type for column in columns]:
             raise RejectedError("wrong_types")
         # Texts stay dictionaries until they were checked: one long text that every row names would fill the memory.
-        texts = [column.name for column in table.columns if column.type == "string"]
+        texts = [column.name for column in columns if column.type == "string"]
         file = pq.ParquetFile(pa.BufferReader(data), metadata=footer, read_dictionary=texts)
         rows = file.read(use_threads=False)  # most batches are small: handing them to threads takes longer
         rows.validate(full=True)  # a text that is no UTF-8 would break whoever looks at it
     except (pa.ArrowException, ValueError, OSError):
         raise RejectedError("unreadable_object") from None
-    _check_values(rows, table)
+    _check_values(rows, columns)
+    for place, column in enumerate(table.columns):
+        if column not in columns:
+            field = table.arrow.field(column.name)
+            rows = rows.add_column(place, field, pa.nulls(rows.num_rows, field.type))
     return rows.cast(table.arrow)
 
 
-def _check_values(rows: pa.Table, table: Table) -> None:
+def _check_values(rows: pa.Table, columns: Sequence[Column]) -> None:
     """The value rules of the contract, once more: what a sound device cannot send, no device may."""
-    for column in table.columns:
+    for column in columns:
         values = rows.column(column.name)
         if column.required and values.null_count:
             raise RejectedError(f"null_value:{column.name}")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 
-from pipelines.contract.ddl import LINEAGE, create_wire
+from pipelines.contract.ddl import LINEAGE, create_wire, widen_wire
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS
 from pipelines.failpoints import fp
@@ -43,9 +43,9 @@ class Loaded:
 
 
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the wire schema if it is absent."""
+    """Make the wire schema if it is absent, and as wide as the contract if it is not."""
     connection.execute("SET TimeZone = 'UTC'")
-    for statement in create_wire():
+    for statement in (*create_wire(), *widen_wire()):
         connection.execute(statement)
 
 

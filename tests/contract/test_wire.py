@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "431aeb137872d6ae325b89aca697b264ff3b149c08fd5d6a0cc32e340aa17697"
+PUBLISHED = ""
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

@@ -298,6 +298,7 @@ def test_an_observation_is_made_when_something_changes_and_an_a_b_a_stays_visibl
     rows = sorted(made.delivered("tasks"), key=lambda row: int(row["observation"]))
     assert [(row["observation"], row["status"]) for row in rows] == [(0, "pending"), (1, "completed"), (2, "pending")]
     assert rows[0]["blocks_count"] == 2
+    assert (rows[0]["blocks_ids"], rows[0]["blocked_by_ids"]) == ("2,3", None)
 
 
 # Bad files -----------------------------------------------------------------------------------------------------------

@@ -107,6 +107,59 @@ def test_a_colony_that_was_made_has_its_maker_for_a_parent() -> None:
     )  # fmt: skip
 
 
+def test_how_full_the_context_is_belongs_to_the_worker_whose_stream_says_so() -> None:
+    data = {
+        "usage_ratio": 0.0667,
+        "estimated_tokens": 12000,
+        "max_context_tokens": 180000,
+        "trigger": "iteration_start",
+    }
+    found = event("context_usage_updated", data, session=None)
+    record = read(found | {"stream_id": f"worker:{WORKER}", "colony_id": SESSION})
+    values = record.values
+    assert (values["session_id"], values["parent_session_id"], record.belongs_to_folder) == (WORKER, SESSION, False)
+    assert (values["kind"], values["context_tokens"], values["context_limit_tokens"]) == (
+        "context_updated",
+        12000,
+        180000,
+    )
+    queens = read(found)
+    assert (queens.values["session_id"], queens.belongs_to_folder) == (SESSION, True)
+
+
+def test_a_change_of_a_task_says_which_and_to_what_and_nothing_else() -> None:
+    record = {"id": 3, "subject": "secret", "status": "completed", "owner": "queen", "blocks": [4]}
+    data = {"task_list_id": "session:queen:x", "task_id": 3, "record": record, "fields": ["status"]}
+    values = read(event("task_updated", data)).values
+    assert (values["kind"], values["task_id"], values["task_status"]) == ("task_updated", "3", "completed")
+    other = read(event("task_updated", data | {"task_id": 4}))
+    assert other.key != read(event("task_updated", data)).key
+    assert read(event("judge_verdict", {"record": record})).values["task_id"] is None
+
+
+def test_the_duration_of_a_call_is_read_from_its_start_without_parsing_it() -> None:
+    context = hive_events.Context(SessionFolder(Path("/x"), SESSION, "queen"), Clock("Europe/Berlin"))
+    arguments = {"path": "/Users/ada", "timestamp": "1999-01-01T00:00:00", "tool_use_id": "toolu_other"}
+    started = event("tool_call_started", {"tool_use_id": "toolu_1", "tool_name": "x", "tool_input": arguments})
+    line = json.dumps(started | {"timestamp": "2026-05-04T10:00:00.250000"})
+    assert not context.may_matter(line.encode())
+    ended = event("tool_call_completed", {"tool_use_id": "toolu_1", "tool_name": "x", "is_error": False})
+    ended |= {"timestamp": "2026-05-04T10:00:02.000000"}
+
+    def seconds() -> object:
+        record = hive_events.read(ended, context)
+        assert record is not None
+        return record.values["duration_seconds"]
+
+    assert seconds() == 1.75
+    assert seconds() is None, "a start counts once"
+    assert not context.may_matter(line.replace("T10:00:00", "T10:00:09").encode())
+    assert seconds() is None, "a start behind its end is another call's"
+    for torn in (line[: len(line) // 2], line.replace("toolu_1", "é"), '{"type": "tool_call_started"'):
+        assert not context.may_matter(torn.encode())
+    assert context.started == {}
+
+
 @pytest.mark.parametrize("kind", sorted(hive_events.WANTED))
 @pytest.mark.parametrize(
     "data", [{}, {"trigger_config": 5, "iteration": "x", "worker_id": 3, "error": 4}, None, "text", [1]]
@@ -141,7 +194,7 @@ def test_a_wanted_line_is_never_passed_over() -> None:
 
 
 def test_streaming_text_is_passed_over_unparsed() -> None:
-    for kind in ("client_output_delta", "llm_text_delta", "context_usage_updated", "tool_call_started"):
+    for kind in ("client_output_delta", "llm_text_delta", "node_loop_iteration", "tool_call_started"):
         assert not hive_events.may_matter(
             json.dumps(event(kind, {"content": '"type"', "a": "llm_turn_complete"})).encode()
         )

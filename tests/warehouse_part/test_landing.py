@@ -294,6 +294,20 @@ def test_columns_nobody_named(changed: pa.Table) -> None:
     assert refused_bytes(parquet(changed)) == "unknown_columns"
 
 
+@pytest.mark.parametrize("table", [table for table in TABLES if any(c.is_addition for c in table.columns)], ids=str)
+def test_a_device_that_does_not_know_what_was_added_within_the_version(table: Table) -> None:
+    whole = frame(table, [row(table.name, 1), row(table.name, 2)])
+    added = [column.name for column in table.columns if column.is_addition]
+    for absent in (added, added[:1], added[1:]):
+        store = MemoryStore()
+        arrival = batch(store, {table.name: parquet(whole.drop_columns(absent))})
+        rows = landing.read(store, arrival).tables[table.name]
+        assert rows.schema == table.arrow
+        for name in table.names:
+            expected = [None, None] if name in absent else whole.column(name).to_pylist()
+            assert rows.column(name).to_pylist() == expected, name
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

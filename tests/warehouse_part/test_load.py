@@ -135,6 +135,20 @@ def test_a_store_that_goes_away_leaves_what_was_loaded_before(
     books_add_up(connection)
 
 
+def test_a_wire_of_an_earlier_release_is_widened_and_keeps_its_rows(store: MemoryStore) -> None:
+    added = {(name, c.name) for name, table in BY_NAME.items() for c in table.columns if c.is_addition}
+    assert added
+    with wire() as connection:
+        load.load(connection, store, [batch(store, {name: [row(name)] for name, _ in added})])
+        for name, column in added:
+            connection.execute(f"ALTER TABLE wire.{name} DROP COLUMN {column}")
+        load.prepare(connection)
+        load.load(connection, store, [batch(store, {name: [row(name, 1)] for name, _ in added}, seq=2)])
+        for name, column in added:
+            found = connection.execute(f"SELECT {column} IS NULL FROM wire.{name} ORDER BY _ingest_seq").fetchall()
+            assert found == [(True,), (False,)], (name, column)
+
+
 def test_loading_twice_is_nothing(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:
     arrivals = [
         batch(store, {"llm_turns": [turn(1)]}, seq=1), batch(store, {"llm_turns": [turn(2)]}, seq=2),

@@ -5,7 +5,7 @@ Does not belong here: other files of a session (hive_logs, hive_state), what is 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.contract import wire
@@ -14,6 +14,10 @@ from pipelines.device.clock import Clock, Instant
 from pipelines.device.readers import Fields, Record, SessionFolder
 
 Event = dict[str, Any]
+MAX_RUNNING = 10_000  # calls that never end must not fill the memory
+_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_]+)"')
+_CALL = re.compile(rb'"data"\s*:\s*\{\s*"tool_use_id"\s*:\s*"([\w.:-]{1,128})"', re.ASCII)
+_STAMP = re.compile(rb'"timestamp"\s*:\s*"([0-9T:.+-]{1,40})"')
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,25 @@ class Context:
 
     folder: SessionFolder
     clock: Clock
+    started: dict[str, str] = field(default_factory=dict)
+    """When the tools that have not ended yet were called, as written, by the id of the call."""
+
+    def may_matter(self, data: bytes) -> bool:
+        """`may_matter`, which also remembers when a tool was called: the event of its end does not say."""
+        first = _TYPE.match(data)
+        if first is not None and first[1] == b"tool_call_started":
+            # Never parsed: it holds the call's arguments. The event's own time stands behind them.
+            call, when = _CALL.search(data), _STAMP.match(data, max(data.rfind(b'"timestamp"'), 0))
+            if call is not None and when is not None and len(self.started) < MAX_RUNNING:
+                self.started[call[1].decode()] = when[1].decode()
+        return may_matter(data)
+
+    def seconds_since_start(self, call: object, end: Instant | None) -> float | None:
+        """How long a call took; None if its start was not seen, or stands behind its end."""
+        start = self.clock.event_time(self.started.pop(call, None)) if isinstance(call, str) else None
+        if start is None or end is None or end.at < start.at:
+            return None
+        return (end.at - start.at).total_seconds()
 
 
 def _role(stream: object) -> str:
@@ -30,6 +53,18 @@ def _role(stream: object) -> str:
     if stream in ("queen", "overseer"):
         return "queen"
     return "worker" if stream == "worker" or stream.startswith("worker:") else "graph"
+
+
+def _worker_of(event: Event) -> str | None:
+    """The worker whose stream it is: some of its events name no execution, and they stand in its queen's file."""
+    stream = event.get("stream_id")
+    return (
+        (stream.removeprefix("worker:") or None) if isinstance(stream, str) and stream.startswith("worker:") else None
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str | None:
@@ -44,8 +79,8 @@ class _Common:
         self.execution_id = _text(event.get("execution_id"))
         self.session_id = self.execution_id or context.folder.session_id
         self.belongs_to_folder = self.execution_id is None
-        colony = _text(event.get("colony_id"))  # on parallel workers' events: the queen session, whatever its name
-        self.parent_session_id = colony if colony != self.session_id else None
+        self.colony = _text(event.get("colony_id"))  # on parallel workers' events: the queen session, whatever its name
+        self.parent_session_id = self.colony if self.colony != self.session_id else None
         self.role = _role(event.get("stream_id"))
         self.stamp = event.get("timestamp")
         self.when: Instant | None = context.clock.event_time(self.stamp)
@@ -97,6 +132,7 @@ def _tool_call(event: Event, context: Context) -> Record:
         "origin": "event",
         "agent_role": common.role,
         "is_error": common.data.get("is_error"),
+        "duration_seconds": context.seconds_since_start(common.data.get("tool_use_id"), common.when),
         **common.times(),
     }
     return _record(wire.TOOL_CALLS, (*common.key, common.data.get("tool_use_id")), values, common)
@@ -119,15 +155,24 @@ STATUS_KINDS = {
     "client_input_received": "input_received",
     "escalation_requested": "escalated",
     "payment_required": "payment_required",
+    "credentials_required": "credentials_required",
+    "context_usage_updated": "context_updated",
+    "task_created": "task_created",
+    "task_updated": "task_updated",
+    "task_deleted": "task_deleted",
+    "task_list_reset": "task_list_reset",
 }
 
 
 def _status(event: Event, context: Context) -> Record:
     common = _Common(event, context)
     data = common.data
+    worker = _worker_of(event) if common.belongs_to_folder else None
+    task = Fields(_object(data.get("record"))) if event["type"].startswith("task_") else Fields({})
+    task_id = data.get("task_id", task.get("id"))
     values = {
-        "session_id": common.session_id,
-        "parent_session_id": common.parent_session_id,
+        "session_id": worker or common.session_id,
+        "parent_session_id": common.colony if worker and common.colony != worker else common.parent_session_id,
         "node_id": event.get("node_id"),
         "kind": STATUS_KINDS[event["type"]],
         "agent_role": common.role,
@@ -136,10 +181,16 @@ def _status(event: Event, context: Context) -> Record:
         "error_class": data.get("error") or data.get("reason"),
         "iteration": data.get("iteration", data.get("iterations")),
         "retry_count": data.get("retry_count"),
-        "seconds": data.get("ttft_seconds"),
+        "task_id": str(task_id) if isinstance(task_id, int) else task_id,
+        "task_status": task.get("status"),
+        "context_tokens": data.get("estimated_tokens"),
+        "context_limit_tokens": data.get("max_context_tokens"),
+        "seconds": data.get("ttft_seconds", data.get("idle_seconds")),
         **common.times(),
     }
-    return _record(wire.STATUS_EVENTS, (event["type"], *common.key, data.get("iteration")), values, common)
+    key: tuple[object, ...] = (event["type"], *common.key, data.get("iteration"))
+    key = (*key, task_id) if event["type"].startswith("task_") else key
+    return _record(wire.STATUS_EVENTS, key, values, common, owned=worker is not None)
 
 
 RUN_KINDS = {
@@ -163,6 +214,7 @@ def _run(event: Event, context: Context) -> Record:
         "session_id": worker or common.session_id,
         "parent_session_id": common.parent_session_id,
         "run_id": event.get("run_id"),
+        "correlation_id": event.get("correlation_id"),
         "kind": RUN_KINDS[event["type"]],
         "outcome": data.get("status"),
         "origin": "event",
@@ -229,7 +281,6 @@ WANTED: dict[str, Callable[[Event, Context], Record | None]] = {
     **dict.fromkeys(RUN_KINDS, _run),
     **{f"trigger_{kind}": _trigger for kind in TRIGGER_KINDS},
 }
-_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_]+)"')
 _WANTED_ANYWHERE = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(WANTED).encode() + rb')"')
 
 

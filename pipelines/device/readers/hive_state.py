@@ -122,6 +122,12 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _numbers(value: object) -> str | None:
+    """A list of tasks' numbers as one text; None if there is none, or if anything else is among them."""
+    ids = [str(number) for number in value] if isinstance(value, list) else []
+    return ",".join(ids) if ids and all(number.isdecimal() for number in ids) else None
+
+
 def task_list(found: Json, *, list_id: str, list_kind: str, colony_name: str | None) -> Iterator[Item]:
     """The tasks of a tasks.json."""
     tasks = found.get("tasks")
@@ -138,6 +144,8 @@ def task_list(found: Json, *, list_id: str, list_kind: str, colony_name: str | N
             "item": "task",
             "list_kind": list_kind,
             "status": task.get("status"),
+            "blocks_ids": _numbers(task.get("blocks")),
+            "blocked_by_ids": _numbers(task.get("blocked_by")),
             "blocks_count": task.get("blocks"),
             "blocked_by_count": task.get("blocked_by"),
             "created_at": created_at,
