@@ -432,7 +432,7 @@ DEVICE_REPORTS = Table(
         _count("lines_before_consent", "History left out.", required=True),
         _count("fields_dropped", "Fields the contract does not name.", required=True),
         *_losses(),
-        _added(_enum("store_verdict", ("ok", "degraded_store", "refused", "not_reachable")),
+        _added(_enum("store_verdict", ("ok", "degraded_store", "refused", "not_reachable"),
               "What the probe at the grant said of the store: whether an overwritten object could be told.")),
         _at("started_at", "Clock of the device against the store's."),
     ),
