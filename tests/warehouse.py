@@ -43,6 +43,26 @@ class Warehouse:
                 connection.execute(f"drop schema if exists {schema} cascade")
             for statement in create_wire():
                 connection.execute(statement)
+            seeded = connection.execute("select count(*) from duckdb_schemas() where schema_name = 'seeds'").fetchone()
+        if not seeded or not seeded[0] or self._reseed.exists():
+            result = self.dbt("seed", "--full-refresh")
+            assert result.success, _failures(result)
+            self._reseed.unlink(missing_ok=True)
+
+    @property
+    def _reseed(self) -> Path:
+        """Its presence says that a test replaced a seed: the next one gets the repository's again."""
+        return self.target.with_name("reseed")
+
+    def seed(self, name: str, rows: Iterable[Row]) -> None:
+        """Replace the rows of a seed until the end of the test. `build` would put the repository's back: use `run`."""
+        self._reseed.parent.mkdir(parents=True, exist_ok=True)
+        self._reseed.touch()
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute(f"delete from seeds.{name}")
+            for row in rows:
+                marks = ", ".join("?" * len(row))
+                connection.execute(f"insert into seeds.{name} ({', '.join(row)}) values ({marks})", [*row.values()])
 
     def load(self, rows: Iterable[tuple[str, Row]]) -> None:
         """Load rows (table, columns) as one batch: known record ids are counted, not kept."""

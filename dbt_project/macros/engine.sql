@@ -55,3 +55,12 @@
 {% macro fingerprint_of_all(number) -%}
     bit_xor({{ number }})
 {%- endmacro %}
+
+{# The clock on the wall of a zone at an instant; and the zones there are. #}
+{% macro local_time(instant, zone) -%}
+    ({{ instant }} at time zone {{ zone }})
+{%- endmacro %}
+
+{% macro time_zone_names() -%}
+    select name from pg_timezone_names()
+{%- endmacro %}

@@ -108,7 +108,7 @@ def test_every_asset_is_named_by_its_relation(loaded: dict[str, Any]) -> None:
     assets = loaded["assets"]
     assert all(len(key.split("/")) == 2 for key in assets)
     schemas = {key.split("/")[0] for key in assets}
-    assert schemas == {"wire", "staging", "intermediate", "marts", "published", "billing"}
+    assert schemas == {"wire", "seeds", "staging", "intermediate", "marts", "published", "billing"}
     assert {key for key in assets if key.startswith("wire/")} == {
         f"wire/{name}" for name in [*(table.name for table in TABLES), *BOOKS]
     }

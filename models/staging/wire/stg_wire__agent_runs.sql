@@ -7,6 +7,18 @@ select
     tenant_id,
     session_id,
     parent_session_id,
+    run_id,
+    kind,
+    outcome,
+    origin,
+    error_class,
+    time_basis,
+    tokens_used,
+    tool_calls_used,
+    duration_seconds,
+    is_time_ambiguous,
+    occurred_at,
     region,
-    _user_id
+    _user_id,
+    _received_at
 from source

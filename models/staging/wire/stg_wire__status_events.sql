@@ -1,0 +1,25 @@
+with source as (
+    select * from {{ source('wire', 'status_events') }}
+)
+
+select
+    record_id as status_event_id,
+    tenant_id,
+    session_id,
+    parent_session_id,
+    node_id,
+    kind,
+    {{ agent_kind('agent_role') }} as agent_kind,
+    phase,
+    verdict,
+    error_class,
+    time_basis,
+    iteration,
+    retry_count,
+    seconds,
+    is_time_ambiguous,
+    occurred_at,
+    region,
+    _user_id,
+    _received_at
+from source

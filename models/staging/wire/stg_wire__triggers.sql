@@ -1,0 +1,19 @@
+with source as (
+    select * from {{ source('wire', 'triggers') }}
+)
+
+select
+    record_id as trigger_event_id,
+    tenant_id,
+    session_id,
+    trigger_id,
+    kind,
+    trigger_type,
+    time_basis,
+    interval_seconds,
+    is_time_ambiguous,
+    occurred_at,
+    region,
+    _user_id,
+    _received_at
+from source
