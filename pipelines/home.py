@@ -71,6 +71,15 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a private file aside, then move it: a reader sees the old one or the new one, whole."""
     aside = private_folder(path.parent) / f".{path.name}.aside"

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlparse
 
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
-from pipelines.home import private_folder
+from pipelines.home import private_folder, sync_folder
 
 
 class StoreUnavailableError(ExpectedError):
@@ -94,7 +94,7 @@ class FolderStore:
                 with suppress(FileNotFoundError):
                     aside.unlink()
             fp("store.linked")
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             raise StoreUnavailableError(f"the store {self.url} cannot be written: {error.strerror}") from error
         return Put.CREATED
@@ -196,15 +196,6 @@ class S3Store:
 
 class _ExistsError(Exception):
     pass
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a link in `folder` survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def open_store(url: str) -> Store:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines import __version__
 from pipelines.contract.numbers import plain
-from pipelines.home import private_folder
+from pipelines.home import private_folder, replace_file, sync_folder
 
 SCHEMA = pa.schema(
     [
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 """The published columns. `quantity` counts tokens, or is the reported cost in USD: empty where nothing was reported."""
 
 GAP_DAYS = 92  # how far back a day without usage gets its empty export
-FORMULA_STARTS = ("=", "+", "-", "@")
+FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 Row = dict[str, Any]
 
 
@@ -95,7 +95,7 @@ def export_day(rows: Sequence[Row], destination: Path, day: date, *, now: dateti
     target = private_folder(folder / f"v{version:04}")
     files = [("billing.csv", content), ("billing.parquet", to_parquet(rows))]
     for name, data in files:
-        _write(target / name, data)
+        replace_file(target / name, data)
     manifest = {
         "export": "daily_billing",
         "usage_date": day.isoformat(),
@@ -110,7 +110,9 @@ def export_day(rows: Sequence[Row], destination: Path, day: date, *, now: dateti
         ],
         "totals": totals(rows),
     }
-    _write(target / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    replace_file(target / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    for path in (target, folder):
+        sync_folder(path)
     return Exported(day, target, len(rows), is_new=True)
 
 
@@ -158,9 +160,3 @@ def _last_version(folder: Path) -> Path | None:
     """The newest version that is whole; one without a manifest was cut off and is written again."""
     versions = sorted(path.parent for path in folder.glob("v*/manifest.json"))
     return versions[-1] if versions else None
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(path.name + ".aside")
-    aside.write_bytes(data)
-    aside.replace(path)

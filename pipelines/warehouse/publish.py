@@ -6,15 +6,21 @@ Does not belong here: deciding whether the marts are fit to be published (qualit
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
+from pipelines.contract.keys import is_slug
 from pipelines.failpoints import fp
-from pipelines.home import private_folder
+from pipelines.home import private_folder, sync_folder
+from pipelines.warehouse.access import Access, Role
+from pipelines.warehouse.access import load as load_access
 
 
 @dataclass(frozen=True)
@@ -33,34 +39,38 @@ def marts(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [name for (name,) in found]
 
 
-def publish(connection: duckdb.DuckDBPyConnection, destination: Path, *, now: datetime | None = None) -> Published:
+def publish(
+    connection: duckdb.DuckDBPyConnection,
+    destination: Path,
+    *,
+    access: Access | None = None,
+    now: datetime | None = None,
+) -> Published:
     """Write a new version aside and let `current` point at it; the version before stays until the next but one.
 
-    Columns whose name begins with `_` are the pipeline's own and are left out. Raises OSError, duckdb.Error.
+    All marts, then for each role its own; `access` is the policy of this installation if none is given. Columns whose
+    name begins with `_` are the pipeline's own and are left out. Raises OSError, duckdb.Error, UsageError.
     """
     now = now or datetime.now(UTC)
+    access = access or load_access()
     version = destination / "versions" / now.strftime("%Y%m%dT%H%M%S%f")
     aside = version.with_name(version.name + ".aside")
     shutil.rmtree(aside, ignore_errors=True)
     private_folder(aside)
     rows: dict[str, int] = {}
     files: dict[str, dict[str, object]] = {}
-    connection.execute(f"ATTACH '{_quoted(aside / 'marts.duckdb')}' AS published")
-    try:
-        for mart in marts(connection):
-            connection.execute(
-                f"CREATE TABLE published.{mart} AS SELECT {_columns(connection, mart)} FROM marts.{mart}"
-            )
+    listed = {mart: _columns(connection, mart) for mart in marts(connection)}
+    with _attached(connection, aside / "marts.duckdb"):
+        for mart, columns in listed.items():
             file = aside / f"{mart}.parquet"
-            connection.execute(f"COPY published.{mart} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd)")
-            count = connection.execute(f"SELECT count(*) FROM published.{mart}").fetchone()
-            rows[mart] = int(count[0]) if count else 0
+            rows[mart] = _write(connection, mart, columns, file)
             files[mart] = {"rows": rows[mart], "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    finally:
-        connection.execute("DETACH published")
-    (aside / "marts.duckdb").chmod(0o400)
-    manifest = {"published_at": now.isoformat(), "marts": files}
+    roles = {role.name: _write_role(connection, role, listed, aside) for role in access.roles}
+    if access.tenant_role:
+        _write_tenants(connection, access.tenant_role, listed, aside / "tenants")
+    manifest = {"published_at": now.isoformat(), "marts": files, "roles": roles}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    _settle(aside)
     fp("publish.written")
     aside.rename(version)
     fp("publish.renamed")
@@ -68,21 +78,97 @@ def publish(connection: duckdb.DuckDBPyConnection, destination: Path, *, now: da
     # Readers of the version before keep their files. The order of names does not tell which that is: a clock may be
     # set back, and a version that was cut off was never read.
     kept = {version.name, current.resolve().name}
+    sync_folder(version.parent)
     _point(current, version)
     fp("publish.pointed")
+    sync_folder(destination)
     for old in (destination / "versions").iterdir():
         if old.name not in kept:
             shutil.rmtree(old)
     return Published(version, rows)
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, mart: str) -> str:
+@contextmanager
+def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
+    """A new DuckDB file under the name `published`."""
+    private_folder(file.parent)
+    connection.execute(f"ATTACH '{_quoted(file)}' AS published")
+    try:
+        yield
+    finally:
+        connection.execute("DETACH published")
+
+
+def _write(connection: duckdb.DuckDBPyConnection, mart: str, columns: list[str], file: Path) -> int:
+    """A mart in the attached file, and as Parquet; its rows."""
+    connection.execute(f"CREATE TABLE published.{mart} AS SELECT {_list(columns)} FROM marts.{mart}")
+    connection.execute(f"COPY published.{mart} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd)")
+    count = connection.execute(f"SELECT count(*) FROM published.{mart}").fetchone()
+    return int(count[0]) if count else 0
+
+
+def _write_role(
+    connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], aside: Path
+) -> list[str]:
+    """A role's marts in its folder; their names."""
+    folder = aside / "roles" / role.name
+    read = [mart for mart, columns in listed.items() if role.reads(mart) and role.columns(columns)]
+    with _attached(connection, folder / "marts.duckdb"):
+        for mart in read:
+            columns = role.columns(listed[mart])
+            file = folder / f"{mart}.parquet"
+            if columns == listed[mart]:
+                file.hardlink_to(aside / file.name)  # the same bytes need no second place
+                connection.execute(f"CREATE TABLE published.{mart} AS SELECT {_list(columns)} FROM marts.{mart}")
+            else:
+                _write(connection, mart, columns, file)
+    return read
+
+
+def _write_tenants(
+    connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], folder: Path
+) -> None:
+    """For each tenant a file that was never given a row of another one: a filter in a view would be no wall."""
+    own = {mart: columns for mart, columns in listed.items() if role.reads(mart) and "tenant_id" in columns}
+    tenants = {
+        tenant
+        for mart in own
+        for (tenant,) in connection.execute(f"SELECT DISTINCT tenant_id FROM marts.{mart}").fetchall()
+    }
+    for tenant in sorted(tenants):
+        if not is_slug(tenant):
+            raise ValueError("a mart names a tenant that is none")  # it would become a path
+        with _attached(connection, folder / tenant / "marts.duckdb"):
+            for mart, columns in own.items():
+                connection.execute(
+                    f"CREATE TABLE published.{mart} AS SELECT {_list(role.columns(columns))} FROM marts.{mart}"
+                    " WHERE tenant_id = ?",
+                    [tenant],
+                )
+
+
+def _settle(folder: Path) -> None:
+    """Make everything in a folder private and safe from a loss of power before a link leads to it."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            path.chmod(0o400 if path.suffix == ".duckdb" else 0o600)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, mart: str) -> list[str]:
     found = connection.execute(
         "SELECT column_name FROM information_schema.columns WHERE table_schema = 'marts' AND table_name = ?"
         " AND column_name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY ordinal_position",
         [mart],
     ).fetchall()
-    return ", ".join(f'"{name}"' for (name,) in found)
+    return [name for (name,) in found]
+
+
+def _list(columns: list[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
 
 
 def _quoted(path: Path) -> str:

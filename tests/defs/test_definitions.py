@@ -16,7 +16,7 @@ from pipelines.contract.wire import TABLES
 from pipelines.quality import gates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NEEDED = ("pipelines", "models", "dbt_project", "expectations")
+NEEDED = ("pipelines", "models", "dbt_project", "expectations", "policies")
 SCRIPT = """
 import json, socket, sys
 from datetime import datetime, timezone

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from pipelines.home import Home
-from pipelines.warehouse import usage
+from pipelines.warehouse import reading
 from tests.end_to_end.driving import SAMPLES, apiary, by, device, send, unpack
 from tests.scanner import find
 
@@ -42,7 +42,7 @@ class Shipped:
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the published marts."""
-        with usage.connect(self.home.published) as connection:
+        with reading.connect(self.home.published) as connection:
             return connection.execute(sql, list(values)).fetchall()
 
     def usage(self, layout: str, by_name: str) -> dict[Any, dict[str, Any]]:

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.warehouse import publish, usage
+from pipelines.warehouse import publish, reading, usage
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -36,7 +36,7 @@ def published(connection: duckdb.DuckDBPyConnection, destination: Path, version:
 def version_read(destination: Path) -> int:
     """The version that people see, the same in every file and with nothing missing."""
     current = destination / "current"
-    with usage.connect(destination) as reader:
+    with reading.connect(destination) as reader:
         tables = reader.execute("SHOW TABLES").fetchall()
         found = {
             reader.execute("SELECT version FROM fct_a").fetchone(),
@@ -63,7 +63,7 @@ def test_what_is_published(connection: duckdb.DuckDBPyConnection, tmp_path: Path
     found = published(connection, tmp_path / "it's public", 1)
     assert found.rows == {"agg_b": 1, "fct_a": 1}
     assert version_read(tmp_path / "it's public") == 1
-    with usage.connect(tmp_path / "it's public") as reader:
+    with reading.connect(tmp_path / "it's public") as reader:
         assert reader.execute("DESCRIBE fct_a").fetchall()[0][0:2] == ("name", "VARCHAR")
         columns = [name for (name, *_) in reader.execute("DESCRIBE fct_a").fetchall()]
         assert columns == ["name", "version"], "columns with _ are the pipeline's own"
@@ -72,9 +72,11 @@ def test_what_is_published(connection: duckdb.DuckDBPyConnection, tmp_path: Path
     assert pq.read_schema(found.folder / "fct_a.parquet").names == ["name", "version"]
     assert str(pq.read_schema(found.folder / "agg_b.parquet").field("cost_usd").type) == "decimal128(38, 20)"
     assert {path.name for path in found.folder.iterdir()} == {
-        "agg_b.parquet", "fct_a.parquet", "manifest.json", "marts.duckdb"
+        "agg_b.parquet", "fct_a.parquet", "manifest.json", "marts.duckdb", "roles"
     }  # fmt: skip
-    assert stat.S_IMODE((found.folder / "marts.duckdb").stat().st_mode) == 0o400
+    for path in found.folder.rglob("*"):
+        mode = 0o700 if path.is_dir() else 0o400 if path.suffix == ".duckdb" else 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == mode, path.name
     assert (
         connection.execute("SELECT database_name FROM duckdb_databases() WHERE database_name = 'published'").fetchall()
         == []
@@ -99,7 +101,7 @@ def test_a_clock_set_back_takes_nothing_away(connection: duckdb.DuckDBPyConnecti
 
 def test_a_reader_goes_on_reading_what_it_opened(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     published(connection, tmp_path / "p", 1)
-    with usage.connect(tmp_path / "p") as reader:
+    with reading.connect(tmp_path / "p") as reader:
         parquet = (tmp_path / "p" / "current").resolve() / "fct_a.parquet"
         published(connection, tmp_path / "p", 2)
         assert pq.read_table(parquet)["version"].to_pylist() == [1], "the version before is still there"
@@ -172,7 +174,7 @@ def test_a_full_disk_leaves_what_was_published(
 ) -> None:
     published(connection, tmp_path / "p", 1)
     with monkeypatch.context() as patches:
-        patches.setattr(publish, "_columns", lambda *_: "no_such_column")
+        patches.setattr(publish, "_columns", lambda *_: ["no_such_column"])
         with pytest.raises(duckdb.Error):
             published(connection, tmp_path / "p", 2)
     assert version_read(tmp_path / "p") == 1
@@ -182,8 +184,8 @@ def test_a_full_disk_leaves_what_was_published(
 
 
 def test_nothing_published_says_so(tmp_path: Path) -> None:
-    with pytest.raises(usage.NothingPublishedError, match="apiary run"):
-        usage.connect(tmp_path)
+    with pytest.raises(reading.NothingPublishedError, match="apiary run"):
+        reading.connect(tmp_path)
     (tmp_path / "current").symlink_to("nowhere")
-    with pytest.raises(usage.NothingPublishedError):
+    with pytest.raises(reading.NothingPublishedError):
         usage.usage(tmp_path, "day")

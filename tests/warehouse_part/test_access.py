@@ -1,0 +1,195 @@
+"""Each kind of reader gets its marts and columns, each tenant its rows, and a file that opens opens nothing else."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipelines.errors import UsageError
+from pipelines.warehouse import access, publish, reading
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SESSIONS = {"acme": "session_20260301_120000_aaaaaaaa", "bolt": "session_20260301_120000_bbbbbbbb"}
+# What a person may have typed as a name, had one a way in: as a value it is stored literally, in every file.
+HOSTILE = (
+    "'; DROP TABLE marts.dim_tenants; --", '" OR 1=1 --', "x') UNION SELECT * FROM duckdb_settings() --",
+    "../../../etc/passwd", "%2e%2e%2f", "a\x00b", "=cmd|' /C calc'!A0", "{{ config.password }}", "${HOME}", "$(reboot)",
+    "read_csv('/etc/passwd')", "\\'; ATTACH 'x'; --", "name\nnewline", "\uff53elect", "k1_" + "0" * 32,
+)  # fmt: skip
+
+
+def contracts() -> dict[str, list[tuple[str, str]]]:
+    """Columns and types of every mart, as the models promise them."""
+    files = (REPOSITORY / "models" / "marts").rglob("_*__models.yml")
+    models = [model for file in files for model in yaml.safe_load(file.read_text("utf-8"))["models"]]
+    return {model["name"]: [(c["name"], c["data_type"]) for c in model["columns"]] for model in models}
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A warehouse in which every mart has a row of two tenants, and hostile text where text may stand."""
+    with duckdb.connect() as opened:
+        opened.execute("CREATE SCHEMA marts")
+        for mart, columns in contracts().items():
+            typed = ", ".join(f"{name} {kind}" for name, kind in columns)
+            opened.execute(f"CREATE TABLE marts.{mart} ({typed})")
+            known = {"tenant_id"} | {name for name, _ in columns if name.endswith("session_id") or name == "colony_id"}
+            texts = [name for name, kind in columns if kind == "varchar" and name not in known]
+            for tenant, session in SESSIONS.items():
+                for number, text in enumerate(HOSTILE):
+                    row = {name: session for name, _ in columns if name in known} | {"tenant_id": tenant}
+                    row |= dict.fromkeys(texts, f"{text}{number}")
+                    row = {name: value for name, value in row.items() if name in dict(columns)}
+                    marks = ", ".join("?" * len(row))
+                    opened.execute(f"INSERT INTO marts.{mart} ({', '.join(row)}) VALUES ({marks})", [*row.values()])
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def folder(connection: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything published by the policy of the checkout, and a file for each tenant."""
+    policy = access.load()
+    analyst = next(role for role in policy.roles if role.name == "analyst")
+    root = tmp_path_factory.mktemp("published")
+    return publish.publish(connection, root, access=access.Access(policy.roles, analyst)).folder
+
+
+def tables(file: Path) -> dict[str, list[str]]:
+    with reading.open_published(file) as opened:
+        names = [name for (name,) in opened.execute("SHOW TABLES").fetchall()]
+        return {name: [column for (column, *_) in opened.execute(f"DESCRIBE {name}").fetchall()] for name in names}
+
+
+@pytest.mark.parametrize("role", ["finance", "analyst", "operator"])
+def test_a_role_reads_its_marts_in_both_formats(folder: Path, role: str) -> None:
+    own = folder / "roles" / role
+    found = tables(own / "marts.duckdb")
+    assert found
+    assert {path.stem for path in own.glob("*.parquet")} == set(found)
+    for mart, columns in found.items():
+        assert pq.read_schema(own / f"{mart}.parquet").names == columns
+
+
+def test_finance_sees_no_session(folder: Path) -> None:
+    found = tables(folder / "roles" / "finance" / "marts.duckdb")
+    assert "mart_daily_billing" in found
+    assert not [mart for mart in found if mart.startswith(("fct_", "dim_sessions"))]
+    for path in (folder / "roles" / "finance").iterdir():
+        with duckdb.connect() as opened:
+            if path.suffix == ".parquet":
+                opened.execute("CREATE TABLE t AS FROM read_parquet(?)", [str(path)])
+                values = str(opened.execute("FROM t").fetchall())
+            else:
+                values = path.read_bytes().decode("latin-1")
+        assert not [session for session in SESSIONS.values() if session in values], path.name
+
+
+def test_only_the_operator_sees_devices_and_no_session(folder: Path) -> None:
+    columns = {
+        role: {column for names in tables(folder / "roles" / role / "marts.duckdb").values() for column in names}
+        for role in ("finance", "analyst", "operator")
+    }
+    assert "session_id" not in columns["operator"]
+    assert "session_id" in columns["analyst"]
+    assert "device_id" not in columns["analyst"] | columns["finance"]
+
+
+def test_every_mart_has_a_reader() -> None:
+    roles = access.load().roles
+    assert [mart for mart in contracts() if not any(role.reads(mart) for role in roles)] == []
+
+
+def test_a_tenant_gets_its_rows_and_no_byte_of_another(folder: Path) -> None:
+    for tenant, other in (("acme", "bolt"), ("bolt", "acme")):
+        file = folder / "tenants" / tenant / "marts.duckdb"
+        found = tables(file)
+        assert len(found) > 5
+        content = file.read_bytes()
+        assert SESSIONS[tenant].encode() in content
+        assert SESSIONS[other].encode() not in content
+        assert other.encode() not in content
+        with reading.open_published(file) as opened:
+            for mart in found:
+                assert opened.execute(f"SELECT DISTINCT tenant_id FROM {mart}").fetchall() == [(tenant,)]
+
+
+def test_names_are_stored_literally(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """They were bound, quoted or copied, never run: what comes out is what was put in, in every file."""
+    expected = {f"{text}{number}" for number, text in enumerate(HOSTILE)}
+    with reading.open_published(folder / "marts.duckdb") as opened:
+        assert {model for (model,) in opened.execute("SELECT model FROM fct_llm_turns").fetchall()} == expected
+    assert set(pq.read_table(folder / "fct_llm_turns.parquet")["model"].to_pylist()) == expected
+    schemas = connection.execute("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'marts'")
+    assert schemas.fetchone() == (len(contracts()),)
+
+
+@pytest.mark.parametrize("tenant", ["../../outside", "a/b", "=1+1", "Acme", ""])
+def test_a_tenant_that_is_no_name_becomes_no_folder(tenant: str, tmp_path: Path) -> None:
+    with duckdb.connect() as opened:
+        opened.execute("CREATE SCHEMA marts")
+        opened.execute("CREATE TABLE marts.dim_a AS SELECT ? AS tenant_id", [tenant])
+        role = access.Role("analyst", ("*",), ())
+        with pytest.raises(ValueError, match="names a tenant"):
+            publish.publish(opened, tmp_path / "p", access=access.Access((role,), role))
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+    assert not (tmp_path / "p" / "current").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "roles: []", "roles: {analyst: {marts: ['*'], without: []}}\ntenants: {role: null}", "{",
+        "roles: {analyst: {why: x, marts: '*', without: []}}\ntenants: {role: null}",
+        "roles: {../x: {why: x, marts: ['*'], without: []}}\ntenants: {role: null}",
+        "roles: {analyst: {why: x, marts: ['*'], without: []}}\ntenants: {role: nobody}",
+    ],
+)  # fmt: skip
+def test_a_policy_that_is_none_publishes_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "access.yml").write_text(text)
+    with pytest.raises(UsageError, match=r"access\.yml is no access policy"):
+        access.load(tmp_path / "access.yml")
+
+
+# a published file opens nothing else ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def surroundings(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What lies about: a file, a link to it, another database."""
+    root = tmp_path_factory.mktemp("surroundings")
+    (root / "secret.csv").write_text("a\n1\n")
+    (root / "link.csv").symlink_to(root / "secret.csv")
+    (folder.parent / "beside.csv").write_text("a\n1\n")
+    shutil.copy(folder / "marts.duckdb", root / "other.duckdb")
+    return root
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM read_csv('{root}/secret.csv')", "SELECT * FROM '{root}/secret.csv'",
+        "SELECT * FROM read_text('/etc/hostname')", "SELECT * FROM read_blob('{root}/secret.csv')",
+        "SELECT * FROM read_csv('{root}/link.csv')", "SELECT * FROM read_csv('{folder}/../beside.csv')",
+        "SELECT * FROM read_parquet('{folder}/dim_tenants.parquet')", "SELECT * FROM glob('/*')",
+        "SELECT * FROM read_csv('http://127.0.0.1:9/x.csv')", "SELECT * FROM read_parquet('s3://bucket/x.parquet')",
+        "COPY dim_tenants TO '{root}/out.csv'", "COPY dim_tenants FROM '{root}/secret.csv'",
+        "EXPORT DATABASE '{root}/out'", "IMPORT DATABASE '{root}'", "ATTACH '{root}/other.duckdb' AS other",
+        "ATTACH ':memory:' AS other", "INSTALL httpfs", "LOAD httpfs", "LOAD '{root}/x.duckdb_extension'",
+        "SET enable_external_access = true", "SET lock_configuration = false", "SET allowed_directories = ['/']",
+        "SET autoload_known_extensions = true", "SET temp_directory = '{root}'", "RESET enable_external_access",
+        "SET allow_unsigned_extensions = true", "SET home_directory = '{root}'", "CREATE TABLE mine (a INT)",
+        "PRAGMA profiling_output = '{root}/out.json'", "SELECT getenv('HOME')", "SELECT * FROM surroundings",
+        "CREATE PERSISTENT SECRET s (TYPE s3)", "DELETE FROM dim_tenants",
+    ],
+)  # fmt: skip
+def test_sql_reaches_nothing_outside_the_file(folder: Path, surroundings: Path, statement: str) -> None:
+    before = sorted(surroundings.iterdir())
+    with reading.open_published(folder / "marts.duckdb") as opened:
+        assert opened.execute("SELECT count(*) FROM dim_tenants").fetchone() == (2 * len(HOSTILE),)
+        with pytest.raises(duckdb.Error):
+            opened.execute(statement.format(root=surroundings, folder=folder)).fetchall()
+    assert sorted(surroundings.iterdir()) == before
