@@ -30,6 +30,10 @@ class StoreRefusedError(ExpectedError):
     """The store answered and said no: trying again changes nothing."""
 
 
+class TooLargeError(StoreRefusedError):
+    """An object is larger than its reader allows; it was not read."""
+
+
 class StoreRejectedError(StoreRefusedError):
     """The store will never take this object, whoever sends it: too large, or malformed."""
 
@@ -51,15 +55,16 @@ class Entry:
 
 
 class Store(Protocol):
-    """An object store."""
+    """An object store. `connections`: how many objects may be got at once, where waiting is what takes the time."""
 
     url: str
+    connections: int
 
     def put(self, key: str, data: bytes) -> Put:
         """Create an object; an existing one stays as it is. Raises StoreUnavailableError, StoreRefusedError."""
 
-    def get(self, key: str) -> bytes:
-        """The bytes of an object. Raises KeyError if there is none."""
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
+        """The bytes of an object. Raises KeyError if there is none, TooLargeError if it has more than `limit`."""
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects whose key begins with `prefix`, in key order."""
@@ -67,6 +72,8 @@ class Store(Protocol):
 
 class FolderStore:
     """A folder as a store. Write aside, then link: the link fails if the object exists, and is whole if it succeeds."""
+
+    connections = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -99,14 +106,18 @@ class FolderStore:
             raise StoreUnavailableError(f"the store {self.url} cannot be written: {error.strerror}") from error
         return Put.CREATED
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object."""
         try:
-            return (self.root / key).read_bytes()
+            with (self.root / key).open("rb") as file:
+                data = file.read() if limit is None else file.read(limit + 1)
         except FileNotFoundError:
             raise KeyError(key) from None
         except OSError as error:
             raise StoreUnavailableError(f"the store {self.url} cannot be read: {error.strerror}") from error
+        if limit is not None and len(data) > limit:
+            raise TooLargeError(f"an object of the store {self.url} has more than {limit} bytes")
+        return data
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects whose key begins with `prefix`, in key order."""
@@ -127,6 +138,8 @@ class FolderStore:
 
 class S3Store:
     """A bucket of an S3-compatible server. Endpoint and credentials come from the usual AWS variables."""
+
+    connections = 16
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -155,14 +168,14 @@ class S3Store:
             return Put.EXISTED
         return Put.CREATED
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object."""
-        body: bytes = self._call("get_object", Key=self._prefix + key)
+        body: bytes = self._call("get_object", limit=limit, Key=self._prefix + key)
         return body
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects whose key begins with `prefix`, in key order."""
-        after: dict[str, str] = {}
+        after: dict[str, Any] = {}
         while True:
             page = self._call("list_objects_v2", Prefix=self._prefix + prefix, **after)
             for item in page.get("Contents", ()):
@@ -171,13 +184,15 @@ class S3Store:
                 return
             after = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def _call(self, operation: str, **arguments: Any) -> Any:
+    def _call(self, operation: str, *, limit: int | None = None, **arguments: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             answer = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+            if operation != "get_object":
+                return answer
             # The body is read here: a connection that breaks half-way is no other trouble than one that never came.
-            return answer["Body"].read() if operation == "get_object" else answer
+            return self._bounded(answer, limit)
         except ClientError as error:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = str(error.response.get("Error", {}).get("Code", ""))
@@ -192,6 +207,16 @@ class S3Store:
         except (BotoCoreError, ValueError, OSError) as error:  # ValueError: an endpoint that is no address
             reason = type(error).__name__
             raise StoreUnavailableError(f"the store {self.url} cannot be reached: {reason}") from None
+
+    def _bounded(self, answer: Any, limit: int | None) -> bytes:
+        """The body of an answer. Its length is the server's word: what is read is bounded too."""
+        if limit is None:
+            return bytes(answer["Body"].read())
+        data = answer["Body"].read(limit + 1) if answer["ContentLength"] <= limit else b""
+        if answer["ContentLength"] > limit or len(data) > limit:
+            answer["Body"].close()
+            raise TooLargeError(f"an object of the store {self.url} has more than {limit} bytes")
+        return bytes(data)
 
 
 class _ExistsError(Exception):

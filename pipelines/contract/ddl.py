@@ -30,15 +30,47 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
         "device_id": ("VARCHAR", "From the key."),
         "epoch": ("VARCHAR", "Which life of the device's state."),
         "seq": ("BIGINT", "Place in the epoch's chain."),
-        "status": ("VARCHAR", "loaded, quarantined, or tombstone: the device could not send it."),
-        "reason": ("VARCHAR", "Why it was quarantined or could not be sent."),
+        "status": ("VARCHAR", "loaded, quarantined, suppressed, or tombstone: the device could not send it."),
+        "reason": ("VARCHAR", "Why it was quarantined, suppressed or could not be sent."),
+        "previous_manifest_sha256": (
+            "VARCHAR",
+            "The manifest before it in the epoch's chain, as this one says; NULL for the first.",
+        ),
+        "contract_hash": ("VARCHAR", "The contract the device sealed it under, as it says."),
+        "consent_id": ("VARCHAR", "The consent it was sealed under, as it says."),
+        "uploader_version": ("VARCHAR", "The device's version, as it says."),
+        "gate_hash": ("VARCHAR", "The contract and the rules that judged it: other rules may judge otherwise."),
+        "attempts": ("BIGINT", "How often it was judged: once, and once for each replay."),
+        "rows_claimed": (
+            "BIGINT",
+            "Rows that the manifest names, also of a batch that did not load; of a tombstone those lost.",
+        ),
         "rows_in": ("BIGINT", "Rows of all its tables."),
         "rows_new": ("BIGINT", "Rows that were new."),
         "rows_duplicate": ("BIGINT", "Rows the warehouse already had."),
         "rows_conflict": ("BIGINT", "Rows with a known id and other facts: set aside."),
+        "input_tokens_in": ("BIGINT", "Input tokens of its turns and steps."),
+        "input_tokens_new": ("BIGINT", "Of these, those of new rows."),
+        "output_tokens_in": ("BIGINT", "Output tokens of its turns and steps."),
+        "output_tokens_new": ("BIGINT", "Of these, those of new rows."),
         "received_at": ("TIMESTAMPTZ", "By the store's clock."),
-        "loaded_at": ("TIMESTAMPTZ", "By the loader's clock."),
+        "loaded_at": ("TIMESTAMPTZ", "When it was answered, by the loader's clock."),
         "ingest_seq": ("BIGINT", "The load."),
+    },
+    "batch_objects": {
+        "manifest_key": ("VARCHAR", "The batch."),
+        "table_name": ("VARCHAR", "The wire table."),
+        "object_key": ("VARCHAR", "Where its bytes lie; NULL for what a tombstone lost."),
+        "sha256": ("VARCHAR", "Their hash, as the manifest claims."),
+        "bytes": ("BIGINT", "Their number, as the manifest claims."),
+        "rows_claimed": (
+            "BIGINT",
+            "Rows, as the manifest claims; the gate refuses a batch whose rows are not as many.",
+        ),
+        "input_tokens_claimed": ("BIGINT", "Input tokens, as the manifest claims; checked like the rows."),
+        "output_tokens_claimed": ("BIGINT", "Output tokens, as the manifest claims; checked like the rows."),
+        "tenant_id": ("VARCHAR", "From the batch's key."),
+        "_ingest_seq": ("BIGINT", "The load."),
     },
     "row_counts": {
         "manifest_key": ("VARCHAR", "The batch."),
@@ -49,6 +81,14 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
         "rows_conflict": ("BIGINT", "Rows set aside."),
         "turn_rows_duplicate": ("BIGINT", "Of the duplicates, those a naive sum would count: turns and steps."),
         "turn_rows_conflict": ("BIGINT", "Of the rows set aside, those a naive sum would count."),
+        "input_tokens_in": ("BIGINT", "Input tokens of the object; 0 where the table has none."),
+        "input_tokens_new": ("BIGINT", "Of these, those of new rows."),
+        "input_tokens_duplicate": ("BIGINT", "Of these, those of duplicates."),
+        "input_tokens_conflict": ("BIGINT", "Of these, those of rows set aside."),
+        "output_tokens_in": ("BIGINT", "Output tokens of the object; 0 where the table has none."),
+        "output_tokens_new": ("BIGINT", "Of these, those of new rows."),
+        "output_tokens_duplicate": ("BIGINT", "Of these, those of duplicates."),
+        "output_tokens_conflict": ("BIGINT", "Of these, those of rows set aside."),
         "tenant_id": ("VARCHAR", "From the batch's key."),
         "_ingest_seq": ("BIGINT", "The load."),
     },
@@ -80,13 +120,13 @@ def create_table(table: Table) -> str:
 
 
 def widen_wire() -> list[str]:
-    """Every statement that gives a wire made by an earlier release the columns that came within a version."""
-    return [
-        f"ALTER TABLE wire.{table.name} ADD COLUMN IF NOT EXISTS {_column(column)}"
-        for table in TABLES
-        for column in table.columns
-        if column.is_addition
+    """Every statement that gives a wire made by an earlier release the columns that came since: those that were added
+    within a version, and those of the books, which are the loader's own."""
+    added = [(table.name, _column(column)) for table in TABLES for column in table.columns if column.is_addition]
+    added += [
+        (book, f"{name} {kind}") for book in BOOKS for name, (kind, _) in BOOKS[book].items() if "KEY" not in kind
     ]
+    return [f"ALTER TABLE wire.{table} ADD COLUMN IF NOT EXISTS {column}" for table, column in added]
 
 
 def create_wire() -> list[str]:

@@ -5,9 +5,11 @@ Does not belong here: the tables themselves (wire.py), how a value is made fit t
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
+from zoneinfo import available_timezones
 
 import pyarrow as pa
 
@@ -31,6 +33,22 @@ DUCKDB: dict[Type, str] = {
     "timestamp": "TIMESTAMPTZ",
     "decimal": "DECIMAL(38, 20)",
 }
+
+# Times that may travel. A machine's own clock and its files may well say 1970; outside these years an instant
+# breaks the calendars of what reads the wire. A time that a source wrote as text is believed from 2000 on:
+# before that there was nothing to write it, and a zero means that it was not set.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST_WRITTEN = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def is_zone(text: str) -> bool:
+    """Whether a text is the key of a time zone: nobody can tell a secret in one."""
+    return text in _zones()
 
 
 class Keep(StrEnum):
@@ -57,6 +75,7 @@ class Column:
     `pattern`: what a verbatim string must match in full.
     `vocabulary`: the list of public names of a keyed column that may travel in clear (contract/vocabulary).
     `minimum`, `maximum`: bounds of a number, inclusive; a value outside them is refused, not clipped.
+    `is_zone`: whether it names a time zone; a name that no zone has is refused.
     `fact`: whether the value is the source's own; keyed names, resolved times and file times may differ between two
     devices that hold the same record and are no conflict.
     `is_addition`: the column came within the version: a device that does not know it yet sends batches without it.
@@ -72,6 +91,7 @@ class Column:
     minimum: int | None = None
     maximum: int | None = None
     required: bool = False
+    is_zone: bool = False
     fact: bool = True
     is_addition: bool = False
 

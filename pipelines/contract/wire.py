@@ -417,7 +417,7 @@ DEVICE_REPORTS = Table(
         Column(name="consent_id", type="string", pattern=RECORD_ID, required=True, why="The consent it ran under."),
         Column(name="uploader_version", type="string", pattern=r"\d{1,3}(\.\d{1,4}){1,3}([a-z]{1,4}\d{0,4})?",
                required=True, why="Which version counted."),
-        Column(name="timezone", type="string", pattern=r"[A-Za-z0-9_+/-]{1,64}", why="Zone local times were resolved in."),
+        Column(name="timezone", type="string", pattern=r"[A-Za-z0-9_+/-]{1,64}", is_zone=True, why="Zone local times were resolved in."),
         _enum("platform", ("linux", "darwin", "win32", "other"), "Support."),
         _enum("history", ("include", "exclude"), "Whether history before the consent was included."),
         _count("run", "Which run of this epoch: gaps show lost reports.", required=True),

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from pipelines.contract.table import EARLIEST_WRITTEN, LATEST
+
 _STAMP = re.compile(r"session_(\d{8})_(\d{6})_[0-9a-f]{8}|(\d{8})T(\d{6})_[0-9a-f]{8}", re.ASCII)
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def utc_time(text: object) -> datetime | None:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return moment if EARLIEST <= moment < LATEST else None
+    return moment if EARLIEST_WRITTEN <= moment < LATEST else None
 
 
 def epoch_time(value: object) -> datetime | None:
@@ -82,10 +83,10 @@ def epoch_time(value: object) -> datetime | None:
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return None
     # Before any arithmetic: a number with a million digits takes half a minute to become an integer.
-    if not EARLIEST.timestamp() <= value < LATEST.timestamp():
+    if not EARLIEST_WRITTEN.timestamp() <= value < LATEST.timestamp():
         return None
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(Decimal(value) * 1_000_000))
 
 
 def _bounded(at: datetime, basis: str, *, is_ambiguous: bool = False) -> Instant | None:
-    return Instant(at, basis, is_ambiguous) if EARLIEST <= at < LATEST else None
+    return Instant(at, basis, is_ambiguous) if EARLIEST_WRITTEN <= at < LATEST else None

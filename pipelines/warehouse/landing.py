@@ -1,35 +1,30 @@
-"""What lies in the landing: finding manifests that were not loaded yet, reading and checking one batch.
+"""What lies in the landing: finding manifests that were not loaded yet, reading a manifest and fetching its objects.
 
 A device is not a trusted writer: a batch that does not keep to its contract is refused whole, with a reason.
-Does not belong here: writing to the warehouse (load.py).
+Does not belong here: opening the objects (decode.py), who may send at all (registry.py), the warehouse (load.py).
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from pipelines.contract.keys import PROTOCOL, SHA256, ManifestKey, is_generated, is_keyed, is_slug, parse_manifest_key
-from pipelines.contract.table import Column, Keep, Table
-from pipelines.contract.vocabulary import is_public
-from pipelines.contract.wire import BY_NAME
-from pipelines.store import Store
+from pipelines.contract.keys import PROTOCOL, RECORD_ID, SHA256, ManifestKey, is_slug, parse_manifest_key
+from pipelines.contract.table import Table
+from pipelines.contract.wire import BY_NAME, DEVICE_REPORTS
+from pipelines.store import Store, TooLargeError
+from pipelines.warehouse.decode import MAX_ROWS, Item, RejectedError
 
 ROOT = f"landing/{PROTOCOL}/"
 MAX_MANIFEST_BYTES = 256 << 10
 MAX_OBJECT_BYTES = 64 << 20
-MAX_UNPACKED_BYTES = 256 << 20
+MAX_BATCH_BYTES = 128 << 20
 MAX_OBJECTS = 16
-MAX_ROWS = 100_000  # twice what a device cuts
-# Outside these years an instant breaks the calendars of what reads the wire. A file may well be dated 1970.
-TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+MAX_SUM = 10**18  # rows and tokens of a batch; more is no sum of ours
+_VERSION = DEVICE_REPORTS.by_name["uploader_version"].pattern
 
 
 @dataclass(frozen=True)
@@ -42,85 +37,148 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A batch that keeps to its contract: its rows by table."""
+class Claim:
+    """One object as its manifest names it; None where an older device says nothing."""
+
+    table: Table
+    key: str
+    sha256: str
+    size: int | None
+    rows: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says. `lost`: rows by table that a tombstone counts instead of bringing them."""
+
+    sha256: str
+    user_id: str
+    previous_sha256: str | None = None
+    contract_hash: str | None = None
+    consent_id: str | None = None
+    uploader_version: str | None = None
+    claims: tuple[Claim, ...] = ()
+    tombstone: str | None = None
+    lost: tuple[tuple[str, int], ...] = ()
+    rows: int | None = None
+    """Rows of all its objects, or those lost; also of objects nobody here knows."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A batch as it came: its manifest, and its objects' bytes, which nobody has opened."""
 
     arrival: Arrival
-    manifest_sha256: str
-    user_id: str
-    tables: dict[str, pa.Table]
-    tombstone: str | None = None
-    """Why the device could not send what stood here; its rows are lost, and counted."""
+    manifest: Manifest
+    items: tuple[Item, ...]
 
 
-class RejectedError(Exception):
-    """A batch that may not be loaded; the text is the reason, and holds no value of the batch."""
+class RefusedError(RejectedError):
+    """A batch that is refused before its objects are opened; `manifest` is what could be read of it."""
+
+    def __init__(self, reason: str, manifest: Manifest | None = None) -> None:
+        super().__init__(reason)
+        self.manifest = manifest
 
 
 class IncompleteError(Exception):
     """An object of a batch is not there (yet): a landing that is being copied may bring the manifest first."""
 
 
+Judge = Callable[[Arrival, Manifest], str | None]
+
+
+def everybody(_arrival: Arrival, _manifest: Manifest) -> str | None:
+    """The judge of a warehouse that knows no reason to refuse a sender."""
+    return None
+
+
 def pending(store: Store, known: Collection[str]) -> list[Arrival]:
     """Manifests that the ledger does not know, in the order of arrival."""
     found = []
     for entry in store.list(ROOT):
-        parts = parse_manifest_key(entry.key)
-        if parts is None or entry.key in known:
+        if entry.key in known or (parts := parse_manifest_key(entry.key)) is None:
             continue
         found.append(Arrival(entry.key, parts, entry.received_at))
     return sorted(found, key=lambda arrival: (arrival.received_at, arrival.key))
 
 
-def read(store: Store, arrival: Arrival) -> Batch:
-    """Read one batch and check all of it. Raises RejectedError, IncompleteError, StoreUnavailableError."""
-    data = _get(store, arrival.key)
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise RejectedError("manifest_too_large")
+def fetch(store: Store, arrival: Arrival, judge: Judge = everybody) -> Parcel:
+    """Read a manifest, check it, ask the judge, and get its objects.
+
+    Raises RefusedError, IncompleteError, StoreUnavailableError.
+    """
+    manifest = read_manifest(store, arrival)
+    if (reason := judge(arrival, manifest)) is not None:
+        raise RefusedError(reason, manifest)
+    items: list[Item] = []
+    left = MAX_BATCH_BYTES
+    for claim in manifest.claims:
+        try:
+            data = _get(store, claim.key, min(MAX_OBJECT_BYTES, left))
+        except TooLargeError:
+            raise RefusedError("object_too_large", manifest) from None
+        if hashlib.sha256(data).hexdigest() != claim.sha256:
+            raise RefusedError("hash_mismatch", manifest)
+        left -= len(data)
+        if claim.size is not None and len(data) != claim.size:
+            raise RefusedError("size_mismatch", manifest)
+        items.append(Item(claim.table.name, data, claim.rows, claim.input_tokens, claim.output_tokens))
+    return Parcel(arrival, manifest, tuple(items))
+
+
+def read_manifest(store: Store, arrival: Arrival) -> Manifest:
+    """A manifest that agrees with its key. Raises RefusedError, IncompleteError, StoreUnavailableError."""
+    try:
+        data = _get(store, arrival.key, MAX_MANIFEST_BYTES)
+    except TooLargeError:
+        raise RefusedError("manifest_too_large") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest[:16] != arrival.parts.sha16:
-        raise RejectedError("manifest_hash_mismatch")
-    manifest = _manifest(data)
-    _agree(manifest, arrival)
-    objects = manifest.get("objects")
+        raise RefusedError("manifest_hash_mismatch")
+    said = _json(data)
+    _agree(said, arrival)
+    known = Manifest(
+        digest, said["user"], _text(said, "previous_manifest_sha256", SHA256), _text(said, "contract_hash", SHA256),
+        _text(said, "consent_id", RECORD_ID), _text(said, "uploader_version", _VERSION),
+    )  # fmt: skip
+    objects = said.get("objects")
     if not isinstance(objects, list) or len(objects) > MAX_OBJECTS or not all(isinstance(o, dict) for o in objects):
-        raise RejectedError("bad_objects")
-    tables: dict[str, pa.Table] = {}
-    for item in objects:
-        table, rows = _rows(store, item, arrival)
-        if table.name in tables:
-            raise RejectedError("bad_objects")
-        tables[table.name] = rows
-    return Batch(arrival, digest, str(manifest["user"]), tables, _tombstone(manifest, objects))
-
-
-def _tombstone(manifest: dict[str, Any], objects: list[Any]) -> str | None:
-    found = manifest.get("tombstone")
-    if found is None:
-        return None
-    if objects or not isinstance(found, dict) or not isinstance(found.get("reason"), str):
-        raise RejectedError("bad_tombstone")
-    return "dropped_when_full" if found["reason"] == "dropped_when_full" else "refused_by_store"
-
-
-def _get(store: Store, key: str) -> bytes:
+        raise RefusedError("bad_objects", known)
+    rows = [item["rows"] for item in objects if _is_sum(item.get("rows"))]
+    known = replace(known, rows=sum(rows) if len(rows) == len(objects) else None)
     try:
-        return store.get(key)
+        tombstone, lost = _tombstone(said, objects)
+        claims = tuple(_claim(item, arrival) for item in objects)
+        if len({claim.table.name for claim in claims}) < len(claims):
+            raise RefusedError("bad_objects")
+    except RefusedError as error:
+        raise RefusedError(str(error), known) from None
+    if tombstone is not None:
+        return replace(known, tombstone=tombstone, lost=lost, rows=sum(count for _, count in lost))
+    return replace(known, claims=claims)
+
+
+def _get(store: Store, key: str, limit: int) -> bytes:
+    try:
+        return store.get(key, limit=limit)
     except KeyError:
         raise IncompleteError(key) from None
 
 
-def _manifest(data: bytes) -> dict[str, Any]:
+def _json(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
-        raise RejectedError("bad_manifest") from None
+        raise RefusedError("bad_manifest") from None
     if not isinstance(found, dict) or found.get("protocol") != PROTOCOL:
-        raise RejectedError("bad_manifest")
+        raise RefusedError("bad_manifest")
     return found
 
 
-def _agree(manifest: dict[str, Any], arrival: Arrival) -> None:
+def _agree(said: dict[str, Any], arrival: Arrival) -> None:
     """What the manifest says of itself must be what its key says: the key is what credentials are bound to."""
     prefix = arrival.parts.prefix
     expected = {
@@ -128,99 +186,61 @@ def _agree(manifest: dict[str, Any], arrival: Arrival) -> None:
         "seq": arrival.parts.seq,
     }  # fmt: skip
     for name, value in expected.items():
-        if manifest.get(name) != value:
-            raise RejectedError(f"{name}_mismatch")
-    user = manifest.get("user")
+        if said.get(name) != value:
+            raise RefusedError(f"{name}_mismatch")
+    user = said.get("user")
     if not isinstance(user, str) or not is_slug(user):
-        raise RejectedError("bad_user")
+        raise RefusedError("bad_user")
 
 
-def _rows(store: Store, item: dict[str, Any], arrival: Arrival) -> tuple[Table, pa.Table]:
+def _text(said: dict[str, Any], name: str, pattern: str) -> str | None:
+    """A text of the manifest that has a form; the ledger must not take down what a device likes to write."""
+    found = said.get(name)
+    if found is None or found == "":
+        return None
+    if not isinstance(found, str) or re.fullmatch(pattern, found, re.ASCII) is None:
+        raise RefusedError("bad_manifest")
+    return found
+
+
+def _is_sum(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SUM
+
+
+def _sum(item: dict[str, Any], name: str) -> int | None:
+    found = item.get(name)
+    if found is not None and not _is_sum(found):
+        raise RefusedError("bad_objects")
+    return found
+
+
+def _claim(item: dict[str, Any], arrival: Arrival) -> Claim:
     name, digest, key = item.get("table"), item.get("sha256"), item.get("key")
     table = BY_NAME.get(name) if isinstance(name, str) else None
     if table is None or item.get("schema") != table.schema_id:
-        raise RejectedError("unknown_schema")
+        raise RefusedError("unknown_schema")
     # The digest is part of the key: with `..` or a NUL in it the store would be asked for what is no object.
     if not isinstance(digest, str) or re.fullmatch(SHA256, digest) is None:
-        raise RejectedError("bad_key")
-    if key != arrival.parts.prefix.data(arrival.parts.seq, table.name, digest):
-        raise RejectedError("bad_key")
-    data = _get(store, key)
-    if len(data) > MAX_OBJECT_BYTES:
-        raise RejectedError("object_too_large")
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise RejectedError("hash_mismatch")
-    return table, _decode(data, table)
+        raise RefusedError("bad_key")
+    if not isinstance(key, str) or key != arrival.parts.prefix.data(arrival.parts.seq, table.name, digest):
+        raise RefusedError("bad_key")
+    return Claim(
+        table, key, digest, _sum(item, "bytes"), _sum(item, "rows"), _sum(item, "input_tokens"),
+        _sum(item, "output_tokens"),
+    )  # fmt: skip
 
 
-def _decode(data: bytes, table: Table) -> pa.Table:
-    try:
-        footer = pq.read_metadata(pa.BufferReader(data))
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        if max(footer.num_rows, sum(group.num_rows for group in groups)) > MAX_ROWS:
-            raise RejectedError("too_many_rows")
-        if sum(group.total_byte_size for group in groups) > MAX_UNPACKED_BYTES:
-            raise RejectedError("object_too_large")
-        schema = footer.schema.to_arrow_schema()
-        columns = [c for c in table.columns if not c.is_addition or c.name in schema.names]
-        if schema.names != [column.name for column in columns]:
-            raise RejectedError("unknown_columns")
-        if schema.types != [table.arrow.field(column.name).type for column in columns]:
-            raise RejectedError("wrong_types")
-        # Texts stay dictionaries until they were checked: one long text that every row names would fill the memory.
-        texts = [column.name for column in columns if column.type == "string"]
-        file = pq.ParquetFile(pa.BufferReader(data), metadata=footer, read_dictionary=texts)
-        rows = file.read(use_threads=False)  # most batches are small: handing them to threads takes longer
-        rows.validate(full=True)  # a text that is no UTF-8 would break whoever looks at it
-    except (pa.ArrowException, ValueError, OSError):
-        raise RejectedError("unreadable_object") from None
-    _check_values(rows, columns)
-    for place, column in enumerate(table.columns):
-        if column not in columns:
-            field = table.arrow.field(column.name)
-            rows = rows.add_column(place, field, pa.nulls(rows.num_rows, field.type))
-    return rows.cast(table.arrow)
-
-
-def _check_values(rows: pa.Table, columns: Sequence[Column]) -> None:
-    """The value rules of the contract, once more: what a sound device cannot send, no device may."""
-    for column in columns:
-        values = rows.column(column.name)
-        if column.required and values.null_count:
-            raise RejectedError(f"null_value:{column.name}")
-        if column.type == "string":
-            found = {value for chunk in values.chunks for value in chunk.dictionary.to_pylist()}
-            if not all(_fits(column, value) for value in found):
-                raise RejectedError(f"bad_value:{column.name}")
-        elif column.type != "bool" and _is_outside(column, values):
-            raise RejectedError(f"out_of_range:{column.name}")
-
-
-def _is_outside(column: Column, values: pa.ChunkedArray) -> bool:
-    """Whether a number or a time is out of its bounds."""
-    if column.type == "double" and pc.any(pc.is_nan(values)).as_py():
-        return True  # the least and the greatest pass over it
-    lowest: int | None = column.minimum
-    highest: int | None = column.maximum
-    if column.type == "timestamp":
-        values = values.cast(pa.int64())  # the extremes are no times in Python
-        lowest, highest = (int(time.timestamp()) * 1_000_000 for time in TIMES)
-    bounds = pc.min_max(values).as_py()
-    low, high = bounds["min"], bounds["max"]
-    if low is None:
-        return False
-    if column.type == "decimal" and low == 0:
-        return True  # unreported is NULL; one cost of 0 would keep everybody's data behind the gate
-    return (lowest is not None and low < lowest) or (highest is not None and high > highest)
-
-
-def _fits(column: Column, value: str) -> bool:
-    """Whether a string is one that redaction can give: a listed value, a public name, a generated id, a keyed hash."""
-    if column.keep in (Keep.KEYED_HASH, Keep.ID):
-        return (
-            is_keyed(value)
-            or (bool(column.vocabulary) and is_public(column.vocabulary, value))
-            or (column.keep is Keep.ID and is_generated(value))
-            or bool(column.pattern and column.regex.fullmatch(value))
-        )
-    return value in column.values if column.values else column.regex.fullmatch(value) is not None
+def _tombstone(said: dict[str, Any], objects: list[Any]) -> tuple[str | None, tuple[tuple[str, int], ...]]:
+    """Why a device could not send what stood here, and the rows by table that are lost."""
+    found = said.get("tombstone")
+    if found is None:
+        return None, ()
+    if objects or not isinstance(found, dict) or not isinstance(found.get("reason"), str):
+        raise RefusedError("bad_tombstone")
+    rows = found.get("rows") or {}
+    if not isinstance(rows, dict) or not all(_is_sum(count) and count <= MAX_ROWS for count in rows.values()):
+        raise RefusedError("bad_tombstone")
+    if not rows.keys() <= BY_NAME.keys():
+        raise RefusedError("unknown_schema")
+    reason = "dropped_when_full" if found["reason"] == "dropped_when_full" else "refused_by_store"
+    return reason, tuple(sorted(rows.items()))

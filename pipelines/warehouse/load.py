@@ -4,35 +4,51 @@ Does not belong here: what may be loaded (landing.py), what marts make of it (mo
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
 
-from pipelines.contract.ddl import LINEAGE, create_wire, widen_wire
+from pipelines.contract.ddl import BOOKS, LINEAGE, create_wire, widen_wire
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS
 from pipelines.failpoints import fp
-from pipelines.store import Store
-from pipelines.warehouse import landing
-from pipelines.warehouse.landing import Arrival, Batch, IncompleteError, RejectedError
+from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
+from pipelines.warehouse import gate, landing
+from pipelines.warehouse.decode import MAX_ROWS
+from pipelines.warehouse.gate import Judged, Part
+from pipelines.warehouse.landing import Arrival, IncompleteError, Judge, Manifest, Parcel, RefusedError, everybody
 
 # Batches and rows of one transaction: one commit for many tiny batches, and bounded memory for large ones.
-GROUP = 256
+GROUP = 2_048
 GROUP_ROWS = 500_000
+# Batches, bytes and rows that a child of the gate is given at once, and how many such jobs are under way. The rows are
+# those that the manifests claim: with more a batch is refused.
+JOB = 256
+JOB_BYTES = 16 << 20
+JOB_ROWS = 200_000
+AHEAD = 3
 SESSION_COLUMNS = ("session_id", "queen_session_id", "list_id")
+SUPPRESSED = "suppressed"  # a reason that begins so is the owner's will and no fault
 Progress = Callable[[int, int], None]
 
 
 @dataclass
 class Loaded:
-    """What a load did. loaded + quarantined = received; `incomplete` batches lack an object and wait for it."""
+    """What a load did: loaded + tombstones + quarantined + suppressed = received.
+
+    `incomplete` batches lack an object and wait for it.
+    """
 
     received: int = 0
     loaded: int = 0
+    tombstones: int = 0
     quarantined: int = 0
+    suppressed: int = 0
     incomplete: int = 0
     rows_in: int = 0
     rows_new: int = 0
@@ -59,17 +75,20 @@ def load(
     store: Store,
     arrivals: Sequence[Arrival],
     *,
+    judge: Judge = everybody,
+    again: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Loaded:
-    """Load batches in the order of their arrival; one that the ledger knows is passed over.
+    """Load batches in the order of their arrival; one that the ledger knows is passed over, unless it was refused and
+    its key is among those to be judged `again`.
 
-    Raises StoreUnavailableError: what was loaded before stays loaded.
+    Raises StoreUnavailableError, StoreRefusedError: what was loaded before stays loaded.
     """
     total = Loaded()
-    known = known_manifests(connection)
+    known = known_manifests(connection).difference(again)
     waiting = [arrival for arrival in arrivals if arrival.key not in known]
-    for group in _groups(store, waiting):
-        _load_group(connection, group, total)
+    for group in _groups(store, waiting, judge):
+        _load_group(connection, group, total, is_replay=bool(again))
         if progress:
             progress(total.received, len(waiting))
     return total
@@ -77,56 +96,141 @@ def load(
 
 @dataclass
 class _Group:
-    batches: list[Batch] = field(default_factory=list)
-    refused: list[tuple[Arrival, str]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    refused: list[tuple[Arrival, Manifest | None, str]] = field(default_factory=list)
+    batches: int = 0
     rows: int = 0
     incomplete: int = 0
 
+    def add(self, judged: Judged, job: "_Job") -> None:
+        """Take what became of a job."""
+        self.parts += judged.parts
+        self.refused += job.refused
+        self.refused += [(parcel.arrival, parcel.manifest, reason) for parcel, reason in judged.refused]
+        self.batches += len(job.parcels) + len(job.refused)
+        self.rows += sum(sum(counts) for part in judged.parts for counts in part.counts.values())
+        self.incomplete += job.incomplete
 
-def _groups(store: Store, arrivals: Sequence[Arrival]) -> Iterator[_Group]:
+
+@dataclass
+class _Job:
+    parcels: list[Parcel] = field(default_factory=list)
+    refused: list[tuple[Arrival, Manifest | None, str]] = field(default_factory=list)
+    bytes: int = 0
+    rows: int = 0
+    incomplete: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a child should not be given more at once."""
+        batches = len(self.parcels) + len(self.refused)
+        return batches >= min(JOB, GROUP) or self.bytes >= JOB_BYTES or self.rows >= min(JOB_ROWS, GROUP_ROWS)
+
+
+def _groups(store: Store, arrivals: Sequence[Arrival], judge: Judge) -> Iterator[_Group]:
+    """What belongs into one transaction each. A store that goes away ends it, after what was fetched before."""
     group = _Group()
-    for arrival in arrivals:
+    trouble: StoreUnavailableError | StoreRefusedError | None = None
+    under_way: deque[tuple[Future[Judged], _Job]] = deque()
+    jobs = _jobs(_fetched(store, arrivals, judge))
+    are_more = True
+    while are_more or under_way:
         try:
-            batch = landing.read(store, arrival)
-            fp("gate.read")
-            group.batches.append(batch)
-            group.rows += sum(rows.num_rows for rows in batch.tables.values())
-        except RejectedError as error:
-            group.refused.append((arrival, str(error)))
-        except IncompleteError:
-            group.incomplete += 1  # no line in the ledger: the next load looks again
-        if len(group.batches) + len(group.refused) >= GROUP or group.rows >= GROUP_ROWS:
-            yield group
-            group = _Group()
-    if group.batches or group.refused or group.incomplete:
+            job = next(jobs, None) if are_more else None
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            trouble, job = error, None
+        are_more = job is not None
+        if job is not None:
+            under_way.append((gate.shared().submit(job.parcels), job))
+        while len(under_way) > (AHEAD if are_more else 0):
+            judged, first = under_way.popleft()
+            group.add(judged.result(), first)
+            if group.batches >= GROUP or group.rows >= GROUP_ROWS:
+                yield group
+                group = _Group()
+    if group.batches or group.incomplete:
         yield group
+    if trouble is not None:
+        raise trouble
 
 
-def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loaded) -> None:
+def _jobs(fetched: Iterable[tuple[Arrival, Parcel | RefusedError | None]]) -> Iterator[_Job]:
+    """Batches for a child of the gate; those in hand come before the store's trouble is passed on."""
+    job = _Job()
+    try:
+        for arrival, found in fetched:
+            fp("gate.read")
+            if isinstance(found, Parcel):
+                job.parcels.append(found)
+                job.bytes += sum(len(item.data) for item in found.items)
+                job.rows += sum(MAX_ROWS if item.rows is None else item.rows for item in found.items)
+            elif found is None:
+                job.incomplete += 1  # no line in the ledger: the next load looks again
+            else:
+                job.refused.append((arrival, found.manifest, str(found)))
+            if job.is_full:
+                yield job
+                job = _Job()
+    except (StoreUnavailableError, StoreRefusedError):
+        yield job
+        raise
+    yield job
+
+
+def _fetched(
+    store: Store, arrivals: Sequence[Arrival], judge: Judge
+) -> Iterator[tuple[Arrival, Parcel | RefusedError | None]]:
+    """Batches as they came, in order; None for one that lacks an object."""
+
+    def fetch(arrival: Arrival) -> Parcel | RefusedError | None:
+        try:
+            return landing.fetch(store, arrival, judge)
+        except RefusedError as error:
+            return error
+        except IncompleteError:
+            return None
+
+    if store.connections == 1:
+        for arrival in arrivals:
+            yield arrival, fetch(arrival)
+        return
+    with ThreadPoolExecutor(store.connections) as pool:
+        waiting: deque[tuple[Arrival, Future[Parcel | RefusedError | None]]] = deque()
+        for arrival in arrivals:
+            waiting.append((arrival, pool.submit(fetch, arrival)))
+            if len(waiting) > 2 * store.connections:
+                first, future = waiting.popleft()
+                yield first, future.result()
+            for first, future in waiting:
+            yield first, future.result()
+
+
+def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loaded, *, is_replay: bool) -> None:
     total.incomplete += group.incomplete
-    batches, refused = group.batches, group.refused
-    if not batches and not refused:
+    if not group.batches:
         return
     connection.execute("BEGIN")
     try:
         fp("load.begun")
         seq = _next_seq(connection)
         for name, table in BY_NAME.items():
-            rows = [_with_lineage(batch, batch.tables[name], seq) for batch in batches if name in batch.tables]
+            rows = [_with_lineage(part, name, seq) for part in group.parts if name in part.tables]
             if rows:
                 _load_table(connection, table, pa.concat_tables(rows), seq)
         fp("load.before_ledger")
-        _write_ledger(connection, batches, refused, seq)
+        answers = _write_ledger(connection, group, seq, is_replay=is_replay)
         fp("load.before_commit")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     fp("load.after_commit")
-    total.received += len(batches) + len(refused)
-    total.loaded += len(batches)
-    total.quarantined += len(refused)
-    for _, reason in refused:
+    total.received += group.batches
+    total.loaded += answers.count("loaded")
+    total.tombstones += answers.count("tombstone")
+    total.quarantined += answers.count("quarantined")
+    total.suppressed += answers.count("suppressed")
+    for _, _, reason in group.refused:
         total.reasons[reason] = total.reasons.get(reason, 0) + 1
     counts = connection.execute(
         "SELECT table_name, sum(rows_in), sum(rows_new), sum(rows_duplicate), sum(rows_conflict)"
@@ -147,20 +251,22 @@ def _next_seq(connection: duckdb.DuckDBPyConnection) -> int:
     return int(found[0])
 
 
-def _with_lineage(batch: Batch, rows: pa.Table, seq: int) -> pa.Table:
-    prefix = batch.arrival.parts.prefix
-    values: dict[str, tuple[object, pa.DataType]] = {
-        "tenant_id": (prefix.tenant, pa.string()),
-        "region": (prefix.region, pa.string()),
-        "_user_id": (batch.user_id, pa.string()),
-        "_device_id": (prefix.device, pa.string()),
-        "_manifest_key": (batch.arrival.key, pa.string()),
-        "_received_at": (batch.arrival.received_at, pa.timestamp("us", tz="UTC")),
-        "_ingest_seq": (seq, pa.int64()),
-    }
-    for name in LINEAGE:
-        value, kind = values[name]
-        rows = rows.append_column(name, pa.repeat(pa.scalar(value, kind), rows.num_rows))
+def _with_lineage(part: Part, name: str, seq: int) -> pa.Table:
+    """The rows of a part with the columns that say where they come from."""
+    senders = {
+        "tenant_id": ([parcel.arrival.parts.prefix.tenant for parcel in part.parcels], pa.string()),
+        "region": ([parcel.arrival.parts.prefix.region for parcel in part.parcels], pa.string()),
+        "_user_id": ([parcel.manifest.user_id for parcel in part.parcels], pa.string()),
+        "_device_id": ([parcel.arrival.parts.prefix.device for parcel in part.parcels], pa.string()),
+        "_manifest_key": ([parcel.arrival.key for parcel in part.parcels], pa.string()),
+        "_received_at": ([parcel.arrival.received_at for parcel in part.parcels], pa.timestamp("us", tz="UTC")),
+        "_ingest_seq": ([seq] * len(part.parcels), pa.int64()),
+    }  # fmt: skip
+    rows = part.tables[name]
+    sender_of_row = pa.array([n for n, count in enumerate(part.counts[name]) for _ in range(count)], pa.int64())
+    for column in LINEAGE:
+        values, kind = senders[column]
+        rows = rows.append_column(column, pa.array(values, kind).take(sender_of_row))
     return rows
 
 
@@ -190,12 +296,19 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
     fp("load.inserted")
     connection.execute(
         f"""
-        INSERT INTO wire.conflicts
-        SELECT '{table.name}', tenant_id, record_id, _true_facts, _facts, _manifest_key, {seq}
+        INSERT INTO wire.conflicts BY NAME
+        SELECT '{table.name}' AS table_name, tenant_id, record_id, _true_facts AS kept_hash, _facts AS other_hash,
+            _manifest_key AS manifest_key, {seq} AS _ingest_seq
         FROM judged WHERE _outcome = 'conflict'
         """
     )
     is_turn = {LLM_TURNS: "true", NODE_STEPS: "step_index >= 0"}.get(table, "false")
+    has_tokens = table in (LLM_TURNS, NODE_STEPS)
+    sums = "".join(
+        f", coalesce(sum({f'{side}_tokens' if has_tokens else '0'}) {which}, 0) AS {side}_tokens_{name}"
+        for side in ("input", "output")
+        for name, which in [("in", ""), *((o, f"FILTER (_outcome = '{o}')") for o in ("new", "duplicate", "conflict"))]
+    )
     connection.execute(
         f"""
         INSERT INTO wire.row_counts BY NAME
@@ -205,7 +318,7 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
             count(*) FILTER (_outcome = 'conflict') AS rows_conflict,
             count(*) FILTER (_outcome = 'duplicate' AND {is_turn}) AS turn_rows_duplicate,
             count(*) FILTER (_outcome = 'conflict' AND {is_turn}) AS turn_rows_conflict,
-            any_value(tenant_id) AS tenant_id, {seq} AS _ingest_seq
+            any_value(tenant_id) AS tenant_id, {seq} AS _ingest_seq{sums}
         FROM judged WHERE NOT _is_kept GROUP BY _manifest_key
         """
     )
@@ -275,7 +388,7 @@ def _touch(connection: duckdb.DuckDBPyConnection, column: str, seq: int) -> None
     """Note the sessions that the marts must look at again: those that gained a row, and those that lost one."""
     connection.execute(
         f"""
-        INSERT INTO wire.touched_sessions
+        INSERT INTO wire.touched_sessions (tenant_id, session_id, _ingest_seq)
         SELECT DISTINCT tenant_id, {column}, {seq} FROM judged
         WHERE {column} IS NOT NULL AND (_outcome IN ('new', 'replaced') OR (_wins AND NOT _is_kept))
             AND (tenant_id, {column}) NOT IN (
@@ -285,40 +398,92 @@ def _touch(connection: duckdb.DuckDBPyConnection, column: str, seq: int) -> None
     )
 
 
-def _write_ledger(
-    connection: duckdb.DuckDBPyConnection, batches: list[Batch], refused: list[tuple[Arrival, str]], seq: int
-) -> None:
-    """The commit mark of each batch, in the transaction of its rows."""
-    answers: list[tuple[Arrival, str | None, str | None, str, str | None]] = [
-        (batch.arrival, batch.manifest_sha256, batch.user_id, "loaded", None) for batch in batches
+def _write_ledger(connection: duckdb.DuckDBPyConnection, group: _Group, seq: int, *, is_replay: bool) -> list[str]:
+    """The commit mark of each batch, in the transaction of its rows; the answers."""
+    sound = [(parcel.arrival, parcel.manifest) for part in group.parts for parcel in part.parcels]
+    answers: list[tuple[Arrival, Manifest | None, str, str | None]] = [
+        (arrival, manifest, "tombstone" if manifest.tombstone else "loaded", manifest.tombstone)
+        for arrival, manifest in sound
     ]
-    answers += [(arrival, None, None, "quarantined", reason) for arrival, reason in refused]
-    lines = [
-        {
-            "manifest_key": arrival.key, "manifest_sha256": digest, "tenant_id": arrival.parts.prefix.tenant,
-            "region": arrival.parts.prefix.region, "user_id": user, "device_id": arrival.parts.prefix.device,
-            "epoch": arrival.parts.prefix.epoch, "seq": arrival.parts.seq, "status": status, "reason": reason,
-            "received_at": arrival.received_at,
-        }
-        for arrival, digest, user, status, reason in answers
-    ]  # fmt: skip
+    answers += [
+        (arrival, manifest, "suppressed" if reason.startswith(SUPPRESSED) else "quarantined", reason)
+        for arrival, manifest, reason in group.refused
+    ]
     # All lines in one statement: one for each batch would search the counts of all loads again and again.
-    connection.register("lines", pa.Table.from_pylist(lines))
+    lines = [_line(*answer) for answer in answers]
+    connection.register("lines", pa.Table.from_pylist(lines, schema=LINES))
     connection.execute(
-        """
-        INSERT INTO wire.batches BY NAME
+        f"""
+        INSERT {"OR REPLACE" if is_replay else ""} INTO wire.batches BY NAME
         SELECT lines.*, coalesce(counts.rows_in, 0) AS rows_in, coalesce(counts.rows_new, 0) AS rows_new,
             coalesce(counts.rows_duplicate, 0) AS rows_duplicate, coalesce(counts.rows_conflict, 0) AS rows_conflict,
-            $now AS loaded_at, $seq AS ingest_seq
-        FROM lines LEFT JOIN (
+            coalesce(counts.input_tokens_in, 0) AS input_tokens_in,
+            coalesce(counts.input_tokens_new, 0) AS input_tokens_new,
+            coalesce(counts.output_tokens_in, 0) AS output_tokens_in,
+            coalesce(counts.output_tokens_new, 0) AS output_tokens_new,
+            coalesce(old.attempts, 0) + 1 AS attempts, $gate AS gate_hash, $now AS loaded_at, $seq AS ingest_seq
+        FROM lines
+        LEFT JOIN (SELECT manifest_key, attempts FROM wire.batches) AS old USING (manifest_key)
+        LEFT JOIN (
             SELECT manifest_key, sum(rows_in) AS rows_in, sum(rows_new) AS rows_new,
-                sum(rows_duplicate) AS rows_duplicate, sum(rows_conflict) AS rows_conflict
+                sum(rows_duplicate) AS rows_duplicate, sum(rows_conflict) AS rows_conflict,
+                sum(input_tokens_in) AS input_tokens_in, sum(input_tokens_new) AS input_tokens_new,
+                sum(output_tokens_in) AS output_tokens_in, sum(output_tokens_new) AS output_tokens_new
             FROM wire.row_counts WHERE _ingest_seq = $seq GROUP BY manifest_key
         ) AS counts USING (manifest_key)
         """,
-        {"now": datetime.now(UTC), "seq": seq},
+        {"gate": gate.rules_hash(), "now": datetime.now(UTC), "seq": seq},
     )
+    if is_replay:
+        connection.execute("DELETE FROM wire.batch_objects WHERE manifest_key IN (SELECT manifest_key FROM lines)")
     connection.unregister("lines")
+    objects = [
+        line for arrival, manifest, _, _ in answers if manifest for line in _object_lines(arrival, manifest, seq)
+    ]
+    connection.register("objects", pa.Table.from_pylist(objects, schema=OBJECT_LINES))
+    connection.execute("INSERT INTO wire.batch_objects BY NAME SELECT * FROM objects")
+    connection.unregister("objects")
+    return [status for _, _, status, _ in answers]
+
+
+def _arrow(book: str, *left_out: str) -> pa.Schema:
+    """The columns of a book that the loader fills from Python."""
+    kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "TIMESTAMPTZ": pa.timestamp("us", tz="UTC")}
+    return pa.schema(
+        [(name, kinds[kind.split()[0]]) for name, (kind, _) in BOOKS[book].items() if name not in left_out]
+    )
+
+
+LINES = _arrow(
+    "batches", "rows_in", "rows_new", "rows_duplicate", "rows_conflict", "input_tokens_in", "input_tokens_new",
+    "output_tokens_in", "output_tokens_new", "attempts", "gate_hash", "loaded_at", "ingest_seq",
+)  # fmt: skip
+OBJECT_LINES = _arrow("batch_objects")
+
+
+def _line(arrival: Arrival, manifest: Manifest | None, status: str, reason: str | None) -> dict[str, object]:
+    prefix = arrival.parts.prefix
+    return {
+        "manifest_key": arrival.key, "manifest_sha256": manifest and manifest.sha256, "tenant_id": prefix.tenant,
+        "region": prefix.region, "user_id": manifest and manifest.user_id, "device_id": prefix.device,
+        "epoch": prefix.epoch, "seq": arrival.parts.seq, "status": status, "reason": reason,
+        "previous_manifest_sha256": manifest and manifest.previous_sha256,
+        "contract_hash": manifest and manifest.contract_hash, "consent_id": manifest and manifest.consent_id,
+        "uploader_version": manifest and manifest.uploader_version, "rows_claimed": manifest and manifest.rows,
+        "received_at": arrival.received_at,
+    }  # fmt: skip
+
+
+def _object_lines(arrival: Arrival, manifest: Manifest, seq: int) -> Iterator[dict[str, object]]:
+    batch = {"manifest_key": arrival.key, "tenant_id": arrival.parts.prefix.tenant, "_ingest_seq": seq}
+    for claim in manifest.claims:
+        yield batch | {
+            "table_name": claim.table.name, "object_key": claim.key, "sha256": claim.sha256, "bytes": claim.size,
+            "rows_claimed": claim.rows, "input_tokens_claimed": claim.input_tokens,
+            "output_tokens_claimed": claim.output_tokens,
+        }  # fmt: skip
+    for table, rows in manifest.lost:
+        yield batch | {"table_name": table, "rows_claimed": rows}
 
 
 def wire_hash(connection: duckdb.DuckDBPyConnection) -> str:

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from pipelines.contract.keys import Prefix, parse_manifest_key
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.wire import BY_NAME
-from pipelines.store import Entry, Put
-from pipelines.warehouse import load
+from pipelines.store import Entry, Put, TooLargeError
+from pipelines.warehouse import decode, landing, load
 from pipelines.warehouse.landing import Arrival
 
 Row = dict[str, Any]
@@ -32,6 +32,7 @@ class MemoryStore:
     """A store whose clock the test sets."""
 
     url = "memory:"
+    connections = 1
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -43,7 +44,9 @@ class MemoryStore:
         self.received.setdefault(key, START)
         return Put.EXISTED if existed else Put.CREATED
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, limit: int | None = None) -> bytes:
+        if limit is not None and len(self.objects[key]) > limit:
+            raise TooLargeError(key)
         return self.objects[key]
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -63,6 +66,8 @@ def fitting(column: Column) -> Any:
         case "string":
             if column.values:
                 return column.values[0]
+            if column.is_zone:
+                return "Europe/Berlin"
             texts = (record(column.name), f"k1_{record(column.name)}", "ada", "1.0.0")
             is_name = column.keep in (Keep.KEYED_HASH, Keep.ID)
             return texts[1] if is_name else next(text for text in texts if column.regex.fullmatch(text))
@@ -121,7 +126,9 @@ def batch(
         digest = hashlib.sha256(body).hexdigest()
         key = prefix.data(seq, name, digest)
         store.put(key, body)
-        objects.append({"key": key, "table": name, "schema": f"{name}/1", "sha256": digest, "bytes": len(body)})
+        rows = {} if isinstance(content, bytes) else {"rows": len(content)}
+        item = {"key": key, "table": name, "schema": f"{name}/1", "sha256": digest, "bytes": len(body)}
+        objects.append(item | rows)
     manifest = {
         "protocol": "v1", "region": "eu", "tenant": tenant, "device": device, "epoch": EPOCH, "seq": seq, "user": "ada",
         "objects": objects,
@@ -138,6 +145,14 @@ def arrive(store: MemoryStore, key: str, body: bytes, *, minute: float = 0) -> A
     store.put(key, body)
     store.received[key] = START + timedelta(minutes=minute)
     return Arrival(key, parts, store.received[key])
+
+
+def read(store: MemoryStore, arrival: Arrival) -> dict[str, pa.Table]:
+    """A batch's rows by table, opened in this process. Raises RejectedError with the reason, IncompleteError."""
+    decoded = decode.decode([landing.fetch(store, arrival).items])
+    if decoded.reasons:
+        raise decode.RejectedError(decoded.reasons[0])
+    return decoded.tables
 
 
 def wire() -> duckdb.DuckDBPyConnection:
