@@ -201,7 +201,7 @@ def _fetched(
             if len(waiting) > 2 * store.connections:
                 first, future = waiting.popleft()
                 yield first, future.result()
-            for first, future in waiting:
+        for first, future in waiting:
             yield first, future.result()
 
 
