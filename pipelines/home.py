@@ -58,6 +58,11 @@ class Home:
         return self.root / "exports"
 
     @property
+    def books(self) -> Path:
+        """What finance signs here: prices, accounts, contracts, rates of exchange (billing/books.py)."""
+        return self.root / "billing"
+
+    @property
     def dagster(self) -> Path:
         """Dagster's own home."""
         return self.root / "dagster"

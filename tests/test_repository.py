@@ -26,6 +26,7 @@ TARGETS = ("help", "setup", "run", "dev", "test", "test-long", "lint", "contract
 # SQL text with names in it is put together here and nowhere else: the names are columns and tables of the contract,
 # of the published schema or of the module's own schema. Values are always bound.
 SQL_BUILDERS = {
+    "pipelines/billing/books.py",
     "pipelines/billing/daily_export.py",
     "pipelines/contract/ddl.py",
     "pipelines/device/readers/progress_db.py",

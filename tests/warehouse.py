@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
+from pipelines.billing import books
 from pipelines.contract.ddl import create_wire
 from pipelines.contract.wire import BY_NAME
 from pipelines.store import open_store
@@ -39,7 +40,7 @@ class Warehouse:
         """Make it empty: the wire's tables and nothing else."""
         self.loads = 0
         with duckdb.connect(str(self.path)) as connection:
-            for schema in ("marts", "intermediate", "staging", "wire"):
+            for schema in ("marts", "intermediate", "staging", "wire", "billing"):
                 connection.execute(f"drop schema if exists {schema} cascade")
             for statement in create_wire():
                 connection.execute(statement)
@@ -48,6 +49,7 @@ class Warehouse:
             result = self.dbt("seed", "--full-refresh")
             assert result.success, _failures(result)
             self._reseed.unlink(missing_ok=True)
+        self.sign()
 
     @property
     def _reseed(self) -> Path:
@@ -63,6 +65,11 @@ class Warehouse:
             for row in rows:
                 marks = ", ".join("?" * len(row))
                 connection.execute(f"insert into seeds.{name} ({', '.join(row)}) values ({marks})", [*row.values()])
+
+    def sign(self, *folders: Path, shipped: bool = True) -> None:
+        """Read the books anew: the shipped ones, then those of the folders."""
+        with duckdb.connect(str(self.path)) as connection:
+            books.load(connection, [books.SHIPPED, *folders] if shipped else folders)
 
     def load(self, rows: Iterable[tuple[str, Row]]) -> None:
         """Load rows (table, columns) as one batch: known record ids are counted, not kept."""

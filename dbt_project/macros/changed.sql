@@ -59,3 +59,164 @@
     where _ingest_seq > {{ watermark() }}
     group by tenant_id, usage_date
 {% endmacro %}
+
+{# Days whose rated lines may differ from those that stand: usage of the day changed, or a price, an alias, an account, a
+   contract or a rate of exchange that its lines look at. A price for next month touches no day of this one.
+   `_rating_seq` counts the builds that changed anything, as `_ingest_seq` counts loads: books change without a load. #}
+{% macro changed_rating_inputs() %}
+    with days as (
+        select
+            tenant_id,
+            usage_date,
+            max(_ingest_seq) as _ingest_seq
+        from {{ ref('int_usage__session_days') }}
+        group by tenant_id, usage_date
+    ),
+
+    day_models as (
+        select distinct
+            tenant_id,
+            usage_date,
+            model
+        from {{ ref('agg_usage_session_daily') }}
+        where turns > 0
+    ),
+
+    rates as (
+        select * from {{ ref('int_billing__rates_in_force') }}
+    ),
+
+    -- A model without a price is exposed to the whole book.
+    known_models as (
+        select distinct aliases.model
+        from {{ ref('int_billing__models_resolved') }} as aliases
+        inner join rates
+            on aliases.provider_name = rates.provider_name
+            and aliases.price_model = rates.model
+    ),
+
+    dates as (
+        select distinct
+            day_models.usage_date,
+            day_models.model,
+            known_models.model is not null as is_known
+        from day_models
+        left join known_models
+            on day_models.model = known_models.model
+    ),
+
+    model_rates as (
+        select
+            dates.usage_date,
+            dates.model,
+            {{ fingerprint([
+                'aliases.model', 'rates.price_id', 'rates.status', 'rates.component', 'rates.context_from',
+                'rates.tod_from', 'rates.unit_price', 'rates.low_unit_price', 'rates.high_unit_price',
+                'greatest(rates.in_force_from, ' ~ utc_midnight('dates.usage_date') ~ ')',
+                'least(rates.in_force_to, ' ~ utc_midnight('dates.usage_date + 1') ~ ')'
+            ]) }} as _fingerprint
+        from dates
+        inner join {{ ref('int_billing__models_resolved') }} as aliases
+            on dates.model = aliases.model or not dates.is_known
+        inner join rates
+            on aliases.provider_name = rates.provider_name
+            and aliases.price_model = rates.model
+            and rates.in_force_from < {{ utc_midnight('dates.usage_date + 1') }}
+            and (rates.in_force_to is null or rates.in_force_to > {{ utc_midnight('dates.usage_date') }})
+    ),
+
+    date_rates as (
+        select
+            usage_date,
+            model,
+            {{ fingerprint_of_all('_fingerprint') }} as _fingerprint
+        from model_rates
+        group by usage_date, model
+    ),
+
+    tenant_rates as (
+        select
+            day_models.tenant_id,
+            day_models.usage_date,
+            {{ fingerprint_of_all('date_rates._fingerprint') }} as _fingerprint
+        from day_models
+        inner join date_rates
+            on day_models.usage_date = date_rates.usage_date
+            and day_models.model = date_rates.model
+        group by day_models.tenant_id, day_models.usage_date
+    ),
+
+    contracts as (
+        select
+            accounts.tenant_id,
+            {{ fingerprint_of_all(fingerprint([
+                'rates.contract_rate_id', 'rates.valid_from', 'rates.valid_to', 'rates.recorded_at'
+            ])) }} as _fingerprint
+        from {{ ref('dim_billing_accounts') }} as accounts
+        inner join {{ ref('stg_billing__contract_rates') }} as rates
+            on accounts.billing_account_id = rates.billing_account_id
+        group by accounts.tenant_id
+    ),
+
+    exchange as (
+        select
+            accounts.tenant_id,
+            {{ fingerprint_of_all(fingerprint(['fx_rate_id', 'rate'])) }} as _fingerprint
+        from {{ ref('dim_billing_accounts') }} as accounts
+        inner join {{ ref('stg_billing__fx_rates') }} as rates
+            on accounts.currency = rates.currency_to
+        group by accounts.tenant_id
+    ),
+
+    current_days as (
+        select
+            days.tenant_id,
+            days.usage_date,
+            {{ fingerprint([
+                'tenant_rates._fingerprint', 'contracts._fingerprint', 'exchange._fingerprint',
+                'accounts.billing_account_id', 'accounts.currency', 'accounts.charged_by'
+            ]) }} as _fingerprint,
+            days._ingest_seq
+        from days
+        left join tenant_rates
+            on days.tenant_id = tenant_rates.tenant_id
+            and days.usage_date = tenant_rates.usage_date
+        left join {{ ref('dim_billing_accounts') }} as accounts
+            on days.tenant_id = accounts.tenant_id
+        left join contracts
+            on days.tenant_id = contracts.tenant_id
+        left join exchange
+            on days.tenant_id = exchange.tenant_id
+    )
+
+    select
+        current_days.tenant_id,
+        current_days.usage_date,
+        current_days._fingerprint,
+        current_days._ingest_seq,
+        {% if is_incremental() -%}
+        cast((select coalesce(max(_rating_seq), 0) + 1 from {{ this }}) as bigint) as _rating_seq
+    from current_days
+    left join {{ this }} as stored
+        on current_days.tenant_id = stored.tenant_id
+        and current_days.usage_date = stored.usage_date
+    where current_days._fingerprint is distinct from stored._fingerprint
+        or current_days._ingest_seq is distinct from stored._ingest_seq
+        {%- else -%}
+        cast(1 as bigint) as _rating_seq
+    from current_days
+        {%- endif %}
+{% endmacro %}
+
+{# Days to rate again. #}
+{% macro changed_rating_days() %}
+    select
+        tenant_id,
+        usage_date,
+        _ingest_seq,
+        _rating_seq
+    from {{ ref('int_billing__rating_days') }}
+    {% if is_incremental() -%}
+    where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
+    {%- endif %}
+{% endmacro %}

@@ -64,3 +64,22 @@
 {% macro time_zone_names() -%}
     select name from pg_timezone_names()
 {%- endmacro %}
+
+{# The second of the UTC day, 0 to 86399, and the bit of the UTC weekday: Monday is 1, Sunday 64. #}
+{% macro utc_second_of_day(instant) -%}
+    cast(epoch_us({{ instant }}) // 1000000 % 86400 as bigint)
+{%- endmacro %}
+
+{% macro utc_weekday_bit(instant) -%}
+    (1 << cast(isodow({{ instant }} at time zone 'UTC') - 1 as integer))
+{%- endmacro %}
+
+{# The first instant of a UTC day. #}
+{% macro utc_midnight(day) -%}
+    cast({{ day }} as timestamp) at time zone 'UTC'
+{%- endmacro %}
+
+{# An id of a row made of its key: the same on every engine and for ever. #}
+{% macro id_of(parts) -%}
+    md5(concat_ws('|', {{ parts | join(', ') }}))
+{%- endmacro %}

@@ -36,6 +36,7 @@ class FoldersResource(dg.ConfigurableResource[None]):
 
     published: str
     exports: str
+    books: str
 
 
 @dg.definitions
@@ -46,6 +47,6 @@ def resources() -> dg.Definitions:
             "duckdb": DuckDBResource(database=os.environ["APIARY_WAREHOUSE"]),
             "store": StoreResource(url=os.environ.get("APIARY_STORE") or HOME.store_url),
             "dbt": DbtCliResource(project_dir=PROJECT, dbt_executable=str(Path(sys.executable).with_name("dbt"))),
-            "folders": FoldersResource(published=str(HOME.published), exports=str(HOME.exports)),
+            "folders": FoldersResource(published=str(HOME.published), exports=str(HOME.exports), books=str(HOME.books)),
         }
     )

@@ -1,0 +1,241 @@
+"""The books: files of rows that people sign and the warehouse reads before rating: prices, accounts, contracts, FX.
+
+A book is a CSV file that only grows. The project ships the first price book (first_books/); a site's own rows stand in
+the folder `billing/` under APIARY_HOME in files of the same names, and both are read one after the other.
+Does not belong here: what a row of prices means and who may approve it (prices.py), rating (models/).
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.contract.numbers import plain
+from pipelines.errors import UsageError
+from pipelines.home import private_folder
+
+Type = Literal["string", "int64", "bool", "date", "timestamp", "price", "rate", "amount"]
+Row = dict[str, Any]
+
+SHIPPED = Path(__file__).parent / "first_books"
+ARROW: dict[Type, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "price": pa.decimal128(18, 9),
+    "rate": pa.decimal128(18, 10),
+    "amount": pa.decimal128(38, 15),
+}
+# Digits before and after the point. A number with more digits is refused: rounding it would change what was signed.
+DIGITS: dict[Type, tuple[int, int]] = {"price": (9, 9), "rate": (8, 10), "amount": (23, 15)}
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+
+
+class BookError(UsageError):
+    """A book cannot be read, or a row does not fit: the text names the file, the line and the column."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """One book: its columns with their types, which of them may be empty, and which name a row."""
+
+    name: str
+    grain: str
+    columns: Mapping[str, Type]
+    optional: frozenset[str] = frozenset()
+    key: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of its table in the warehouse."""
+        return pa.schema([pa.field(n, ARROW[t], nullable=n in self.optional) for n, t in self.columns.items()])
+
+
+PRICES = Book(
+    "price_book",
+    "One proposed price of one component of a sheet.",
+    {
+        "price_id": "string", "sheet_id": "string", "provider_name": "string", "model": "string",
+        "component": "string", "service_tier": "string", "currency": "string", "unit": "string", "source": "string",
+        "source_version": "string", "source_sha256": "string", "note": "string", "context_tier_min": "int64",
+        "dow_mask": "int64", "tod_from": "int64", "tod_to": "int64", "unit_quantity": "int64", "unit_price": "price",
+        "is_batch": "bool", "is_free": "bool", "valid_from": "timestamp", "valid_to": "timestamp",
+        "recorded_at": "timestamp",
+    },
+    frozenset({"valid_to", "note"}), ("price_id",),
+)  # fmt: skip
+DECISIONS = Book(
+    "price_decisions",
+    "One decision about one sheet of prices.",
+    {
+        "sheet_id": "string", "decision": "string", "decided_by": "string", "reason": "string",
+        "decided_at": "timestamp",
+    },
+    key=("sheet_id", "decided_at"),
+)  # fmt: skip
+ALIASES = Book(
+    "model_aliases",
+    "One model name of the logs and the model of the price book that it means.",
+    {
+        "alias_id": "string", "model": "string", "provider_name": "string", "price_model": "string", "note": "string",
+        "recorded_at": "timestamp",
+    },
+    frozenset({"note"}), ("model", "recorded_at"),
+)  # fmt: skip
+ACCOUNTS = Book(
+    "billing_accounts",
+    "One observation of a billing account; the newest speaks.",
+    {
+        "billing_account_id": "string", "tenant_id": "string", "name": "string", "currency": "string",
+        "reporting_timezone": "string", "charged_by": "string", "recorded_at": "timestamp",
+    },
+    key=("tenant_id", "recorded_at"),
+)  # fmt: skip
+CONTRACT_RATES = Book(
+    "contract_rates",
+    "One agreed rate of an account: a factor on list prices, or a unit price of its own.",
+    {
+        "contract_rate_id": "string", "billing_account_id": "string", "provider_name": "string", "model": "string",
+        "component": "string", "note": "string", "factor": "price", "unit_price": "price", "valid_from": "date",
+        "valid_to": "date", "recorded_at": "timestamp",
+    },
+    frozenset({"provider_name", "model", "component", "note", "factor", "unit_price", "valid_to"}),
+    ("contract_rate_id",),
+)  # fmt: skip
+FX_RATES = Book(
+    "fx_rates",
+    "One rate of exchange from its day on, until the next.",
+    {
+        "fx_rate_id": "string", "currency_from": "string", "currency_to": "string", "source": "string", "rate": "rate",
+        "valid_from": "date", "recorded_at": "timestamp",
+    },
+    key=("fx_rate_id",),
+)  # fmt: skip
+BOOKS = (PRICES, DECISIONS, ALIASES, ACCOUNTS, CONTRACT_RATES, FX_RATES)
+
+
+def read(book: Book, folders: Sequence[Path]) -> list[Row]:
+    """All rows of a book, file after file in the order of the folders. Raises BookError."""
+    rows: list[Row] = []
+    seen: dict[tuple[Any, ...], str] = {}
+    for path in (folder / f"{book.name}.csv" for folder in folders):
+        for line, row in _rows(book, path):
+            key = tuple(row[name] for name in book.key)
+            if key in seen:
+                raise BookError(f"{path}, line {line}: {', '.join(book.key)} stands in {seen[key]} already")
+            seen[key] = f"{path}, line {line}"
+            rows.append(row)
+    return rows
+
+
+def append(book: Book, folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Add rows to the end of a book; what stands in it is never touched. Returns how many. Raises OSError."""
+    path = private_folder(folder) / f"{book.name}.csv"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if not path.exists():
+        writer.writerow(book.columns)
+    count = 0
+    for row in rows:
+        writer.writerow([written(row[name]) for name in book.columns])
+        count += 1
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(text.getvalue())
+    return count
+
+
+def load(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> dict[str, int]:
+    """Put every book into the warehouse's schema `billing`, all of them or none; rows by book.
+
+    `knowledge` says up to when the books know: rating takes it as its clock, never the machine's. Raises BookError.
+    """
+    found = [(book, read(book, folders)) for book in BOOKS]
+    moments = [
+        row[name]
+        for book, rows in found
+        for row in rows
+        for name in ("recorded_at", "decided_at")
+        if name in book.columns
+    ]
+    knowledge = pa.table({"known_at": pa.array([max(moments, default=datetime(1970, 1, 1, tzinfo=UTC))],
+                                               ARROW["timestamp"])})  # fmt: skip
+    tables = {book.name: pa.Table.from_pylist(rows, schema=book.schema) for book, rows in found}
+    connection.execute("BEGIN")
+    try:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS billing")
+        for name, table in (*tables.items(), ("knowledge", knowledge)):
+            connection.register("book_rows", table)
+            connection.execute(f"CREATE OR REPLACE TABLE billing.{name} AS SELECT * FROM book_rows")
+            connection.unregister("book_rows")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return {name: table.num_rows for name, table in tables.items()}
+
+
+def parsed(kind: Type, text: str) -> Any:
+    """A value from its text. Raises ValueError."""
+    if kind == "string":
+        return text
+    if kind == "bool":
+        return {"true": True, "false": False}[text]
+    if kind == "int64":
+        return int(text)
+    if kind == "date":
+        return date.fromisoformat(text)
+    if kind == "timestamp":
+        if not text.endswith("Z"):
+            raise ValueError("a time is written in UTC and ends in Z")
+        return datetime.fromisoformat(text)
+    before, after = DIGITS[kind]
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("a number is written in digits")
+    whole, _, part = text.lstrip("-").partition(".")
+    if len(whole.lstrip("0")) > before or len(part.rstrip("0")) > after:
+        raise ValueError(f"at most {before} digits before the point and {after} behind it")
+    return Decimal(text)
+
+
+def written(value: Any) -> str:
+    """A value as a book writes it; the text reads back as the same value."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def _rows(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        if (header := next(lines, None)) != list(book.columns):
+            raise BookError(f"{path}: the first line must be {','.join(book.columns)}, not {','.join(header or [])}")
+        for cells in lines:
+            if len(cells) != len(book.columns):
+                raise BookError(f"{path}, line {lines.line_num}: {len(cells)} cells, not {len(book.columns)}")
+            row: Row = {}
+            for (name, kind), text in zip(book.columns.items(), cells, strict=True):
+                if not text and name not in book.optional:
+                    raise BookError(f"{path}, line {lines.line_num}: {name} is empty")
+                try:
+                    row[name] = parsed(kind, text) if text else None
+                except (ValueError, KeyError, InvalidOperation) as error:
+                    raise BookError(f"{path}, line {lines.line_num}: {name} is {text!r}: {error}") from None
+            yield lines.line_num, row
