@@ -23,7 +23,8 @@
     group by tenant_id, session_id
 {% endmacro %}
 
-{# The same, and sessions whose user, colony or root became another one through rows of other sessions. #}
+{# The same, and sessions whose user, colony or root became another one through rows of other sessions, or whose tenant
+   reports in another zone now. #}
 {% macro changed_or_moved_sessions() %}
     select
         tenant_id,
@@ -41,10 +42,34 @@
         left join {{ ref('int_sessions__tree_resolved') }} as resolved
             on stored.tenant_id = resolved.tenant_id
             and stored.session_id = resolved.session_id
+        left join {{ ref('tenant_zones') }} as zones
+            on stored.tenant_id = zones.tenant_id
         where stored.user_id is distinct from resolved.user_id
             or stored.colony_id is distinct from resolved.colony_id
             or stored.root_session_id is distinct from resolved.root_session_id
+            or stored.time_zone is distinct from coalesce(zones.time_zone, 'UTC')
         {% endif %}
+    ) as candidates
+    group by tenant_id, session_id
+{% endmacro %}
+
+{# Sessions that changed, and the children of those: what a child took over depends on its parent's turns. #}
+{% macro changed_sessions_and_children() %}
+    select
+        tenant_id,
+        session_id,
+        max(_ingest_seq) as _ingest_seq
+    from (
+        {{ changed_sessions() }}
+        union all
+        select
+            children.tenant_id,
+            children.session_id,
+            parents._ingest_seq
+        from ({{ changed_sessions() }}) as parents
+        inner join {{ ref('int_sessions__observations_merged') }} as children
+            on parents.tenant_id = children.tenant_id
+            and parents.session_id = children.parent_session_id
     ) as candidates
     group by tenant_id, session_id
 {% endmacro %}

@@ -82,4 +82,8 @@
 {# An id of a row made of its key: the same on every engine and for ever. #}
 {% macro id_of(parts) -%}
     md5(concat_ws('|', {{ parts | join(', ') }}))
+
+{# The start of the quarter of an hour, in UTC, that holds an instant. #}
+{% macro quarter_of(instant) -%}
+    time_bucket(interval '15 minutes', {{ instant }}, timestamptz '2000-01-01 00:00:00+00')
 {%- endmacro %}

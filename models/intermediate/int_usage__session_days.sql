@@ -15,13 +15,17 @@ resolved as (
     select * from {{ ref('int_sessions__tree_resolved') }}
 ),
 
+zones as (
+    select * from {{ ref('tenant_zones') }}
+),
+
 turns as (
     select
         tenant_id,
         session_id,
         usage_date,
         {{ fingerprint([
-            "'turn'", 'turn_id', 'agent_kind', 'model', 'input_tokens', 'cache_read_input_tokens',
+            "'turn'", 'turn_id', 'agent_kind', 'model', 'occurred_at', 'input_tokens', 'cache_read_input_tokens',
             'cache_write_input_tokens', 'output_tokens', 'reported_cost_usd'
         ]) }} as _fingerprint
     from {{ ref('fct_llm_turns') }}
@@ -32,14 +36,25 @@ tool_calls as (
         tenant_id,
         session_id,
         usage_date,
-        {{ fingerprint(["'call'", 'tool_call_id', 'agent_kind', 'model']) }} as _fingerprint
+        {{ fingerprint(["'call'", 'tool_call_id', 'agent_kind', 'model', 'tool_name', 'occurred_at']) }} as _fingerprint
     from {{ ref('fct_tool_calls') }}
+),
+
+judged_turns as (
+    select
+        tenant_id,
+        session_id,
+        usage_date,
+        {{ fingerprint(["'judged'", 'turn_id', 'tool_name', 'waste_kind']) }} as _fingerprint
+    from {{ ref('int_usage__turns_judged') }}
 ),
 
 rows_of_days as (
     select * from turns
     union all
     select * from tool_calls
+    union all
+    select * from judged_turns
 ),
 
 built as (
@@ -82,6 +97,7 @@ current_pairs as (
         resolved.user_id,
         resolved.root_session_id,
         resolved.colony_id,
+        coalesce(zones.time_zone, 'UTC') as time_zone,
         pairs.usage_date,
         built._fingerprint,
         changed._ingest_seq
@@ -96,6 +112,8 @@ current_pairs as (
     left join resolved
         on pairs.tenant_id = resolved.tenant_id
         and pairs.session_id = resolved.session_id
+    left join zones
+        on pairs.tenant_id = zones.tenant_id
 )
 
 select
@@ -104,6 +122,7 @@ select
     current_pairs.user_id,
     current_pairs.root_session_id,
     current_pairs.colony_id,
+    current_pairs.time_zone,
     current_pairs.usage_date,
     current_pairs._fingerprint,
     {% if is_incremental() -%}
@@ -113,6 +132,7 @@ select
             and stored.user_id is not distinct from current_pairs.user_id
             and stored.root_session_id is not distinct from current_pairs.root_session_id
             and stored.colony_id is not distinct from current_pairs.colony_id
+            and stored.time_zone is not distinct from current_pairs.time_zone
             then coalesce(stored._ingest_seq, current_pairs._ingest_seq)
         else current_pairs._ingest_seq
     end as _ingest_seq
