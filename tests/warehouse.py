@@ -3,6 +3,7 @@
 Does not belong here: what the marts should hold (test_*.py).
 """
 
+import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +133,12 @@ class Warehouse:
         """The rows of a query."""
         with duckdb.connect(str(self.path)) as connection:
             return connection.execute(sql).fetchall()
+
+    def copy(self, path: Path) -> Path:
+        """What was built, kept for several tests: the next one empties the warehouse itself."""
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute("checkpoint")
+        return Path(shutil.copyfile(self.path, path))
 
     def execute(self, sql: str) -> None:
         """Change something behind the loader's back."""

@@ -82,6 +82,7 @@
 {# An id of a row made of its key: the same on every engine and for ever. #}
 {% macro id_of(parts) -%}
     md5(concat_ws('|', {{ parts | join(', ') }}))
+{%- endmacro %}
 
 {# The start of the quarter of an hour, in UTC, that holds an instant. #}
 {% macro quarter_of(instant) -%}

@@ -79,7 +79,8 @@ def dbt_docs() -> str:
 
 def page() -> str:
     """docs/metrics.md."""
-    lines = ["# Metrics", "", GENERATED, "", "| metric | version | unit | meaning | formula | of |", "|---|---|---|---|---|---|"]
+    lines = ["# Metrics", "", GENERATED, ""]
+    lines += ["| metric | version | unit | meaning | formula | of |", "|---|---|---|---|---|---|"]
     for m in metrics().values():
         formula = m.formula.replace("|", "\\|")
         lines.append(f"| `{m.name}` | {m.version} | {m.unit} | {m.meaning} | `{formula}` | `{m.of}` |")
