@@ -1,4 +1,4 @@
-with sessions as (
+with recursive sessions as (
     select * from {{ ref('int_sessions__observations_merged') }}
 ),
 
@@ -6,9 +6,7 @@ colonies as (
     select * from {{ ref('int_colonies__observations_merged') }}
 ),
 
-ancestors as (
-    select * from {{ ref('int_sessions__ancestors_walked') }}
-),
+{{ ancestors_of_sessions() }},
 
 tops as (
     select
