@@ -147,8 +147,10 @@ def _turn(number: int, session: str, day: int, **columns: Any) -> Record:
     )  # fmt: skip
 
 
-DAILY = ("agg_usage_quarter_hourly", "agg_usage_session_daily", "agg_usage_colony_daily", "agg_usage_model_daily", "agg_usage_tenant_daily",
-         "mart_daily_billing")  # fmt: skip
+DAILY = (
+    "agg_usage_quarter_hourly", "agg_usage_session_daily", "agg_usage_colony_daily", "agg_usage_model_daily",
+    "agg_usage_tenant_daily", "mart_daily_billing",
+)  # fmt: skip
 
 
 def _days_of_load(warehouse, mart: str, load: int) -> set[int]:
