@@ -6,6 +6,7 @@ Does not belong here: when it is killed (rounds.py), whether the result is right
 from __future__ import annotations
 
 import errno
+import gc
 import mmap
 import os
 import random
@@ -305,5 +306,6 @@ def restore_state(home: Path, aside: Path) -> bool:
 
 def preload() -> None:
     """Load what lives need, so that a fork is ready at once. Nothing may start a thread."""
-    for module in ("boto3", "pandas", "pyarrow.compute", "pyarrow.dataset", "zoneinfo"):
+    for module in ("pandas", "pyarrow.compute", "pyarrow.dataset", "zoneinfo"):
         __import__(module)
+    gc.freeze()  # a collection would copy every page of what all lives share

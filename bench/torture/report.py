@@ -20,14 +20,11 @@ from typing import Any
 
 from bench.torture import points
 from bench.torture.rounds import Outcome, Round
+from bench.torture.truth import WRONG
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 ROUNDS = REPORTS / "torture.jsonl"
 GOAL_DEATHS, GOAL_RECORDS, GOAL_HITS = 10_000, 5_000_000, 20
-WRONG = (
-    "lost", "doubled", "phantom", "wrong_sums", "wrong_sessions", "conflicts", "quarantined", "uncounted",
-    "broken_publications",
-)  # fmt: skip
 Make = Callable[[Path, int, Counter[str]], Round]
 
 
@@ -55,7 +52,10 @@ def run(options: argparse.Namespace, seed: int, make: Make) -> int:
         if not options.no_report:
             _keep(row, rows)
         if not outcome.is_good:
-            print("\n".join([*outcome.problems, *outcome.verdict.get("details", ())]), flush=True)
+            print(
+                "\n".join([*outcome.problems, *outcome.verdict.get("details", ()), outcome.verdict.get("failed", "")]),
+                flush=True,
+            )
             print(f"wrong: replay with --seed {outcome.seed} --rounds 1", flush=True)
             return 1
     return 0

@@ -29,6 +29,11 @@ WHERE: dict[str, tuple[str, str, str]] = {
     "summary": ("run_summaries", "total_input_tokens", "true"),
 }
 """Kind of record -> the table of the wire, the record's number in it, which of its rows."""
+WRONG = (
+    "lost", "doubled", "phantom", "wrong_sums", "wrong_sessions", "conflicts", "quarantined", "uncounted",
+    "broken_publications",
+)  # fmt: skip
+"""What must be 0 in a verdict."""
 SUMMED = ("turn", "step", "detail")
 
 
@@ -50,13 +55,6 @@ class Verdict:
     excused: int = 0
     """Records that may be missing and are: destroyed unread by their owner, or refused by the store for good."""
     details: list[str] = field(default_factory=list)
-
-    @property
-    def is_good(self) -> bool:
-        return not any((
-            self.lost, self.doubled, self.phantom, self.wrong_sums, self.wrong_sessions, self.conflicts,
-            self.quarantined, self.uncounted, self.broken_publications,
-        ))  # fmt: skip
 
 
 def expected(ranges: Iterable[Range]) -> tuple[dict[str, set[int]], dict[str, set[int]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 STEP_MS = 10  # record n of a home happens n steps after midnight: its time tells its number
 DAY = "2026-05-04"
-TELEMETRY = b'{"type": "context_usage_updated", "stream_id": "queen", "data": {"usage_ratio": 0.%06d}, "timestamp": ""}'
+TELEMETRY = b'{"type": "llm_text_delta", "stream_id": "queen", "data": {"usage_ratio": 0.%06d}, "timestamp": ""}'
 BLOCK = (20, 400)
 
 
@@ -435,7 +435,7 @@ ACTIONS, WEIGHTS = tuple(WEIGHED), tuple(WEIGHED.values())
 
 
 def _is_telemetry(line: bytes) -> bool:
-    return line.startswith(TELEMETRY[:30]) and line.endswith(b"}") and line.count(b'{"type"') == 1
+    return line.startswith(TELEMETRY[:25]) and line.endswith(b"}") and line.count(b'{"type"') == 1
 
 
 def _append_bytes(path: Path, data: bytes) -> None:

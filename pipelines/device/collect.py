@@ -449,7 +449,8 @@ class Collector:
         epoch = self._state.value("epoch")
         for run, started_at in self._state.unreported_runs():
             total = Counts()
-            identity = (self._enrolment.device_id, epoch, run)
+            # A restored or cloned state counts its runs from the same number: the time tells two reports apart.
+            identity = (self._enrolment.device_id, epoch, run, started_at)
             with self._state.step():
                 for source, kind, counts in self._state.run_sources(run):
                     total.add(counts)
