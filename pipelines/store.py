@@ -1,17 +1,22 @@
 """The object store that device and warehouse both speak to: create-only puts, gets, listings.
 
 A local folder and any S3-compatible server behave alike: an object is created whole or not at all and is never
-replaced. Does not belong here: what the keys mean (contract/keys.py), retrying (device/ship.py).
+replaced. Does not belong here: what the keys mean (contract/keys.py), trying a put again (device/retry.py).
 """
 
 import base64
 import hashlib
 import os
+import random
 import secrets
+import time
 from collections.abc import Iterator
+from configparser import ConfigParser
+from configparser import Error as ConfigError
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +28,18 @@ from pipelines.home import private_folder, sync_folder
 
 
 class StoreUnavailableError(ExpectedError):
-    """The store did not answer or asked to come back later: try again."""
+    """The store did not answer or asked to come back later: try again.
+
+    `retry_after`: after how many seconds it asked to be asked again, if it did.
+    """
+
+    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class StoreRefusedError(ExpectedError):
-    """The store answered and said no: trying again changes nothing."""
+    """The store answered and said no to whoever asks like this: credentials or the bucket's name must be mended."""
 
 
 class TooLargeError(StoreRefusedError):
@@ -59,6 +71,8 @@ class Store(Protocol):
 
     url: str
     connections: int
+    clock_offset: float | None
+    """How many seconds the store's clock was ahead of this machine's at the last answer; None if it has not said."""
 
     def put(self, key: str, data: bytes) -> Put:
         """Create an object; an existing one stays as it is. Raises StoreUnavailableError, StoreRefusedError."""
@@ -78,6 +92,7 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = root.as_uri()
+        self.clock_offset: float | None = None
 
     def put(self, key: str, data: bytes) -> Put:
         """Create an object."""
@@ -136,15 +151,31 @@ class FolderStore:
                 yield Entry(path.relative_to(self.root).as_posix(), stat.st_size, received)
 
 
+# A server that is not there is known within ten seconds; one that hangs in mid-answer costs a minute.
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 60.0
+READ_TRIES = 3  # reading again is harmless; a put is tried again by whoever keeps count of it (device/retry.py)
+_CREDENTIALS_AT_FAULT = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed")
+# Answers of 400 that are about the way here, not about the object.
+_TRANSIT_AT_FAULT = ("RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch")
+
+
 class S3Store:
-    """A bucket of an S3-compatible server. Endpoint and credentials come from the usual AWS variables."""
+    """A bucket of an S3-compatible server.
+
+    Endpoint and credentials come from the usual AWS variables, or from a file as they are kept in `~/.aws`:
+    `[default]` with `aws_access_key_id`, `aws_secret_access_key` and, where needed, `aws_session_token`, `region` and
+    `endpoint_url`.
+    """
 
     connections = 16
 
-    def __init__(self, bucket: str, prefix: str) -> None:
+    def __init__(self, bucket: str, prefix: str, credentials: Path | None = None) -> None:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.clock_offset: float | None = None
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
+        self._credentials = credentials
         self._made: Any = None
 
     @property
@@ -153,19 +184,29 @@ class S3Store:
             import boto3
             from botocore.config import Config
 
-            config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
-            self._made = boto3.Session().client("s3", config=config)
+            from pipelines.signing import SIGNATURE
+
+            config = Config(
+                connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"total_max_attempts": 1},
+                signature_version=SIGNATURE,
+            )  # fmt: skip
+            given = read_credentials(self._credentials) if self._credentials else {}
+            endpoint = given.pop("endpoint_url", None)
+            self._made = boto3.Session(**given).client("s3", config=config, endpoint_url=endpoint)
         return self._made
 
     def put(self, key: str, data: bytes) -> Put:
         """Create an object, unless the server says that it exists (412)."""
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         try:
-            self._call(
+            answer = self._call(
                 "put_object", Key=self._prefix + key, Body=data, IfNoneMatch="*", ChecksumSHA256=digest
             )  # fmt: skip
         except _ExistsError:
             return Put.EXISTED
+        if not _proves(answer, data, digest):
+            # A hotel's login page answers 200 to everything.
+            raise StoreUnavailableError(f"what answers for the store {self.url} is not the store: it proves nothing")
         return Put.CREATED
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
@@ -185,26 +226,42 @@ class S3Store:
             after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _call(self, operation: str, *, limit: int | None = None, **arguments: Any) -> Any:
+        """One operation: signed again once if the clock was at fault or the credentials may have been renewed."""
+        has_corrected = has_refreshed = False
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return self._ask(operation, limit, arguments)
+            except _SkewedError as error:
+                if has_corrected:
+                    raise StoreUnavailableError(str(error)) from None
+                has_corrected = True
+            except _DeniedError as error:
+                if has_refreshed:
+                    raise StoreRefusedError(str(error)) from None
+                has_refreshed, self._made = True, None  # a new session reads files and roles again
+            except StoreUnavailableError:
+                if operation == "put_object" or tries >= READ_TRIES:
+                    raise
+                time.sleep(0.2 * 4**tries * random.random())  # noqa: S311 - jitter, no secret
+
+    def _ask(self, operation: str, limit: int | None, arguments: dict[str, Any]) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
         try:
             answer = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+            self._note_clock(answer)
             if operation != "get_object":
                 return answer
             # The body is read here: a connection that breaks half-way is no other trouble than one that never came.
             return self._bounded(answer, limit)
         except ClientError as error:
-            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if status == 412:
-                raise _ExistsError from None
-            if code in ("NoSuchKey", "404"):
-                raise KeyError(arguments.get("Key", "")) from None
-            if status in (409, 429) or status >= 500:
-                raise StoreUnavailableError(f"the store {self.url} answered {status} {code}") from None
-            refused = StoreRejectedError if status in (400, 411, 413) else StoreRefusedError
-            raise refused(f"the store {self.url} refused {operation}: {status} {code}") from None
-        except (BotoCoreError, ValueError, OSError) as error:  # ValueError: an endpoint that is no address
+            self._note_clock(error.response)
+            raise self._trouble(operation, arguments, error.response) from None
+        # ValueError: an endpoint that is no address. ResponseParserError: the answer is no server's of this kind.
+        except (BotoCoreError, ResponseParserError, ValueError, OSError) as error:
             reason = type(error).__name__
             raise StoreUnavailableError(f"the store {self.url} cannot be reached: {reason}") from None
 
@@ -218,16 +275,99 @@ class S3Store:
             raise TooLargeError(f"an object of the store {self.url} has more than {limit} bytes")
         return bytes(data)
 
+    def _note_clock(self, answer: dict[str, Any]) -> None:
+        from pipelines.signing import ahead_of_us
+
+        ahead = ahead_of_us(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+        if ahead is not None:
+            self.clock_offset = ahead.total_seconds()
+
+    def _trouble(self, operation: str, arguments: dict[str, Any], response: dict[str, Any]) -> Exception:
+        """What an answer that is no success means."""
+        from pipelines.signing import SKEWED, correct
+
+        facts = response.get("ResponseMetadata", {})
+        status, headers = int(facts.get("HTTPStatusCode", 0)), facts.get("HTTPHeaders", {})
+        code = str(response.get("Error", {}).get("Code", ""))
+        said = f"the store {self.url} refused {operation}: {status} {code}"
+        if status == 412:
+            return _ExistsError()
+        if operation == "get_object" and code in ("NoSuchKey", "404"):
+            return KeyError(arguments.get("Key", ""))
+        if code == SKEWED or (status in (400, 403) and correct(headers)):
+            correct(headers)
+            return _SkewedError(said)
+        if status in (401, 403) or code in _CREDENTIALS_AT_FAULT:
+            return _DeniedError(said)
+        # 400 without an S3 error in it comes from something on the way: no reason to give an object up.
+        is_about_object = status in (400, 411) and code not in ("", "400", "411", "Bad Request", *_TRANSIT_AT_FAULT)
+        if status == 413 or is_about_object:
+            return StoreRejectedError(said)
+        if status == 404 or code == "PermanentRedirect":
+            return StoreRefusedError(said)
+        text = f"the store {self.url} answered {status} {code}"
+        return StoreUnavailableError(text, retry_after=_retry_after(headers))
+
+
+class _SkewedError(Exception):
+    pass
+
+
+class _DeniedError(Exception):
+    pass
+
 
 class _ExistsError(Exception):
     pass
 
 
-def open_store(url: str) -> Store:
-    """The store behind `file:///folder` or `s3://bucket/prefix`. Raises ValueError for any other address."""
+def _proves(answer: dict[str, Any], data: bytes, sha256: str) -> bool:
+    """Whether an answer to a put is that of a store that holds these bytes: by the checksum it was given, by the MD5
+    that an ETag usually is, or (where objects are encrypted and an ETag is neither) by an empty answer with an ETag."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if "x-amz-checksum-sha256" in headers:
+        return bool(headers["x-amz-checksum-sha256"] == sha256)
+    etag = headers.get("etag", "").strip('"')
+    if etag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+        return True
+    is_encrypted = any(name.startswith("x-amz-server-side-encryption") for name in headers)
+    return bool(etag) and is_encrypted and headers.get("content-length", "0") == "0"
+
+
+def _retry_after(headers: dict[str, str]) -> float | None:
+    """The seconds of a Retry-After header, which may name a time instead."""
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def read_credentials(path: Path) -> dict[str, str]:
+    """The `[default]` section of a credentials file, in the words of a boto3 session. Raises StoreRefusedError."""
+    found = ConfigParser(interpolation=None)
+    try:
+        found.read_string(path.read_text("utf-8"))
+        section = found["default"]
+        given = {name: section[name] for name in ("aws_access_key_id", "aws_secret_access_key")}
+    except (OSError, ValueError, ConfigError, KeyError):
+        raise StoreRefusedError(
+            f"{path} holds no credentials: it needs [default] with aws_access_key_id and aws_secret_access_key"
+        ) from None
+    given |= {name: section[name] for name in ("aws_session_token", "endpoint_url") if name in section}
+    return given | ({"region_name": section["region"]} if "region" in section else {})
+
+
+def open_store(url: str, *, credentials: Path | None = None) -> Store:
+    """The store behind `file:///folder` or `s3://bucket/prefix`. Raises ValueError for any other address.
+
+    `credentials`: a file to take the place of the AWS variables.
+    """
     parts = urlparse(url)
     if parts.scheme == "file" and parts.path:
         return FolderStore(Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc:
-        return S3Store(parts.netloc, parts.path.strip("/"))
+        return S3Store(parts.netloc, parts.path.strip("/"), credentials)
     raise ValueError(f"{url!r} is no store: name file:///folder or s3://bucket/prefix")

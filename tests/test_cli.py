@@ -185,8 +185,7 @@ def test_one_bad_home_does_not_stop_the_others(call: Call, agents: Path, tmp_pat
 def test_an_unreachable_store_loses_nothing(
     call: Call, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr("pipelines.device.ship.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.device.limits.PATIENCE_SECONDS", 0.0)
     enroll(call)
     call("device", "consent", "grant", "--history", "include", "--home", agents)
     blocked = tmp_path / "blocked"
@@ -195,10 +194,14 @@ def test_an_unreachable_store_loses_nothing(
     assert code == 1
     assert "ship again" in err
     assert one_line(err)
+    code, out, _ = call("device", "ship", "--home", agents, "--store", blocked.as_uri())
+    assert code == 0
+    assert "is asked again from" in out
+    assert "2 batches wait safely" in out
     code, out, _ = call("device", "ship", "--home", agents)
     assert code == 0
     assert "batches_delivered" in call("device", "status", "--json")[1]
-    assert "in 2 batches" in out
+    assert "in 3 batches" in out
 
 
 def test_store_precedence(call: Call, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

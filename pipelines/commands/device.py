@@ -29,7 +29,7 @@ def _enroll(options: argparse.Namespace) -> int:
         raise Stop(2, str(error)) from None
     enrolled = enrolment.enroll(
         home, tenant=options.tenant, user=options.user, region=options.region, timezone=options.timezone,
-        store=options.store, tenant_key=options.tenant_key, now=datetime.now(UTC),
+        store=options.store, tenant_key=options.tenant_key, credentials=options.credentials, now=datetime.now(UTC),
     )  # fmt: skip
     print(
         f"enrolled: tenant {enrolled.tenant}, user {enrolled.user}, region {enrolled.region}, zone {enrolled.timezone}"
@@ -135,8 +135,17 @@ def _ship(options: argparse.Namespace) -> int:
     while True:
         homes = homes_of(options, consented=True)
         with progress("reading") as step:
-            shipped = ship.ship(home, homes, store_url=store_url, progress=step, when_full=options.when_full)
-        print(f"sent {shipped.rows} rows in {shipped.batches} batches ({shipped.bytes} bytes) to {shipped.store}")
+            shipped = ship.ship(
+                home, homes, store_url=store_url, progress=step, when_full=options.when_full, is_forced=options.now
+            )
+        if shipped.next_try_at is None:
+            print(f"sent {shipped.rows} rows in {shipped.batches} batches ({shipped.bytes} bytes) to {shipped.store}")
+        else:
+            print(
+                f"not sent: {shipped.store} did not take a batch and is asked again from"
+                f" {shipped.next_try_at:%Y-%m-%d %H:%M:%S} UTC on, or at once with --now;"
+                f" {shipped.waiting} batches wait safely in the spool"
+            )
         if shipped.paused:
             sys.stderr.write(f"apiary: nothing new was read: {shipped.paused}; nothing is lost, ship again later\n")
         for problem in shipped.problems:
@@ -157,7 +166,8 @@ def _export(options: argparse.Namespace) -> int:
     options.store = options.to.expanduser().absolute().as_uri()
     with progress("reading") as step:
         shipped = ship.ship(
-            Home.from_environment(), homes_of(options, consented=True), store_url=options.store, progress=step
+            Home.from_environment(), homes_of(options, consented=True), store_url=options.store, progress=step,
+            is_forced=True,
         )  # fmt: skip
     print(
         f"wrote {shipped.rows} rows in {shipped.batches} batches to {options.to}: `apiary ingest --from` brings them in"
@@ -167,12 +177,12 @@ def _export(options: argparse.Namespace) -> int:
 
 def _receipts(options: argparse.Namespace) -> int:
     from pipelines.device import enrolment, receipts
-    from pipelines.store import open_store
 
     home = Home.from_environment()
     enrolled = enrolment.require(home)
     if options.what == "verify":
-        compared = receipts.verify(home, open_store(options.store or os.environ.get("APIARY_STORE") or enrolled.store))
+        url = options.store or os.environ.get("APIARY_STORE") or enrolled.store
+        compared = receipts.verify(home, enrolment.open_store(home, url))
         wrong = [item for item in compared if item.verdict != "same"]
         for item in wrong:
             print(f"{item.verdict}: {item.key}")
@@ -282,6 +292,9 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
     enroll.add_argument("--user", required=True)
     enroll.add_argument("--region", default="local")
     enroll.add_argument("--timezone", metavar="IANA", help="zone of the agents' local times (default: this machine's)")
+    enroll.add_argument(
+        "--credentials", type=Path, metavar="FILE", help="this device's own store credentials, as in ~/.aws/credentials"
+    )
     enroll.add_argument("--tenant-key", type=Path, metavar="FILE", help="the tenant's key (or APIARY_TENANT_KEY)")
     book = group.add_parser("consent", help="grant, pause, withdraw or show consent")
     consents = book.add_subparsers(required=True, metavar="COMMAND")
@@ -297,6 +310,7 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
     when = ship.add_mutually_exclusive_group()
     when.add_argument("--once", action="store_true", help="send once (the default)")
     when.add_argument("--every", type=seconds, metavar="15m", help="send again and again")
+    ship.add_argument("--now", action="store_true", help="ask a store that did not answer again before its time")
     ship.add_argument(
         "--when-full", choices=["pause", "drop_oldest"], default="pause", help="what to do when nothing can be sent"
     )

@@ -10,12 +10,16 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipelines.contract.keys import is_slug
 from pipelines.device.errors import DeviceError
 from pipelines.errors import UsageError
 from pipelines.home import Home, private_folder, replace_file
+
+if TYPE_CHECKING:
+    from pipelines.store import Store
 
 KEY_BYTES = 32
 
@@ -35,9 +39,12 @@ class Enrolment:
 
 def enroll(
     home: Home, *, tenant: str, user: str, region: str, timezone: str | None, store: str | None,
-    tenant_key: Path | None, now: datetime,
+    tenant_key: Path | None, now: datetime, credentials: Path | None = None,
 ) -> Enrolment:  # fmt: skip
-    """Enrol this device, or enrol it anew; sessions seen before keep the user they were bound to. Raises UsageError."""
+    """Enrol this device, or enrol it anew; sessions seen before keep the user they were bound to. Raises UsageError.
+
+    `credentials`: a file with this device's own store credentials; a copy that only this user can read is kept.
+    """
     for name, value in (("tenant", tenant), ("user", user), ("region", region)):
         if not is_slug(value):
             raise UsageError(f"--{name} {value!r} does not match [a-z0-9][a-z0-9_-]{{0,62}}: choose a short plain name")
@@ -55,7 +62,10 @@ def enroll(
     enrolment = Enrolment(
         device_id, tenant, user, region, zone, store or (before.store if before else ""), now.isoformat()
     )
+    own = _given_credentials(credentials)
     private_folder(home.device)
+    if own is not None:
+        replace_file(_credentials_path(home), own)
     key = _given_key(tenant_key)
     if key is not None or not _key_path(home).exists():
         replace_file(_key_path(home), (key or secrets.token_bytes(KEY_BYTES)).hex().encode())
@@ -85,6 +95,22 @@ def require(home: Home) -> Enrolment:
     return replace(enrolment, store=enrolment.store or home.store_url)
 
 
+def credentials(home: Home) -> Path | None:
+    """The file with this device's own store credentials, if it was enrolled with some."""
+    path = _credentials_path(home)
+    return path if path.exists() else None
+
+
+def open_store(home: Home, url: str) -> "Store":
+    """A store, spoken to with this device's own credentials if it has some. Raises UsageError."""
+    from pipelines.store import open_store as open_any  # only here: a quota check has no time for it
+
+    try:
+        return open_any(url, credentials=credentials(home))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def tenant_key(home: Home) -> bytes:
     """The key of keyed hashes. It never leaves this machine by our hand."""
     return bytes.fromhex(_key_path(home).read_text("ascii").strip())
@@ -97,6 +123,23 @@ def local_zone() -> str:
         return named
     parts = Path("/etc/localtime").resolve().parts
     return "/".join(parts[parts.index("zoneinfo") + 1 :]) if "zoneinfo" in parts else "UTC"
+
+
+def _credentials_path(home: Home) -> Path:
+    return home.device / "credentials"
+
+
+def _given_credentials(path: Path | None) -> bytes | None:
+    """The bytes of a credentials file, if they are those of one."""
+    if path is None:
+        return None
+    from pipelines.store import StoreRefusedError, read_credentials
+
+    try:
+        read_credentials(path.expanduser())
+    except StoreRefusedError as error:
+        raise UsageError(f"--credentials: {error}") from None
+    return path.expanduser().read_bytes()
 
 
 def _given_key(path: Path | None) -> bytes | None:

@@ -20,7 +20,7 @@ from pipelines.device.state import State
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 from pipelines.home import BusyError, Home, exclusive
-from pipelines.store import StoreRefusedError, StoreUnavailableError, open_store
+from pipelines.store import StoreRefusedError, StoreUnavailableError
 
 COVERS = (
     "which model was used, when, with how many tokens and what cost the agent reported",
@@ -63,7 +63,7 @@ def ask_store(home: Home, store_url: str | None = None) -> Probe:
     with closing(state) if state else nullcontext():
         consent.require(state)
         assert state is not None  # noqa: S101 - a grant lives in a state
-        answer = probe(open_store(store_url or enrolled.store), enrolled)
+        answer = probe(enrolment.open_store(home, store_url or enrolled.store), enrolled)
         state.set_value("store_verdict", re.sub(r"\W", "_", answer.verdict))  # as the contract writes it
     return answer
 
@@ -93,7 +93,7 @@ def withdraw(home: Home, *, store_url: str | None = None) -> bool:
         Spool(home.device / "spool").purge()
         fp("withdraw.purged")
         try:
-            outbox.send(state, open_store(store_url or enrolled.store))
+            outbox.send(state, enrolment.open_store(home, store_url or enrolled.store))
         except (StoreUnavailableError, StoreRefusedError):
             return False
     return True

@@ -3,11 +3,10 @@
 Does not belong here: reading (collect.py), files (spool.py), consent's rules (consent.py).
 """
 
-import random
 import sqlite3
 import time
 from collections import Counter as TallyOf
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,21 +19,15 @@ from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.errors import DeviceError
 from pipelines.device.redact import Redactor
+from pipelines.device.retry import Clock, LaterError, Retry, Sleep, utc_now
 from pipelines.device.spool import DamagedError, Sealed, Spool
-from pipelines.device.state import Counts, State
-from pipelines.errors import UsageError
+from pipelines.device.state import CLOCK_OFFSET, Counts, State
 from pipelines.failpoints import fp
 from pipelines.home import BusyError, Home, exclusive
-from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError, open_store
-
-# A store that does not answer gets some seconds; then the batch waits in the spool for the next shipping.
-TRIES = 4
-FIRST_DELAY_SECONDS = 0.5
-MAX_DELAY_SECONDS = 30.0
+from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError
 
 RESEALS = 10  # batches that may be found damaged or refused in one shipping
 
-Sleep = Callable[[float], None]
 WhenFull = Literal["pause", "drop_oldest"]
 
 
@@ -53,6 +46,8 @@ class Shipped:
     """Homes and sources that could not be read; the rest went on."""
     quota: str = ""
     """What came of fetching the newest budgets."""
+    next_try_at: datetime | None = None
+    """The store was not asked: it did not answer or refused before, and is asked again at this time."""
 
 
 def ship(
@@ -62,9 +57,13 @@ def ship(
     store_url: str | None = None,
     progress: Progress | None = None,
     sleep: Sleep = time.sleep,
+    clock: Clock = utc_now,
     when_full: WhenFull = "pause",
+    is_forced: bool = False,
 ) -> Shipped:
     """Ship once. Raises UsageError without consent, DeviceError if the disk is full or the store does not answer.
+
+    A store that did not answer, or refused, is left alone until its time has come, unless `is_forced`.
 
     When the spool or the disk is full nothing new is read: the agents' own files keep it, so nothing is lost. By choice
     the oldest waiting batch is dropped instead, and counted.
@@ -73,8 +72,9 @@ def ship(
     try:
         with _granted_state(home, store_url or enrolled.store) as state, exclusive(home.device / "lock"):
             granted = consent.require(state)  # once more: it may have been withdrawn before we held the lock
-            store = _store(store_url or enrolled.store)
-            now = datetime.now(UTC)
+            store = enrolment.open_store(home, store_url or enrolled.store)
+            now = clock()
+            retry = Retry(state, store.url, sleep, clock, is_forced=is_forced)
             redactor = Redactor(enrolment.tenant_key(home))
             problems: tuple[str, ...] = ()
             spool = Spool(home.device / "spool")
@@ -86,12 +86,18 @@ def ship(
             elif when_full == "drop_oldest":
                 _drop_oldest(state, spool)
             spool.prune(now)
+            shipped = Shipped(0, 0, 0, 0, store.url, paused=full, problems=problems)
             for _ in range(RESEALS):
                 spool.seal_all(state, enrolled, granted, now)
-                shipped = deliver(state, spool, store, sleep=sleep)
-                if not state.batches("cut"):
+                if (later := retry.not_before(datetime.fromisoformat(enrolled.enrolled_at))) is not None:
+                    spool.sweep(state)
+                    return replace(shipped, waiting=state.totals()["batches_waiting"], next_try_at=later)
+                sent = deliver(state, spool, store, retry)
+                batches, rows = shipped.batches + sent.batches, shipped.rows + sent.rows
+                shipped = replace(shipped, batches=batches, rows=rows, bytes=shipped.bytes + sent.bytes)
+                if not sent.waiting:
                     said = _fetch_quota(home, state, enrolled, granted, store)
-                    return replace(shipped, paused=full, problems=problems, quota=said)
+                    return replace(shipped, waiting=sent.waiting, quota=said)
             raise DeviceError("the spool is damaged again and again: check this disk, then ship again")
     except BusyError:
         raise DeviceError("another shipping of this device is running: wait for it to end") from None
@@ -120,26 +126,19 @@ def _granted_state(home: Home, store_url: str) -> Iterator[State]:
     state = consent.open_state(home)
     with closing(state) if state else nullcontext():
         if state is not None and state.open_requests():
-            _send_requests(state, store_url)
+            _send_requests(home, state, store_url)
         consent.require(state)
         assert state is not None  # noqa: S101 - a grant lives in a state
         yield state
 
 
-def _send_requests(state: State, store_url: str) -> None:
+def _send_requests(home: Home, state: State, store_url: str) -> None:
     """A withdrawal goes out before anything else is looked at; if it cannot, the next shipping tries again."""
     with suppress(StoreUnavailableError, StoreRefusedError):
-        outbox.send(state, _store(store_url))
+        outbox.send(state, enrolment.open_store(home, store_url))
 
 
-def _store(url: str) -> Store:
-    try:
-        return open_store(url)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sleep) -> Shipped:
+def deliver(state: State, spool: Spool, store: Store, retry: Retry) -> Shipped:
     """Put every sealed batch: its objects, then its manifest. Existing objects are as good as new ones.
 
     A batch with a damaged file is opened again, to be sealed anew from its rows; one that the store will never take is
@@ -150,25 +149,42 @@ def deliver(state: State, spool: Spool, store: Store, *, sleep: Sleep = time.sle
     batches = rows = size = 0
     for batch in list(spool.sealed(state)):
         try:
-            _put(batch, store, sleep)
+            _put(batch, store, retry)
         except DamagedError:
             with state.step():
                 state.reopen(batch.seq)
             break  # those after it hold the hash of its manifest
         except StoreRejectedError as error:
+            if batch.is_tombstone:
+                raise _left_for_later(state, retry, batch, error) from error  # nothing smaller could take its place
             spool.bury(state, batch, str(error).rpartition(": ")[2])
             break
-        except (StoreUnavailableError, StoreRefusedError) as error:
-            waiting = state.totals()["batches_waiting"]
-            raise DeviceError(f"{error}; {waiting} batches wait safely in the spool: ship again later") from error
+        except (LaterError, StoreRefusedError) as error:
+            raise _left_for_later(state, retry, batch, error) from error
         fp("deliver.put")
         with state.step():
             state.delivered(batch.seq, datetime.now(UTC))
+            retry.delivered()
+            if store.clock_offset is not None:
+                state.set_value(CLOCK_OFFSET, str(round(store.clock_offset)))
         fp("deliver.marked")
         spool.finish(batch)
         fp("deliver.finished")
         batches, rows, size = batches + 1, rows + batch.rows, size + batch.size
     return Shipped(batches, rows, size, state.totals()["batches_waiting"], store.url)
+
+
+def _left_for_later(state: State, retry: Retry, batch: Sealed, error: Exception) -> DeviceError:
+    """What a person is told when the rest must wait; a refusal is written down here, a failure was already."""
+    if isinstance(error, StoreRefusedError):
+        retry.refused(batch.seq)
+    trouble = state.trouble(retry.url)
+    again = f" from {trouble.next_at:%Y-%m-%d %H:%M:%S} UTC on" if trouble else ""
+    waiting = state.totals()["batches_waiting"]
+    return DeviceError(
+        f"{error}; {waiting} batches wait safely in the spool, the store is asked again{again}:"
+        " ship again then, or at once with --now"
+    )
 
 
 def _unread(counted: Sequence[Counts]) -> list[str]:
@@ -183,21 +199,21 @@ def _unread(counted: Sequence[Counts]) -> list[str]:
 def _drop_oldest(state: State, spool: Spool) -> None:
     """By the owner's choice: the oldest waiting batch gives its place to what comes."""
     oldest = next(spool.sealed(state), None)
-    if oldest is not None and any(file.path.suffix == ".parquet" for file in oldest.files):
+    if oldest is not None and not oldest.is_tombstone:
         spool.bury(state, oldest, "dropped_when_full")
 
 
-def _put(batch: Sealed, store: Store, sleep: Sleep) -> None:
+def _put(batch: Sealed, store: Store, retry: Retry) -> None:
+    """Put the files of a batch in their order. Raises LaterError, StoreRefusedError, DamagedError."""
+    stored = retry.begin(batch.seq)
     for file in batch.files:
         data = file.read()
-        for attempt in range(TRIES):
+        while file.key not in stored:
             try:
                 fp("put.before")
                 store.put(file.key, data)
                 fp("put.after")
+                retry.worked(file.key)
                 break
-            except StoreUnavailableError:
-                if attempt == TRIES - 1:
-                    raise
-                # Full jitter: many devices that lost the store together must not come back together.
-                sleep(random.uniform(0, min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**attempt)))  # noqa: S311
+            except StoreUnavailableError as error:
+                retry.failed(batch.seq, error)

@@ -71,6 +71,11 @@ class Sealed:
     rows: int
     size: int
 
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether it is a manifest alone."""
+        return len(self.files) == 1
+
 
 class Spool:
     """The spool folder of one device."""
@@ -171,7 +176,7 @@ class Spool:
             "epoch": prefix.epoch, "seq": seq, "previous_manifest_sha256": state.last_manifest(seq),
             "contract_hash": contract_hash(), "consent_id": consent.consent_id, "user": enrolment.user,
             "uploader_version": __version__, "timezone": enrolment.timezone, "cut_at": cut_at, "objects": objects,
-            "counters": state.counters_of(seq),
+            "counters": state.counters_of(seq), "clock_offset_seconds": state.clock_offset_of(seq),
         }  # fmt: skip
         self._write_manifest(state, manifest, objects, rows=sum(item["rows"] for item in objects), size=size)
 

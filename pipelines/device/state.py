@@ -23,6 +23,7 @@ from pipelines.failpoints import fp
 from pipelines.home import private_folder
 
 Rejection = Literal["torn", "nul_fill", "bad_utf8", "too_long", "bad_type", "tail_abandoned"]
+CLOCK_OFFSET = "clock_offset_seconds"
 WAITING = 0  # the `seq` of a staged row that no batch holds yet; batches count from 1
 
 SCHEMA = """
@@ -50,6 +51,9 @@ CREATE TABLE IF NOT EXISTS batch (
     objects TEXT, rows INTEGER, bytes INTEGER, delivered_at TEXT, detail TEXT);
 CREATE TABLE IF NOT EXISTS counter (
     seq INTEGER NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (seq, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trouble (
+    store TEXT PRIMARY KEY, seq INTEGER NOT NULL, next_at TEXT NOT NULL, since TEXT NOT NULL, tries INTEGER NOT NULL,
+    failures INTEGER NOT NULL, is_refused INTEGER NOT NULL, stored TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS run (run INTEGER PRIMARY KEY, started_at TEXT NOT NULL, is_reported INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS run_source (
     run INTEGER NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL, counts TEXT NOT NULL, PRIMARY KEY (run, source)
@@ -98,8 +102,25 @@ class Counts:
             self.outcome = other.outcome
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """What is known of a store that did not take the batch `seq`.
+
+    `tries`: puts of that batch that failed, over all runs. `failures`: how many in a row; the delay grows with it.
+    `stored`: keys of the batch that are in the store already. `is_refused`: it said no, `since` when.
+    """
+
+    seq: int
+    next_at: datetime
+    since: datetime
+    tries: int = 0
+    failures: int = 0
+    is_refused: bool = False
+    stored: tuple[str, ...] = ()
+
+
 FORGOTTEN = (
-    "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "counter", "run",
+    "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "counter", "trouble", "run",
     "run_source",
     *usage.FORGOTTEN,
 )  # fmt: skip
@@ -350,12 +371,26 @@ class State:
         )
         self._db.execute("INSERT INTO batch (seq, state, cut_at) VALUES (?, 'cut', ?)", (seq, at.isoformat()))
         self._db.execute(f"UPDATE counter SET seq = ? WHERE seq = {WAITING}", (seq,))
+        # As it is known now: a batch that is sealed again must come out the same.
+        self._db.execute(
+            "INSERT INTO counter SELECT ?, name, CAST(value AS INTEGER) FROM device WHERE name = ?", (seq, CLOCK_OFFSET)
+        )
         usage.cut(self._db, seq)
         return seq
 
     def counters_of(self, seq: int) -> dict[str, int]:
         """The counters of the runs that ended between the batch before and this one."""
-        return dict(self._db.execute("SELECT name, value FROM counter WHERE seq = ? ORDER BY name", (seq,)).fetchall())
+        rows = self._db.execute(
+            "SELECT name, value FROM counter WHERE seq = ? AND name <> ? ORDER BY name", (seq, CLOCK_OFFSET)
+        )
+        return dict(rows.fetchall())
+
+    def clock_offset_of(self, seq: int) -> int | None:
+        """How many seconds the store's clock was ahead of this machine's when a batch was cut, if that is known."""
+        row = self._db.execute(
+            "SELECT value FROM counter WHERE seq = ? AND name = ?", (seq, CLOCK_OFFSET)
+        ).fetchone()  # fmt: skip
+        return row[0] if row else None
 
     def tables_of(self, seq: int) -> list[str]:
         """The tables of which a cut batch has rows."""
@@ -404,6 +439,26 @@ class State:
         self._db.execute("UPDATE batch SET state = 'delivered', delivered_at = ? WHERE seq = ?", (at.isoformat(), seq))
         self._db.execute("DELETE FROM staged WHERE seq = ?", (seq,))
         self._db.execute("DELETE FROM counter WHERE seq = ?", (seq,))
+
+    def trouble(self, store: str) -> Trouble | None:
+        """What is known of a store that did not take a batch."""
+        row = self._db.execute(
+            "SELECT seq, next_at, since, tries, failures, is_refused, stored FROM trouble WHERE store = ?", (store,)
+        ).fetchone()
+        if row is None:
+            return None
+        seq, next_at, since, tries, failures, is_refused, stored = row
+        times = datetime.fromisoformat(next_at), datetime.fromisoformat(since)
+        return Trouble(seq, *times, tries, failures, bool(is_refused), tuple(json.loads(stored)))
+
+    def set_trouble(self, store: str, trouble: Trouble | None) -> None:
+        """Keep what is known of a store, or forget it."""
+        self._db.execute("DELETE FROM trouble WHERE store = ?", (store,))
+        if trouble is not None:
+            times = trouble.next_at.isoformat(), trouble.since.isoformat()
+            facts = trouble.tries, trouble.failures, trouble.is_refused, json.dumps(trouble.stored)
+            row = (store, trouble.seq, *times, *facts)
+            self._db.execute("INSERT INTO trouble VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def prune_usage(self, *, before: date, counted: Iterable[tuple[int, int]]) -> None:
         """Forget what this device used that no budget asks for any more."""

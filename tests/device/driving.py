@@ -49,7 +49,7 @@ class Device:
         grant.withdraw(self.home)
 
     def ship(self, *homes: Path) -> Shipped:
-        return ship(self.home, homes, store_url=self.store_url, sleep=no_sleep)
+        return ship(self.home, homes, store_url=self.store_url, sleep=no_sleep, is_forced=True)
 
     def preview(self, *homes: Path) -> Preview:
         return preview(self.home, homes)

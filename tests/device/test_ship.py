@@ -243,7 +243,7 @@ def test_an_unreachable_store_loses_nothing_and_gets_everything_once_later(tmp_p
     made = granted(tmp_path / "apiary", home, store=store)
     store.write_text("a file in the way")
     for _ in range(2):
-        with pytest.raises(DeviceError, match="wait safely in the spool: ship again later"):
+        with pytest.raises(DeviceError, match="wait safely in the spool, the store is asked again from"):
             made.ship(home)
     append(queen_folder(home) / "events.jsonl", dump(turn(50)))
     store.unlink()
@@ -275,10 +275,11 @@ def test_a_store_that_answers_late_is_asked_again_and_one_that_refuses_is_not(
         made.ship(home)
     assert asked == 1
     trouble, asked = StoreUnavailableError, 0
+    monkeypatch.setattr(limits, "PATIENCE_SECONDS", 1e6)
     slept: list[float] = []
-    ship.ship(made.home, [home], store_url=made.store_url, sleep=slept.append)
+    ship.ship(made.home, [home], store_url=made.store_url, sleep=slept.append, is_forced=True)
     assert slept
-    assert all(0 <= pause <= ship.FIRST_DELAY_SECONDS * 2 for pause in slept)
+    assert all(0 <= pause <= limits.FIRST_DELAY_SECONDS * 2 for pause in slept)
     assert len(made.manifests()) == 2
 
 
@@ -516,7 +517,7 @@ def test_dropping_the_oldest_is_a_choice_and_counted(
         with pytest.raises(DeviceError):
             made.ship(home)
     monkeypatch.setattr("pipelines.device.limits.SPOOL_BYTES", 1)
-    ship.ship(made.home, [home], store_url=made.store_url, sleep=lambda _: None, when_full="drop_oldest")
+    ship.ship(made.home, [home], store_url=made.store_url, when_full="drop_oldest", is_forced=True)
     (tombstone,) = made.manifests()
     assert tombstone["tombstone"]["reason"] == "dropped_when_full"
     assert sum(tombstone["tombstone"]["rows"].values()) > 0
