@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines import __version__
-from pipelines.commands import demo, device, warehouse
+from pipelines.commands import demo, device, prices, warehouse
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
 
@@ -50,7 +50,17 @@ def _explain(error: Exception) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {first}; run it again with --debug to see where"
 
 
-WAREHOUSE_MODULES = {"dagster", "dagster_dbt", "dagster_duckdb", "duckdb", "dbt", "polars", "pandas", "yaml"}
+WAREHOUSE_MODULES = {
+    "dagster",
+    "dagster_dbt",
+    "dagster_duckdb",
+    "duckdb",
+    "dbt",
+    "polars",
+    "pandas",
+    "yaml",
+    "genai_prices",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apiary {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
-    for module in (device, warehouse, demo):
+    for module in (device, warehouse, demo, prices):
         module.add(commands, shared)
     return parser
 

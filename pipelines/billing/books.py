@@ -140,18 +140,19 @@ def read(book: Book, folders: Sequence[Path]) -> list[Row]:
 
 def append(book: Book, folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Add rows to the end of a book; what stands in it is never touched. Returns how many. Raises OSError."""
+    rows = list(rows)
+    if not rows:
+        return 0
     path = private_folder(folder) / f"{book.name}.csv"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if not path.exists():
         writer.writerow(book.columns)
-    count = 0
     for row in rows:
         writer.writerow([written(row[name]) for name in book.columns])
-        count += 1
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(text.getvalue())
-    return count
+    return len(rows)
 
 
 def load(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> dict[str, int]:

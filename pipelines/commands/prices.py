@@ -1,0 +1,162 @@
+"""`apiary prices …`: what finance types to keep the price book.
+
+Does not belong here: what the book is (pipelines/billing/prices.py), what catalogs say (pipelines/billing/catalogs.py).
+"""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.commands.terminal import Shared, Stop, table
+from pipelines.contract.numbers import plain
+from pipelines.home import Home
+
+
+def _folders() -> list[Path]:
+    from pipelines.billing import books
+
+    return [books.SHIPPED, Home.from_environment().books]
+
+
+def _import(options: argparse.Namespace) -> int:
+    from pipelines.billing import catalogs, prices
+
+    folders, now = _folders(), datetime.now(UTC)
+    as_of = options.as_of or datetime(now.year, now.month, now.day, tzinfo=UTC)
+    wanted = catalogs.names(options.source, folders)
+    if options.source == "genai-prices":
+        sheets = catalogs.genai_prices(wanted)
+    elif options.file is None or not options.version:
+        raise Stop(2, "name litellm's file and the release it is from: --file PATH --version V")
+    else:
+        sheets = catalogs.litellm(options.file, wanted, version=options.version, as_of=as_of)
+    proposed = prices.propose(folders, sheets, now=now)
+    approved, against = prices.quorum(folders, as_of=as_of, now=now)
+    print(f"{len(sheets)} sheets read, {len(proposed)} of them say something new")
+    print(f"{len(approved)} approved because two sources state the same")
+    if against:
+        offers = sorted({found.sheet.name for found in against})
+        print(f"the sources contradict each other on {', '.join(offers)}: `apiary prices diff` shows what is at stake")
+    return 0
+
+
+def _propose(options: argparse.Namespace) -> int:
+    from pipelines.billing import catalogs, prices
+
+    proposed = prices.propose(_folders(), catalogs.operator(options.file), now=datetime.now(UTC))
+    for sheet in proposed:
+        print(f"proposed {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
+    print(f"{len(proposed)} sheets proposed; nothing is billed by them before `apiary prices approve`")
+    return 0
+
+
+def _approve(options: argparse.Namespace) -> int:
+    from pipelines.billing import prices
+
+    folders, now = _folders(), datetime.now(UTC)
+    ids = options.sheet or ()
+    if options.unopposed:
+        ids = [*ids, *(sheet.sheet_id for sheet in prices.unopposed(folders, as_of=now))]
+    if not ids:
+        raise Stop(2, "name a sheet as `apiary prices show --undecided` prints it, or say --unopposed")
+    decision: prices.Decision = "reject" if options.reject else "approve"
+    decided = prices.decide(folders, ids, decision, by=options.by, reason=options.reason, now=now)
+    word = "rejected" if options.reject else "approved"
+    for sheet in decided:
+        print(f"{word} {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
+    print("`apiary run` rates the days again that it touches")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from pipelines.billing import prices
+
+    now = datetime.now(UTC)
+    known_at = options.known_at or now
+    book = prices.entries(_folders())
+    if options.undecided:
+        shown = [entry for entry in book if not entry.decisions]
+    else:
+        shown = [*prices.in_force(book, as_of=options.as_of or now, known_at=known_at).values()]
+    rows = []
+    for entry in sorted(shown, key=lambda entry: (entry.sheet.offer, entry.sheet.valid_from)):
+        decided = entry.last_decision(known_at)
+        rows += [
+            {
+                "sheet_id": entry.sheet.sheet_id, "offer": entry.sheet.name, "component": price.component,
+                "from_input_tokens": price.context_tier_min, "hours_utc": _hours(price),
+                "price": plain(price.unit_price),
+                "currency": entry.sheet.currency, "valid_from": f"{entry.sheet.valid_from:%Y-%m-%d}",
+                "source": f"{entry.sheet.source.name} {entry.sheet.source.version}",
+                "approved_by": decided[2] if decided else None,
+            }
+            for price in entry.sheet.prices
+            if options.model is None or entry.sheet.model == options.model
+        ]  # fmt: skip
+    _print(rows, options, "no price")
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from pipelines.billing import disagreements
+
+    now = datetime.now(UTC)
+    rows = disagreements.report(_folders(), Home.from_environment().published, as_of=options.as_of or now)
+    _print(rows, options, "the sources agree")
+    return 0
+
+
+def _hours(price: Any) -> str:
+    if price.tod_from == 0 and price.tod_to == 86_400 and price.dow_mask == 127:
+        return "always"
+    days = "".join(name if price.dow_mask & 1 << number else "-" for number, name in enumerate("MTWTFSS"))
+    begin, end = (f"{second // 3600:02}:{second // 60 % 60:02}" for second in (price.tod_from, price.tod_to))
+    return f"{days} {begin}-{end}"
+
+
+def _print(rows: list[dict[str, Any]], options: argparse.Namespace, nothing: str) -> None:
+    if options.json:
+        print(json.dumps(rows))
+    elif rows:
+        table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
+    else:
+        print(nothing)
+
+
+def instant(text: str) -> datetime:
+    """A UTC day or instant: `2026-03-13`, `2026-03-13T08:30:00Z`."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no instant: write 2026-03-13 or 2026-03-13T08:30:00Z") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def add(group: Any, shared: Shared) -> None:
+    """The commands under `apiary`."""
+    parser = group.add_parser("prices", help="the price book: import, propose, approve, show, diff")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    read = shared.add(commands, "import", "read a public catalog as data and propose what is new", _import)
+    read.add_argument("source", choices=["genai-prices", "litellm"])
+    read.add_argument("--file", type=Path, metavar="PATH", help="litellm's price map, as JSON")
+    read.add_argument("--version", metavar="V", help="the release that the file is from")
+    read.add_argument("--as-of", type=instant, metavar="T", help="the day it was taken (default: today)")
+    propose = shared.add(commands, "propose", "propose an operator's own prices from a CSV", _propose)
+    propose.add_argument("file", type=Path, metavar="FILE")
+    approve = shared.add(commands, "approve", "make proposed sheets billable", _approve)
+    approve.add_argument("sheet", nargs="*", metavar="SHEET", help="ids, or the beginnings of them")
+    approve.add_argument("--unopposed", action="store_true", help="all that no source contradicts")
+    approve.add_argument("--reject", action="store_true", help="refuse them, or take an approval back")
+    approve.add_argument("--by", required=True, metavar="NAME", help="who decides")
+    approve.add_argument("--reason", required=True, metavar="TEXT")
+    show = shared.add(commands, "show", "the prices of an instant, as known at another", _show)
+    show.add_argument("--as-of", type=instant, metavar="T", help="the instant they hold for (default: now)")
+    show.add_argument("--known-at", type=instant, metavar="K", help="the instant up to which decisions count")
+    show.add_argument("--model", metavar="M", help="of one model of the book only")
+    show.add_argument("--undecided", action="store_true", help="the sheets that wait for a decision")
+    diff = shared.add(commands, "diff", "where the sources contradict each other, and the money at stake", _diff)
+    diff.add_argument("--as-of", type=instant, metavar="T", help="the instant they are compared at (default: now)")
+    for command in (show, diff):
+        command.add_argument("--json", action="store_true", help="one array on standard output")

@@ -1,0 +1,134 @@
+"""What a turn costs, worked out a second time: from the books' rows, in Python's decimals, one turn after another.
+
+It shares nothing with the SQL or with pipelines.billing.prices. Does not belong here: tests.
+"""
+
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+from typing import Any
+
+Row = dict[str, Any]
+NANO = Decimal("0.000000001")
+MILLIONTH = Decimal("0.000001")
+WRITES = ("cache_write_5m", "cache_write_1h")
+
+
+def components(turn: Row) -> dict[str, int]:
+    """The tokens of a turn by component; the cache is never more than the input."""
+    read = min(turn["cache_read_input_tokens"], turn["input_tokens"])
+    write = min(turn["cache_write_input_tokens"], turn["input_tokens"] - read)
+    parts = {"input_uncached": turn["input_tokens"] - read - write, "cache_read": read, "cache_write_unknown": write}
+    return {"output": turn["output_tokens"]} | {name: count for name, count in parts.items() if count}
+
+
+def prices_at(turn: Row, component: str, books: dict[str, list[Row]], known_at: datetime) -> list[Row]:
+    """The rows of the book that may be the price of a component of a turn, the one to charge first."""
+    aliases = [a for a in books["model_aliases"] if a["model"] == turn["model"] and a["recorded_at"] <= known_at]
+    if not aliases:
+        return []
+    alias = max(aliases, key=lambda a: a["recorded_at"])
+    at = turn["occurred_at"].astimezone(UTC)
+    second = at.hour * 3600 + at.minute * 60 + at.second
+    best: tuple[datetime, str] | None = None
+    for row in books["price_book"]:
+        if (row["provider_name"], row["model"]) != (alias["provider_name"], alias["price_model"]):
+            continue
+        if row["is_batch"] or row["service_tier"] != "standard" or row["recorded_at"] > known_at:
+            continue
+        if at < row["valid_from"] or (row["valid_to"] is not None and at >= row["valid_to"]):
+            continue
+        words = [
+            d for d in books["price_decisions"] if d["sheet_id"] == row["sheet_id"] and d["decided_at"] <= known_at
+        ]
+        if words and (last := max(words, key=lambda d: d["decided_at"]))["decision"] == "approve":
+            best = max(best or (last["decided_at"], row["sheet_id"]), (last["decided_at"], row["sheet_id"]))
+    if best is None:
+        return []
+    kinds = WRITES if component == "cache_write_unknown" else (component,)
+    fitting = [
+        row
+        for row in books["price_book"]
+        if row["sheet_id"] == best[1]
+        and row["component"] in kinds
+        and row["context_tier_min"] <= turn["input_tokens"]
+        and row["tod_from"] <= second < row["tod_to"]
+        and row["dow_mask"] >> at.weekday() & 1
+    ]
+    return sorted(fitting, key=lambda row: (row["context_tier_min"], kinds.index(row["component"])))
+
+
+def rate(turn: Row, books: dict[str, list[Row]], known_at: datetime) -> dict[str, tuple[Any, ...]]:
+    """By component: quantity, status, price id, list price, agreed price, list cost, billed cost, lowest, highest."""
+    accounts = [a for a in books["billing_accounts"] if a["tenant_id"] == turn["tenant_id"]]
+    account = max(accounts, key=lambda a: a["recorded_at"]) if accounts else None
+    currency = account["currency"] if account else "USD"
+    rated = {}
+    for component, quantity in components(turn).items():
+        found = prices_at(turn, component, books, known_at)
+        if not found:
+            price = _agreed(None, _offer(turn, books), component, account, turn, books)
+            if price is None:
+                rated[component] = (quantity, "unpriced", None, None, None, None, None)
+                continue
+            cost = quantity * MILLIONTH * price
+            is_plan = account is not None and account["charged_by"] != "tokens"
+            status = "excluded" if is_plan else "rated"
+            rated[component] = (quantity, status, None, cost, Decimal(0) if is_plan else cost, cost, cost)
+            continue
+        rows = [found[0], min(found, key=lambda r: r["unit_price"]), max(found, key=lambda r: r["unit_price"])]
+        with localcontext(prec=80):
+            listed = [_exchanged(row["unit_price"], row["currency"], currency, turn, books) for row in rows]
+            agreed = [_agreed(price, found[0], component, account, turn, books) for price in listed]
+            amount = [quantity * MILLIONTH * price for price in agreed]
+            status = "rated" if account and account["charged_by"] == "tokens" else "excluded"
+            status = status if account else "unattributed"
+            billed = Decimal(0) if status == "excluded" else amount[0]
+            rated[component] = (quantity, status, found[0]["price_id"], quantity * MILLIONTH * listed[0], billed,
+                                amount[1], amount[2])  # fmt: skip
+    return rated
+
+
+def _offer(turn: Row, books: dict[str, list[Row]]) -> Row:
+    for alias in books["model_aliases"]:
+        if alias["model"] == turn["model"]:
+            return {"provider_name": alias["provider_name"], "model": alias["price_model"]}
+    return {"provider_name": None, "model": None}
+
+
+def _exchanged(price: Decimal, source: str, target: str, turn: Row, books: dict[str, list[Row]]) -> Decimal:
+    if source == target:
+        return price
+    day = turn["occurred_at"].astimezone(UTC).date()
+    rates = [
+        fx for fx in books["fx_rates"]
+        if (fx["currency_from"], fx["currency_to"]) == (source, target) and fx["valid_from"] <= day
+    ]  # fmt: skip
+    rate = max(rates, key=lambda fx: (fx["valid_from"], fx["recorded_at"]))["rate"]
+    return (price * rate).quantize(NANO, ROUND_HALF_UP)
+
+
+def _agreed(
+    price: Decimal | None, row: Row, component: str, account: Row | None, turn: Row, books: dict[str, list[Row]]
+) -> Any:
+    day = turn["occurred_at"].astimezone(UTC).date()
+    mine = [
+        c
+        for c in books["contract_rates"]
+        if account
+        and c["billing_account_id"] == account["billing_account_id"]
+        and c["provider_name"] in (None, row["provider_name"])
+        and c["model"] in (None, row["model"])
+        and c["component"] in (None, component, component.removesuffix("_unknown"))
+        and c["valid_from"] <= day
+        and (c["valid_to"] is None or day < c["valid_to"])
+    ]
+    if not mine:
+        return price
+    best = max(
+        mine,
+        key=lambda c: (c["model"] is not None, c["provider_name"] is not None, c["component"] is not None,
+                       c["recorded_at"], c["contract_rate_id"]),
+    )  # fmt: skip
+    if best["unit_price"] is not None:
+        return best["unit_price"]
+    return price and (price * best["factor"]).quantize(NANO, ROUND_HALF_UP)
