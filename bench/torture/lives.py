@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -148,7 +149,7 @@ class FaultyStore:
     """A store that often does not answer, or does what it was asked and says that it did not."""
 
     def __init__(self, inner: Store, life: Life, counters: Counters) -> None:
-        self.url, self.connections = inner.url, inner.connections
+        self.url = inner.url
         self._inner, self._life, self._counters = inner, life, counters
         self._rng = random.Random(life.seed)
 
@@ -189,6 +190,9 @@ class FaultyStore:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         return self._inner.list(prefix)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 def _numbers(path: Path) -> Iterator[str]:
@@ -256,7 +260,7 @@ def _outbox(life: Life, counters: Counters) -> int:
     return DONE
 
 
-class _NearGate:
+class NearGate:
     """The gate's rules and its protocol in this process: to start the real one takes longer than a life lasts."""
 
     def submit(self, parcels: Sequence[Parcel]) -> Future[gate.Judged]:
@@ -283,7 +287,7 @@ def _load(life: Life, counters: Counters) -> int:
             if life.is_calm:
                 raise
     if rng.random() < 0.8 and not life.is_calm:
-        gate.shared = _NearGate  # type: ignore[assignment]
+        gate.shared = NearGate  # type: ignore[assignment]
     path = life.home / "warehouse.duckdb"
     with duckdb.connect(str(path), config={"threads": 1}) as connection:
         load.prepare(connection)
