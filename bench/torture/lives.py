@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from bench.torture import truth
 from bench.torture.points import ALL
 from pipelines import failpoints
+from pipelines import store as stores
 from pipelines.device import consent, enrolment, grant, lines, outbox, ship, spool, state
 from pipelines.device.errors import DeviceError
 from pipelines.errors import UsageError
@@ -41,7 +42,6 @@ from pipelines.store import (
     StoreRefusedError,
     StoreRejectedError,
     StoreUnavailableError,
-    open_store,
 )
 from pipelines.warehouse import decode, gate, gate_child, load
 from pipelines.warehouse.ingest import ingest
@@ -50,6 +50,7 @@ from pipelines.warehouse.publish import publish
 
 DONE, WAITS, NO_CONSENT, FULL, FAILED, DIED = 0, 10, 11, 12, 13, 77
 FAULTS = ("unavailable", "response_lost", "reset", "conflict", "forbidden", "rejected")
+OPEN_STORE = stores.open_store
 COUNTED = (*FAULTS, "existed", "disk_full", "put", *(f"full:{name}" for name in ALL))
 
 
@@ -207,7 +208,7 @@ def _numbers(path: Path) -> Iterator[str]:
 
 
 def _store(life: Life, counters: Counters, url: str) -> Store:
-    store = open_store(url)
+    store = OPEN_STORE(url)
     return store if life.is_calm else FaultyStore(store, life, counters)
 
 
@@ -221,13 +222,14 @@ def _device(life: Life, counters: Counters) -> None:
     lines.CHUNK = int(life.sizes.get("chunk", lines.CHUNK))
     state.MAX_SHARED_SECONDS = life.sizes.get("shared_ms", 1000) / 1000
     spool.RECEIPT_SECONDS = int(life.sizes.get("receipt_seconds", spool.RECEIPT_SECONDS))
-    for module in (ship, grant):
-        module.open_store = lambda url: _store(life, counters, url)
+    stores.open_store = lambda url, **_: _store(life, counters, url)  # type: ignore[assignment]
 
 
 def _ship(life: Life, counters: Counters) -> int:
     _device(life, counters)
-    shipped = ship.ship(Home(life.home), [life.agents], store_url=life.store, sleep=_no_wait)
+    # A store that was away or refused is mostly asked again at once: an hour is more than a round has.
+    is_forced = life.is_calm or life.seed % 5 > 0
+    shipped = ship.ship(Home(life.home), [life.agents], store_url=life.store, sleep=_no_wait, is_forced=is_forced)
     return WAITS if shipped.waiting or shipped.paused or shipped.problems else DONE
 
 
@@ -291,7 +293,8 @@ def _load(life: Life, counters: Counters) -> int:
     path = life.home / "warehouse.duckdb"
     with duckdb.connect(str(path), config={"threads": 1}) as connection:
         load.prepare(connection)
-        load.load(connection, open_store(life.store), pending(open_store(life.store), load.known_manifests(connection)))
+        landed = OPEN_STORE(life.store)
+        load.load(connection, landed, pending(landed, load.known_manifests(connection)))
         if life.is_calm or life.point is None or life.point.startswith("publish"):
             connection.execute("CREATE SCHEMA IF NOT EXISTS marts")
             connection.execute(

@@ -24,7 +24,7 @@ from bench.torture import points
 from bench.torture.lives import NearGate
 from bench.torture.writer import TELEMETRY, output_tokens, step, turn
 from pipelines import failpoints
-from pipelines.device import grant, ship, spool, state
+from pipelines.device import ship, spool, state
 from pipelines.device.errors import DeviceError
 from pipelines.errors import UsageError
 from pipelines.store import Put, StoreRefusedError, StoreRejectedError, StoreUnavailableError
@@ -45,6 +45,8 @@ class Killed(BaseException):
 
 class Store(MemoryStore):
     """Answers as it is told to, then well."""
+
+    clock_offset = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,8 +92,6 @@ class Protocol(RuleBasedStateMachine):
             mock.patch.object(state, "MAX_SHARED_SECONDS", -1.0),
             mock.patch.object(spool, "MAX_ROWS", 3),
             mock.patch.object(gate, "shared", NearGate),
-            *(mock.patch.object(module, "open_store", return_value=self.store)
-              for module in (ship, grant) if hasattr(module, "open_store")),
         ]  # fmt: skip
         for patch in self.patches:
             patch.start()
@@ -193,7 +193,7 @@ class Protocol(RuleBasedStateMachine):
         """Ship; whether nothing waits."""
         try:
             shipped = ship.ship(
-                self.device.home, [self.agents], store_url=self.device.store_url, sleep=no_sleep, **FORCED
+                self.device.home, [self.agents], store_url=self.device.store_url, sleep=no_sleep, is_forced=True
             )
         except DeviceError:
             return False
@@ -310,7 +310,6 @@ class Protocol(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-FORCED: dict[str, bool] = {}
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
