@@ -14,8 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, table
+from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, table, tell
 from pipelines.home import Home
+
+SOURCE_NAMES = ("events", "logs", "descriptions", "tasks")  # of device/consent.py, which takes time to load
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _enroll(options: argparse.Namespace) -> int:
@@ -41,9 +48,16 @@ def _enroll(options: argparse.Namespace) -> int:
 def _grant(options: argparse.Namespace) -> int:
     from pipelines.device import grant
 
-    granted = grant.grant(Home.from_environment(), homes_of(options, needed=False), history=options.history)
+    homes = homes_of(options, needed=False)
+    granted = grant.grant(Home.from_environment(), homes, history=options.history, sources=options.sources)
     scope = "everything there is" if granted.history == "include" else "only what happens from now on"
     print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {scope}")
+    print("covers:")
+    for home in homes:
+        print(f"  - the home {home}")
+    if not homes:
+        print("  - every agent's home of this machine, as none was named")
+    _print_sources(granted.scope.sources)
     print("leaves:")
     for line in grant.COVERS:
         print(f"  - {line}")
@@ -52,6 +66,13 @@ def _grant(options: argparse.Namespace) -> int:
     print(f"store: {'; '.join((answer.verdict, *answer.reasons))}")
     print("see it byte for byte with `apiary device preview`; take it back with `apiary device consent withdraw`")
     return 0
+
+
+def _print_sources(covered: frozenset[str]) -> None:
+    from pipelines.device.consent import SOURCES
+
+    for name, words in SOURCES.items():
+        print(f"  - {words}" if name in covered else f"  - not: {words}")
 
 
 def _withdraw(options: argparse.Namespace) -> int:
@@ -83,18 +104,40 @@ def _resume(_: argparse.Namespace) -> int:
     return 0
 
 
-def _consent_status(_: argparse.Namespace) -> int:
-    from pipelines.device import consent, enrolment
+def _consent_status(options: argparse.Namespace) -> int:
+    from pipelines.contract.receipts import ErasureReceipt, read_receipt
+    from pipelines.device import collect, consent, enrolment, grant
+    from pipelines.device.redact import Redactor
+    from pipelines.store import StoreRefusedError, StoreUnavailableError
 
     home = Home.from_environment()
     enrolment.require(home)
+    try:
+        grant.confirm(home, store_url=options.store or os.environ.get("APIARY_STORE"))
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        tell(0, f"whether a deletion was carried out is not known now: {error}")
     state = consent.open_state(home)
     current = consent.current(state) if state else None
-    if current is None:
+    if state is None or current is None:
         print("consent: none was ever given; nothing is read and nothing leaves")
-    else:
-        print(f"consent {current.consent_id[:8]}: {current.state} at {current.at:%Y-%m-%d %H:%M:%S} UTC")
-        print(f"history: {current.history}")
+        return 0
+    print(f"consent {current.consent_id[:8]}: {current.state} at {current.at:%Y-%m-%d %H:%M:%S} UTC")
+    print(f"history: {current.history}")
+    if current.state in ("granted", "paused"):
+        print("covers:")
+        redactor = Redactor(enrolment.tenant_key(home))
+        known = current.scope.homes
+        for path in homes_of(options, needed=False) if known is not None else ():
+            is_covered = known is None or collect.home_key(redactor, path) in known
+            print(f"  - the home {path}" if is_covered else f"  - not: the home {path}")
+        print("  - every agent's home that is named" if known is None else f"  - {len(known)} homes in all")
+        _print_sources(current.scope.sources)
+    receipt: ErasureReceipt | None = read_receipt(state.last_confirmation())
+    if receipt is not None:
+        print(
+            f"the deletion asked for last was carried out at {receipt.erased_at:%Y-%m-%d %H:%M:%S} UTC:"
+            f" {receipt.objects_deleted} objects, {receipt.rows_deleted} rows"
+        )
     return 0
 
 
@@ -103,6 +146,8 @@ def _preview(options: argparse.Namespace) -> int:
 
     with progress("reading") as step:
         shown = preview.preview(Home.from_environment(), homes_of(options), progress=step)
+    for problem in shown.problems:
+        tell(0, problem)
     if options.json:
         counts = asdict(shown.counts)
         print(
@@ -299,11 +344,14 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
     book = group.add_parser("consent", help="grant, pause, withdraw or show consent")
     consents = book.add_subparsers(required=True, metavar="COMMAND")
     grant = shared.add(consents, "grant", "let usage leave this device", _grant, shared.homes, shared.store)
+    grant.add_argument(
+        "--sources", type=_names, default=tuple(SOURCE_NAMES), metavar="NAME,…", help=f"of {', '.join(SOURCE_NAMES)}"
+    )
     grant.add_argument("--history", choices=["include", "exclude"], default="exclude", help="what was before now")
     shared.add(consents, "pause", "read and send nothing for a while", _pause)
     shared.add(consents, "resume", "go on after a pause", _resume)
     shared.add(consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw, shared.store)
-    shared.add(consents, "status", "show the consent in force", _consent_status)
+    shared.add(consents, "status", "show the consent in force", _consent_status, shared.homes, shared.store)
     preview = shared.add(group, "preview", "show what would leave, before it does", _preview, shared.homes)
     preview.add_argument("--json", action="store_true")
     ship = shared.add(group, "ship", "send what is new", _ship, shared.homes, shared.store)

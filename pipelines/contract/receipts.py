@@ -15,9 +15,9 @@ from typing import Any, NoReturn, TypeVar
 from pipelines.contract.keys import PROTOCOL, Prefix, is_slug, request_key
 
 MAX_BYTES = 1 << 20  # some fifty thousand epochs; more is not one of ours and must not fill a device's memory
-ERASURE = "erasure"
-DELETE_DEVICE = "delete_device"
-REQUEST_PROTOCOL = "x1"
+
+_RECEIPT_HEAD = {"protocol": PROTOCOL, "kind": "erasure"}
+_REQUEST_HEAD = {"protocol": "x1", "request": "delete_device"}
 
 _HEX = {length: re.compile(rf"[0-9a-f]{{{length}}}") for length in (16, 32)}
 _REQUEST_KEY = re.compile(r"x1/[a-z0-9_-]+/[0-9a-f]{32}/[0-9a-f]{16}/(?P<seq>\d{10})-(?P<sha16>[0-9a-f]{16})\.json")
@@ -59,7 +59,7 @@ class ErasureRequest:
     def to_json(self) -> bytes:
         """The request's bytes, the same for the same request."""
         fields = asdict(self) | {"requested_at": self.requested_at.astimezone(UTC).isoformat()}
-        return _dump({"protocol": REQUEST_PROTOCOL, "request": DELETE_DEVICE, **fields})
+        return _dump(_REQUEST_HEAD | fields)
 
     def key(self) -> str:
         """Where the request lies: under the newest epoch it names."""
@@ -92,7 +92,7 @@ class ErasureReceipt:
     def to_json(self) -> bytes:
         """The receipt's bytes, the same for the same receipt."""
         fields = asdict(self) | {"erased_at": self.erased_at.astimezone(UTC).isoformat()}
-        return _dump({"protocol": PROTOCOL, "kind": ERASURE, **fields})
+        return _dump(_RECEIPT_HEAD | fields)
 
     def key(self, *, region: str, tenant: str) -> str:
         """Where the receipt lies."""
@@ -110,7 +110,7 @@ def receipts_prefix(*, region: str, tenant: str, device: str) -> str:
 
 def parse_request(key: str, data: bytes) -> ErasureRequest:
     """The request under a key of `x1/`. Raises ReceiptError if key and bytes are not those of one request."""
-    found = _load(data, {"protocol": REQUEST_PROTOCOL, "request": DELETE_DEVICE})
+    found = _load(data, _REQUEST_HEAD)
     request = _made(ErasureRequest, found, "requested_at")
     _check("key", _REQUEST_KEY.fullmatch(key) and request.key() == key)
     _check("form", request.to_json() == data)
@@ -119,10 +119,15 @@ def parse_request(key: str, data: bytes) -> ErasureRequest:
 
 def parse_receipt(key: str, data: bytes, *, region: str, tenant: str) -> ErasureReceipt:
     """The receipt under a key of a device's receipts. Raises ReceiptError if key and bytes are not those of one."""
-    receipt = _made(ErasureReceipt, _load(data, {"protocol": PROTOCOL, "kind": ERASURE}), "erased_at")
+    receipt = _made(ErasureReceipt, _load(data, _RECEIPT_HEAD), "erased_at")
     _check("key", receipt.key(region=region, tenant=tenant) == key)
     _check("form", receipt.to_json() == data)
     return receipt
+
+
+def read_receipt(data: bytes | None) -> ErasureReceipt | None:
+    """A receipt that was kept after it had been parsed; None if there is none. Raises ReceiptError."""
+    return None if data is None else _made(ErasureReceipt, _load(data, _RECEIPT_HEAD), "erased_at")
 
 
 def _made(kind: type[T], found: dict[str, Any], time: str) -> T:

@@ -74,6 +74,11 @@ def check_homes(homes: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return good, [str(problem) for problem in problems]
 
 
+def home_key(redactor: Redactor, home: Path) -> str:
+    """How a home is known to the state and to a consent's scope."""
+    return redactor.keyed(f"path:{home.absolute()}")
+
+
 class Collector:
     """Reads homes into the state of one device under one consent."""
 
@@ -93,12 +98,15 @@ class Collector:
         self._sources = 0
         self.counted: list[Counts] = []
         """What the last pass did with each source."""
+        self._outside: list[str] = []
+        self._kinds = consent.scope.sources
         self.problems: list[str] = []
         """Homes that could not be read in the last pass."""
 
     def run(self, homes: Sequence[Path]) -> None:
         """Read what is new in all homes and leave the run's report. Raises UsageError, DeviceError."""
-        inner, self.problems = check_homes(homes)
+        inner, self.problems = check_homes(self._covered(homes))
+        self.problems += self._outside
         if self._since is not None:
             # A home that nobody named at the grant: what has no time there may be of before it.
             self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home))])
@@ -110,6 +118,22 @@ class Collector:
                 self._home(home)
         self._report(len(inner))
 
+    def _covered(self, homes: Sequence[Path]) -> list[Path]:
+        """The homes that the consent covers; the others are not even looked at. Raises UsageError if none is."""
+        scope = self._consent.scope.homes
+        # What is no folder goes on to be told as what it is.
+        covered = [
+            home for home in homes if scope is None or home_key(self._redactor, home) in scope or not home.is_dir()
+        ]
+        self._outside = [
+            f"{home} was not read: the consent does not cover it; grant it again with --home for each home"
+            for home in homes
+            if home not in covered
+        ]
+        if self._outside and not covered:
+            raise UsageError(self._outside[0])
+        return covered
+
     def _home(self, home: Path) -> None:
         folders = hive_layout.session_folders(home)
         colonies = hive_layout.colony_folders(home)
@@ -119,15 +143,22 @@ class Collector:
             self._logs(folder)
         # Logs first: they say which sessions are alive, and without history only those may be described.
         for folder in folders:
-            self._session(folder)
-            self._session_tasks(folder)
-        for colony in colonies:
-            self._colony(colony)
+            if folder.logs is not None and "logs" in self._kinds:
+                self._summary(
+                    folder.logs / "summary.json", folder
+                )  # never the one beside meta.json: a cache of the chat
+            if "descriptions" in self._kinds:
+                self._session(folder)
+            if "tasks" in self._kinds:
+                self._session_tasks(folder)
+        if self._kinds & {"descriptions", "tasks"}:
+            for colony in colonies:
+                self._colony(colony)
         self._progress(total, total)
 
     def baseline(self, homes: Sequence[Path]) -> None:
         """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
-        self._add_baseline(check_homes(homes)[0], is_first=True)
+        self._add_baseline(check_homes(self._covered(homes))[0], is_first=True)
 
     def _add_baseline(self, homes: Sequence[Path], *, is_first: bool = False) -> None:
         sizes: list[tuple[str, int]] = []
@@ -138,7 +169,7 @@ class Collector:
                 for path, kind in self._log_files(folder):
                     sizes.append((self._source(path), _size(path)))
                     history += self._untimed_ids(path, folder, kind)
-                if folder.logs is not None:
+                if folder.logs is not None and "logs" in self._kinds:
                     found, _ = _load(folder.logs / "summary.json")
                     history += self._untimed([hive_logs.summary(found, folder)] if found else [])
         with self._state.step():
@@ -186,10 +217,11 @@ class Collector:
         l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))
         runs = LogKind(kind="runs", is_record=hive_logs.is_run, parse=run)
         files = []
-        if folder.logs is not None:
+        if folder.logs is not None and "logs" in self._kinds:
             files += [(folder.logs / "tool_logs.jsonl", l3), (folder.logs / "details.jsonl", l2)]
         if folder.kind != "legacy_run":
-            files += [(folder.path / "events.jsonl", events), (folder.path / "runs.jsonl", runs)]
+            files += [(folder.path / "events.jsonl", events)] if "events" in self._kinds else []
+            files += [(folder.path / "runs.jsonl", runs)] if "logs" in self._kinds else []
         return files
 
     def _logs(self, folder: SessionFolder) -> None:
@@ -294,8 +326,6 @@ class Collector:
         files = {"meta": folder.path / "meta.json", "state": folder.path / "state.json"}
         if folder.kind == "legacy_run":
             files = {}
-        if folder.logs is not None:  # never the one beside meta.json: that is a cache of the chat
-            self._summary(folder.logs / "summary.json", folder)
         travelling = self._redactor.identifier(folder.session_id)
         is_live = self._state.is_live(travelling)
         signature = json.dumps([*map(_signature, files.values()), is_live, str(self._since)])
@@ -351,9 +381,12 @@ class Collector:
             for session in (list_id, item.values["source_session_id"])
             if session
         )
-        if self._since is None or is_live or any(time and time >= self._since for time in item.times):
+        is_new = self._since is None or is_live or any(time and time >= self._since for time in item.times)
+        if is_new and "descriptions" in self._kinds:
             with self._state.step():
                 self._observe(item)
+        if "tasks" not in self._kinds:
+            return
         for path in databases:
             self._progress_db(path, list_id, folder.colony_name)
         self._task_list(

@@ -20,14 +20,39 @@ from pipelines.failpoints import fp
 from pipelines.home import Home
 
 History = Literal["include", "exclude"]
+SOURCES: dict[str, str] = {
+    "events": "events.jsonl of sessions and workers: turns, tools, runs, states",
+    "logs": "the runtime's own logs: L1, L2 and L3 files, runs.jsonl",
+    "descriptions": "meta.json, state.json, metadata.json: what sessions and colonies say of themselves",
+    "tasks": "progress.db and tasks.json: how far tasks are (and metadata.json: whose list it is)",
+}
+"""The kinds of sources that a consent may cover, in plain words."""
 BookState = Literal["granted", "paused", "withdrawn", "deletion_requested", "confirmed"]
 WHAT_TO_DO: dict[BookState | None, str] = {
     None: "there is no consent, so nothing was sent: look at `apiary device preview`, then grant it",
     "paused": "consent is paused, so nothing was sent: `apiary device consent resume` goes on",
     "withdrawn": "consent was withdrawn, so nothing was sent: grant it again if that is what you want",
     "deletion_requested": "consent was withdrawn, so nothing was sent: grant it again if that is what you want",
-    "confirmed": "consent was withdrawn, so nothing was sent: grant it again if that is what you want",
+    "confirmed": "consent was withdrawn and the deletion is confirmed, so nothing was sent: grant it again if you want",
 }
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a grant covers beside the contract's columns.
+
+    `homes`: keyed hashes of the agents' homes (never a path); None: every home that is named to this device.
+    `sources`: names of SOURCES.
+    """
+
+    homes: frozenset[str] | None = None
+    sources: frozenset[str] = frozenset(SOURCES)
+
+    def covers(self, other: "Scope") -> bool:
+        """Whether everything that `other` lets out is let out by this."""
+        return other.sources <= self.sources and (
+            self.homes is None or (other.homes is not None and other.homes <= self.homes)
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +64,7 @@ class Consent:
     at: datetime
     history: History
     contract_hash: str
+    scope: Scope = Scope()
 
     @property
     def history_starts_at(self) -> datetime | None:
@@ -58,7 +84,9 @@ def current(state: State) -> Consent | None:
     if row is None:
         return None
     consent_id, name, at, history, contract = row
-    return Consent(consent_id, name, datetime.fromisoformat(at), history or "exclude", contract or "")  # type: ignore[arg-type]
+    homes, sources = state.scope(consent_id) or (None, list(SOURCES))
+    scope = Scope(None if homes is None else frozenset(homes), frozenset(sources))
+    return Consent(consent_id, name, datetime.fromisoformat(at), history or "exclude", contract or "", scope)  # type: ignore[arg-type]
 
 
 def require(state: State | None) -> Consent:
@@ -71,10 +99,12 @@ def require(state: State | None) -> Consent:
     return consent
 
 
-def grant(state: State, *, history: History, now: datetime) -> Consent:
+def grant(state: State, *, history: History, now: datetime, scope: Scope | None = None) -> Consent:
     """Write a grant into the book (grant.py does what belongs to it)."""
-    consent = Consent(secrets.token_hex(16), "granted", now, history, contract_hash())
+    scope = scope or Scope()
+    consent = Consent(secrets.token_hex(16), "granted", now, history, contract_hash(), scope)
     _write(state, consent)
+    state.set_scope(consent.consent_id, None if scope.homes is None else sorted(scope.homes), sorted(scope.sources))
     if state.value("epoch") is None:
         _new_epoch(state)
     return consent
@@ -106,6 +136,11 @@ def withdraw(state: State, enrolment: Enrolment, *, now: datetime) -> None:
 def deletion_requested(state: State) -> None:
     """The request to delete has reached the store."""
     _turn(state, "withdrawn", "deletion_requested", "no deletion is being asked for")
+
+
+def confirmed(state: State) -> None:
+    """The server's receipt says that what the request named is gone."""
+    _turn(state, "deletion_requested", "confirmed", "no deletion is being asked for")
 
 
 def forget(state: State) -> None:

@@ -4,14 +4,14 @@ Does not belong here: the book's rules (consent.py), reading for sending (collec
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.device import consent, enrolment, outbox
-from pipelines.device.collect import Collector
-from pipelines.device.consent import Consent, History
+from pipelines.device.collect import Collector, home_key
+from pipelines.device.consent import SOURCES, Consent, History, Scope
 from pipelines.device.errors import DeviceError
 from pipelines.device.probe import Probe, probe
 from pipelines.device.redact import Redactor
@@ -31,27 +31,35 @@ COVERS = (
 NEVER = "prompts, answers, tool arguments and results, files, paths, e-mail addresses, error messages"
 
 
-def grant(home: Home, homes: Sequence[Path], *, history: History, now: datetime | None = None) -> Consent:
-    """Grant consent. Without history, what is there now is written down first: a crash leaves no grant without it.
+def grant(
+    home: Home, homes: Sequence[Path], *, history: History, sources: Collection[str] = tuple(SOURCES),
+    now: datetime | None = None,
+) -> Consent:  # fmt: skip
+    """Grant consent for these homes (none named: for all that will be) and these kinds of sources.
+
+    Without history, what is there now is written down first: a crash leaves no grant without it.
 
     Raises UsageError, DeviceError.
     """
     enrolled = enrolment.require(home)
     now = now or datetime.now(UTC)
+    if unknown := sorted(set(sources) - set(SOURCES)):
+        raise UsageError(f"there are no sources {', '.join(unknown)}: choose from {', '.join(SOURCES)}")
+    redactor = Redactor(enrolment.tenant_key(home))
+    scope = Scope(frozenset(home_key(redactor, path) for path in homes) if homes else None, frozenset(sources))
     try:
         with exclusive(home.device / "lock"), closing(State(home.device / "state.db")) as state:
             before = consent.current(state)
-            if before and before.state == "granted" and before.history != history:
+            if before and before.state == "granted" and (before.history != history or not scope.covers(before.scope)):
                 # What was passed over must be read after all, or what was read and not sent must stay.
                 with state.step():
                     consent.forget(state)
                 Spool(home.device / "spool").purge()
             if history == "exclude":
-                intended = Consent("", "granted", now, history, "")
-                redactor = Redactor(enrolment.tenant_key(home))
+                intended = Consent("", "granted", now, history, "", scope)
                 Collector(state, enrolled, redactor, intended, now=now).baseline(homes)
             with state.step():
-                return consent.grant(state, history=history, now=now)
+                return consent.grant(state, history=history, now=now, scope=scope)
     except BusyError:
         raise DeviceError("a shipping of this device is running: wait for it to end") from None
 
@@ -97,6 +105,18 @@ def withdraw(home: Home, *, store_url: str | None = None) -> bool:
         except (StoreUnavailableError, StoreRefusedError):
             return False
     return True
+
+
+def confirm(home: Home, *, store_url: str | None = None) -> None:
+    """Look whether the server has carried out a deletion that was asked for. Nothing is asked if none was.
+
+    Raises UsageError, StoreUnavailableError, StoreRefusedError.
+    """
+    enrolled = enrolment.require(home)
+    state = consent.open_state(home)
+    with closing(state) if state else nullcontext():
+        if state is not None and state.unconfirmed_requests():
+            outbox.confirm(state, enrolled, enrolment.open_store(home, store_url or enrolled.store))
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class Preview:
     history: History
     tables: dict[str, list[dict[str, Any]]]
     counts: Counts
+    problems: tuple[str, ...] = ()
+    """Homes that were not read, because the consent does not cover them or they cannot be."""
 
 
 def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = None) -> Preview:
@@ -49,4 +51,6 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
         total = Counts()
         for counts in collector.counted:
             total.add(counts)
-        return Preview("granted" if shown else "none", book.history, state.waiting_rows(), total)
+        return Preview(
+            "granted" if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems)
+        )

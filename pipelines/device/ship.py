@@ -125,17 +125,29 @@ def _granted_state(home: Home, store_url: str) -> Iterator[State]:
     """The state of a device with an open grant. Without one nothing is made, not even a lock file."""
     state = consent.open_state(home)
     with closing(state) if state else nullcontext():
-        if state is not None and state.open_requests():
+        if state is not None and (state.open_requests() or state.unconfirmed_requests()):
             _send_requests(home, state, store_url)
+        if state is not None:
+            _purge_after_withdrawal(home, state)
         consent.require(state)
         assert state is not None  # noqa: S101 - a grant lives in a state
         yield state
 
 
+def _purge_after_withdrawal(home: Home, state: State) -> None:
+    """A withdrawal that died after its step has left files in the spool: nothing of them may stay."""
+    with suppress(BusyError), exclusive(home.device / "lock"):
+        current = consent.current(state)
+        if current is not None and current.state not in ("granted", "paused"):
+            Spool(home.device / "spool").purge()
+
+
 def _send_requests(home: Home, state: State, store_url: str) -> None:
     """A withdrawal goes out before anything else is looked at; if it cannot, the next shipping tries again."""
     with suppress(StoreUnavailableError, StoreRefusedError):
-        outbox.send(state, enrolment.open_store(home, store_url))
+        store = enrolment.open_store(home, store_url)
+        outbox.send(state, store)
+        outbox.confirm(state, enrolment.require(home), store)
 
 
 def deliver(state: State, spool: Spool, store: Store, retry: Retry) -> Shipped:

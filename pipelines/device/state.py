@@ -31,6 +31,9 @@ CREATE TABLE IF NOT EXISTS device (name TEXT PRIMARY KEY, value TEXT NOT NULL) W
 CREATE TABLE IF NOT EXISTS consent (
     consent_id TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL, history TEXT, contract_hash TEXT);
 CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, key TEXT NOT NULL, body BLOB NOT NULL, sent_at TEXT);
+CREATE TABLE IF NOT EXISTS consent_scope (
+    consent_id TEXT PRIMARY KEY, homes TEXT, sources TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS confirmation (seq INTEGER PRIMARY KEY, receipt BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS baseline (source TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS history (record_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source (
@@ -211,6 +214,18 @@ class State:
         ).fetchone()
         return row
 
+    def set_scope(self, consent_id: str, homes: list[str] | None, sources: list[str]) -> None:
+        """Keep what a grant covers: keyed hashes of homes (None: all), kinds of sources."""
+        told = None if homes is None else json.dumps(homes)
+        self._db.execute("INSERT INTO consent_scope VALUES (?, ?, ?)", (consent_id, told, json.dumps(sources)))
+
+    def scope(self, consent_id: str) -> tuple[list[str] | None, list[str]] | None:
+        """What a grant covers."""
+        row = self._db.execute(
+            "SELECT homes, sources FROM consent_scope WHERE consent_id = ?", (consent_id,)
+        ).fetchone()  # fmt: skip
+        return (None if row[0] is None else json.loads(row[0]), json.loads(row[1])) if row else None
+
     def clear_baseline(self) -> None:
         """Forget what there was at an earlier consent."""
         self._db.execute("DELETE FROM baseline")
@@ -228,6 +243,22 @@ class State:
     def request_sent(self, seq: int, at: datetime) -> None:
         """A request is in the store."""
         self._db.execute("UPDATE outbox SET sent_at = ? WHERE seq = ?", (at.isoformat(), seq))
+
+    def unconfirmed_requests(self) -> list[tuple[int, str, bytes]]:
+        """Requests that are in the store and of which the server has not said that they were carried out."""
+        return self._db.execute(
+            "SELECT seq, key, body FROM outbox WHERE sent_at IS NOT NULL"
+            " AND seq NOT IN (SELECT seq FROM confirmation) ORDER BY seq"
+        ).fetchall()
+
+    def confirm_request(self, seq: int, receipt: bytes) -> None:
+        """Keep the server's receipt for a request."""
+        self._db.execute("INSERT OR IGNORE INTO confirmation VALUES (?, ?)", (seq, receipt))
+
+    def last_confirmation(self) -> bytes | None:
+        """The newest receipt of the server."""
+        row = self._db.execute("SELECT receipt FROM confirmation ORDER BY seq DESC LIMIT 1").fetchone()
+        return bytes(row[0]) if row else None
 
     def add_baseline(self, sizes: Iterable[tuple[str, int]], history: Iterable[str]) -> None:
         """What there was, in one home, when consent without history began there."""

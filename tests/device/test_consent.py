@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipelines.contract import wire
-from pipelines.device import consent
+from pipelines.device import consent, grant
 from pipelines.device import ship as shipping
 from pipelines.device.collect import Collector
+from pipelines.device.consent import SOURCES
 from pipelines.device.errors import DeviceError
 from pipelines.errors import UsageError
 from pipelines.home import exclusive
@@ -25,6 +27,7 @@ from tests.device.driving import (
     LATER,
     LATEST,
     LAYOUTS,
+    SESSION,
     ZONE,
     Device,
     append,
@@ -236,7 +239,7 @@ def test_a_rewrite_brings_no_history_back(tmp_path: Path, home: Path) -> None:
 def test_a_home_nobody_named_at_the_grant_brings_no_history(tmp_path: Path, home: Path) -> None:
     other = tmp_path / "other"
     path = append(flat_folder(other) / "logs" / "tool_logs.jsonl", dump(step(1)))
-    made = granted(tmp_path / "apiary", home, history="exclude")
+    made = granted(tmp_path / "apiary", history="exclude")
     made.ship(home, other)
     append(path, dump(step(2)))
     made.ship(home, other)
@@ -261,6 +264,67 @@ def test_a_baseline_that_cannot_be_taken_leaves_no_grant(tmp_path: Path) -> None
         made.grant([tmp_path / "nowhere"], history="exclude")
     with pytest.raises(UsageError, match="consent"):
         made.ship(tmp_path)
+
+
+# What a grant covers -------------------------------------------------------------------------------------------------
+
+
+def test_a_home_outside_the_grant_is_not_even_looked_at(tmp_path: Path, home: Path) -> None:
+    other = tmp_path / "other"
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    append(queen_folder(other, LATER) / "events.jsonl", dump(turn(2, session=LATER)))
+    made = granted(tmp_path / "apiary", home)
+    opened: list[str] = []
+    sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event in ("open", "os.scandir") else None)
+    shipped = made.ship(home, other)
+    assert [problem for problem in shipped.problems if "the consent does not cover it" in problem]
+    assert [name for name in opened if name.startswith(str(other))] == []
+    assert [row["session_id"] for row in made.delivered("llm_turns")] == [SESSION]
+    with pytest.raises(UsageError, match="does not cover it"):
+        made.ship(other)
+    assert made.preview(home, other).problems
+    made.grant([home, other])
+    made.ship(home, other)
+    assert {row["session_id"] for row in made.delivered("llm_turns")} == {SESSION, LATER}
+    assert str(home).encode() not in made.state_file.read_bytes(), "homes are known by their keyed hash"
+
+
+@pytest.mark.parametrize("kind", list(SOURCES))
+def test_only_the_kinds_of_sources_that_were_granted_are_opened(tmp_path: Path, home: Path, kind: str) -> None:
+    simulated(home, "v2")
+    simulated(home, "doc")
+    files = {
+        "events": {"events.jsonl"}, "logs": {"tool_logs.jsonl", "details.jsonl", "summary.json", "runs.jsonl"},
+        "descriptions": {"meta.json", "state.json", "metadata.json", "worker.json"},
+        "tasks": {"tasks.json", "progress.db", "metadata.json", "worker.json"},
+    }  # fmt: skip
+    made = device(tmp_path / "apiary")
+    grant.grant(made.home, [home], history="include", sources=[kind])
+    opened: list[str] = []
+    sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event == "open" else None)
+    made.ship(home)
+    touched = {Path(name).name.removesuffix("-wal") for name in opened if name.startswith(str(home))}
+    assert touched
+    assert touched <= files[kind]
+
+
+def test_an_unknown_kind_of_source_is_wrong_use(tmp_path: Path, home: Path) -> None:
+    with pytest.raises(UsageError, match="there are no sources chat"):
+        grant.grant(device(tmp_path / "apiary").home, [home], history="include", sources=["chat"])
+
+
+def test_a_narrower_grant_lets_nothing_out_that_was_read_under_the_wider_one(tmp_path: Path, home: Path) -> None:
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    append(flat_folder(home) / "logs" / "tool_logs.jsonl", dump(step(1)))
+    blocked = tmp_path / "store"
+    made = granted(tmp_path / "apiary", home, store=blocked)
+    blocked.write_text("a file where the store should be")
+    with pytest.raises(DeviceError):
+        made.ship(home)
+    blocked.unlink()
+    grant.grant(made.home, [home], history="include", sources=["events"])
+    made.ship(home)
+    assert (len(made.delivered("llm_turns")), made.delivered("node_steps")) == (1, [])
 
 
 # Changing one's mind -------------------------------------------------------------------------------------------------

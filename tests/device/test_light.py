@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.device.driving import append, dump, granted, queen_folder, turn
@@ -69,14 +69,18 @@ def test_importing_it_loads_nothing_of_the_warehouse() -> None:
 
 
 def test_importing_it_takes_half_a_second_at_most() -> None:
-    """Against an interpreter that does nothing; the best of some tries: another job on the machine is not our fault."""
+    """Against an interpreter that does nothing, in processor time: another job on the machine is not our fault."""
+
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
 
     def best(program: str) -> float:
         times = []
         for _ in range(4):
-            started = time.perf_counter()
+            before = spent()
             run(program)
-            times.append(time.perf_counter() - started)
+            times.append(spent() - before)
         return min(times)
 
     floor = best("pass")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipelines.device import consent, grant, probe, receipts, resolve
+from pipelines.contract.receipts import ErasureReceipt, ErasureRequest, parse_request, read_receipt
+from pipelines.device import consent, enrolment, grant, probe, receipts, resolve
+from pipelines.device.errors import DeviceError
 from pipelines.errors import UsageError
 from pipelines.store import FolderStore, Put, StoreUnavailableError, open_store
 from pipelines.warehouse.ingest import ingest
@@ -120,6 +127,94 @@ def test_a_withdrawal_is_delivered_later_if_it_must(made: Device, home: Path, mo
     with pytest.raises(UsageError):
         made.ship(home)
     assert len(list(made.store.list("x1/acme"))) == 1, "asked once"
+
+
+def receipt_for(request: ErasureRequest, **other: Any) -> ErasureReceipt:
+    facts: dict[str, Any] = {
+        "request_id": request.request_id, "device": request.device, "epochs": request.epochs,
+        "erased_at": datetime(2026, 11, 20, 12, tzinfo=UTC), "objects_deleted": 3, "rows_deleted": 17,
+    }  # fmt: skip
+    return ErasureReceipt(**(facts | other))
+
+
+def asked(made: Device) -> ErasureRequest:
+    (entry,) = made.store.list("x1/")
+    return parse_request(entry.key, made.store.get(entry.key))
+
+
+def test_the_servers_receipt_confirms_a_deletion(made: Device, home: Path) -> None:
+    made.ship(home)
+    grant.withdraw(made.home, store_url=made.store_url)
+    request = asked(made)
+    place = {"region": "eu", "tenant": "acme"}
+    foreign = receipt_for(request, request_id="0" * 32)
+    wrong = [(foreign.key(**place), foreign.to_json()), (f"receipts/v1/eu/acme/{request.device}/x.json", b"{}")]
+    for key, data in wrong:
+        made.store.put(key, data)
+    grant.confirm(made.home, store_url=made.store_url)
+    assert book(made) == "deletion_requested", "another request's receipt and rubbish say nothing"
+    right = receipt_for(request)
+    made.store.put(right.key(**place), right.to_json())
+    with pytest.raises(UsageError, match="the deletion is confirmed"):
+        made.ship(home)
+    assert book(made) == "confirmed"
+    with made.state() as state:
+        assert read_receipt(state.last_confirmation()) == right
+    made.grant([home])
+    made.ship(home)
+    assert book(made) == "granted"
+
+
+def test_a_receipt_that_comes_after_a_new_grant_leaves_that_grant_alone(made: Device, home: Path) -> None:
+    made.ship(home)
+    grant.withdraw(made.home, store_url=made.store_url)
+    made.grant([home])
+    right = receipt_for(asked(made))
+    made.store.put(right.key(region="eu", tenant="acme"), right.to_json())
+    made.ship(home)
+    assert book(made) == "granted"
+    with made.state() as state:
+        assert state.unconfirmed_requests() == []
+
+
+WITHDRAW = """
+import os, signal, sys
+from pathlib import Path
+from pipelines import failpoints
+from pipelines.device import grant
+from pipelines.home import Home
+failpoints.hook = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == sys.argv[2] else None
+grant.withdraw(Home(Path(sys.argv[1])), store_url="file:///dev/null/nowhere")
+"""
+
+
+@pytest.mark.parametrize("point", ["withdraw.committed", "withdraw.purged"])
+def test_a_withdrawal_outlives_a_kill_a_full_spool_and_thirty_days_offline(
+    made: Device, home: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """71: what was read and not sent is gone, nothing leaves any more, and the request arrives in the end."""
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", unreachable)
+        with pytest.raises(DeviceError):
+            made.ship(home)
+        killed = subprocess.run([sys.executable, "-c", WITHDRAW, str(made.home.root), point], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        patch.setattr("pipelines.device.limits.SPOOL_BYTES", 0)
+        for _ in range(30):
+            with pytest.raises(UsageError, match="withdrawn"):
+                made.ship(home)
+    with made.state() as state:
+        assert (state.totals()["rows_staged"], state.totals()["batches_waiting"]) == (0, 0)
+    monkeypatch.setattr("pipelines.device.limits.SPOOL_BYTES", 0)
+    with pytest.raises(UsageError, match="withdrawn"):
+        made.ship(home)
+    assert asked(made).device == made_enrolment(made).device_id
+    assert list(made.store.list("landing")) == []
+    assert [path for path in (made.home.device / "spool").rglob("*") if path.is_file()] == []
+
+
+def made_enrolment(made: Device) -> enrolment.Enrolment:
+    return enrolment.require(made.home)
 
 
 def test_a_new_grant_after_a_withdrawal_starts_another_chain(made: Device, home: Path) -> None:
