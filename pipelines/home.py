@@ -38,6 +38,11 @@ class Home:
         return self.root / "device"
 
     @property
+    def scratch(self) -> Path:
+        """For a copy of a database that cannot be opened where it lies. It is there for as long as it is read."""
+        return self.device / "copy"
+
+    @property
     def store_url(self) -> str:
         """The object store when none is named: a folder."""
         return (self.root / "store").as_uri()

@@ -32,6 +32,7 @@ from pipelines.device.readers import (
     hive_logs,
     hive_state,
     progress_db,
+    sqlite_copy,
 )
 from pipelines.device.redact import Redactor, Row
 from pipelines.device.state import Counts, Rejection, State
@@ -84,9 +85,10 @@ class Collector:
 
     def __init__(
         self, state: State, enrolment: Enrolment, redactor: Redactor, consent: Consent, *, now: datetime,
-        progress: Progress | None = None,
+        progress: Progress | None = None, scratch: Path,
     ) -> None:  # fmt: skip
         self._state = state
+        self._scratch = scratch
         self._enrolment = enrolment
         self._redactor = redactor
         self._consent = consent
@@ -110,6 +112,7 @@ class Collector:
         if self._since is not None:
             # A home that nobody named at the grant: what has no time there may be of before it.
             self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home))])
+        sqlite_copy.remove(self._scratch)
         self._run = self._state.begin_run(self._now)
         fp("collect.begun")
         self._sources = 0
@@ -412,7 +415,7 @@ class Collector:
         if self._state.snapshot(source)[0] == signature:
             return
         try:
-            items = progress_db.read(path, list_id=list_id, colony_name=colony)
+            items = progress_db.read(path, list_id=list_id, colony_name=colony, scratch=self._scratch)
         except FileNotFoundError:
             return
         except lines.UnreadableError:

@@ -57,7 +57,7 @@ def grant(
                 Spool(home.device / "spool").purge()
             if history == "exclude":
                 intended = Consent("", "granted", now, history, "", scope)
-                Collector(state, enrolled, redactor, intended, now=now).baseline(homes)
+                Collector(state, enrolled, redactor, intended, now=now, scratch=home.scratch).baseline(homes)
             with state.step():
                 return consent.grant(state, history=history, now=now, scope=scope)
     except BusyError:

@@ -46,7 +46,9 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
         shown = granted if granted and granted.state == "granted" else None
         book = shown or Consent("0" * 32, "granted", now, "include", contract_hash())
         redactor = Redactor(enrolment.tenant_key(home))
-        collector = Collector(state, enrolled, redactor, book, now=now, progress=progress)
+        collector = Collector(
+            state, enrolled, redactor, book, now=now, progress=progress, scratch=home.device / "copy-preview"
+        )
         collector.run(homes)
         total = Counts()
         for counts in collector.counted:

@@ -44,5 +44,6 @@ def resolve(home: Home, homes: Sequence[Path], keyed: str, *, progress: Progress
     listener = _Listener(enrolment.tenant_key(home), keyed)
     everything = Consent("0" * 32, "granted", now, "include", contract_hash())
     with closing(State(MEMORY)) as state:
-        Collector(state, enrolled, listener, everything, now=now, progress=progress).run(homes)
+        scratch = home.device / "copy-preview"
+        Collector(state, enrolled, listener, everything, now=now, progress=progress, scratch=scratch).run(homes)
     return listener.name

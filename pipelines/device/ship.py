@@ -80,7 +80,9 @@ def ship(
             spool = Spool(home.device / "spool")
             full = limits.why_full(home.device, spool.size())
             if full is None:
-                collector = Collector(state, enrolled, redactor, granted, now=now, progress=progress)
+                collector = Collector(
+                    state, enrolled, redactor, granted, now=now, progress=progress, scratch=home.scratch
+                )
                 collector.run(homes)
                 problems = (*collector.problems, *_unread(collector.counted))
             elif when_full == "drop_oldest":

@@ -6,6 +6,10 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +20,7 @@ from typing import Any
 import pytest
 
 from pipelines.device.lines import UnreadableError
-from pipelines.device.readers import progress_db
+from pipelines.device.readers import progress_db, sqlite_copy
 from pipelines.device.readers.hive_state import Item
 from pipelines.device.readers.progress_db import CorruptError, UnknownLayoutError
 from tests.device.driving import SESSION
@@ -59,7 +63,7 @@ def writer(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def read(path: Path) -> list[Item]:
-    return progress_db.read(path, list_id=SESSION, colony_name="leads")
+    return progress_db.read(path, list_id=SESSION, colony_name="leads", scratch=path.parent.parent / "copy")
 
 
 def statuses(path: Path) -> dict[object, object]:
@@ -236,3 +240,189 @@ def test_a_folder_with_a_name_of_odd_bytes(tmp_path: Path) -> None:
         connection.executescript(TABLES)
         add(connection, "t0", "done")
         assert statuses(folder / "progress.db") == {"t0": "done"}
+
+
+# Where it cannot be opened -------------------------------------------------------------------------------------------
+
+
+def cannot_open(monkeypatch: pytest.MonkeyPatch, name: str = "SQLITE_CANTOPEN") -> None:
+    """As in a folder that cannot be written or on a network: no `-shm` can be made beside the database."""
+    really = sqlite3.connect
+
+    def connect(database: Any, **options: Any) -> sqlite3.Connection:
+        if "mode=ro" in str(database):
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorname = name
+            raise error
+        return really(database, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+
+
+@pytest.mark.parametrize("name", ["SQLITE_CANTOPEN", "SQLITE_READONLY_CANTINIT", "SQLITE_IOERR_SHMMAP"])
+def test_what_cannot_be_opened_where_it_lies_is_read_from_a_private_copy(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """28: the log's rows included; nothing is changed, nothing is left, and the copy was nobody else's."""
+    add(writer, "one")
+    writer.execute("PRAGMA wal_checkpoint")
+    add(writer, "two", "done")
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    modes: set[int] = set()
+    really = sqlite_copy._copy
+
+    def copy(source: Path, target: Path) -> None:
+        really(source, target)
+        modes.update(entry.stat().st_mode & 0o777 for entry in (target, target.parent))
+
+    monkeypatch.setattr(sqlite_copy, "_copy", copy)
+    cannot_open(monkeypatch, name)
+    old = os.umask(0)
+    try:
+        found = {item.values["task_id"]: item.values["status"] for item in read(path)}
+    finally:
+        os.umask(old)
+    assert found == {"one": "pending", "two": "done"}
+    assert modes == {0o600, 0o700}
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    assert not (path.parent.parent / "copy").exists()
+
+
+def test_a_folder_that_cannot_be_written_and_a_log_without_its_index(path: Path, writer: sqlite3.Connection) -> None:
+    """28: for real, as a user who may only read: the writer is dead, its log is there, the `-shm` is not."""
+    add(writer, "one")
+    program = (
+        "import os, sys; from pathlib import Path; from pipelines.device.readers import progress_db, sqlite_copy\n"
+        "copied = []; really = sqlite_copy._copy\n"
+        "sqlite_copy._copy = lambda source, target: (copied.append(source.name), really(source, target))\n"
+        "path = Path('progress.db'); os.chdir(sys.argv[1])\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "items = progress_db.read(path, list_id='s', colony_name='c', scratch=Path(sys.argv[2]) / 'copy')\n"
+        "print([item.values['task_id'] for item in items], sorted(copied), os.listdir(sys.argv[2]))"
+    )
+    # Not under the tests' folder, which another user cannot enter.
+    with tempfile.TemporaryDirectory() as place:
+        folder, scratch = Path(place) / "read-only", Path(place) / "own"
+        folder.mkdir()
+        scratch.mkdir()
+        for end in ("", "-wal"):
+            shutil.copy(path.with_name(path.name + end), folder / (path.name + end))
+            (folder / (path.name + end)).chmod(0o444)
+        for entry, mode in ((folder, 0o555), (scratch, 0o777), (Path(place), 0o755)):
+            entry.chmod(mode)
+        arguments = [sys.executable, "-c", program, str(folder), str(scratch)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        folder.chmod(0o755)
+    assert done.stdout == "['one'] ['progress.db', 'progress.db-wal'] []\n", done.stderr
+
+
+def test_a_database_that_is_written_while_it_is_copied_is_left_for_later(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(writer, "one")
+    really = sqlite_copy._copy
+
+    def copy(source: Path, target: Path) -> None:
+        really(source, target)
+        add(writer, f"{source.name} was copied")
+
+    monkeypatch.setattr(sqlite_copy, "_copy", copy)
+    cannot_open(monkeypatch)
+    with pytest.raises(UnreadableError, match="written to"):
+        read(path)
+    assert not (path.parent.parent / "copy").exists()
+
+
+def test_a_broken_or_too_large_copy_is_no_crash_and_leaves_nothing(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """29: a damaged page is counted or set aside, and costs nothing else."""
+    writer.execute("BEGIN")
+    for number in range(300):
+        add(writer, f"task-{number}", payload="x" * 500)
+    writer.execute("COMMIT")
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    add(writer, "one")
+    cannot_open(monkeypatch)
+    with path.open("r+b") as file:
+        for page in range(2, 20):
+            file.seek(page * 4096)
+            file.write(os.urandom(4096))
+    with pytest.raises((UnreadableError, CorruptError)):
+        read(path)
+    monkeypatch.setattr(sqlite_copy, "MAX_BYTES", 1000)
+    with pytest.raises(UnreadableError, match="too large"):
+        read(path)
+    assert not (path.parent.parent / "copy").exists()
+
+
+def test_what_a_killed_reader_left_goes_before_the_next(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(writer, "one")
+    left = path.parent.parent / "copy"
+    left.mkdir()
+    (left / "progress.db").write_bytes(b"secret")
+    cannot_open(monkeypatch)
+    assert len(read(path)) == 1
+    assert not left.exists()
+
+
+def test_a_reading_that_takes_too_long_lets_go_and_reads_a_copy(
+    path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.execute("BEGIN")
+    for number in range(3000):
+        add(writer, f"task-{number}")
+    writer.execute("COMMIT")
+    monkeypatch.setattr(progress_db, "MAX_READ_SECONDS", -1.0)
+    assert len(read(path)) == 3000
+
+
+def test_what_a_rollback_journal_would_undo_is_not_read(path: Path) -> None:
+    """28: a writer without a log died in the middle of a transaction that had reached the file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.executescript(TABLES)
+        add(writer, "one")
+        writer.execute("BEGIN")
+        for number in range(200):
+            add(writer, f"never-{number}", payload="x" * 1000)
+        folder = path.parent.parent / "dead"
+        folder.mkdir()
+        for file in path.parent.iterdir():
+            shutil.copy(file, folder / file.name)
+        writer.execute("ROLLBACK")
+    assert (folder / "progress.db-journal").stat().st_size
+    assert [item.values["task_id"] for item in read(folder / "progress.db")] == ["one"]
+
+
+def test_many_writers_are_never_told_busy_and_end_up_read_whole(path: Path, writer: sqlite3.Connection) -> None:
+    """27, 31, 32 in short: writers claim and complete beside a reader: no busy, a bounded log, no file of ours."""
+    writers, tasks = 8, 25
+    failures: list[Exception] = []
+
+    def work(name: int) -> None:
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as own:
+                for number in range(tasks):
+                    add(own, f"{name}-{number}")
+                    own.execute("UPDATE tasks SET status = 'done' WHERE id = ?", (f"{name}-{number}",))
+        except Exception as error:  # noqa: BLE001 - whatever it is, a writer must not see it
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(writers)]
+    for thread in threads:
+        thread.start()
+    reads = 0
+    while any(thread.is_alive() for thread in threads):
+        read(path)
+        reads += 1
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert reads > 2
+    assert {item.values["status"] for item in read(path)} == {"done"}
+    assert len(read(path)) == writers * tasks
+    assert {file.name for file in path.parent.iterdir()} <= {"progress.db", "progress.db-wal", "progress.db-shm"}
+    assert path.with_name("progress.db-wal").stat().st_size < 8 << 20

@@ -1,23 +1,30 @@
 """A colony's progress.db: the states of tasks, steps and checklist items, by short reads of allow-listed columns.
 
 The agents write it while we read. A read-only connection cannot change it; if nobody has it open (no `-wal` beside
-it), it is read from memory, so that SQLite makes no file of its own beside the user's. Never `immutable`: that
-ignores the log and shows an old state. Does not belong here: tracker.db, which is the user's data and never opened.
+it), it is read from memory, so that SQLite makes no file of its own beside the user's. Where neither works a private
+copy is read (sqlite_copy.py). Never `immutable`: that ignores the log and shows an old state.
+Does not belong here: tracker.db, which is the user's data and never opened.
 """
 
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 from pipelines.contract import wire
 from pipelines.device.clock import utc_time
 from pipelines.device.lines import UnreadableError, open_plain
+from pipelines.device.readers import sqlite_copy
 from pipelines.device.readers.hive_state import Item
 
 MAX_IN_MEMORY = 64 << 20
+MAX_READ_SECONDS = 1.0  # a reader keeps the agents' log from being folded in: beyond this a copy is read instead
+# It cannot be opened where it lies (no `-shm` can be made, a network's locks fail), or it was held for too long.
+COPIED_AFTER = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT")
 BUSY_MILLISECONDS = 250  # an agent waiting for us would be worse than an observation that comes 15 minutes later
 
 TASK = (
@@ -39,22 +46,37 @@ class CorruptError(Exception):
     """The file is no database, or a broken one."""
 
 
-def read(path: Path, *, list_id: str, colony_name: str) -> list[Item]:
-    """Every task, step and checklist item. Raises UnreadableError, UnknownLayoutError, CorruptError."""
+def read(path: Path, *, list_id: str, colony_name: str, scratch: Path) -> list[Item]:
+    """Every task, step and checklist item. Raises UnreadableError, UnknownLayoutError, CorruptError.
+
+    `scratch`: a folder of ours for a copy, should the database not open where it lies, or not let go in time.
+    """
     try:
-        connection = _open(path)
         try:
-            connection.execute("BEGIN")
-            items = list(_items(connection, list_id, colony_name))
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
+            with closing(_open(path)) as connection:
+                return _read(connection, list_id, colony_name)
+        except sqlite3.OperationalError as error:
+            if not (error.sqlite_errorname or "").startswith(COPIED_AFTER):
+                raise
+        with sqlite_copy.opened(path, scratch) as connection:
+            return _read(connection, list_id, colony_name)
     except sqlite3.Error as error:
         name = error.sqlite_errorname or ""
         is_corrupt = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
         raise (CorruptError if is_corrupt else UnreadableError)(name) from None
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise UnreadableError(error.strerror) from None
+
+
+def _read(connection: sqlite3.Connection, list_id: str, colony_name: str) -> list[Item]:
+    connection.execute("PRAGMA query_only = ON")
+    # A model writes here with a shell: one byte that is no UTF-8 must not cost the whole database.
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+    connection.execute("BEGIN")
+    items = list(_items(connection, list_id, colony_name))
+    connection.execute("COMMIT")
     return items
 
 
@@ -64,12 +86,11 @@ def _open(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
         if in_memory:  # a file without a byte is a database without a table; SQLite takes it for a lack of memory
             connection.deserialize(in_memory)
-    else:
-        address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
-        connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
-    connection.execute("PRAGMA query_only = ON")
-    # A model writes here with a shell: one byte that is no UTF-8 must not cost the whole database.
-    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        return connection
+    address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
+    end = time.monotonic() + MAX_READ_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
     return connection
 
 
@@ -80,7 +101,8 @@ def _quiet_copy(path: Path) -> bytes | None:
         # SQLite would follow a link and wait for a pipe.
         if os.path.lexists(beside) and not stat.S_ISREG(beside.lstat().st_mode):
             raise UnreadableError("not a plain file")
-    if log.exists():
+    journal = sqlite_copy.beside(path, "-journal")
+    if log.exists() or (journal.exists() and journal.stat().st_size):  # what it would undo is still in the database
         return None
     with open_plain(path) as file:
         before = os.fstat(file.fileno())
