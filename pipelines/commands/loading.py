@@ -181,7 +181,8 @@ def _rebuild(options: argparse.Namespace) -> int:
         if rows and not options.accept:
             _show(rows, as_json=options.json, nothing="")
             raise Stop(
-                1, f"the rebuilt warehouse differs; it lies in {done.aside}, the one before stays; with --accept it takes over"
+                1,
+                f"the rebuilt warehouse differs; it lies in {done.aside} until --accept lets it take over",
             )
         before = rebuild.put_in_place(done, home.warehouse)
     _show(rows, as_json=options.json, nothing="the rebuilt warehouse holds the same, row by row, and took over")
@@ -226,12 +227,13 @@ def add(group: Any, shared: Shared) -> None:
 
     landing = group.add_parser("landing", help="the landing: verify")
     actions = landing.add_subparsers(required=True, metavar="ACTION")
-    verify = shared.add(actions, "verify", "compare the landing with what was loaded, byte by byte", _verify, shared.store)
+    verify = shared.add(
+        actions, "verify", "compare the landing with what was loaded, byte by byte", _verify, shared.store
+    )
     verify.add_argument("--sample", type=int, metavar="N", help="read the bytes of N objects only; default all")
     _with_json(verify)
 
-    rebuild = shared.add(
-        group, "rebuild", "make the warehouse anew from the landing, compare, and put it in place", _rebuild, shared.store
-    )  # fmt: skip
+    text = "make the warehouse anew from the landing, compare, and put it in place"
+    rebuild = shared.add(group, "rebuild", text, _rebuild, shared.store)
     rebuild.add_argument("--accept", action="store_true", help="put it in place although it differs")
     _with_json(rebuild)

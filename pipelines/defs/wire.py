@@ -66,9 +66,7 @@ def wire(
         context.log.warning(f"{loaded.incomplete} batches lack an object: they are looked at again in the next run")
     new = {name: loaded.new_by_table.get(name, 0) + again.new_by_table.get(name, 0) for name in BY_NAME}
     for table in TABLES:
-        yield dg.MaterializeResult(
-            asset_key=["wire", table.name], metadata={"rows_new": new[table.name]}
-        )
+        yield dg.MaterializeResult(asset_key=["wire", table.name], metadata={"rows_new": new[table.name]})
     told = ("received", "loaded", "tombstones", "quarantined", "suppressed", "incomplete")
     batches = {name: getattr(loaded, name) for name in told}
     yield dg.MaterializeResult(asset_key=["wire", "batches"], metadata={**batches, "reasons": loaded.reasons})

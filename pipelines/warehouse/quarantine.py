@@ -78,9 +78,7 @@ def objects(connection: duckdb.DuckDBPyConnection, manifest: str) -> list[dict[s
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def replay(
-    connection: duckdb.DuckDBPyConnection, store: Store, choice: Choice, *, judge: Judge = everybody
-) -> Loaded:
+def replay(connection: duckdb.DuckDBPyConnection, store: Store, choice: Choice, *, judge: Judge = everybody) -> Loaded:
     """Judge refused batches again, by the rules of now; what is loaded then is loaded once.
 
     Raises StoreUnavailableError, StoreRefusedError.

@@ -136,10 +136,12 @@ def _carry_over(connection: duckdb.DuckDBPyConnection, warehouse: Path) -> None:
 
 def _build(warehouse: Path) -> None:
     project = ROOT / "dbt_project"
+    scratch = str(warehouse.with_name("rebuilt-target"))
+    folders = {"project-dir": project, "profiles-dir": project, "target-path": scratch, "log-path": scratch}
     command = [
-        str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build", "--exclude-resource-type",
-        "test", "--exclude-resource-type", "unit_test", "--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(warehouse.with_name("rebuilt-target")),
-        "--log-path", str(warehouse.with_name("rebuilt-target")),
+        str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build",
+        "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test",
+        *(f"--{name}={folder}" for name, folder in folders.items()),
     ]  # fmt: skip
     found = subprocess.run(
         command, env=os.environ | {"APIARY_WAREHOUSE": str(warehouse)}, capture_output=True, text=True, check=False

@@ -27,7 +27,7 @@ class RegisterDamagedError(ExpectedError):
 
 @dataclass(frozen=True)
 class Entry:
-    """What was said of one device. `revoked_at`: what arrives from then on is refused; before that it was the owner's."""
+    """What was said of one device. `revoked_at`: what arrives from then on is refused."""
 
     tenant: str | None = None
     region: str | None = None
