@@ -12,16 +12,17 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import TABLES
+from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
 from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.home import private_folder
-from pipelines.warehouse import landing, load
+from pipelines.warehouse import kept, landing, load, suppression
 
 
 def _specs() -> list[dg.AssetSpec]:
     described = {table.name: table.grain for table in TABLES} | dict.fromkeys(BOOKS, "The loader's own book.")
     return [
-        dg.AssetSpec(["wire", name], description=text, group_name="wire", kinds={"duckdb"})
+        dg.AssetSpec(["wire", name], description=text, group_name="wire", kinds={"duckdb"}, deps=[erasure_requests])
         for name, text in described.items()
     ]
 
@@ -43,11 +44,12 @@ def wire(
     private_folder(Path(duckdb.database).parent)
     with duckdb.get_connection() as connection:
         load.prepare(connection)
+        kept.restore(connection, opened)
         found = landing.pending(opened, load.known_manifests(connection))
         today = datetime.now(UTC).date()
         arrivals = [a for a in found if covered(a.received_at.date(), first=first, last=last, today=today)]
         context.log.info(f"{len(arrivals)} batches arrived from {first} to {last} and are not loaded yet")
-        loaded = load.load(connection, opened, arrivals)
+        loaded = load.load(connection, opened, arrivals, judge=suppression.load(opened).judge)
     context.log.info(
         f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
         f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"

@@ -2,35 +2,33 @@
 
 Deleting a row leaves its bytes in the engine's file, so the warehouse is written anew without it and put in the old
 one's place. Nothing is deleted before what takes its place is there; killed at any point, the next run goes on.
-Does not belong here: what may be loaded (suppression.py), searching bytes (residue.py), dbt, exports and the order of a
-run (defs/erasure.py).
+Does not belong here: what may be loaded (suppression.py), the new warehouse (renewal.py), searching bytes (residue.py),
+dbt, exports and the order of a run (defs/erasure.py).
 """
 
 import hashlib
+import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
-from pipelines.contract.keys import GENERATED_ID, KEYED, parse_manifest_key, parse_prefix
+from pipelines.contract.keys import parse_manifest_key, parse_prefix
 from pipelines.contract.receipts import REQUEST_PROTOCOL, ErasureReceipt
 from pipelines.contract.wire import BY_NAME
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 from pipelines.home import private_folder, replace_file, sync_folder
 from pipelines.store import Store
-from pipelines.warehouse import kept, landing, load, residue, suppression
+from pipelines.warehouse import kept, landing, load, renewal, residue, suppression
 from pipelines.warehouse.landing import Arrival, IncompleteError, RefusedError
-from pipelines.warehouse.suppression import Suppression, Suppressions
+from pipelines.warehouse.suppression import Scope, Suppression
 
-BUILT_ANEW = ("staging", "intermediate", "marts")
-IDENTIFIER = rf"{GENERATED_ID}|{KEYED}|[0-9a-f]{{12,64}}|landing/.*"
 Build = Callable[[Path, tuple[str, ...]], None]
 """Builds the models in a warehouse file: all, or those that the arguments select."""
 
@@ -78,6 +76,72 @@ class Erased:
     searched: int
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the ledger knows of somebody who is to be erased: batches, and what of other people's goes or stays.
+
+    `mixed`: batches of others of a shared device that hold rows of the user's sessions too, or that nobody could read;
+    a batch is the least that can be erased, because its name is the hash of its content. `shared`: such devices.
+    """
+
+    batches: int = 0
+    mixed: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+
+def find(warehouse: Path, store: Store, *, scope: Scope, tenant: str | None, subject: str) -> dict[str, Found]:
+    """What the warehouse holds of a device, a user or a tenant, by tenant. Raises duckdb.Error."""
+    if not warehouse.exists():
+        return {}
+    column = {"device": "device_id", "user": "user_id", "tenant": "tenant_id"}[scope]
+    with duckdb.connect(str(warehouse)) as connection:
+        load.prepare(connection)
+        counts = connection.execute(
+            f"SELECT tenant_id, count(*) FROM wire.batches WHERE {column} = $subject"
+            " AND coalesce(tenant_id = $tenant, true) GROUP BY tenant_id ORDER BY tenant_id",
+            {"subject": subject, "tenant": tenant},
+        ).fetchall()
+        if scope != "user":
+            return {name: Found(number) for name, number in counts}
+        return {name: _found_user(connection, store, name, subject, number) for name, number in counts}
+
+
+def _found_user(connection: duckdb.DuckDBPyConnection, store: Store, tenant: str, user: str, number: int) -> Found:
+    others = connection.execute(
+        """
+        SELECT manifest_key, device_id, status, received_at FROM wire.batches
+        WHERE tenant_id = $tenant AND user_id IS DISTINCT FROM $user AND device_id IN (
+            SELECT device_id FROM wire.batches WHERE tenant_id = $tenant AND user_id = $user
+        )
+        """,
+        {"tenant": tenant, "user": user},
+    ).fetchall()
+    sessions = connection.execute(
+        "SELECT DISTINCT session_id FROM wire.sessions WHERE tenant_id = ? AND user_id = ?", [tenant, user]
+    ).fetchall()
+    theirs = {session for (session,) in sessions} | {user}
+    mixed = []
+    for key, _, status, received_at in others:
+        parts = parse_manifest_key(key)
+        if parts and (status == "quarantined" or _names_any(store, Arrival(key, parts, received_at), theirs)):
+            mixed.append(key)
+    return Found(number, tuple(mixed), tuple(sorted({device for _, device, _, _ in others})))
+
+
+def _names_any(store: Store, arrival: Arrival, values: set[str]) -> bool:
+    """Whether a batch that was loaded names a session or a user."""
+    try:
+        claims = landing.read_manifest(store, arrival).claims
+    except (RefusedError, IncompleteError):
+        return True
+    for claim in claims:
+        columns = [name for name in (*load.SESSION_COLUMNS, "user_id") if name in claim.table.by_name]
+        rows = pq.read_table(io.BytesIO(store.get(claim.key)), columns=columns)
+        if any(not values.isdisjoint(column.unique().to_pylist()) for column in rows.columns):
+            return True
+    return False
+
+
 class Pass:
     """One pass over all lines that are not done."""
 
@@ -104,10 +168,9 @@ class Pass:
             if not self._path.exists():
                 self._write_journal(now)
             return True
-        fresh = private_folder(self._folder) / "apiary.duckdb"
-        for left in (fresh, fresh.with_name("apiary.duckdb.wal")):
+        fresh = private_folder(self._folder) / self._warehouse.name  # the models name the database by its file
+        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
             left.unlink(missing_ok=True)
-        self.journal = Journal()
         self._copy(fresh)
         fp("erase.copied")
         build(fresh, ())
@@ -116,7 +179,7 @@ class Pass:
         build(fresh, ("--full-refresh", "--select", "mart_daily_billing+"))
         self._write_journal(now)
         fp("erase.journalled")
-        _settle(fresh)
+        renewal.settle(fresh)
         fresh.replace(self._warehouse)
         sync_folder(self._warehouse.parent)
         fp("erase.swapped")
@@ -168,7 +231,8 @@ class Pass:
         """Manifests of the ledger that a line names, with the line's request."""
         found = {}
         batches = connection.execute(
-            f"SELECT manifest_key, user_id FROM {schema}.batches WHERE status <> 'suppressed' AND list_contains(?, tenant_id)",
+            f"SELECT manifest_key, user_id FROM {schema}.batches"
+            " WHERE status <> 'suppressed' AND list_contains(?, tenant_id)",
             [sorted({line.tenant for line in self.lines})],
         ).fetchall()
         for key, user in batches:
@@ -192,19 +256,28 @@ class Pass:
         Again, because of two copies of a record the one that goes may be the one that was kept.
         """
         tenants = sorted({line.tenant for line in self.lines})
-        with _beside(fresh, self._warehouse) as connection:
+        with renewal.beside(fresh, self._warehouse) as connection:
             load.prepare(connection)
             doomed = self._doomed_batches(connection, "old.wire")
             self._count(connection, doomed)
-            before = dict(connection.execute("SELECT manifest_key, status FROM old.wire.batches").fetchall())
-            arrivals = [a for a in landing.pending(self._store, ()) if a.key in before and a.parts.prefix.tenant in tenants]
+            before = dict(
+                connection.execute(
+                    "SELECT manifest_key, status FROM old.wire.batches WHERE list_contains(?, tenant_id)", [tenants]
+                ).fetchall()
+            )
+            arrivals = [arrival for arrival in landing.pending(self._store, ()) if arrival.key in before]
             # What is not in the landing any more cannot be loaded again.
             gone = before.keys() - {arrival.key for arrival in arrivals} - doomed.keys()
-            _copy_tables(connection, tenants, sorted(gone))
+            renewal.copy_tables(connection, tenants, sorted(gone))
             kept.restore(connection, self._store)
             load.load(connection, self._store, arrivals, judge=self.suppressions.judge)
-            after = dict(connection.execute("SELECT manifest_key, status FROM wire.batches").fetchall())
-            lost = [k for k, status in before.items() if status == "loaded" and k not in doomed and after.get(k) != status]
+            after = dict(
+                connection.execute(
+                    "SELECT manifest_key, status FROM wire.batches WHERE list_contains(?, tenant_id)", [tenants]
+                ).fetchall()
+            )
+            had = {key for key, status in before.items() if status == "loaded"} - doomed.keys()
+            lost = sorted(key for key in had if after.get(key) != "loaded")
             if lost:
                 raise EraseError(
                     f"nothing was erased: {len(lost)} batches of others were loaded once and are refused now, such as"
@@ -215,18 +288,21 @@ class Pass:
         """Count the rows that each line takes away."""
         connection.execute("CREATE TEMP TABLE doomed (manifest_key VARCHAR, request_id VARCHAR)")
         connection.executemany("INSERT INTO doomed VALUES (?, ?)", [list(item) for item in doomed.items()])
+        rows = dict.fromkeys(doomed.values(), 0)
         for table in BY_NAME:
             counts = connection.execute(
-                f"SELECT request_id, count(*) FROM old.wire.{table} AS t JOIN doomed ON t._manifest_key = doomed.manifest_key"
-                " GROUP BY request_id"
+                f"SELECT request_id, count(*) FROM old.wire.{table} AS rows"
+                " JOIN doomed ON rows._manifest_key = doomed.manifest_key GROUP BY request_id"
             ).fetchall()
-            for request_id, rows in counts:
-                self.journal.shares.setdefault(request_id, Share()).rows += int(rows)
+            for request_id, count in counts:
+                rows[request_id] += int(count)
+        for request_id, count in rows.items():
+            self.journal.shares.setdefault(request_id, Share()).rows = count
 
     def _compare(self, fresh: Path) -> None:
-        """Take down what the new warehouse does not hold any more: sums to keep, identifiers to look for, bills' days."""
+        """Take down what the new warehouse holds no more: sums to keep, identifiers to look for, days of bills."""
         tenants = sorted({line.tenant for line in self.lines})
-        with _beside(fresh, self._warehouse) as connection:
+        with renewal.beside(fresh, self._warehouse) as connection:
             has_bills = connection.execute(
                 "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = 'marts'"
                 " AND table_name = 'mart_daily_billing'"
@@ -241,16 +317,19 @@ class Pass:
                     " WHERE list_contains(?, tenant_id) ORDER BY usage_date",
                     [tenants],
                 ).fetchall()
-                self.journal.days = [day.isoformat() for (day,) in days]
-            self.journal.identifiers = _identifiers_gone(connection, tenants)
+                self.journal.days = sorted({*self.journal.days, *(day.isoformat() for (day,) in days)})
+            # A pass that was cut off may have written down others before.
+            self.journal.identifiers = sorted(
+                {*self.journal.identifiers, *renewal.identifiers_gone(connection, tenants)}
+            )
             users = {user for (user,) in connection.execute("SELECT DISTINCT user_id FROM old.wire.batches").fetchall()}
             names = {user for user in users if user and any(line.is_user(user) for line in self.lines)}
             # A name that somebody else bears too, elsewhere, cannot be told from it by its bytes.
             still = connection.execute(
-                "SELECT user_id FROM wire.batches UNION SELECT tenant_id FROM wire.batches UNION SELECT region FROM wire.batches"
-                " UNION SELECT user_id FROM wire.sessions UNION SELECT user_id FROM wire.device_reports"
+                "SELECT unnest([user_id, tenant_id, region]) FROM wire.batches UNION"
+                " SELECT user_id FROM wire.sessions UNION SELECT user_id FROM wire.device_reports"
             ).fetchall()
-            self.journal.names = sorted(names - {name for (name,) in still})
+            self.journal.names = sorted({*self.journal.names, *names} - {name for (name,) in still})
 
     def _write_journal(self, now: datetime) -> None:
         """Write down where receipts go and how many objects go."""
@@ -258,9 +337,11 @@ class Pass:
             share = self.journal.shares.setdefault(request.request_id, Share())
             share.devices, share.epochs = [(request.region, request.device)], list(request.epochs)
         asked = {line.request_id: line.scope == "device" for line in self.lines}
+        objects: dict[str, int] = {}
         for request_id, key in self._doomed_objects(self.lines):
             share = self.journal.shares.setdefault(request_id, Share())
-            share.objects += 1
+            objects[request_id] = objects.get(request_id, 0) + 1
+            share.objects = max(share.objects, objects[request_id])
             prefix = parse_prefix(key)
             if asked[request_id] and prefix is not None and (prefix.region, prefix.device) not in share.devices:
                 share.devices.append((prefix.region, prefix.device))
@@ -337,75 +418,3 @@ class Pass:
         }  # fmt: skip
         self._store.put(f"{suppression.DONE}{line.request_id}.json", json.dumps(text, sort_keys=True).encode())
         return Erased(line.request_id, share.objects, share.rows, searched)
-
-
-@contextmanager
-def _beside(fresh: Path, old: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The new warehouse, with the old one beside it under the name `old`."""
-    with duckdb.connect(str(fresh)) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"ATTACH '{str(old).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
-        yield connection
-        connection.execute("DETACH old")
-        connection.execute("CHECKPOINT")
-
-
-def _copy_tables(connection: duckdb.DuckDBPyConnection, tenants: list[str], gone: list[str]) -> None:
-    """Copy every table that is not built: of these tenants only the rows of batches that cannot be loaded again."""
-    tables = connection.execute(
-        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'old'"
-        " AND NOT list_contains(?, schema_name) ORDER BY ALL",
-        [list(BUILT_ANEW)],
-    ).fetchall()
-    for schema, table in tables:
-        if schema != "wire":
-            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-            connection.execute(f'CREATE TABLE "{schema}"."{table}" AS FROM old."{schema}"."{table}"')
-            continue
-        columns = {name for (name, *_) in connection.execute(f"DESCRIBE old.wire.{table}").fetchall()}
-        batch = next((name for name in ("_manifest_key", "manifest_key") if name in columns), None)
-        copied, values = "NOT list_contains($tenants, tenant_id)", {"tenants": tenants}
-        if table == "kept_charges":
-            continue
-        if batch is not None:
-            copied, values = f"{copied} OR list_contains($gone, {batch})", {"tenants": tenants, "gone": gone}
-        connection.execute(f"INSERT INTO wire.{table} BY NAME SELECT * FROM old.wire.{table} WHERE {copied}", values)
-    sessions = " UNION ".join(
-        f"SELECT tenant_id, {column} FROM wire.{name} WHERE list_contains($tenants, tenant_id) AND {column} IS NOT NULL"
-        for name, table in BY_NAME.items()
-        for column in load.SESSION_COLUMNS
-        if column in table.by_name
-    )
-    connection.execute(
-        f"INSERT INTO wire.touched_sessions FROM old.wire.touched_sessions WHERE (tenant_id, session_id) IN ({sessions})",
-        {"tenants": tenants},
-    )
-
-
-def _identifiers_gone(connection: duckdb.DuckDBPyConnection, tenants: list[str]) -> list[str]:
-    """Identifiers that the old wire holds for these tenants and the new one does not: none may be found any more."""
-    columns = connection.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'old' AND schema_name = 'wire'"
-        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name)",
-        [["contract_hash", "gate_hash", "uploader_version"]],  # of programs, not of people
-    ).fetchall()
-    there = {name for (name,) in connection.execute(
-        "SELECT table_name || '.' || column_name FROM duckdb_columns() WHERE database_name = current_database()"
-        " AND schema_name = 'wire'").fetchall()}  # fmt: skip
-    old = " UNION ".join(
-        f"SELECT {column} AS v FROM old.wire.{table} WHERE list_contains($tenants, tenant_id)"
-        for table, column in columns if table != "kept_charges"
-    )
-    new = " UNION ".join(f"SELECT {column} AS v FROM wire.{table}" for table, column in columns if f"{table}.{column}" in there)
-    found = connection.execute(
-        f"SELECT v FROM ({old}) WHERE regexp_full_match(v, $form) EXCEPT ({new})",
-        {"tenants": tenants, "form": IDENTIFIER},
-    ).fetchall()
-    return sorted(value for (value,) in found)
-
-
-def _settle(file: Path) -> None:
-    """Make a database private, and safe from a loss of power before it takes another one's place."""
-    file.chmod(0o600)
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())

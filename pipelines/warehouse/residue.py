@@ -94,8 +94,8 @@ def _texts_of_parquet(data: bytes) -> Iterator[bytes]:
 def _texts_of_database(path: Path) -> Iterator[bytes]:
     with duckdb.connect(str(path), read_only=True) as connection:
         columns = connection.execute(
-            "SELECT table_schema, table_name, column_name FROM information_schema.columns JOIN information_schema.tables"
-            " USING (table_catalog, table_schema, table_name) WHERE data_type = 'VARCHAR' AND table_type = 'BASE TABLE'"
+            "SELECT schema_name, table_name, column_name FROM duckdb_columns() SEMI JOIN duckdb_tables()"
+            " USING (database_name, schema_name, table_name) WHERE data_type = 'VARCHAR'"
         ).fetchall()
         for schema, table, column in columns:
             found = connection.table(f'"{schema}"."{table}"').select(duckdb.ColumnExpression(column)).distinct()

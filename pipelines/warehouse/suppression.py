@@ -128,7 +128,7 @@ def record(
     store: Store, *, scope: Scope, tenant: str, subject: str, actor: str, reason: str, request_id: str | None = None,
     epochs: Iterable[str] = (), batches: Iterable[str] = (), shared: Iterable[str] = (), now: datetime | None = None,
 ) -> Suppression:  # fmt: skip
-    """Add a line: from now on nothing of the subject is loaded. A request that has a line keeps it. Raises UsageError."""
+    """Add a line: nothing of the subject is loaded any more. A request that has a line keeps it. Raises UsageError."""
     for name, text in (("actor", actor), ("reason", reason)):
         if not text.strip() or len(text) > MAX_TEXT or not text.isprintable():
             raise UsageError(f"--{name} must be one line of at most {MAX_TEXT} characters")
