@@ -5,11 +5,11 @@ Does not belong here: erasing (erasure.py, warehouse/erase.py), the list itself 
 
 import dagster as dg
 
-from pipelines.defs.resources import StoreResource
+from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.warehouse import suppression
 
 
-@dg.asset(key=["erasure", "requests"], group_name="erasure")
+@dg.asset(key=["erasure", "requests"], group_name="erasure", pool=WRITER)
 def erasure_requests(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[None]:
     """The suppression list: nothing that it names is loaded from here on."""
     opened = store.open()
