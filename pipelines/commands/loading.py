@@ -95,12 +95,13 @@ def _show_one(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
-    from pipelines.warehouse import quarantine, registry
+    from pipelines.warehouse import quarantine, senders
 
     home = Home.from_environment()
     with _writing(home) as connection:
-        judge = registry.judge(home.warehouse.parent)
-        done = quarantine.replay(connection, open_store(store_of(options)), _choice(options), judge=judge)
+        store = open_store(store_of(options))
+        judge = senders.judge(home.warehouse.parent, store)
+        done = quarantine.replay(connection, store, _choice(options), judge=judge)
     if options.json:
         print(json.dumps(vars(done)))
     else:
@@ -162,13 +163,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _rebuild(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
-    from pipelines.warehouse import rebuild, registry
+    from pipelines.warehouse import rebuild, senders
 
-    home = Home.from_environment()
+    home, store = Home.from_environment(), open_store(store_of(options))
     with _alone(home), progress("loading") as bar:
-        done = rebuild.rebuild(
-            home.warehouse, open_store(store_of(options)), judge=registry.judge(home.warehouse.parent), progress=bar
-        )
+        done = rebuild.rebuild(home.warehouse, store, judge=senders.judge(home.warehouse.parent, store), progress=bar)
         loaded = done.loaded
         sys.stderr.write(
             f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined "

@@ -19,7 +19,7 @@ from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 from pipelines.home import ROOT
 from pipelines.store import Store
-from pipelines.warehouse import landing, load
+from pipelines.warehouse import kept, landing, load
 from pipelines.warehouse.landing import Judge
 from pipelines.warehouse.load import Loaded, Progress
 
@@ -63,6 +63,7 @@ def rebuild(
         load.prepare(connection)
         if warehouse.exists():
             _carry_over(connection, warehouse)
+        kept.restore(connection, store)
         loaded = load.load(connection, store, landing.pending(store, ()), judge=judge, progress=progress)
     fp("rebuild.loaded")
     if with_marts:

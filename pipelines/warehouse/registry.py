@@ -16,7 +16,7 @@ import duckdb
 from pipelines.contract.keys import is_slug
 from pipelines.errors import ExpectedError, UsageError
 from pipelines.home import replace_file
-from pipelines.warehouse.landing import Arrival, Judge, Manifest
+from pipelines.warehouse.landing import Arrival, Manifest
 
 DEVICE = re.compile(r"[0-9a-f]{32}")
 
@@ -52,15 +52,6 @@ class Register:
         if entry.revoked_at is not None and arrival.received_at >= datetime.fromisoformat(entry.revoked_at):
             return "revoked_device"
         return None
-
-
-def judge(folder: Path) -> Judge:
-    """Who is asked of every batch before its objects are fetched, and again at every replay and rebuild.
-
-    THE place for a reason that lies with the sender; one that begins with `suppressed` is no fault (load.py).
-    Raises RegisterDamagedError.
-    """
-    return load(folder).judge
 
 
 def load(folder: Path) -> Register:
