@@ -250,11 +250,11 @@
 {% macro changed_activity_days() %}
     select
         tenant_id,
-        usage_date as activity_date,
+        activity_date,
         max(_ingest_seq) as _ingest_seq
     from {{ ref('int_status__session_days') }}
     where _ingest_seq > {{ watermark() }}
-    group by tenant_id, usage_date
+    group by tenant_id, activity_date
 {% endmacro %}
 
 {# Days on which either changed, for what stands on both. #}

@@ -13,9 +13,9 @@ from dagster_duckdb import DuckDBResource
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import TABLES
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
-from pipelines.defs.resources import WRITER, StoreResource
+from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.home import private_folder
-from pipelines.warehouse import landing, load
+from pipelines.warehouse import landing, load, operator_actions
 
 
 def _specs() -> list[dg.AssetSpec]:
@@ -48,6 +48,7 @@ def wire(
         arrivals = [a for a in found if covered(a.received_at.date(), first=first, last=last, today=today)]
         context.log.info(f"{len(arrivals)} batches arrived from {first} to {last} and are not loaded yet")
         loaded = load.load(connection, opened, arrivals)
+        acted = operator_actions.load(connection, HOME.operator_actions)
     context.log.info(
         f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
         f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
@@ -60,5 +61,6 @@ def wire(
         )
     batches = {name: getattr(loaded, name) for name in ("received", "loaded", "quarantined", "incomplete")}
     yield dg.MaterializeResult(asset_key=["wire", "batches"], metadata={**batches, "reasons": loaded.reasons})
-    for book in BOOKS.keys() - {"batches"}:
+    yield dg.MaterializeResult(asset_key=["wire", "operator_actions"], metadata={"rows": acted})
+    for book in BOOKS.keys() - {"batches", "operator_actions"}:
         yield dg.MaterializeResult(asset_key=["wire", book])

@@ -90,12 +90,15 @@ def _rows(rng: random.Random) -> list[Record]:
             for kind in rng.choices(events, k=rng.randrange(9)) if events else ():
                 add(
                     "status_events", tenant, session_id=session, parent_session_id=parent, kind=kind, time_basis="utc",
-                    agent_role=rng.choice(("queen", "worker", "graph")), occurred_at=rng.choice((moment(), moment(), None)),
+                    agent_role=rng.choice(("queen", "worker", "graph")),
+                    occurred_at=rng.choice((moment(), moment(), None)),
                     phase=rng.choice(("independent", "working")) if kind == "phase_changed" else None,
                     verdict=rng.choice(("ACCEPT", "RETRY")) if kind == "judged" else None, node_id=maybe("node"),
                     task_id=maybe("1"), task_status=maybe("in_progress"), context_tokens=maybe(rng.randrange(10**5)),
                 )  # fmt: skip
-            for kind in rng.choices(("started", "paused", "resumed", "report", "completed", "failed"), k=rng.randrange(5)):
+            for kind in rng.choices(
+                ("started", "paused", "resumed", "report", "completed", "failed"), k=rng.randrange(5)
+            ):
                 add(
                     "agent_runs", tenant, session_id=session, parent_session_id=parent, kind=kind, run_id=maybe("r"),
                     outcome=rng.choice(("success", "partial", "stopped")) if kind == "report" else None,
@@ -103,14 +106,15 @@ def _rows(rng: random.Random) -> list[Record]:
                 )  # fmt: skip
             for kind in rng.choices(("activated", "fired", "fired", "deactivated"), k=rng.randrange(5)):
                 add(
-                    "triggers", tenant, session_id=session, kind=kind, trigger_id=rng.choice("tu"), trigger_type="timer",
-                    interval_seconds=maybe(7200.0), occurred_at=moment(),
+                    "triggers", tenant, session_id=session, kind=kind, trigger_id=rng.choice("tu"),
+                    trigger_type="timer", interval_seconds=maybe(7200.0), occurred_at=moment(),
                 )  # fmt: skip
             for line in range(rng.randrange(3)):
                 add(
                     "node_details", tenant, session_id=session, trace_id=maybe(rng.choice("ab")), node_id="node",
-                    source_line=line + 1, latency_ms=maybe(rng.randrange(10**5)), accept_count=1, is_success=maybe(True),
-                    exit_status=rng.choice(("success", "failure")), file_modified_at=maybe(moment()),
+                    source_line=line + 1, latency_ms=maybe(rng.randrange(10**5)), accept_count=1,
+                    is_success=maybe(True), exit_status=rng.choice(("success", "failure")),
+                    file_modified_at=maybe(moment()),
                 )  # fmt: skip
             for tool in rng.sample(("read_file", "web_search", "browser_open", "k1_x"), rng.randrange(5)):
                 add(

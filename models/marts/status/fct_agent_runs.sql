@@ -392,7 +392,7 @@ select
     continues,
     retries,
     stall_events,
-    outcome = 'timeout' or is_dispatch_fault as is_synthesised,
+    coalesce(outcome = 'timeout', false) or is_dispatch_fault as is_synthesised,
     is_dispatch_fault,
     resurrections >= {{ var('max_resurrections') }} as is_at_resurrection_limit,
     {{ utc_date('started_at') }} as started_date,

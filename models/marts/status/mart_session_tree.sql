@@ -1,4 +1,4 @@
-with recursive sessions as (
+with sessions as (
     select
         tree.*,
         observed.forked_from_session_id,
@@ -9,29 +9,8 @@ with recursive sessions as (
         and tree.session_id = observed.session_id
 ),
 
--- As in int_sessions__tree_resolved: the walk ends at a session it has passed and after 64 steps.
 ancestors as (
-    select
-        tenant_id,
-        session_id,
-        session_id as ancestor_id,
-        0 as depth,
-        {{ path_of('session_id') }} as path
-    from sessions
-    union all
-    select
-        ancestors.tenant_id,
-        ancestors.session_id,
-        sessions.parent_session_id as ancestor_id,
-        ancestors.depth + 1 as depth,
-        {{ path_with('ancestors.path', 'sessions.parent_session_id') }} as path
-    from ancestors
-    inner join sessions
-        on ancestors.tenant_id = sessions.tenant_id
-        and ancestors.ancestor_id = sessions.session_id
-    where sessions.parent_session_id is not null
-        and not {{ path_holds('ancestors.path', 'sessions.parent_session_id') }}
-        and ancestors.depth < 64
+    select * from {{ ref('int_sessions__ancestors_walked') }}
 ),
 
 runs as (
