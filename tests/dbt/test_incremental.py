@@ -198,26 +198,55 @@ def _turn(number: int, session: str, day: int, **columns: Any) -> Record:
     )  # fmt: skip
 
 
+def _call(number: int, session: str, day: int) -> Record:
+    return (
+        "tool_calls",
+        {
+            "record_id": f"call_{number}", "session_id": session, "agent_role": "queen", "origin": "event",
+            "tool_name": "t", "duration_seconds": 1.0, "occurred_at": datetime(2026, 3, day, 12, tzinfo=UTC),
+        },
+    )  # fmt: skip
+
+
+def _activity(number: int, session: str, day: int) -> list[Record]:
+    """A run, a verdict and the exit of a node on a day."""
+    lineage = {"session_id": session, "time_basis": "utc"}
+    run = {"run_id": f"run_{number}", "origin": "event"} | lineage
+    moments = [datetime(2026, 3, day, hour, tzinfo=UTC) for hour in (9, 10)]
+    return [
+        ("agent_runs", run | {"record_id": f"start_{number}", "kind": "started", "occurred_at": moments[0]}),
+        ("agent_runs", run | {"record_id": f"end_{number}", "kind": "completed", "occurred_at": moments[1]}),
+        ("status_events", lineage | {"record_id": f"verdict_{number}", "kind": "judged", "verdict": "RETRY",
+                                     "agent_role": "graph", "node_id": "n", "occurred_at": moments[0]}),
+    ]  # fmt: skip
+
+
 DAILY = (
     "agg_usage_quarter_hourly", "agg_usage_session_daily", "agg_usage_colony_daily", "agg_usage_model_daily",
-    "agg_usage_tenant_daily", "mart_daily_billing",
+    "agg_usage_tenant_daily", "agg_models_daily", "agg_tools_daily", "mart_daily_billing",
 )  # fmt: skip
 
 
-def _days_of_load(warehouse, mart: str, load: int) -> set[int]:
+def _days_of_load(warehouse, mart: str, load: int, day: str = "usage_date") -> set[int]:
     """The days whose rows that load (or a later one) wrote."""
-    return {day for (day,) in warehouse.query(f"select day(usage_date) from marts.{mart} where _ingest_seq >= {load}")}
+    return {found for (found,) in warehouse.query(f"select day({day}) from marts.{mart} where _ingest_seq >= {load}")}
 
 
 def test_a_load_rewrites_the_days_it_changes_and_no_others(warehouse):
-    # Session `long` has turns on every day: a new turn of it must not reopen its old days.
+    # Session `long` has turns, calls and runs on every day: a new one must not reopen its old days.
     warehouse.load(
-        [_turn(day, "long", day) for day in range(1, 10)] + [_turn(20 + day, "b", day) for day in range(1, 10)]
+        [_turn(day, "long", day) for day in range(1, 10)]
+        + [_turn(20 + day, "b", day) for day in range(1, 10)]
+        + [_call(day, "long", day) for day in range(1, 10)]
+        + [row for day in range(1, 10) for row in _activity(day, "long", day)]
     )
     warehouse.run()
-    warehouse.load([_turn(100, "long", 4), _turn(101, "long", 12)])
+    added = [_turn(100, "long", 4), _turn(101, "long", 12), _call(100, "long", 4), _call(101, "long", 12)]
+    warehouse.load([*added, *_activity(100, "long", 4), *_activity(101, "long", 12)])
     warehouse.run()
     assert {mart: _days_of_load(warehouse, mart, 2) for mart in DAILY} == {mart: {4, 12} for mart in DAILY}
+    activity = ("agg_concurrency_hourly", "agg_nodes_daily")
+    assert [_days_of_load(warehouse, mart, 2, "activity_date") for mart in activity] == [{4, 12}, {4, 12}]
     written = warehouse.query("select session_id, count(*) from marts.fct_llm_turns where _ingest_seq = 2 group by all")
     assert written == [("long", 11)]
 

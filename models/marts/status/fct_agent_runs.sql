@@ -268,18 +268,15 @@ resolved as (
     from testified
 ),
 
--- A worker's usage is its session's. A run that shares its session with others has what happened while it ran.
-turns as (
+-- A worker's usage is its session's. A run that shares its session has what happened while it ran; where two ran at
+-- once, the one that began later: nothing is counted twice.
+run_turns as (
     select
-        resolved.tenant_id,
-        resolved.session_id,
         resolved.run_key,
-        count(*) as turns,
-        cast(sum(t.input_tokens) as bigint) as input_tokens,
-        cast(sum(t.output_tokens) as bigint) as output_tokens,
-        count(*) filter (where t.reported_cost_usd is null) as unpriced_turns,
-        sum(t.reported_cost_usd) as reported_cost_usd,
-        min(t.occurred_at) as first_turn_at
+        t.*,
+        row_number() over (
+            partition by t.tenant_id, t.turn_id order by resolved.started_at desc nulls last, resolved.run_key desc
+        ) as run_position
     from resolved
     inner join {{ ref('fct_llm_turns') }} as t
         on resolved.tenant_id = t.tenant_id
@@ -290,20 +287,32 @@ turns as (
             and t.occurred_at > resolved.started_at
             and (resolved.ended_at is null or t.occurred_at <= resolved.ended_at)
         )
-    group by resolved.tenant_id, resolved.session_id, resolved.run_key
 ),
 
-verdicts as (
+turns as (
     select
-        resolved.tenant_id,
-        resolved.session_id,
+        tenant_id,
+        session_id,
+        run_key,
+        count(*) as turns,
+        cast(sum(input_tokens) as bigint) as input_tokens,
+        cast(sum(output_tokens) as bigint) as output_tokens,
+        count(*) filter (where reported_cost_usd is null) as unpriced_turns,
+        sum(reported_cost_usd) as reported_cost_usd,
+        min(occurred_at) as first_turn_at
+    from run_turns
+    where run_position = 1
+    group by tenant_id, session_id, run_key
+),
+
+run_events as (
+    select
         resolved.run_key,
-        count(*) filter (where e.verdict = 'ACCEPT') as accepts,
-        count(*) filter (where e.verdict = 'RETRY') as retry_verdicts,
-        count(*) filter (where e.verdict = 'ESCALATE') as escalations,
-        count(*) filter (where e.verdict = 'CONTINUE') as continues,
-        count(*) filter (where e.kind = 'retried') as retries,
-        count(*) filter (where e.kind in ('stalled', 'inactive', 'doom_loop')) as stall_events
+        e.*,
+        row_number() over (
+            partition by e.tenant_id, e.status_event_id
+            order by resolved.started_at desc nulls last, resolved.run_key desc
+        ) as run_position
     from resolved
     inner join {{ ref('fct_status_events') }} as e
         on resolved.tenant_id = e.tenant_id
@@ -314,7 +323,22 @@ verdicts as (
             and e.occurred_at > resolved.started_at
             and (resolved.ended_at is null or e.occurred_at <= resolved.ended_at)
         )
-    group by resolved.tenant_id, resolved.session_id, resolved.run_key
+),
+
+verdicts as (
+    select
+        tenant_id,
+        session_id,
+        run_key,
+        count(*) filter (where verdict = 'ACCEPT') as accepts,
+        count(*) filter (where verdict = 'RETRY') as retry_verdicts,
+        count(*) filter (where verdict = 'ESCALATE') as escalations,
+        count(*) filter (where verdict = 'CONTINUE') as continues,
+        count(*) filter (where kind = 'retried') as retries,
+        count(*) filter (where kind in ('stalled', 'inactive', 'doom_loop')) as stall_events
+    from run_events
+    where run_position = 1
+    group by tenant_id, session_id, run_key
 ),
 
 -- A report that Hive makes up for a worker: it ran out of time, or there never was one. Its zeros are no measurements.
