@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 PROTOCOL = "v1"
+REQUESTS = "x1/"  # owners' requests, beside the landing
 SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"
 SESSION_ID = r"session_\d{8}_\d{6}_[0-9a-f]{8}"
 RUN_STAMP = r"\d{8}T\d{6}_[0-9a-f]{8}"
@@ -85,7 +86,7 @@ class Prefix:
 
 def request_key(prefix: Prefix, seq: int, sha256: str) -> str:
     """Key of a request of a device's owner, such as a withdrawal: apart from batches, exempt from every limit."""
-    return f"x1/{prefix.tenant}/{prefix.device}/{prefix.epoch}/{seq:010}-{sha256[:16]}.json"
+    return f"{REQUESTS}{prefix.tenant}/{prefix.device}/{prefix.epoch}/{seq:010}-{sha256[:16]}.json"
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import BY_NAME, TABLES
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
-from pipelines.defs.resources import WRITER, StoreResource
+from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.home import private_folder
-from pipelines.warehouse import kept, landing, load, opening, quarantine, senders, verify
+from pipelines.warehouse import kept, landing, load, opening, operator_actions, quarantine, senders, verify
 
 QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apiary quarantine` lists and replays them."
 
@@ -58,6 +58,7 @@ def wire(
         loaded = load.load(connection, opened, arrivals, judge=judge)
         refused = quarantine.reasons(connection)
         verified = verify.verify(connection, opened, sample=verify.SAMPLE)
+        acted = operator_actions.load(connection, HOME.operator_actions)
     context.log.info(
         f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
         f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
@@ -80,5 +81,6 @@ def wire(
         asset_key=["wire", "object_findings"],
         metadata={"objects": verified.objects, "read": verified.read, "findings": len(verified.findings)},
     )
-    for book in BOOKS.keys() - {"batches", "object_findings"}:
+    yield dg.MaterializeResult(asset_key=["wire", "operator_actions"], metadata={"rows": acted})
+    for book in BOOKS.keys() - {"batches", "object_findings", "operator_actions"}:
         yield dg.MaterializeResult(asset_key=["wire", book])

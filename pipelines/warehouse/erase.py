@@ -18,8 +18,8 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from pipelines.contract.keys import parse_manifest_key, parse_prefix
-from pipelines.contract.receipts import REQUEST_PROTOCOL, ErasureReceipt
+from pipelines.contract.keys import REQUESTS, parse_manifest_key, parse_prefix
+from pipelines.contract.receipts import ErasureReceipt
 from pipelines.contract.wire import BY_NAME
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
@@ -205,7 +205,7 @@ class Pass:
         self._delete_snapshots(needles)
         searched, found = residue.search(
             needles, folders, passing_over=[*passing_over, self._folder], store=self._store,
-            passing_over_keys=("receipts/", f"{REQUEST_PROTOCOL}/"),
+            passing_over_keys=("receipts/", REQUESTS),
         )  # fmt: skip
         if found:
             raise EraseError(f"nothing was receipted: what should be erased is still in {', '.join(found[:5])}")

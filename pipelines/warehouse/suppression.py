@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pipelines.contract.keys import is_slug
-from pipelines.contract.receipts import MAX_BYTES, REQUEST_PROTOCOL, ErasureRequest, ReceiptError, parse_request
+from pipelines.contract.keys import REQUESTS, is_slug
+from pipelines.contract.receipts import MAX_BYTES, ErasureRequest, ReceiptError, parse_request
 from pipelines.errors import UsageError
 from pipelines.store import Store
 from pipelines.warehouse.landing import Arrival, Manifest
@@ -161,7 +161,7 @@ def requests(store: Store) -> Requests:
     """Requests of devices' owners."""
     asked: dict[str, ErasureRequest] = {}
     unreadable = []
-    for entry in store.list(f"{REQUEST_PROTOCOL}/"):
+    for entry in store.list(REQUESTS):
         try:
             if entry.size > MAX_BYTES:
                 raise ReceiptError("size")
