@@ -34,6 +34,8 @@ SQL_BUILDERS = {
     "pipelines/device/usage.py",
     "pipelines/warehouse/erase.py",
     "pipelines/warehouse/kept.py",
+    "pipelines/serve/report.py",
+    "pipelines/serve/tenant_data.py",
     "pipelines/warehouse/load.py",
     "pipelines/warehouse/publish.py",
     "pipelines/warehouse/rebuild.py",

@@ -127,3 +127,8 @@
 {% macro each_of(text) -%}
     unnest(string_split({{ text }}, ','))
 {%- endmacro %}
+
+{# The first day of the day or month after the one that holds a day. #}
+{% macro next_period(period, day) -%}
+    cast(date_trunc({{ period }}, {{ day }}) + case {{ period }} when 'day' then interval 1 day else interval 1 month end as date)
+{%- endmacro %}

@@ -19,6 +19,7 @@ TITLES = {
     "published__marts": "publish the marts",
     "billing__daily_export": "export the billing days",
     "erasure__receipts": "erase what is on the list",
+    "quota__snapshots": "publish the quota snapshots",
 }
 
 
