@@ -25,4 +25,7 @@ INGEST = (
 )  # fmt: skip
 """Passed by a load or a publication."""
 
-ALL = (*DEVICE, *OWNER, *INGEST)
+BILLING = ("statement.file", "statement.half", "statement.synced", "statement.renamed", "close.sealed", "close.booked")
+"""Passed by a billing export or a close (tests/billing dies at them)."""
+
+ALL = (*DEVICE, *OWNER, *INGEST, *BILLING)
