@@ -104,7 +104,7 @@ select
     'Generative AI' as "ServiceSubcategory",
     concat_ws('/', coalesce(invoiced.provider_name, '-'), coalesce(invoiced.model, '-')) as "SkuId",
     invoiced.component as "SkuMeter",
-    to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as "SkuPriceDetails",
+    cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar) as "SkuPriceDetails",
     invoiced.price_id as "SkuPriceId",
     invoiced.user_id as "SubAccountId",
     invoiced.user_id as "SubAccountName",

@@ -7,5 +7,7 @@ select
     tenant_id,
     session_id,
     trace_id,
+    total_input_tokens,
+    total_output_tokens,
     started_at
 from source
