@@ -184,6 +184,13 @@ everything as (
 )
 
 select
+    -- What a row of the cost export is one of: lines that agree in all of these are one row.
+    {{ row_key([
+        'billing_period', 'booking', 'line_kind', 'cause', 'original_period', 'charge_start_date', 'charge_end_date',
+        'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id', 'root_session_id', 'colony_id',
+        'provider_name', 'model', 'component', 'charge_category', 'charge_frequency', 'description', 'price_id',
+        'contract_rate_id', 'list_unit_price', 'contracted_unit_price', 'trust_grade'
+    ]) }} as row_key,
     line_id,
     record_id,
     tenant_id,

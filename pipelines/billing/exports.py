@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
+import yaml
 
 from pipelines import __version__
 from pipelines.billing import focus, periods, summary
@@ -84,7 +85,7 @@ def export_month(scene: Scene, period: date, *, accepted: Acceptance | None = No
     the rows that differ. Raises GateError, RestatementError, OSError.
     """
     admit(scene.checks, scene.override)
-    statement = scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}"
+    statement = _monthly(scene, period)
     last = scene.shelf.last(statement)
     if last and _is_finished(scene, last):
         return Exported(f"{period:%Y-%m}", last.folder, last.manifest["rows"], is_new=False)
@@ -113,6 +114,19 @@ def export_month(scene: Scene, period: date, *, accepted: Acceptance | None = No
     files = {"focus_metadata.json": metadata, "summary.html": page}
     version = scene.shelf.write(statement, datasets, about, files)
     return Exported(f"{period:%Y-%m}", version.folder, len(rows), is_new=True)
+
+
+def month_restatement(scene: Scene, period: date) -> list[Row]:
+    """What another version of a month's statement would change; nothing if there is none yet."""
+    rows = period_rows(scene.connection, period)
+    rows += _rounding_rows(rows, _invoice_rows(scene, period))
+    return restatement(scene.shelf.last(_monthly(scene, period)), rows)
+
+
+def issuer() -> str:
+    """Who sends the invoices, as the models are told: the variable of the dbt project."""
+    project = yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text("utf-8"))
+    return str(project["vars"]["invoice_issuer"])
 
 
 def period_rows(connection: duckdb.DuckDBPyConnection, period: date) -> list[Row]:
@@ -205,14 +219,20 @@ def _days(scene: Scene) -> list[tuple[date, date]]:
         today = scene.as_of.date()
         first = max(min(own), today - timedelta(days=GAP_DAYS))
         between = [first + timedelta(days=number) for number in range((min(max(own), today) - first).days + 1)]
-        found |= {(day.replace(day=1), day) for day in between if scene.book.status(day.replace(day=1)) != "closed"}
+        months = {day.replace(day=1) for day in between}
+        looked_at = {month for month in months if scene.book.last(month) or scene.book.status(month) == "open"}
+        found |= {(day.replace(day=1), day) for day in between if day.replace(day=1) in looked_at}
     finished = {period for period in {period for period, _ in found} if _is_period_finished(scene, period)}
     return sorted(item for item in found if item[0] not in finished)
 
 
 def _is_period_finished(scene: Scene, period: date) -> bool:
-    last = scene.shelf.last(scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}")
+    last = scene.shelf.last(_monthly(scene, period))
     return last is not None and _is_finished(scene, last)
+
+
+def _monthly(scene: Scene, period: date) -> Path:
+    return scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}"
 
 
 def _is_finished(scene: Scene, last: Version) -> bool:
@@ -413,9 +433,9 @@ def _price_book(connection: duckdb.DuckDBPyConnection) -> str:
     found = connection.execute(
         """
         SELECT sha256(string_agg(line, chr(10) ORDER BY line)) FROM (
-            SELECT CAST(row(prices.*) AS VARCHAR) AS line FROM billing.price_book AS prices
+            SELECT CAST(prices AS VARCHAR) AS line FROM billing.price_book AS prices
             UNION ALL
-            SELECT CAST(row(decisions.*) AS VARCHAR) AS line FROM billing.price_decisions AS decisions
+            SELECT CAST(decisions AS VARCHAR) AS line FROM billing.price_decisions AS decisions
         )
         """
     ).fetchone()

@@ -3,9 +3,9 @@
 Does not belong here: what is checked (expectations/, judged by quality/gates.py), writing statements (statements.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.errors import ExpectedError, UsageError
 
@@ -43,6 +43,24 @@ class Override:
     def told(self, checks: Sequence[Check]) -> dict[str, Any]:
         """As a manifest tells it, with the checks it passes over."""
         return {"actor": self.actor, "reason": self.reason, "checks": [check.name for check in failed(checks)]}
+
+
+class Judged(Protocol):
+    """What a judge says of one expectation."""
+
+    @property
+    def column(self) -> str: ...  # noqa: D102 - as the judge names them
+    @property
+    def is_critical(self) -> bool: ...  # noqa: D102
+    @property
+    def passed(self) -> bool: ...  # noqa: D102
+    @property
+    def found(self) -> str: ...  # noqa: D102
+
+
+def judged(suite: str, results: Iterable[Judged]) -> list[Check]:
+    """A suite's results as checks."""
+    return [Check(f"{suite}.{r.column}", r.is_critical, r.passed, r.found) for r in results]
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:

@@ -20,7 +20,7 @@ from polars import selectors
 from pipelines.home import ROOT
 
 FOLDER = ROOT / "expectations"
-Edge = Literal["arrival", "departure"]
+Edge = Literal["arrival", "departure", "finance"]
 
 
 @dataclass(frozen=True)

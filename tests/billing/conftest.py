@@ -4,7 +4,6 @@ Does not belong here: what a statement should hold (test_*.py).
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pytest
 

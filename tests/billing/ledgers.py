@@ -138,8 +138,11 @@ class Ledger:
 
     def close(self, period: date, **more: Any) -> None:
         """Close a month as its rules want it, three days after its end."""
-        self.build()
-        as_of = max(periods.end_of(period) + timedelta(days=5), more.pop("not_before", datetime.min.replace(tzinfo=UTC)))
+        if more.pop("build", True):
+            self.build()
+        as_of = max(
+            periods.end_of(period) + timedelta(days=5), more.pop("not_before", datetime.min.replace(tzinfo=UTC))
+        )
         self.tick(as_of)
         given: dict[str, Any] = {
             "actor": "ada", "reason": "month end", "as_of": as_of, "checks": [MET], "waived": {"grace": "told so"},
@@ -149,12 +152,12 @@ class Ledger:
         book = periods.read(ledger.book_path(self.books))
         ready = closing.readiness(self.connection, book, period, as_of=as_of, checks=given["checks"])
         closing.close(self.connection, self.books, period, **given | {"signed": ready.totals_sha256})
-        self.build()
 
     def tick(self, moment: datetime) -> None:
         """A turn that costs nothing and says that the fleet is alive."""
         self.connection.execute(
-            "insert into marts.fct_llm_turns (turn_id, tenant_id, usage_date, occurred_at) values ('tick', 'acme', ?, ?)",
+            "insert into marts.fct_llm_turns (turn_id, tenant_id, usage_date, occurred_at)"
+            " values ('tick', 'acme', ?, ?)",
             [moment.date(), moment],
         )
 
@@ -166,7 +169,8 @@ class Ledger:
 
     def copy(self, folder: Path) -> "Ledger":
         """The same books and lines in another warehouse: nothing but the files is carried over."""
-        shutil.copytree(self.books, folder / "billing")
+        if self.books.exists():
+            shutil.copytree(self.books, folder / "billing")
         other = Ledger(self.models, folder)
         other.tell(self.lines.values())
         return other

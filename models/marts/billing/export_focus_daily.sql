@@ -7,13 +7,6 @@
     )
 }}
 
-{%- set key = [
-    'billing_period', 'booking', 'line_kind', 'cause', 'original_period', 'charge_start_date', 'charge_end_date',
-    'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id', 'root_session_id', 'colony_id',
-    'provider_name', 'model', 'component', 'charge_category', 'charge_frequency', 'description', 'price_id',
-    'contract_rate_id', 'list_unit_price', 'contracted_unit_price', 'trust_grade'
-] %}
-
 with changed as (
     {{ changed_export_days() }}
 ),
@@ -34,22 +27,22 @@ lines as (
 
 grouped as (
     select
-        {{ row_key(key) }} as row_key,
-        {% for column in key -%}
-        {{ column }},
+        row_key,
+        {% for column in [
+            'billing_period', 'booking', 'line_kind', 'cause', 'original_period', 'charge_start_date',
+            'charge_end_date', 'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id',
+            'root_session_id', 'colony_id', 'provider_name', 'model', 'component', 'charge_category',
+            'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'list_unit_price',
+            'contracted_unit_price', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period'
+        ] -%}
+        any_value({{ column }}) as {{ column }},
         {% endfor -%}
-        consumed_unit,
-        pricing_unit,
-        incurred_period,
-        sum(events) as events,
-        sum(consumed_quantity) as consumed_quantity,
-        sum(pricing_quantity) as pricing_quantity,
-        sum(list_cost) as list_cost,
-        sum(contracted_cost) as contracted_cost,
-        sum(billed_cost) as billed_cost,
+        {% for measure in line_measures() -%}
+        sum({{ measure }}) as {{ measure }},
+        {% endfor -%}
         max(_rating_seq) as _rating_seq
     from lines
-    group by {{ key | join(', ') }}, consumed_unit, pricing_unit, incurred_period
+    group by row_key
 ),
 
 invoiced as (
