@@ -225,7 +225,7 @@ def _checks(connection: "duckdb.DuckDBPyConnection") -> list["Check"]:
     from pipelines.quality import gates
 
     return [
-        check for suite in gates.suites("finance") for check in gate.judged(suite.name, gates.run(suite, connection))
+        check for suite in gates.suites("departure") for check in gate.judged(suite.name, gates.run(suite, connection))
     ]
 
 

@@ -20,7 +20,7 @@ from polars import selectors
 from pipelines.home import ROOT
 
 FOLDER = ROOT / "expectations"
-Edge = Literal["arrival", "departure", "finance"]
+Edge = Literal["arrival", "departure"]
 
 
 @dataclass(frozen=True)

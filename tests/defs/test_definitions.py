@@ -128,7 +128,7 @@ def test_the_daily_job_has_everything(loaded: dict[str, Any]) -> None:
 
 def test_whatever_opens_the_warehouse_shares_one_slot(loaded: dict[str, Any]) -> None:
     assert set(loaded["pools"]) == {
-        "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__daily_export"
+        "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__statements"
     }  # fmt: skip
     assert set(loaded["pools"].values()) == {"duckdb"}
 
@@ -139,18 +139,14 @@ def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
         for parent in parents:
             if not loaded["behind"][parent] and parent.startswith("billing/"):
                 continue  # a book: people sign it, nothing of ours stands before it
-            # Days are counted over the facts before them: the one place where intermediate stands behind marts.
-            if not key.startswith(
-                (
-                    "intermediate/int_usage__session_",
-                    "intermediate/int_usage__turns_judged",
-                    "intermediate/int_billing__rating_days",
-                )
-            ):
+            # Days are counted over the facts before them, and lines are booked that were rated before: the places
+            # where intermediate stands behind marts.
+            behind_marts = ("int_usage__session_", "int_billing__rating_days", "int_billing__booked_lines")
+            if not key.partition("/")[2].startswith(behind_marts):
                 assert order.index(parent.split("/")[0]) <= order.index(key.split("/")[0]), (key, parent)
     marts = {key for key in loaded["assets"] if key.startswith("marts/")}
     assert set(loaded["behind"]["published/marts"]) == marts
-    assert "published/marts" in loaded["behind"]["billing/daily_export"], "nothing is billed that was not published"
+    assert "published/marts" in loaded["behind"]["billing/statements"], "nothing is billed that was not published"
 
 
 def test_gates_are_checks_that_block(loaded: dict[str, Any]) -> None:
