@@ -49,11 +49,10 @@ def test_arrows_go_one_way(models):
     for name, node in models.items():
         sources = [parent for parent in node.depends_on.nodes if parent.startswith("source.")]
         assert bool(sources) == (node.schema == "staging"), name
-        # What counts or judges rows of facts, or compares days: the only intermediate models behind a mart.
-        if not name.startswith(("int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days")):
-        # session_days and session_totals count rows of facts, rating_days compares days, booked_lines compares what was
-        # rated with what was closed: the only intermediate models behind a mart.
-        if not name.startswith(("int_usage__session_", "int_billing__rating_days", "int_billing__booked_lines")):
+        # What counts or judges rows of facts, or compares days, or what was rated with what was closed: the only
+        # intermediate models behind a mart.
+        behind = ("int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days")
+        if not name.startswith((*behind, "int_billing__booked_lines")):
             parents = [models[p.split(".")[-1]] for p in node.depends_on.nodes if p.startswith("model.")]
             assert all(rank[parent.schema] <= rank[node.schema] for parent in parents), name
 

@@ -7,6 +7,8 @@
     )
 }}
 
+-- depends_on: {{ ref('int_billing__frozen') }}
+
 with changed as (
     {{ changed_export_days() }}
 ),
