@@ -105,7 +105,7 @@ def _differences(left: dict[str, list], right: dict[str, list]) -> dict[str, tup
     }
 
 
-# Nothing here is copied, closed or reported by a provider, and no model of it has a price (tests/billing have all that).
+# Nothing here is copied, closed or reported by a provider, and no model of it has a price: tests/billing have that.
 UNFED = {
     "mart_dedupe_ledger", "export_focus_daily", "fct_invoice_lines", "fct_adjustments", "fct_period_events",
     "fct_provider_costs", "dim_billing_periods", "rpt_reconciliation",

@@ -142,7 +142,8 @@ def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
             # Days are counted over the facts before them, and lines are booked that were rated before: the places
             # where intermediate stands behind marts.
             behind_marts = (
-                "int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days", "int_billing__booked_lines"
+                "int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days",
+                "int_billing__booked_lines",
             )  # fmt: skip
             if not key.partition("/")[2].startswith(behind_marts):
                 assert order.index(parent.split("/")[0]) <= order.index(key.split("/")[0]), (key, parent)

@@ -86,6 +86,13 @@ def test_e2_statements_verify_and_their_tokens_are_the_truth(site: Site) -> None
     assert tokens == site.truth.total.input_tokens + site.truth.total.output_tokens
 
 
+def test_i5_nothing_people_wrote_is_in_a_statement(site: Site) -> None:
+    files = [path.read_bytes() for path in site.home.exports.rglob("*") if path.is_file()]
+    assert files
+    assert site.truth.private
+    assert [text for text in site.truth.private if any(text.encode() in data for data in files)] == []
+
+
 def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:
     """Also: a run with nothing new writes no export, and after the repair the next run goes through."""
     before, versions = site.current, site.versions
