@@ -110,11 +110,18 @@ class Shelf:
             "sequence": self.sequence + 1,
             "previous_manifest_sha256": self.head,
         }
-        data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-        version = Version(statement / f"v{number:04}", manifest, hashlib.sha256(data).hexdigest())
+        data = manifest_bytes(manifest)
+        version = Version(statement / f"v{number:04}", json.loads(data), hashlib.sha256(data).hexdigest())
         _place(version.folder, {**content, MANIFEST: data})
         self.newest[statement], self.sequence, self.head = version, self.sequence + 1, version.manifest_sha256
         return version
+
+
+def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
+    """A manifest's file: one form of bytes, which holds the hash of everything else in it."""
+    said = {name: value for name, value in manifest.items() if name != "content_sha256"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**said, "content_sha256": digest}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def to_csv(schema: pa.Schema, rows: Iterable[Row]) -> bytes:

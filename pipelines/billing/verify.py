@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.billing import focus
 from pipelines.billing.exports import COSTS, restatement, totals
-from pipelines.billing.statements import FIRST_HASH, MANIFEST, Version, cell, harmless, schema_sha256
+from pipelines.billing.statements import FIRST_HASH, MANIFEST, Version, cell, harmless, manifest_bytes, schema_sha256
 from pipelines.errors import UsageError
 
 SCHEMAS = focus.SCHEMAS | {"unpriced": focus.UNPRICED, "restatement": focus.RESTATEMENT}
@@ -58,6 +58,8 @@ def verify(folder: Path) -> Verified:
         try:
             version = Version(path.parent, json.loads(data), hashlib.sha256(data).hexdigest())
             files += len(version.manifest["files"])
+            if manifest_bytes(version.manifest) != data:
+                faults.append(Fault(path, "was changed: it is not what its own hash says"))
             faults += _faults_of(version)
         except (ValueError, KeyError, TypeError, AttributeError):
             faults.append(Fault(path, "is no manifest any more"))
@@ -107,10 +109,10 @@ def _dataset_faults(
         if any(value is not None and value != harmless(value) for value in row.values() if isinstance(value, str)):
             yield Fault(path, f"row {number} holds text that a spreadsheet would run")
     if name == COSTS:
-        yield from _cost_faults(version, path, table)
+        yield from _cost_faults(version, path, table, contents)
 
 
-def _cost_faults(version: Version, path: Path, table: pa.Table) -> Iterator[Fault]:
+def _cost_faults(version: Version, path: Path, table: pa.Table, contents: Mapping[str, bytes]) -> Iterator[Fault]:
     rows = table.to_pylist()
     if totals(rows) != version.manifest["totals"]:
         yield Fault(path, "does not add up to the totals of the manifest")
@@ -118,8 +120,8 @@ def _cost_faults(version: Version, path: Path, table: pa.Table) -> Iterator[Faul
         yield Fault(path, "holds a row twice")
     for number, row in enumerate(rows, 1):
         yield from (Fault(path, f"row {number}: {what}") for what in row_faults(row))
-    if version.manifest["export"] == "focus_monthly":
-        invoices = pq.read_table(version.folder / "focus_invoice_detail.parquet", partitioning=None).to_pylist()
+    if "focus_invoice_detail.parquet" in contents:
+        invoices = pq.read_table(io.BytesIO(contents["focus_invoice_detail.parquet"])).to_pylist()
         yield from _invoice_faults(version, rows, invoices)
 
 
