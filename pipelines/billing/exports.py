@@ -92,8 +92,9 @@ def export_month(scene: Scene, period: date, *, accepted: Acceptance | None = No
     rows = period_rows(scene.connection, period)
     invoices = _invoice_rows(scene, period)
     rows += _rounding_rows(rows, invoices)
+    unpriced = _unpriced(scene.connection, period, periods.after(period))
     status = scene.book.status(period)
-    if last and _is_same(last, rows) and last.manifest["period_state"] == status:
+    if last and _is_same(last, rows, unpriced) and last.manifest["period_state"] == status:
         return Exported(f"{period:%Y-%m}", last.folder, len(rows), is_new=False)
     restated = restatement(last, rows)
     if restated and status != "open" and not _is_signed(scene, period):
@@ -103,14 +104,14 @@ def export_month(scene: Scene, period: date, *, accepted: Acceptance | None = No
         Dataset(COSTS, focus.COST_AND_USAGE, rows),
         Dataset("focus_billing_period", focus.BILLING_PERIOD, [_period_row(scene, period)]),
         Dataset("focus_invoice_detail", focus.INVOICE_DETAIL, invoices),
-        Dataset("unpriced", focus.UNPRICED, _unpriced(scene.connection, period, periods.after(period))),
+        Dataset("unpriced", focus.UNPRICED, unpriced),
         Dataset("restatement", focus.RESTATEMENT, restated),
     ]
     about = {**_about(scene, period, rows, restated, accepted), "export": "focus_monthly"}
     metadata = focus.metadata(
         issuer=scene.issuer, created_at=scene.as_of, complete=status == "closed", start=start, end=end
     )
-    page = summary.page(about, rows, invoices, datasets[3].rows)
+    page = summary.page(about, rows, invoices, unpriced)
     files = {"focus_metadata.json": metadata, "summary.html": page}
     version = scene.shelf.write(statement, datasets, about, files)
     return Exported(f"{period:%Y-%m}", version.folder, len(rows), is_new=True)
@@ -191,13 +192,14 @@ def _export_day(scene: Scene, period: date, day: date) -> Exported:
     name = f"billing_period={period:%Y-%m}"
     statement = scene.shelf.root / "daily" / name / f"usage_date={day.isoformat()}"
     rows = _rows(scene.connection, "billing_period = ? AND usage_date = ?", [period, day])
+    unpriced = _unpriced(scene.connection, day, day + timedelta(days=1)) if day.replace(day=1) == period else []
     last = scene.shelf.last(statement)
-    if last and _is_same(last, rows):
+    if last and _is_same(last, rows, unpriced):
         return Exported(day.isoformat(), last.folder, len(rows), is_new=False)
     restated = restatement(last, rows)
     datasets = [
         Dataset(COSTS, focus.COST_AND_USAGE, rows),
-        Dataset("unpriced", focus.UNPRICED, _unpriced(scene.connection, day, day + timedelta(days=1))),
+        Dataset("unpriced", focus.UNPRICED, unpriced),
         Dataset("restatement", focus.RESTATEMENT, restated),
     ]
     about = {**_about(scene, period, rows, restated, None), "export": "focus_daily", "usage_date": day.isoformat()}
@@ -208,7 +210,13 @@ def _export_day(scene: Scene, period: date, day: date) -> Exported:
 def _days(scene: Scene) -> list[tuple[date, date]]:
     """The statements of days to look at: what has rows, what had some, and the days between that have none."""
     found: set[tuple[date, date]] = set(
-        scene.connection.execute("SELECT DISTINCT billing_period, usage_date FROM marts.export_focus_daily").fetchall()
+        scene.connection.execute(
+            """
+            SELECT DISTINCT billing_period, usage_date FROM marts.export_focus_daily
+            UNION SELECT DISTINCT CAST(date_trunc('month', usage_date) AS DATE), usage_date FROM marts.fct_rated_lines
+            WHERE billed_cost IS NULL AND quantity > 0
+            """
+        ).fetchall()
     )
     for folder in (scene.shelf.root / "daily").glob("billing_period=*/usage_date=*"):
         month, day = (part.partition("=")[2] for part in folder.parts[-2:])
@@ -247,9 +255,10 @@ def _is_signed(scene: Scene, period: date) -> bool:
     return scene.book.status(period) == "closed"
 
 
-def _is_same(last: Version, rows: Sequence[Row]) -> bool:
-    content = to_csv(focus.COST_AND_USAGE, rows)
-    return last.sha256_of(f"{COSTS}.csv") == hashlib.sha256(content).hexdigest()
+def _is_same(last: Version, rows: Sequence[Row], unpriced: Sequence[Row]) -> bool:
+    """Whether a version holds these rows: those with a cost, and those that wait for one."""
+    contents = {COSTS: to_csv(focus.COST_AND_USAGE, rows), "unpriced": to_csv(focus.UNPRICED, unpriced)}
+    return all(last.sha256_of(f"{name}.csv") == hashlib.sha256(data).hexdigest() for name, data in contents.items())
 
 
 def _require_acceptance(period: date, restated: Sequence[Row], accepted: Acceptance | None) -> None:
