@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-long torture power-loss mutants lint contract lock clean
+.PHONY: help setup run dev test test-long torture power-loss mutants focus-check lint contract lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,14 @@ contract: $(READY) ## write the files derived from pipelines/contract and models
 lock: ## resolve pyproject.toml into requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --quiet --output-file requirements.lock
+
+# The validator pins other versions of our libraries: it lives apart, and its environment is made once.
+FOCUS := .cache/focus
+focus-check: $(READY) ## the statements of a simulated fleet before the public FOCUS validator
+	@test -x $(FOCUS)/bin/focus-validator || { rm -rf $(FOCUS) && python3.11 -m venv $(FOCUS) && \
+		$(FOCUS)/bin/pip install --quiet --disable-pip-version-check focus-validator==1.0.0 'multimethod<2' 'pyarrow<19'; }
+	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/apiary demo > .cache/focus-demo.log
+	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/python -m bench.focus_check $(FOCUS)
 
 clean: ## remove the environment and caches
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache dbt_project/target dbt_project/logs

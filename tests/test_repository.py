@@ -27,7 +27,9 @@ TARGETS = ("help", "setup", "run", "dev", "test", "test-long", "torture", "power
 # of the published schema or of the module's own schema. Values are always bound.
 SQL_BUILDERS = {
     "pipelines/billing/books.py",
-    "pipelines/billing/daily_export.py",
+    "pipelines/billing/closing.py",
+    "pipelines/billing/exports.py",
+    "pipelines/billing/ledger.py",
     "pipelines/contract/ddl.py",
     "pipelines/device/readers/progress_db.py",
     "pipelines/device/state.py",

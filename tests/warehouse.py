@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
-from pipelines.billing import books
+from pipelines.billing import books, ledger
 from pipelines.contract.ddl import create_wire
 from pipelines.contract.wire import BY_NAME
 from pipelines.store import open_store
@@ -71,6 +71,7 @@ class Warehouse:
         """Read the books anew: the shipped ones, then those of the folders."""
         with duckdb.connect(str(self.path)) as connection:
             books.load(connection, [books.SHIPPED, *folders] if shipped else folders)
+            ledger.load(connection, folders[-1] if folders else self.path.parent / "nothing")
 
     def load(self, rows: Iterable[tuple[str, Row]]) -> None:
         """Load rows (table, columns) as one batch: known record ids are counted, not kept."""

@@ -30,4 +30,7 @@ ERASE = (
 )  # fmt: skip
 """Passed by an erasure (tests/warehouse_part/test_erase.py dies at each)."""
 
-ALL = (*DEVICE, *OWNER, *INGEST, *ERASE)
+BILLING = ("statement.file", "statement.half", "statement.synced", "statement.renamed", "close.sealed", "close.booked")
+"""Passed by a billing export or a close (tests/billing dies at them)."""
+
+ALL = (*DEVICE, *OWNER, *INGEST, *ERASE, *BILLING)

@@ -1,6 +1,6 @@
 """The books as assets: what people signed, brought into the warehouse before the models rate by it.
 
-Does not belong here: reading and writing books (billing/books.py).
+Does not belong here: reading and writing books (billing/books.py, billing/ledger.py).
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,20 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import books
+from pipelines.billing import books, ledger
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.home import private_folder
 
+LEDGER = {
+    "periods": "Months that the book of periods knows, as they stand now.",
+    "period_events": "The book of periods.",
+    "closed_lines": "The lines of closed periods, as they were sealed.",
+    "provider_costs": "The buckets of all reports of providers.",
+}
+
 
 def _specs() -> list[dg.AssetSpec]:
-    described = {book.name: book.grain for book in books.BOOKS} | {"knowledge": "Up to when the books know."}
+    described = {book.name: book.grain for book in books.BOOKS} | {"knowledge": "Up to when the books know."} | LEDGER
     return [
         dg.AssetSpec(["billing", name], description=text, group_name="billing", kinds={"duckdb", "csv"})
         for name, text in described.items()
@@ -28,6 +35,8 @@ def signed_books(duckdb: DuckDBResource, folders: FoldersResource) -> Iterator[d
     private_folder(Path(duckdb.database).parent)
     with duckdb.get_connection() as connection:
         rows = books.load(connection, [books.SHIPPED, Path(folders.books)])
+        ledger.load(connection, Path(folders.books))
     for name, count in rows.items():
         yield dg.MaterializeResult(asset_key=["billing", name], metadata={"rows": count})
-    yield dg.MaterializeResult(asset_key=["billing", "knowledge"])
+    for name in ("knowledge", *LEDGER):
+        yield dg.MaterializeResult(asset_key=["billing", name])

@@ -7,7 +7,7 @@ and how (warehouse/erase.py).
 import os
 import subprocess
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -15,8 +15,8 @@ import dagster as dg
 import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import daily_export
-from pipelines.defs.billing import billing_daily_export
+from pipelines.billing import exports
+from pipelines.defs.billing import billing_statements, scene_of
 from pipelines.defs.dbt_project import PROJECT
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
@@ -26,7 +26,7 @@ from pipelines.warehouse.erase import EraseError
 
 
 @dg.asset(
-    key=["erasure", "receipts"], deps=[erasure_requests, billing_daily_export], group_name="erasure", pool=WRITER,
+    key=["erasure", "receipts"], deps=[erasure_requests, billing_statements], group_name="erasure", pool=WRITER,
     kinds={"duckdb"},
 )  # fmt: skip
 def erasure_receipts(
@@ -40,8 +40,6 @@ def erasure_receipts(
     if work.rewrite(_build, now=now):
         _publish(warehouse, folders, now)
         publish.drop_superseded(Path(folders.published))
-        days = {date.fromisoformat(day) for day in work.journal.days}
-        daily_export.drop_superseded(Path(folders.exports), days, work.journal.names)
     deleted = work.clear_landing()
     if work.lines:
         done = work.prove([HOME.root], passing_over=[HOME.device, *_folder_of(store.url)], now=now)
@@ -77,7 +75,7 @@ def _publish(warehouse: Path, folders: FoldersResource, now: datetime) -> None:
             if failed:
                 raise EraseError(f"nothing was published: gate {suite.name}: {failed[0].column} is {failed[0].found}")
         publish.publish(connection, Path(folders.published), now=now)
-        daily_export.export_days(connection, Path(folders.exports), now=now)
+        exports.export_days(scene_of(connection, folders, as_of=now))
 
 
 def _folder_of(store_url: str) -> list[Path]:

@@ -17,7 +17,7 @@ TITLES = {
     "models": "build and test the models",
     "departure_gate": "gate: departure",
     "published__marts": "publish the marts",
-    "billing__daily_export": "export the billing days",
+    "billing__statements": "export the billing days",
     "erasure__receipts": "erase what is on the list",
     "quota__snapshots": "publish the quota snapshots",
 }

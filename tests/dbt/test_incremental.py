@@ -153,6 +153,13 @@ def _differences(left: dict[str, list], right: dict[str, list]) -> dict[str, tup
     }
 
 
+# Nothing here is copied, closed or reported by a provider, and no model of it has a price: tests/billing have that.
+UNFED = {
+    "mart_dedupe_ledger", "export_focus_daily", "fct_invoice_lines", "fct_adjustments", "fct_period_events",
+    "fct_provider_costs", "dim_billing_periods", "rpt_reconciliation",
+}  # fmt: skip
+
+
 def _assert_same_marts_in_any_order(warehouse, seed):
     rng = random.Random(seed)
     rows = _rows(rng)
@@ -162,7 +169,7 @@ def _assert_same_marts_in_any_order(warehouse, seed):
         warehouse.load(part)
         warehouse.run()
     step_by_step = warehouse.marts()
-    assert {mart for mart, found in step_by_step.items() if not found} <= {"mart_dedupe_ledger"}
+    assert {mart for mart, found in step_by_step.items() if not found} <= UNFED
 
     warehouse.build("--full-refresh")
     assert _differences(step_by_step, warehouse.marts()) == {}

@@ -128,9 +128,8 @@ def test_the_daily_job_has_everything(loaded: dict[str, Any]) -> None:
 
 def test_whatever_opens_the_warehouse_shares_one_slot(loaded: dict[str, Any]) -> None:
     assert set(loaded["pools"]) == {
-        "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__daily_export",
-        "erasure__requests", "erasure__receipts",
-        "quota__snapshots",
+        "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__statements",
+        "erasure__requests", "erasure__receipts", "quota__snapshots",
     }  # fmt: skip
     assert set(loaded["pools"].values()) == {"duckdb"}
 
@@ -143,16 +142,17 @@ def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
                 continue  # a book: people sign it, nothing of ours stands before it
             if parent == "erasure/requests":
                 continue  # an owner's wish: it comes before everything
-            # Days are counted over the facts before them: the one place where intermediate stands behind marts.
+            # Days are counted over the facts before them, and lines are booked that were rated before: the places
+            # where intermediate stands behind marts.
             behind_facts = (
                 "int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days", "int_status__session_",
-                "int_agents__session_models",
+                "int_agents__session_models", "int_billing__booked_lines",
             )  # fmt: skip
             if not key.startswith(tuple(f"intermediate/{name}" for name in behind_facts)):
                 assert order.index(parent.split("/")[0]) <= order.index(key.split("/")[0]), (key, parent)
     marts = {key for key in loaded["assets"] if key.startswith("marts/")}
     assert set(loaded["behind"]["published/marts"]) == marts
-    assert "published/marts" in loaded["behind"]["billing/daily_export"], "nothing is billed that was not published"
+    assert "published/marts" in loaded["behind"]["billing/statements"], "nothing is billed that was not published"
 
 
 def test_gates_are_checks_that_block(loaded: dict[str, Any]) -> None:

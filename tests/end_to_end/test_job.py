@@ -1,6 +1,5 @@
 """The whole job as a program: it publishes, it does nothing twice, and a gate that fails leaves yesterday in place."""
 
-import csv
 import json
 from datetime import date
 from decimal import Decimal
@@ -75,26 +74,24 @@ def test_every_mart_is_published_twice_the_same(site: Site) -> None:
             assert differing == (0,)
 
 
-def test_an_export_is_the_same_in_both_formats_and_adds_up(site: Site) -> None:
-    tokens = cost = Decimal(0)
-    for manifest_path in site.home.exports.rglob("manifest.json"):
-        manifest = json.loads(manifest_path.read_text())
-        with (manifest_path.parent / "billing.csv").open(newline="") as file:
-            text = list(csv.DictReader(file))
-        rows = pq.read_table(manifest_path.parent / "billing.parquet").to_pylist()
-        assert len(rows) == len(text) == manifest["files"][0]["rows"]
-        for row, line in zip(rows, text, strict=True):
-            quantity = line.pop("quantity")
-            assert "e" not in quantity.lower()
-            assert (Decimal(quantity) if quantity else None) == row.pop("quantity")
-            assert line == {name: str(value) for name, value in row.items()}
-        totals = {name: Decimal(value) for name, value in manifest["totals"].items()}
-        cost += totals.get("reported_cost", Decimal(0))
-        tokens += sum(
-            totals.get(name, Decimal(0)) for name in ("input_uncached", "cache_read", "cache_write", "output")
-        )
-    assert cost == site.truth.total.reported_cost_usd
+def test_e2_statements_verify_and_their_tokens_are_the_truth(site: Site) -> None:
+    """Files = marts = events: every token that was used is in a cost row, or is said to have no price."""
+    verified = apiary(site.home.root, "verify", str(site.home.exports))
+    assert verified.stdout.splitlines()[-1].endswith(" 0 faults")
+    tokens = Decimal(0)
+    for manifest_path in (site.home.exports / "daily").rglob("manifest.json"):
+        rows = pq.read_table(manifest_path.parent / "focus_cost_and_usage.parquet").to_pylist()
+        unpriced = pq.read_table(manifest_path.parent / "unpriced.parquet").to_pylist()
+        tokens += sum(row["ConsumedQuantity"] for row in rows) + sum(row["quantity"] for row in unpriced)
+        assert json.loads(manifest_path.read_text())["rows"] == len(rows)
     assert tokens == site.truth.total.input_tokens + site.truth.total.output_tokens
+
+
+def test_i5_nothing_people_wrote_is_in_a_statement(site: Site) -> None:
+    files = [path.read_bytes() for path in site.home.exports.rglob("*") if path.is_file()]
+    assert files
+    assert site.truth.private
+    assert [text for text in site.truth.private if any(text.encode() in data for data in files)] == []
 
 
 def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:

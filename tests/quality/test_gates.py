@@ -123,6 +123,24 @@ def test_a_suite_names_its_edge(tmp_path: Path) -> None:
 
 # on a warehouse -------------------------------------------------------------------------------------------------------
 
+
+def billed(**given: object) -> str:
+    """A statement that adds one sound row to the cost export, but for the columns that are given."""
+    month = {"BillingPeriodStart": "2026-03-01", "BillingPeriodEnd": "2026-04-01"}
+    days = {"ChargePeriodStart": "2026-03-01", "ChargePeriodEnd": "2026-03-02", "usage_date": "2026-03-01"}
+    numbers = dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost", "x_EventCount"), 1)
+    prices = {"PricingQuantity": 1, "ListUnitPrice": 1, "ContractedUnitPrice": 1, "_rating_seq": 1}
+    words = (
+        "BillingAccountId", "BillingCurrency", "ChargeFrequency", "HostProviderName", "InvoiceDetailId", "InvoiceId",
+        "InvoiceIssuerName", "ServiceCategory", "ServiceName", "ServiceProviderName", "ServiceSubcategory",
+        "x_IncurredPeriod", "x_RowKey", "x_TenantId", "x_TrustGrade", "tenant_id",
+    )  # fmt: skip
+    row = month | days | numbers | prices | dict.fromkeys(words, "x") | {"billing_period": "2026-03-01"}
+    cells = {**row, "ChargeCategory": "Usage", **given}
+    text = ", ".join(f"{value!r} AS {name}" for name, value in cells.items())
+    return f"INSERT INTO marts.export_focus_daily BY NAME SELECT {text}"
+
+
 PLANTED = {
     ("wire__batches", "unaccounted"): "UPDATE wire.batches SET status = 'lost'",
     ("wire__batches", "rows_unaccounted"): "UPDATE wire.batches SET rows_new = rows_new - 1 WHERE rows_in > 0",
@@ -150,6 +168,13 @@ PLANTED = {
         "UPDATE marts.mart_daily_billing SET quantity = NULL WHERE charge_class = 'reported_cost'",
     ("marts__mart_daily_billing", "negative"): "UPDATE marts.mart_daily_billing SET quantity = -quantity",
     ("marts__mart_daily_billing", "kept_off"): "INSERT INTO wire.kept_charges (quantity) VALUES (1)",
+    ("marts__export_focus_daily", "cost_off"): "UPDATE marts.fct_rated_lines SET billed_cost = 1",
+    ("marts__export_focus_daily", "tokens_off"): "UPDATE marts.fct_rated_lines SET billed_cost = 0, quantity = 1",
+    ("marts__export_focus_daily", "rows_twice"): f"{billed()}; {billed()}",
+    ("marts__export_focus_daily", "identities_broken"): billed(ListUnitPrice=2),
+    ("marts__export_focus_daily", "mixed_currencies"): f"{billed()}; {billed(BillingCurrency='EUR')}",
+    ("marts__export_focus_daily", "negative_usage"): billed(BilledCost=-1),
+    ("marts__export_focus_daily", "misplaced"): billed(ChargePeriodStart="2026-02-28"),
     **{
         (f"marts__agg_usage_{subject}_daily", column): f"UPDATE marts.agg_usage_{subject}_daily SET {change}"
         for subject in ("session", "colony", "model", "tenant")

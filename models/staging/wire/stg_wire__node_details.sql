@@ -14,6 +14,8 @@ select
     source_line,
     total_steps,
     tokens_used,
+    input_tokens,
+    output_tokens,
     latency_ms,
     attempt,
     accept_count,

@@ -9,6 +9,8 @@ select
     trace_id,
     goal_id,
     status,
+    total_input_tokens,
+    total_output_tokens,
     duration_ms,
     started_at
 from source

@@ -1,0 +1,14 @@
+with periods as (
+    select * from {{ ref('stg_billing__periods') }}
+)
+
+select
+    '{{ var("invoice_issuer") }}' as invoice_issuer,
+    status,
+    case when status = 'closed' then 'Closed' else 'Open' end as focus_status,
+    bookings,
+    is_frozen,
+    billing_period,
+    created_at,
+    updated_at
+from periods

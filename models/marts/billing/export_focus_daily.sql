@@ -1,0 +1,126 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_changed',
+        on_schema_change='fail',
+        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_export_days'}}
+    )
+}}
+
+-- depends_on: {{ ref('int_billing__frozen') }}
+
+with changed as (
+    {{ changed_export_days() }}
+),
+
+accounts as (
+    select * from {{ ref('dim_billing_accounts') }}
+),
+
+lines as (
+    select
+        booked.*,
+        changed._rating_seq
+    from {{ ref('int_billing__booked_lines') }} as booked
+    inner join changed
+        on booked.tenant_id = changed.tenant_id
+        and booked.charge_start_date = changed.usage_date
+),
+
+grouped as (
+    select
+        row_key,
+        {% for column in [
+            'billing_period', 'booking', 'line_kind', 'cause', 'original_period', 'charge_start_date',
+            'charge_end_date', 'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id',
+            'root_session_id', 'colony_id', 'provider_name', 'model', 'component', 'charge_category',
+            'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'list_unit_price',
+            'contracted_unit_price', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period'
+        ] -%}
+        any_value({{ column }}) as {{ column }},
+        {% endfor -%}
+        {% for measure in line_measures() -%}
+        sum({{ measure }}) as {{ measure }},
+        {% endfor -%}
+        max(_rating_seq) as _rating_seq
+    from lines
+    group by row_key
+),
+
+invoiced as (
+    select
+        *,
+        concat_ws('-', 'INV', strftime(billing_period, '%Y-%m'), billing_account_id, currency, nullif(booking, 1))
+            as invoice_id,
+        case when line_kind = 'original' then 'usage' else 'correction' end as invoice_section
+    from grouped
+)
+
+select
+    cast(invoiced.billed_cost as decimal(38, 15)) as "BilledCost",
+    invoiced.billing_account_id as "BillingAccountId",
+    accounts.name as "BillingAccountName",
+    invoiced.currency as "BillingCurrency",
+    {{ utc_midnight(next_month('invoiced.billing_period')) }} as "BillingPeriodEnd",
+    {{ utc_midnight('invoiced.billing_period') }} as "BillingPeriodStart",
+    invoiced.charge_category as "ChargeCategory",
+    case when invoiced.line_kind <> 'original' then 'Correction' end as "ChargeClass",
+    coalesce(
+        invoiced.description,
+        concat(invoiced.component, ' tokens of ', invoiced.model)
+    ) as "ChargeDescription",
+    invoiced.charge_frequency as "ChargeFrequency",
+    {{ utc_midnight('invoiced.charge_end_date') }} as "ChargePeriodEnd",
+    {{ utc_midnight('invoiced.charge_start_date') }} as "ChargePeriodStart",
+    cast(invoiced.consumed_quantity as decimal(38, 6)) as "ConsumedQuantity",
+    invoiced.consumed_unit as "ConsumedUnit",
+    cast(invoiced.contracted_cost as decimal(38, 15)) as "ContractedCost",
+    invoiced.contracted_unit_price as "ContractedUnitPrice",
+    cast(invoiced.billed_cost as decimal(38, 15)) as "EffectiveCost",
+    coalesce(invoiced.provider_name, '{{ var("invoice_issuer") }}') as "HostProviderName",
+    concat_ws(
+        '/', invoiced.invoice_id, invoiced.charge_category, invoiced.invoice_section,
+        coalesce(invoiced.provider_name, '-'), coalesce(invoiced.model, '-')
+    ) as "InvoiceDetailId",
+    invoiced.invoice_id as "InvoiceId",
+    '{{ var("invoice_issuer") }}' as "InvoiceIssuerName",
+    cast(invoiced.list_cost as decimal(38, 15)) as "ListCost",
+    invoiced.list_unit_price as "ListUnitPrice",
+    case
+        when invoiced.charge_category <> 'Usage' then null
+        when invoiced.contract_rate_id is null then 'Standard'
+        else 'Committed'
+    end as "PricingCategory",
+    cast(invoiced.pricing_quantity as decimal(20, 6)) as "PricingQuantity",
+    invoiced.pricing_unit as "PricingUnit",
+    'AI and Machine Learning' as "ServiceCategory",
+    'Agent usage' as "ServiceName",
+    '{{ var("invoice_issuer") }}' as "ServiceProviderName",
+    'Generative AI' as "ServiceSubcategory",
+    concat_ws('/', coalesce(invoiced.provider_name, '-'), coalesce(invoiced.model, '-')) as "SkuId",
+    invoiced.component as "SkuMeter",
+    cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar) as "SkuPriceDetails",
+    invoiced.price_id as "SkuPriceId",
+    invoiced.user_id as "SubAccountId",
+    invoiced.user_id as "SubAccountName",
+    'User' as "SubAccountType",
+    invoiced.colony_id as "x_ColonyId",
+    invoiced.contract_rate_id as "x_ContractRateId",
+    cast(invoiced.events as bigint) as "x_EventCount",
+    strftime(invoiced.incurred_period, '%Y-%m') as "x_IncurredPeriod",
+    invoiced.model as "x_Model",
+    strftime(invoiced.original_period, '%Y-%m') as "x_OriginalPeriod",
+    case when invoiced.line_kind <> 'original' then concat(invoiced.line_kind, ':', invoiced.cause) end as "x_ReasonCode",
+    invoiced.root_session_id as "x_RootSessionId",
+    invoiced.row_key as "x_RowKey",
+    invoiced.session_id as "x_SessionId",
+    invoiced.tenant_id as "x_TenantId",
+    invoiced.component as "x_TokenType",
+    invoiced.trust_grade as "x_TrustGrade",
+    invoiced.tenant_id,
+    invoiced.charge_start_date as usage_date,
+    invoiced.billing_period,
+    invoiced._rating_seq
+from invoiced
+left join accounts
+    on invoiced.billing_account_id = accounts.billing_account_id

@@ -1,0 +1,5 @@
+with source as (
+    select * from {{ source('ledger', 'closed_lines') }}
+)
+
+select * from source

@@ -1,0 +1,19 @@
+with source as (
+    select * from {{ source('ledger', 'period_events') }}
+)
+
+select
+    status_before,
+    status_after,
+    actor,
+    requested_by,
+    reason,
+    waived,
+    totals_sha256,
+    seal_sha256,
+    seq,
+    billing_period,
+    as_of,
+    watermark_at,
+    grace_until
+from source

@@ -1,0 +1,12 @@
+with source as (
+    select * from {{ source('ledger', 'periods') }}
+)
+
+select
+    status,
+    bookings,
+    is_frozen,
+    billing_period,
+    created_at,
+    updated_at
+from source

@@ -1,0 +1,465 @@
+"""Which statements there are and what is in them: one per UTC day of a period, and one per period.
+
+A statement of an open period is a snapshot: when its rows change, the next version stands beside the last one and says
+which rows differ and why. A closed period is finished once and never looked at again.
+Does not belong here: writing a version (statements.py), the rows (models/marts/billing), what may leave (gate.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, localcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import yaml
+
+from pipelines import __version__
+from pipelines.billing import focus, periods, summary
+from pipelines.billing.gate import Check, Override, admit
+from pipelines.billing.periods import Book
+from pipelines.billing.statements import Dataset, Row, Shelf, Version, cell, to_csv
+from pipelines.contract.numbers import plain
+from pipelines.errors import ExpectedError
+from pipelines.home import ROOT
+
+GAP_DAYS = 92  # how far back a day without usage gets its empty export
+COSTS = "focus_cost_and_usage"
+MEASURES = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
+
+
+class RestatementError(ExpectedError):
+    """A statement that was shown to somebody would change: it says what, and how to accept it."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What every statement of one run is made from."""
+
+    connection: duckdb.DuckDBPyConnection
+    shelf: Shelf
+    book: Book
+    as_of: datetime
+    checks: Sequence[Check]
+    issuer: str
+    override: Override | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of one statement, and whether this run wrote it."""
+
+    statement: str
+    folder: Path
+    rows: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Who has seen a restatement and takes it; `sha256` names what was seen."""
+
+    sha256: str
+    actor: str
+    reason: str
+
+
+def export_days(scene: Scene) -> list[Exported]:
+    """Bring the statements of all days up to date; those whose rows are unchanged stay as they are.
+
+    Days without usage between days with usage are exported too, and days that lost theirs. Raises GateError, OSError.
+    """
+    admit(scene.checks, scene.override)
+    return [_export_day(scene, period, day) for period, day in _days(scene)]
+
+
+def export_month(scene: Scene, period: date, *, accepted: Acceptance | None = None) -> Exported:
+    """Bring the statement of one period up to date.
+
+    Once a month is closing its statement has been shown to somebody: another version needs an acceptance of exactly
+    the rows that differ. Raises GateError, RestatementError, OSError.
+    """
+    admit(scene.checks, scene.override)
+    statement = _monthly(scene, period)
+    last = scene.shelf.last(statement)
+    if last and _is_finished(scene, last):
+        return Exported(f"{period:%Y-%m}", last.folder, last.manifest["rows"], is_new=False)
+    rows = period_rows(scene.connection, period)
+    invoices = _invoice_rows(scene, period)
+    rows += _rounding_rows(rows, invoices)
+    unpriced = _unpriced(scene.connection, period, periods.after(period))
+    status = scene.book.status(period)
+    if last and _is_same(last, rows, unpriced) and last.manifest["period_state"] == status:
+        return Exported(f"{period:%Y-%m}", last.folder, len(rows), is_new=False)
+    restated = restatement(last, rows)
+    if restated and status != "open" and not _is_signed(scene, period):
+        _require_acceptance(period, restated, accepted)
+    start, end = _instant(period), periods.end_of(period)
+    datasets = [
+        Dataset(COSTS, focus.COST_AND_USAGE, rows),
+        Dataset("focus_billing_period", focus.BILLING_PERIOD, [_period_row(scene, period)]),
+        Dataset("focus_invoice_detail", focus.INVOICE_DETAIL, invoices),
+        Dataset("unpriced", focus.UNPRICED, unpriced),
+        Dataset("restatement", focus.RESTATEMENT, restated),
+    ]
+    about = {**_about(scene, period, rows, restated, accepted), "export": "focus_monthly"}
+    metadata = focus.metadata(
+        issuer=scene.issuer, created_at=scene.as_of, complete=status == "closed", start=start, end=end
+    )
+    page = summary.page(about, rows, invoices, unpriced)
+    files = {"focus_metadata.json": metadata, "summary.html": page}
+    version = scene.shelf.write(statement, datasets, about, files)
+    return Exported(f"{period:%Y-%m}", version.folder, len(rows), is_new=True)
+
+
+def month_restatement(scene: Scene, period: date) -> list[Row]:
+    """What another version of a month's statement would change; nothing if there is none yet."""
+    rows = period_rows(scene.connection, period)
+    rows += _rounding_rows(rows, _invoice_rows(scene, period))
+    return restatement(scene.shelf.last(_monthly(scene, period)), rows)
+
+
+def issuer() -> str:
+    """Who sends the invoices, as the models are told: the variable of the dbt project."""
+    project = yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text("utf-8"))
+    return str(project["vars"]["invoice_issuer"])
+
+
+def period_rows(connection: duckdb.DuckDBPyConnection, period: date) -> list[Row]:
+    """The cost rows that are booked in a period, in their fixed order, without rounding."""
+    return _rows(connection, "billing_period = ?", [period])
+
+
+def totals(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, str]]]:
+    """Control totals by currency and charge category: rows, and each cost to its last digit."""
+    sums: dict[tuple[str, str], dict[str, Decimal]] = {}
+    with localcontext(prec=60):  # sums of 28 digits, the usual precision, would be rounded
+        for row in rows:
+            group = sums.setdefault(
+                (row["BillingCurrency"], row["ChargeCategory"]), dict.fromkeys(("rows", *MEASURES), Decimal(0))
+            )
+            group["rows"] += 1
+            for name in MEASURES:
+                group[name] += row[name]
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for (currency, category), group in sorted(sums.items()):
+        found.setdefault(currency, {})[category] = {name: plain(amount) for name, amount in group.items()}
+    return found
+
+
+def totals_sha256(rows: Iterable[Row]) -> str:
+    """The control totals as one hash: what whoever closes a period signs."""
+    return hashlib.sha256(json.dumps(totals(rows), sort_keys=True).encode()).hexdigest()
+
+
+def restatement(last: Version | None, rows: Sequence[Row]) -> list[Row]:
+    """Every row that differs from a version, in the order of keys: before, after, cause. Nothing without a version."""
+    if last is None:
+        return []
+    before, after = _stored(last), {row["x_RowKey"]: row for row in rows}
+    found: list[Row] = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if old is not None and new is not None and _line(old) == _line(new):
+            continue
+        some = new or old or {}
+        found.append({
+            "row_key": key,
+            "change": "added" if old is None else "removed" if new is None else "changed",
+            "cause": _cause(old, new),
+            "currency": some["BillingCurrency"],
+            "billed_cost_before": old["BilledCost"] if old else None,
+            "billed_cost_after": new["BilledCost"] if new else None,
+            "quantity_before": old["PricingQuantity"] if old else None,
+            "quantity_after": new["PricingQuantity"] if new else None,
+            "row_before": _line(old) if old else None,
+            "row_after": _line(new) if new else None,
+        })  # fmt: skip
+    return found
+
+
+def restatement_sha256(restated: Sequence[Row]) -> str:
+    """The name of a restatement: what an acceptance refers to."""
+    return hashlib.sha256(to_csv(focus.RESTATEMENT, restated)).hexdigest()
+
+
+def _export_day(scene: Scene, period: date, day: date) -> Exported:
+    name = f"billing_period={period:%Y-%m}"
+    statement = scene.shelf.root / "daily" / name / f"usage_date={day.isoformat()}"
+    rows = _rows(scene.connection, "billing_period = ? AND usage_date = ?", [period, day])
+    unpriced = _unpriced(scene.connection, day, day + timedelta(days=1)) if day.replace(day=1) == period else []
+    last = scene.shelf.last(statement)
+    if last and _is_same(last, rows, unpriced):
+        return Exported(day.isoformat(), last.folder, len(rows), is_new=False)
+    restated = restatement(last, rows)
+    datasets = [
+        Dataset(COSTS, focus.COST_AND_USAGE, rows),
+        Dataset("unpriced", focus.UNPRICED, unpriced),
+        Dataset("restatement", focus.RESTATEMENT, restated),
+    ]
+    about = {**_about(scene, period, rows, restated, None), "export": "focus_daily", "usage_date": day.isoformat()}
+    version = scene.shelf.write(statement, datasets, about, {})
+    return Exported(day.isoformat(), version.folder, len(rows), is_new=True)
+
+
+def _days(scene: Scene) -> list[tuple[date, date]]:
+    """The statements of days to look at: what has rows, what had some, and the days between that have none."""
+    found: set[tuple[date, date]] = set(
+        scene.connection.execute(
+            """
+            SELECT DISTINCT billing_period, usage_date FROM marts.export_focus_daily
+            UNION SELECT DISTINCT CAST(date_trunc('month', usage_date) AS DATE), usage_date FROM marts.fct_rated_lines
+            WHERE billed_cost IS NULL AND quantity > 0
+            """
+        ).fetchall()
+    )
+    for folder in (scene.shelf.root / "daily").glob("billing_period=*/usage_date=*"):
+        month, day = (part.partition("=")[2] for part in folder.parts[-2:])
+        found.add((periods.month_of(month), date.fromisoformat(day)))
+    own = [day for period, day in found if day.replace(day=1) == period]
+    if own:
+        # A clock that is wrong by years must not fill the years between with empty days.
+        today = scene.as_of.date()
+        first = max(min(own), today - timedelta(days=GAP_DAYS))
+        between = [first + timedelta(days=number) for number in range((min(max(own), today) - first).days + 1)]
+        months = {day.replace(day=1) for day in between}
+        looked_at = {month for month in months if scene.book.last(month) or scene.book.status(month) == "open"}
+        found |= {(day.replace(day=1), day) for day in between if day.replace(day=1) in looked_at}
+    finished = {period for period in {period for period, _ in found} if _is_period_finished(scene, period)}
+    return sorted(item for item in found if item[0] not in finished)
+
+
+def _is_period_finished(scene: Scene, period: date) -> bool:
+    last = scene.shelf.last(_monthly(scene, period))
+    return last is not None and _is_finished(scene, last)
+
+
+def _monthly(scene: Scene, period: date) -> Path:
+    return scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}"
+
+
+def _is_finished(scene: Scene, last: Version) -> bool:
+    """Whether the closed form of a period is written: then nothing of it is ever written again."""
+    period = periods.month_of(last.manifest["billing_period"])
+    seals = [seal for month, seal in scene.book.seals if month == period]
+    return scene.book.status(period) == "closed" and last.manifest["seals"] == seals
+
+
+def _is_signed(scene: Scene, period: date) -> bool:
+    """Whether somebody has just closed the period: closing is signing its totals."""
+    return scene.book.status(period) == "closed"
+
+
+def _is_same(last: Version, rows: Sequence[Row], unpriced: Sequence[Row]) -> bool:
+    """Whether a version holds these rows: those with a cost, and those that wait for one."""
+    contents = {COSTS: to_csv(focus.COST_AND_USAGE, rows), "unpriced": to_csv(focus.UNPRICED, unpriced)}
+    return all(last.sha256_of(f"{name}.csv") == hashlib.sha256(data).hexdigest() for name, data in contents.items())
+
+
+def _require_acceptance(period: date, restated: Sequence[Row], accepted: Acceptance | None) -> None:
+    digest = restatement_sha256(restated)
+    if accepted is not None and digest.startswith(accepted.sha256) and len(accepted.sha256) >= 12:
+        if accepted.actor.strip() and accepted.reason.strip():
+            return
+        raise RestatementError("an acceptance needs a name and a reason: --actor, --reason")
+    with localcontext(prec=60):
+        change = sum(
+            ((row["billed_cost_after"] or Decimal(0)) - (row["billed_cost_before"] or Decimal(0)) for row in restated),
+            Decimal(0),
+        )
+    raise RestatementError(
+        f"the statement of {period:%Y-%m} would change: {len(restated)} rows, billed cost by {plain(change)}; see"
+        f" `apiary export restatement {period:%Y-%m}`, then accept it with --accept {digest[:12]}"
+    )
+
+
+def _about(
+    scene: Scene, period: date, rows: Sequence[Row], restated: Sequence[Row], accepted: Acceptance | None
+) -> dict[str, Any]:
+    status = scene.book.status(period)
+    return {
+        "focus_version": focus.FOCUS_VERSION,
+        "billing_period": f"{period:%Y-%m}",
+        "period_state": status,
+        "complete": status == "closed",
+        "mode": "snapshot",
+        "seals": [seal for month, seal in scene.book.seals if month == period],
+        "generated_from": {
+            "apiary_version": __version__,
+            "as_of": scene.as_of.astimezone(UTC).isoformat(),
+            "batch_set_sha256": _batch_set(scene.connection),
+            "code_sha256": code_sha256(),
+            "price_book_sha256": _price_book(scene.connection),
+        },
+        "rows": len(rows),
+        "totals": totals(rows),
+        "checks": [check.told for check in scene.checks],
+        "override": scene.override.told(scene.checks) if scene.override else None,
+        "restatement": {
+            "rows": len(restated),
+            "sha256": restatement_sha256(restated),
+            "accepted_by": accepted.actor if accepted and restated else None,
+            "reason": accepted.reason if accepted and restated else None,
+        },
+    }
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, where: str, values: Sequence[object]) -> list[Row]:
+    names = focus.COST_AND_USAGE.names
+    cursor = connection.execute(
+        f"SELECT {', '.join(names)} FROM marts.export_focus_daily WHERE {where}"
+        ' ORDER BY "BillingAccountId", "ChargePeriodStart", "SubAccountId", "SkuId", "SkuMeter", "x_RowKey"',
+        list(values),
+    )
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _unpriced(connection: duckdb.DuckDBPyConnection, first: date, end: date) -> list[Row]:
+    cursor = connection.execute(
+        """
+        SELECT billing_account_id, tenant_id, model, component, currency, rating_status, count(*) AS lines,
+            CAST(sum(quantity) AS BIGINT) AS quantity, sum(low_cost) AS low_exposure, sum(high_cost) AS high_exposure
+        FROM marts.fct_rated_lines WHERE billed_cost IS NULL AND quantity > 0 AND usage_date >= ? AND usage_date < ?
+        GROUP BY ALL ORDER BY ALL
+        """,
+        [first, end],
+    )
+    names = focus.UNPRICED.names
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _invoice_rows(scene: Scene, period: date) -> list[Row]:
+    cursor = scene.connection.execute(
+        "SELECT invoice_id, invoice_detail_id, billing_account_id, currency, charge_category, provider_name, model,"
+        " line_count, exact_amount, rounded_amount, rounding_delta FROM marts.fct_invoice_lines"
+        " WHERE billing_period = ? ORDER BY invoice_detail_id",
+        [period],
+    )
+    closed = scene.book.status(period) == "closed"
+    last = scene.book.last(period)
+    rows: list[Row] = []
+    for (
+        invoice,
+        detail,
+        account,
+        currency,
+        category,
+        provider,
+        model,
+        lines,
+        exact,
+        rounded,
+        delta,
+    ) in cursor.fetchall():
+        rows.append(dict.fromkeys(focus.INVOICE_DETAIL.names) | {
+            "BilledCost": rounded, "BillingAccountId": account, "BillingCurrency": currency,
+            "BillingPeriodEnd": periods.end_of(period), "BillingPeriodStart": _instant(period),
+            "ChargeCategory": category, "InvoiceDetailCreated": scene.as_of,
+            "InvoiceDetailDescription": " ".join(filter(None, (category, provider, model))),
+            "InvoiceDetailGrain": json.dumps({"x_Model": model, "HostProviderName": provider}),
+            "InvoiceDetailId": detail, "InvoiceDetailLastUpdated": scene.as_of, "InvoiceId": invoice,
+            "InvoiceIssueDate": last.as_of if closed and last else None,
+            "InvoiceIssueStatus": "Issued" if closed else "Draft", "InvoiceIssuerName": scene.issuer,
+            "PaymentCurrency": currency, "PaymentCurrencyBilledCost": rounded, "x_ExactCost": exact,
+            "x_LineCount": lines, "x_RoundingDelta": delta,
+        })  # fmt: skip
+    return rows
+
+
+def _rounding_rows(rows: Sequence[Row], invoices: Sequence[Row]) -> list[Row]:
+    """One adjustment per group whose exact amount is no payable one: with it an invoice's rows are its amount."""
+    examples = {row["InvoiceDetailId"]: row for row in rows}
+    found: list[Row] = []
+    for line in invoices:
+        delta, example = line["x_RoundingDelta"], examples[line["InvoiceDetailId"]]
+        if not delta:
+            continue
+        kept = (
+            "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
+            "HostProviderName", "InvoiceDetailId", "InvoiceId", "InvoiceIssuerName", "ServiceCategory", "ServiceName",
+            "ServiceProviderName", "ServiceSubcategory", "x_TenantId",
+        )  # fmt: skip
+        found.append(dict.fromkeys(focus.COST_AND_USAGE.names) | {name: example[name] for name in kept} | {
+            "BilledCost": delta, "ContractedCost": delta, "EffectiveCost": delta, "ListCost": delta,
+            "ChargeCategory": "Adjustment", "ChargeDescription": "Rounding to the currency's minor unit",
+            "ChargeFrequency": "One-Time", "ChargePeriodEnd": line["BillingPeriodEnd"],
+            "ChargePeriodStart": line["BillingPeriodStart"], "x_EventCount": 0,
+            "x_IncurredPeriod": f"{line['BillingPeriodStart']:%Y-%m}", "x_ReasonCode": "rounding",
+            "x_RowKey": hashlib.md5(f"rounding|{line['InvoiceDetailId']}".encode(), usedforsecurity=False).hexdigest(),
+            "x_TrustGrade": "self_reported",
+        })  # fmt: skip
+    return found
+
+
+def _period_row(scene: Scene, period: date) -> Row:
+    own = [item for item in scene.book.transitions if item.period == period]
+    return {
+        "BillingPeriodCreated": own[0].as_of if own else _instant(period),
+        "BillingPeriodEnd": periods.end_of(period),
+        "BillingPeriodLastUpdated": own[-1].as_of if own else _instant(period),
+        "BillingPeriodStart": _instant(period),
+        "BillingPeriodStatus": "Closed" if scene.book.status(period) == "closed" else "Open",
+        "InvoiceIssuerName": scene.issuer,
+    }
+
+
+def _stored(version: Version) -> dict[str, Row]:
+    table = pq.read_table(version.folder / f"{COSTS}.parquet", partitioning=None)
+    return {row["x_RowKey"]: row for row in table.to_pylist()}
+
+
+def _line(row: Row) -> str:
+    """A row as text, column by column; two rows are the same when their texts are."""
+    return json.dumps([cell(row[name]) if row.get(name) is not None else None for name in focus.COST_AND_USAGE.names])
+
+
+def _cause(old: Row | None, new: Row | None) -> str:
+    if new is not None and new["x_ReasonCode"]:
+        return str(new["x_ReasonCode"])
+    if old is None:
+        return "late_usage"
+    if new is None:
+        return "withdrawn"
+    return "quantity" if old["PricingQuantity"] != new["PricingQuantity"] else "price"
+
+
+def _batch_set(connection: duckdb.DuckDBPyConnection) -> str:
+    """All batches that were loaded, as one hash: their manifests' hashes in order."""
+    found = connection.execute(
+        "SELECT sha256(coalesce(string_agg(manifest_sha256, ',' ORDER BY manifest_sha256), '')) FROM wire.batches"
+        " WHERE status = 'loaded'"
+    ).fetchone()
+    return str(found[0]) if found else ""
+
+
+def _price_book(connection: duckdb.DuckDBPyConnection) -> str:
+    """All prices and the decisions about them, as one hash."""
+    found = connection.execute(
+        """
+        SELECT sha256(string_agg(line, chr(10) ORDER BY line)) FROM (
+            SELECT CAST(prices AS VARCHAR) AS line FROM billing.price_book AS prices
+            UNION ALL
+            SELECT CAST(decisions AS VARCHAR) AS line FROM billing.price_decisions AS decisions
+        )
+        """
+    ).fetchone()
+    return str(found[0]) if found and found[0] else hashlib.sha256(b"").hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """The code that made the rows and the files, as one hash: the models, their macros and this part."""
+    digest = hashlib.sha256()
+    for folder, pattern in (("models", "*.sql"), ("dbt_project/macros", "*.sql"), ("pipelines/billing", "*.py")):
+        for path in sorted((ROOT / folder).rglob(pattern)):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _instant(day: date) -> datetime:
+    return datetime.combine(day, datetime.min.time(), UTC)

@@ -1,0 +1,77 @@
+"""The finance gate: no statement is written while a blocking check fails, unless somebody signs for it by name.
+
+Does not belong here: what is checked (the departure gate: expectations/), writing statements (statements.py).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipelines.errors import ExpectedError, UsageError
+
+
+class GateError(ExpectedError):
+    """A blocking check failed; the text names each one and what was found. Nothing was written."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check as it was judged: its name, whether it stops the line, whether it was met, and what was found."""
+
+    name: str
+    is_blocking: bool
+    passed: bool
+    found: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As a manifest tells it."""
+        return {"name": self.name, "blocking": self.is_blocking, "passed": self.passed, "found": self.found}
+
+
+@dataclass(frozen=True)
+class Override:
+    """Somebody's signature under a statement whose checks failed. Raises UsageError without a name or a reason."""
+
+    actor: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.actor.strip() or not self.reason.strip():
+            raise UsageError("an override needs a name and a reason: --override-by, --override-reason")
+
+    def told(self, checks: Sequence[Check]) -> dict[str, Any]:
+        """As a manifest tells it, with the checks it passes over."""
+        return {"actor": self.actor, "reason": self.reason, "checks": [check.name for check in failed(checks)]}
+
+
+class Judged(Protocol):
+    """What a judge says of one expectation."""
+
+    @property
+    def column(self) -> str: ...  # noqa: D102 - as the judge names them
+    @property
+    def is_critical(self) -> bool: ...  # noqa: D102
+    @property
+    def passed(self) -> bool: ...  # noqa: D102
+    @property
+    def found(self) -> str: ...  # noqa: D102
+
+
+def judged(suite: str, results: Iterable[Judged]) -> list[Check]:
+    """A suite's results as checks."""
+    return [Check(f"{suite}.{r.column}", r.is_critical, r.passed, r.found) for r in results]
+
+
+def failed(checks: Sequence[Check]) -> list[Check]:
+    """The blocking checks that were not met."""
+    return [check for check in checks if check.is_blocking and not check.passed]
+
+
+def admit(checks: Sequence[Check], override: Override | None) -> None:
+    """Let a statement be written. Raises GateError: also when nothing was checked at all."""
+    if not checks:
+        raise GateError("nothing was checked: no statement is written without the finance gate")
+    if failed(checks) and override is None:
+        reasons = "; ".join(f"{check.name} is {check.found}" for check in failed(checks))
+        raise GateError(f"no statement is written while checks fail: {reasons}")

@@ -1,0 +1,91 @@
+"""One page for people: what a monthly statement comes to, by account, user and model. It needs nothing but itself.
+
+Does not belong here: any number that is not in the statement's files beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, localcontext
+from html import escape
+from typing import Any
+
+from pipelines.contract.numbers import plain
+
+Row = Mapping[str, Any]
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#1a1a1a}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}"
+    ".n{text-align:right;font-variant-numeric:tabular-nums}.w{background:#fff3cd;padding:.5em 1em}"
+    "@media(prefers-color-scheme:dark){body{background:#16181c;color:#e6e6e6}td,th{border-color:#333}"
+    ".w{background:#4a3b00}}"
+)
+
+
+def page(about: Mapping[str, Any], rows: Sequence[Row], invoices: Sequence[Row], unpriced: Sequence[Row]) -> bytes:
+    """The page as HTML, the same bytes for the same statement."""
+    title = f"Statement {about['billing_period']}"
+    parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_state(about))}</p>"]
+    if about["override"]:
+        signed = about["override"]
+        parts.append(
+            f'<p class="w">Checks failed and were passed over by {escape(signed["actor"])}: '
+            f"{escape(', '.join(signed['checks']))}. Reason: {escape(signed['reason'])}</p>"
+        )
+    payable = _sums(invoices, ("BillingAccountId", "InvoiceId", "BillingCurrency"), "BilledCost")
+    parts.append(_table("Invoices", ("Account", "Invoice", "Currency", "Payable"), payable))
+    for name, column in (("By model", "x_Model"), ("By user", "SubAccountId")):
+        sums = _sums(rows, (column, "ChargeCategory", "BillingCurrency"), "BilledCost")
+        parts.append(_table(name, (name[3:].title(), "Category", "Currency", "Billed"), sums))
+    corrections = _sums([r for r in rows if r["ChargeClass"]], ("x_ReasonCode", "x_IncurredPeriod", "BillingCurrency"),
+                        "BilledCost")  # fmt: skip
+    if corrections:
+        parts.append(_table("Corrections of closed months", ("Cause", "Month", "Currency", "Billed"), corrections))
+    if unpriced:
+        parts.append(
+            '<p class="w">Usage without a price is in no amount above. It may cost between the two figures.</p>'
+        )
+        lines = [
+            [r["model"], r["component"], r["quantity"], _text(r["low_exposure"]), _text(r["high_exposure"])]
+            for r in unpriced
+        ]
+        parts.append(_table("Without a price", ("Model", "Component", "Tokens", "From", "To"), lines))
+    checks = [[c["name"], "met" if c["passed"] else "FAILED", c["found"]] for c in about["checks"]]
+    parts.append(_table("Checks", ("Check", "Result", "Found"), checks))
+    made = [[name, value] for name, value in sorted(about["generated_from"].items())]
+    parts.append(_table("Made from", ("What", "Which"), made))
+    head = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width"><meta http-equiv="Content-Security-Policy"'
+        f" content=\"default-src 'none'; style-src 'unsafe-inline'\"><style>{STYLE}</style>"
+    )
+    return (head + "\n" + "\n".join(parts) + "\n</html>\n").encode()
+
+
+def _state(about: Mapping[str, Any]) -> str:
+    if about["complete"]:
+        return "Closed: these figures do not change any more; corrections stand in later statements."
+    return f"Provisional: the period is {about['period_state']}."
+
+
+def _sums(rows: Sequence[Row], keys: tuple[str, ...], measure: str) -> list[list[object]]:
+    sums: dict[tuple[str, ...], Decimal] = {}
+    with localcontext(prec=60):
+        for row in rows:
+            key = tuple(str(row[name] or "-") for name in keys)
+            sums[key] = sums.get(key, Decimal(0)) + row[measure]
+    return [[*key, plain(amount)] for key, amount in sorted(sums.items())]
+
+
+def _text(amount: Decimal | None) -> str:
+    return "unknown" if amount is None else plain(amount)
+
+
+def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td{_aligned(value)}>{escape(str(value))}</td>" for value in row) + "</tr>\n" for row in rows
+    )
+    return f"<h2>{escape(title)}</h2>\n<table><tr>{head}</tr>\n{body}</table>"
+
+
+def _aligned(value: object) -> str:
+    return ' class="n"' if str(value).lstrip("-").replace(".", "", 1).isdigit() else ""

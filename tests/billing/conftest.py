@@ -1,0 +1,31 @@
+"""Fixtures of the billing tests.
+
+Does not belong here: what a statement should hold (test_*.py).
+"""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from tests.billing.ledgers import Ledger, compiled
+
+
+@pytest.fixture(scope="session")
+def statement_models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The models of statements as SQL: dbt is asked once for each worker."""
+    folder = tmp_path_factory.mktemp("statements")
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setenv("APIARY_WAREHOUSE", str(folder / "warehouse.duckdb"))
+        return compiled(folder)
+
+
+@pytest.fixture
+def new_ledger(statement_models: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Ledger]:
+    """Makes empty ledgers, each in a folder of its own."""
+    return lambda: Ledger(statement_models, tmp_path_factory.mktemp("ledger"))
+
+
+@pytest.fixture
+def ledger(new_ledger: Callable[[], Ledger]) -> Ledger:
+    """An empty ledger."""
+    return new_ledger()

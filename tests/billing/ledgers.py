@@ -1,0 +1,192 @@
+"""A warehouse of statements without the long way to it: rated lines are put in, the billing models are real.
+
+The models are compiled by dbt once; then their SQL runs as it stands. Does not belong here: rating (tests/dbt).
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import yaml
+
+from pipelines.billing import closing, exports, ledger, periods
+from pipelines.billing.gate import Check
+from pipelines.billing.statements import Shelf
+from pipelines.contract.ddl import create_wire
+from tests.warehouse import REPOSITORY, Warehouse
+
+ISSUER = "Apiary"
+BUILT = ("stg_billing__periods", "stg_billing__period_events", "stg_billing__closed_lines", "int_billing__frozen",
+         "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily", "fct_invoice_lines",
+         "fct_adjustments")  # fmt: skip
+GIVEN = ("fct_rated_lines", "dim_billing_accounts", "fct_llm_turns", "mart_usage_crosscheck", "rpt_reconciliation")
+"""Marts that the statements read: made empty here, by the types of their contracts."""
+MET = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=True, found="0")
+NOON = timedelta(hours=12)
+Line = dict[str, Any]
+
+
+def contracted() -> dict[str, dict[str, str]]:
+    """Column types of every billing and usage mart."""
+    found = {}
+    for path in sorted((REPOSITORY / "models" / "marts").rglob("_*__models.yml")):
+        for model in yaml.safe_load(path.read_text("utf-8"))["models"]:
+            found[model["name"]] = {column["name"]: column["data_type"] for column in model["columns"]}
+    return found
+
+
+def compiled(folder: Path) -> dict[str, str]:
+    """The SQL of the statements' models as for a first run, by name in the order of building."""
+    path = folder / "warehouse.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        _scenery(connection)
+    warehouse = Warehouse.__new__(Warehouse)
+    warehouse.path, warehouse.target = path, folder / "target"
+    warehouse.run("--select", *BUILT)
+    files = {file.stem: file for file in (folder / "target" / "compiled").rglob("*.sql")}
+    return {name: files[name].read_text("utf-8") for name in BUILT}
+
+
+def _scenery(connection: duckdb.DuckDBPyConnection) -> None:
+    types = contracted()
+    for schema in ("marts", "intermediate", "staging", "billing"):
+        connection.execute(f"create schema if not exists {schema}")
+    for statement in create_wire():
+        connection.execute(statement)
+    for name in GIVEN:
+        columns = ", ".join(f"{column} {kind}" for column, kind in types[name].items())
+        connection.execute(f"create table marts.{name} ({columns})")
+    connection.execute(
+        "create table intermediate.int_billing__rating_days (tenant_id varchar, usage_date date, _rating_seq bigint)"
+    )
+    for book in ("price_book", "price_decisions"):
+        connection.execute(f"create table billing.{book} (price_id varchar)")
+    ledger.load(connection, Path("/nowhere"))
+
+
+class Ledger:
+    """Rated lines that are true now, a folder of books, a shelf of statements, and time that is told."""
+
+    def __init__(self, models: Mapping[str, str], folder: Path) -> None:
+        self.folder = folder
+        self.books = folder / "billing"
+        self.exports = folder / "exports"
+        self.models = models
+        self.lines: dict[str, Line] = {}
+        self.connection = duckdb.connect(":memory:")
+        self.connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
+        _scenery(self.connection)
+        for name, sql in models.items():
+            schema = {"stg": "staging", "int": "intermediate"}.get(name.partition("_")[0], "marts")
+            if schema != "marts":
+                self.connection.execute(f"create view {schema}.{name} as {sql}")
+
+    def tell(self, lines: Iterable[Line]) -> None:
+        """Lines that are true from now on, by their id; a line of a known id is another form of it."""
+        for line in lines:
+            self.lines[line["rated_line_id"]] = line
+        self._put()
+
+    def forget(self, *ids: str) -> None:
+        """Lines that are not true any more."""
+        for name in ids:
+            del self.lines[name]
+        self._put()
+
+    def _put(self) -> None:
+        self.connection.execute("delete from marts.fct_rated_lines")
+        if self.lines:
+            rows = list(self.lines.values())
+            names = list(rows[0])
+            self.connection.executemany(
+                f"insert into marts.fct_rated_lines ({', '.join(names)}) values ({', '.join('?' * len(names))})",
+                [[row[name] for name in names] for row in rows],
+            )
+        self.connection.execute("delete from marts.fct_llm_turns")
+        self.connection.execute(
+            "insert into marts.fct_llm_turns (turn_id, tenant_id, usage_date, occurred_at)"
+            " select record_id, tenant_id, usage_date, occurred_at from marts.fct_rated_lines"
+        )
+
+    def build(self) -> None:
+        """Build the marts anew, as a full refresh does."""
+        ledger.load(self.connection, self.books)
+        self.connection.execute(
+            """
+            create or replace table intermediate.int_billing__rating_days as
+            select tenant_id, usage_date, 1::bigint as _rating_seq from (
+                select tenant_id, usage_date from marts.fct_rated_lines
+                union select tenant_id, charge_start_date from billing.closed_lines
+            )
+            """
+        )
+        for name, sql in self.models.items():
+            if name.startswith(("dim", "fct", "export")):
+                self.connection.execute(f"create or replace table marts.{name} as {sql}")
+
+    def scene(self, as_of: datetime, **more: Any) -> exports.Scene:
+        """What a run of the export is given."""
+        book = periods.read(ledger.book_path(self.books))
+        return exports.Scene(
+            connection=self.connection, shelf=Shelf.open(self.exports), book=book, as_of=as_of,
+            checks=more.pop("checks", [MET]), issuer=ISSUER, **more,
+        )  # fmt: skip
+
+    def close(self, period: date, **more: Any) -> None:
+        """Close a month as its rules want it, three days after its end."""
+        if more.pop("build", True):
+            self.build()
+        as_of = max(
+            periods.end_of(period) + timedelta(days=5), more.pop("not_before", datetime.min.replace(tzinfo=UTC))
+        )
+        self.tick(as_of)
+        given: dict[str, Any] = {
+            "actor": "ada", "reason": "month end", "as_of": as_of, "checks": [MET], "waived": {"grace": "told so"},
+            "signed": "",
+        } | more  # fmt: skip
+        closing.close(self.connection, self.books, period, **given)
+        book = periods.read(ledger.book_path(self.books))
+        ready = closing.readiness(self.connection, book, period, as_of=as_of, checks=given["checks"])
+        closing.close(self.connection, self.books, period, **given | {"signed": ready.totals_sha256})
+
+    def tick(self, moment: datetime) -> None:
+        """A turn that costs nothing and says that the fleet is alive."""
+        self.connection.execute(
+            "insert into marts.fct_llm_turns (turn_id, tenant_id, usage_date, occurred_at)"
+            " values ('tick', 'acme', ?, ?)",
+            [moment.date(), moment],
+        )
+
+    def booked(self, columns: str = "*", where: str = "true", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Booked lines, sealed and pending."""
+        return self.connection.execute(
+            f"select {columns} from intermediate.int_billing__booked_lines where {where} order by all", list(values)
+        ).fetchall()
+
+    def copy(self, folder: Path) -> "Ledger":
+        """The same books and lines in another warehouse: nothing but the files is carried over."""
+        if self.books.exists():
+            shutil.copytree(self.books, folder / "billing")
+        other = Ledger(self.models, folder)
+        other.tell(self.lines.values())
+        return other
+
+
+def line(name: str, day: date, tokens: int = 1_000_000, price: str = "3", **more: Any) -> Line:
+    """A rated line: its tokens at a list price per million."""
+    unit = Decimal(price)
+    cost = Decimal(tokens) * Decimal("0.000001") * unit
+    return {
+        "rated_line_id": name, "record_id": f"turn-{name}", "billing_account_id": "acct-acme", "tenant_id": "acme",
+        "user_id": "ada", "session_id": "s1", "root_session_id": "s1", "colony_id": None, "price_id": f"price-{price}",
+        "contract_rate_id": None, "provider_name": "anthropic", "model": "claude-sonnet-4-5",
+        "price_model": "claude-sonnet-4-5", "component": "output", "rating_status": "rated", "currency": "USD",
+        "pricing_currency": "USD", "quantity": tokens, "pricing_unit_price": unit, "list_unit_price": unit,
+        "contracted_unit_price": unit, "list_cost": cost, "contracted_cost": cost, "billed_cost": cost,
+        "low_cost": cost, "high_cost": cost, "usage_date": day,
+        "occurred_at": datetime.combine(day, datetime.min.time(), UTC) + NOON,
+    } | more  # fmt: skip

@@ -1,0 +1,267 @@
+"""Months that are closed: what is late or was wrong becomes a correction, and what was closed stays as it was."""
+
+import itertools
+from collections import defaultdict
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.billing import closing, periods
+from pipelines.billing import ledger as files
+from pipelines.billing.exports import export_days, export_month
+from pipelines.billing.gate import Check
+from pipelines.billing.periods import NotReadyError, PeriodError
+from tests.billing.ledgers import MET, Ledger, line
+
+JANUARY = date(2025, 1, 1)
+FAILED = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=False, found="-3")
+
+
+def months(count: int, first: date = JANUARY) -> list[date]:
+    found = [first]
+    while len(found) < count:
+        found.append(periods.after(found[-1]))
+    return found
+
+
+def truth(ledger: Ledger) -> dict[str, Decimal]:
+    """What a warehouse that knew everything from the start would bill, by incurred month."""
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    for item in ledger.lines.values():
+        sums[f"{item['usage_date']:%Y-%m}"] += item["billed_cost"]
+    return {month: amount for month, amount in sums.items() if amount}
+
+
+def billed(ledger: Ledger) -> dict[str, Decimal]:
+    """The closed and the open statements together, by incurred month."""
+    found = ledger.connection.execute(
+        'select "x_IncurredPeriod", sum("BilledCost") from marts.export_focus_daily group by all'
+    ).fetchall()
+    return {month: amount for month, amount in found if amount}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_c1_c2_three_years_late_after_36_closed_months(ledger: Ledger) -> None:
+    """A batch that is three years late changes no closed file; it is booked in the oldest open month."""
+    closed = months(36)
+    ledger.tell(line(f"{month}", month + timedelta(days=3), 1000 + number) for number, month in enumerate(closed))
+    ledger.build()
+    for month in closed:
+        ledger.close(month, build=False)
+    as_of = datetime(2028, 1, 20, tzinfo=UTC)
+    for month in closed:
+        export_month(ledger.scene(as_of), month)
+    before = snapshot(ledger.exports)
+    assert sum(name.endswith("manifest.json") for name in before) == 36
+    ledger.tell([line("late", closed[0] + timedelta(days=9), 7_000_000)])
+    ledger.build()
+    for month in closed:
+        assert not export_month(ledger.scene(as_of), month).is_new
+    written = [item for item in export_days(ledger.scene(as_of)) if item.is_new]
+    after = snapshot(ledger.exports)
+    assert after.items() >= before.items(), "every closed file is as it was, to the byte"
+    assert [item.folder.parts[-3:-1] for item in written] == [("billing_period=2028-01", "usage_date=2025-01-10")]
+    assert [item.folder.name for item in written] == ["v0001"]
+    found = ledger.booked("line_id, line_kind, billing_period, incurred_period, billed_cost", "seal_seq is null")
+    assert found == [("late", "late", date(2028, 1, 1), closed[0], Decimal(21))]
+    assert billed(ledger) == truth(ledger)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[str, int, int, str, int]]:
+    """Steps of a story: which line, on which day of which of six months, its price, its tokens; or a close."""
+    steps = []
+    for _ in range(draw(st.integers(3, 14))):
+        kind = draw(st.sampled_from(("tell", "tell", "tell", "forget", "close", "reopen")))
+        steps.append((
+            kind, draw(st.integers(0, 7)), draw(st.integers(0, 170)), draw(st.sampled_from(("1", "3", "0.075"))),
+            draw(st.integers(0, 3)) * 333_333,
+        ))  # fmt: skip
+    return steps
+
+
+def play(ledger: Ledger, steps: list[tuple[str, int, int, str, int]]) -> list[dict[str, bytes]]:
+    """Act a story out, with a run of the exports after every step; what the shelf held each time."""
+    shelves: list[dict[str, bytes]] = []
+    now = datetime(2025, 8, 1, tzinfo=UTC)
+    for kind, number, day, price, tokens in steps:
+        now += timedelta(days=40)
+        book = periods.read(files.book_path(ledger.books))
+        name = f"line{number}"
+        if kind == "tell":
+            ledger.tell([line(name, JANUARY + timedelta(days=day), tokens, price)])
+        elif kind == "forget" and name in ledger.lines:
+            ledger.forget(name)
+        elif kind == "close":
+            ledger.close(book.oldest_open or JANUARY, not_before=now)
+        elif kind == "reopen" and book.closed_through and book.status(book.closed_through) == "closed":
+            transition = periods.reopen(
+                book, book.closed_through, actor="ada", reason="asked", as_of=now, requested_by="the customer"
+            )
+            periods.write(files.book_path(ledger.books), transition)
+        ledger.build()
+        book = periods.read(files.book_path(ledger.books))
+        for month in months(6):
+            if book.status(month) == "closed":
+                export_month(ledger.scene(now), month)
+        export_days(ledger.scene(now))
+        shelves.append(snapshot(ledger.exports))
+    return shelves
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=histories())
+def test_c1_c2_c5_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:  # type: ignore[no-untyped-def]
+    """Whatever comes late, is repriced, withdrawn, closed or reopened: statements together are the truth, and no file
+    that was once written changes."""
+    ledger = new_ledger()
+    shelves = play(ledger, steps)
+    for earlier, later in itertools.pairwise(shelves):
+        assert later.items() >= earlier.items()
+    assert billed(ledger) == truth(ledger)
+    for measure in ("billed_cost", "list_cost", "contracted_cost", "pricing_quantity", "consumed_quantity", "events"):
+        found = ledger.booked(
+            f"line_id, sum({measure})", "true group by line_id having count(*) filter (where line_kind <> 'reversal')"
+            " = count(*) filter (where line_kind = 'reversal')",
+        )  # fmt: skip
+        assert {amount for _, amount in found} <= {0}, "what was reversed and not replaced is nothing"
+    # A warehouse made anew from the files and the lines says the same.
+    other = ledger.copy(ledger.folder / "rebuilt")
+    other.build()
+    order = 'order by "x_RowKey"'
+    sql = f"select * exclude (_rating_seq) from marts.export_focus_daily {order}"
+    assert other.connection.execute(sql).fetchall() == ledger.connection.execute(sql).fetchall()
+
+
+def test_c5_a_price_correction_is_a_reversal_and_a_replacement(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 5), 2_000_000, "3"), line("b", date(2025, 2, 5))])
+    ledger.close(JANUARY)
+    ledger.tell([line("a", date(2025, 1, 5), 2_000_000, "2")])
+    ledger.build()
+    found = ledger.connection.execute(
+        'select "ChargeClass", "x_ReasonCode", "BilledCost", "PricingQuantity", "BillingPeriodStart",'
+        ' "x_OriginalPeriod"'
+        """ from marts.export_focus_daily where "x_IncurredPeriod" = '2025-01' order by "ChargeClass", "BilledCost" """
+    ).fetchall()
+    february = datetime(2025, 2, 1, tzinfo=UTC)
+    assert found == [
+        ("Correction", "reversal:price", Decimal(-6), Decimal(-2), february, "2025-01"),
+        ("Correction", "replacement:price", Decimal(4), Decimal(2), february, "2025-01"),
+        (None, None, Decimal(6), Decimal(2), datetime(2025, 1, 1, tzinfo=UTC), None),
+    ]
+    ledger.close(date(2025, 2, 1))
+    assert ledger.booked("count(*)", "seal_seq is null") == [(0,)], "what was corrected is not corrected again"
+    assert billed(ledger) == truth(ledger)
+
+
+def test_c3_each_transition_has_a_name_a_reason_and_an_instant(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 5))])
+    ledger.build()
+    ledger.tick(datetime(2025, 2, 5, tzinfo=UTC))
+    given_ = {"as_of": datetime(2025, 2, 5, tzinfo=UTC), "checks": [MET], "waived": {}, "signed": ""}
+    for wrong in ({"actor": " ", "reason": "x"}, {"actor": "ada", "reason": ""}):
+        with pytest.raises(PeriodError, match="a name and a reason"):
+            closing.close(ledger.connection, ledger.books, JANUARY, **wrong, **given_)
+    with pytest.raises(PeriodError, match="has not ended"):
+        closing.close(ledger.connection, ledger.books, date(2025, 2, 1), actor="ada", reason="x", **given_)
+    assert not files.book_path(ledger.books).exists()
+
+
+def test_c4_no_close_with_material_exceptions(ledger: Ledger) -> None:
+    """No waiver helps: a closed month could only be corrected."""
+    nothing = dict.fromkeys(("list_unit_price", "contracted_unit_price", "list_cost", "contracted_cost", "billed_cost"))
+    unpriced = line("a", date(2025, 1, 5)) | nothing | {"rating_status": "unpriced"}
+    ledger.tell([unpriced | {"high_cost": Decimal("0.01")}, line("b", date(2025, 1, 6))])
+    with pytest.raises(NotReadyError, match=r"exceptions: 1 lines have no price and may cost up to 0\.01"):
+        ledger.close(JANUARY, waived={"grace": "told so", "exceptions": "never mind"})
+    ledger.tell([unpriced | {"high_cost": Decimal("0.009999999")}])
+    ledger.build()
+    book = periods.read(files.book_path(ledger.books))
+    as_of = datetime(2025, 2, 20, tzinfo=UTC)
+    ready = closing.readiness(ledger.connection, book, JANUARY, as_of=as_of, checks=[MET])
+    closing.close(
+        ledger.connection, ledger.books, JANUARY, actor="ada", reason="x", as_of=as_of, checks=[MET],
+        waived={"grace": "told so"}, signed=ready.totals_sha256[:12],
+    )  # fmt: skip
+    assert periods.read(files.book_path(ledger.books)).status(JANUARY) == "closed"
+
+
+def test_no_close_while_the_gate_fails_or_the_totals_are_others(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 5))])
+    with pytest.raises(NotReadyError, match=r"finance_gate: failed: marts__export_focus_daily\.rows_off"):
+        ledger.close(JANUARY, checks=[FAILED])
+    with pytest.raises(closing.SignatureError, match=r"sign them with --sign [0-9a-f]{12}"):
+        closing.close(
+            ledger.connection, ledger.books, JANUARY, actor="ada", reason="x", as_of=datetime(2025, 3, 1, tzinfo=UTC),
+            checks=[MET], waived={"grace": "told so"}, signed="0" * 64,
+        )  # fmt: skip
+
+
+def test_grace_counts_from_the_watermark(ledger: Ledger) -> None:
+    """72 hours of event time after what was known when the closing began, by the clock that was named too."""
+    ledger.tell([line("a", date(2025, 1, 5))])
+    ledger.build()
+    begun = datetime(2025, 2, 1, 6, tzinfo=UTC)
+    ledger.tick(begun)
+    common = {"actor": "ada", "reason": "x", "checks": [MET], "waived": {}}
+    closing.close(ledger.connection, ledger.books, JANUARY, as_of=begun, signed="", **common)
+    book = periods.read(files.book_path(ledger.books))
+    assert book.transitions[-1].grace_until == begun + periods.GRACE
+
+    def grace(as_of: datetime) -> bool:
+        ready = closing.readiness(ledger.connection, book, JANUARY, as_of=as_of, checks=[MET])
+        return next(c.is_met for c in ready.conditions if c.name == "grace")
+
+    late = begun + periods.GRACE
+    assert not grace(late + timedelta(days=30)), "nothing was heard of the fleet since"
+    ledger.tick(late)
+    assert grace(late)
+    assert not grace(late - timedelta(microseconds=1))
+
+
+def test_a_reopened_month_keeps_its_invoice_and_gets_another(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 5)), line("b", date(2025, 2, 5))])
+    ledger.close(JANUARY)
+    ledger.close(date(2025, 2, 1))
+    path = files.book_path(ledger.books)
+    with pytest.raises(PeriodError, match="on request only"):
+        periods.reopen(periods.read(path), JANUARY, actor="a", reason="x", as_of=datetime(2026, 1, 1, tzinfo=UTC),
+                       requested_by="")  # fmt: skip
+    ledger.tell([line("late", date(2025, 1, 9), 500_000)])
+    ledger.build()
+    sql = """select "InvoiceId", "BilledCost" from marts.export_focus_daily
+        where "x_IncurredPeriod" = '2025-01' order by all"""
+    assert ledger.connection.execute(sql).fetchall() == [
+        ("INV-2025-01-acct-acme-USD", Decimal(3)), ("INV-2025-03-acct-acme-USD", Decimal("1.5")),
+    ]  # fmt: skip
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    periods.write(path, periods.reopen(periods.read(path), JANUARY, actor="a", reason="x", as_of=now,
+                                       requested_by="acme"))  # fmt: skip
+    ledger.build()
+    assert ledger.connection.execute(sql).fetchall() == [
+        ("INV-2025-01-acct-acme-USD", Decimal(3)), ("INV-2025-01-acct-acme-USD-2", Decimal("1.5")),
+    ]  # fmt: skip
+    ledger.close(JANUARY, not_before=now)
+    assert ledger.connection.execute(sql).fetchall()[1] == ("INV-2025-01-acct-acme-USD-2", Decimal("1.5"))
+    assert ledger.booked("count(*)", "seal_seq is null") == [(0,)]
+
+
+def test_a_changed_sealed_file_stops_everything(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 5))])
+    ledger.close(JANUARY)
+    (sealed,) = (ledger.books / "closed").iterdir()
+    data = sealed.read_bytes()
+    sealed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    other = Ledger(ledger.models, ledger.folder / "other")
+    with pytest.raises(files.SealError, match="was changed: restore it"):
+        files.load(other.connection, ledger.books)
+    sealed.unlink()
+    with pytest.raises(files.SealError, match="is missing: restore it"):
+        files.load(other.connection, ledger.books)
