@@ -34,6 +34,7 @@ SQL_BUILDERS = {
     "pipelines/device/usage.py",
     "pipelines/warehouse/load.py",
     "pipelines/warehouse/publish.py",
+    "pipelines/warehouse/rebuild.py",
     "pipelines/warehouse/usage.py",
 }
 SQL = re.compile(

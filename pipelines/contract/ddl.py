@@ -101,12 +101,30 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
         "manifest_key": ("VARCHAR", "The batch that brought the other facts."),
         "_ingest_seq": ("BIGINT", "The load."),
     },
+    "released": {
+        "tenant_id": ("VARCHAR", "The tenant of a turn that was held: its time lies after its arrival."),
+        "record_id": ("VARCHAR", "The turn or step that somebody has looked at: it is billed on the day it claims."),
+        "released_at": ("TIMESTAMPTZ", "When."),
+        "_ingest_seq": ("BIGINT", "A number of its own in the row of loads: the marts look at its session again."),
+    },
+    "object_findings": {
+        "object_key": ("VARCHAR", "An object that is not what the ledger knows."),
+        "manifest_key": ("VARCHAR", "Its batch."),
+        "tenant_id": ("VARCHAR", "From the batch's key."),
+        "finding": ("VARCHAR", "missing, changed (other bytes), or written_again (the same bytes at another time)."),
+        "expected_sha256": ("VARCHAR", "The hash that was loaded."),
+        "found_sha256": ("VARCHAR", "The hash of what lies there now."),
+        "found_at": ("TIMESTAMPTZ", "When it was noticed first."),
+    },
     "touched_sessions": {
         "tenant_id": ("VARCHAR", "From the batch's key."),
         "session_id": ("VARCHAR", "A session that a load brought rows of: what the marts must look at again."),
         "_ingest_seq": ("BIGINT", "The load."),
     },
 }
+
+# Books that hold what people decided: no batch brings them back (warehouse/rebuild.py carries them over).
+DECISIONS = ("released",)
 
 
 def _column(column: Column) -> str:

@@ -19,7 +19,7 @@ from pipelines.defs.partitions import arrival_range, nearest
 from pipelines.errors import ExpectedError
 from pipelines.home import Home, private_folder
 from pipelines.store import open_store
-from pipelines.warehouse import landing, load
+from pipelines.warehouse import landing, load, opening
 
 INSTANCE = """\
 # Written once by apiary; edit it as you like.
@@ -80,6 +80,8 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
 def _pending_days(home: Home, store_url: str) -> tuple[date, date]:
     """The arrival days of what is not loaded yet; today if there is nothing."""
     known: set[str] = set()
+    for aside in opening.make_openable(home.warehouse):
+        sys.stderr.write(f"{aside} would not open and was set aside; what it held is loaded again from the landing\n")
     if home.warehouse.exists():
         # The resource waits for a process that is about to let go of the file, such as the dbt of a killed run.
         with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:

@@ -11,18 +11,20 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.ddl import BOOKS
-from pipelines.contract.wire import TABLES
+from pipelines.contract.wire import BY_NAME, TABLES
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
 from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.home import private_folder
-from pipelines.warehouse import landing, load
+from pipelines.warehouse import landing, load, opening, quarantine, registry, verify
+
+QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apiary quarantine` lists and replays them."
 
 
 def _specs() -> list[dg.AssetSpec]:
     described = {table.name: table.grain for table in TABLES} | dict.fromkeys(BOOKS, "The loader's own book.")
     return [
         dg.AssetSpec(["wire", name], description=text, group_name="wire", kinds={"duckdb"})
-        for name, text in described.items()
+        for name, text in (described | {"quarantine": QUARANTINE}).items()
     ]
 
 
@@ -40,25 +42,41 @@ def wire(
     days = context.partition_key_range
     first, last = date.fromisoformat(days.start), date.fromisoformat(days.end)
     opened = store.open()
-    private_folder(Path(duckdb.database).parent)
+    folder = private_folder(Path(duckdb.database).parent)
+    for aside in opening.make_openable(Path(duckdb.database)):
+        context.log.warning(f"{aside} would not open and was set aside; what it held is loaded again from the landing")
+    judge = registry.judge(folder)
     with duckdb.get_connection() as connection:
         load.prepare(connection)
+        again = quarantine.replay_what_may_pass(connection, opened, judge=judge)
         found = landing.pending(opened, load.known_manifests(connection))
         today = datetime.now(UTC).date()
         arrivals = [a for a in found if covered(a.received_at.date(), first=first, last=last, today=today)]
         context.log.info(f"{len(arrivals)} batches arrived from {first} to {last} and are not loaded yet")
-        loaded = load.load(connection, opened, arrivals)
+        loaded = load.load(connection, opened, arrivals, judge=judge)
+        refused = quarantine.reasons(connection)
+        verified = verify.verify(connection, opened, sample=verify.SAMPLE)
     context.log.info(
         f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
         f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
     )
+    if again.received:
+        context.log.info(f"{again.received} refused batches were judged again: {again.loaded} loaded")
     if loaded.incomplete:
         context.log.warning(f"{loaded.incomplete} batches lack an object: they are looked at again in the next run")
+    new = {name: loaded.new_by_table.get(name, 0) + again.new_by_table.get(name, 0) for name in BY_NAME}
     for table in TABLES:
-        yield dg.MaterializeResult(
-            asset_key=["wire", table.name], metadata={"rows_new": loaded.new_by_table.get(table.name, 0)}
-        )
-    batches = {name: getattr(loaded, name) for name in ("received", "loaded", "quarantined", "incomplete")}
+        yield dg.MaterializeResult(asset_key=["wire", table.name], metadata={"rows_new": new[table.name]})
+    told = ("received", "loaded", "tombstones", "quarantined", "suppressed", "incomplete")
+    batches = {name: getattr(loaded, name) for name in told}
     yield dg.MaterializeResult(asset_key=["wire", "batches"], metadata={**batches, "reasons": loaded.reasons})
-    for book in BOOKS.keys() - {"batches"}:
+    yield dg.MaterializeResult(
+        asset_key=["wire", "quarantine"],
+        metadata={"batches": sum(refused.values()), "reasons": refused, "replayed": again.loaded},
+    )
+    yield dg.MaterializeResult(
+        asset_key=["wire", "object_findings"],
+        metadata={"objects": verified.objects, "read": verified.read, "findings": len(verified.findings)},
+    )
+    for book in BOOKS.keys() - {"batches", "object_findings"}:
         yield dg.MaterializeResult(asset_key=["wire", book])

@@ -110,7 +110,7 @@ def test_every_asset_is_named_by_its_relation(loaded: dict[str, Any]) -> None:
     schemas = {key.split("/")[0] for key in assets}
     assert schemas == {"wire", "seeds", "staging", "intermediate", "marts", "published", "billing"}
     assert {key for key in assets if key.startswith("wire/")} == {
-        f"wire/{name}" for name in [*(table.name for table in TABLES), *BOOKS]
+        f"wire/{name}" for name in [*(table.name for table in TABLES), *BOOKS, "quarantine"]
     }
     models = {
         f"{path.relative_to(REPOSITORY / 'models').parts[0]}/{path.stem}"

@@ -129,6 +129,10 @@ PLANTED = {
     ("wire__batches", "quarantined"): "UPDATE wire.batches SET status = 'quarantined', reason = 'x'",
     ("wire__batches", "quarantined_without_reason"): "UPDATE wire.batches SET status = 'quarantined', reason = NULL",
     ("wire__conflicts", "are_many"): "INSERT INTO wire.conflicts (table_name) SELECT 'x' FROM range(2)",
+    **{
+        ("wire__object_findings", finding): f"INSERT INTO wire.object_findings (finding) VALUES ('{finding}')"
+        for finding in ("changed", "missing", "written_again")
+    },
     ("wire__llm_turns", "doubled"): "INSERT INTO wire.llm_turns SELECT * FROM wire.llm_turns",
     ("wire__llm_turns", "free"): "UPDATE wire.llm_turns SET reported_cost_usd = 0",
     ("wire__llm_turns", "cache_above_input"): "UPDATE wire.llm_turns SET cache_write_input_tokens = input_tokens",

@@ -1,0 +1,239 @@
+"""`apiary quarantine`, `devices`, `landing verify`, `rebuild` and `shadow`: what an operator types about loading.
+
+Does not belong here: what the commands do (pipelines/warehouse).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.commands.terminal import Shared, Stop, progress, store_of, table
+from pipelines.home import BusyError, Home, exclusive
+
+
+def _moment(text: str) -> datetime:
+    """A moment like `2026-11-20` or `2026-11-20T12:00`; UTC unless it says otherwise."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no moment: write 2026-11-20 or 2026-11-20T12:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _writing(home: Home) -> Iterator[Any]:
+    """The warehouse, open for writing, while no run is at work."""
+    import duckdb
+
+    from pipelines.warehouse import load
+
+    _needed(home)
+    with _alone(home), duckdb.connect(str(home.warehouse)) as connection:
+        load.prepare(connection)
+        yield connection
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    try:
+        with exclusive(home.root / "warehouse" / "lock"):
+            yield
+    except BusyError:
+        raise Stop(1, "a run of this warehouse is at work: wait for it to end") from None
+
+
+def _needed(home: Home) -> None:
+    if not home.warehouse.exists():
+        raise Stop(1, f"there is no warehouse in {home.root} yet: `apiary run` makes it")
+
+
+def _show(rows: list[dict[str, Any]], *, as_json: bool, nothing: str) -> None:
+    if as_json:
+        print(json.dumps(rows, default=str))
+    elif not rows:
+        print(nothing)
+    else:
+        table([name.replace("_", " ") for name in rows[0]], [list(map(_plain, row.values())) for row in rows])
+
+
+def _plain(value: object) -> object:
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else value
+
+
+def _choice(options: argparse.Namespace) -> Any:
+    from pipelines.warehouse.quarantine import Choice
+
+    return Choice(options.reason, options.since, options.manifest)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import quarantine
+
+    with _writing(Home.from_environment()) as connection:
+        found = quarantine.batches(connection, _choice(options))
+    _show(found, as_json=options.json, nothing="nothing is in quarantine")
+    return 0
+
+
+def _show_one(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import quarantine
+
+    with _writing(Home.from_environment()) as connection:
+        objects = quarantine.objects(connection, options.manifest)
+        (batch,) = quarantine.batches(connection, quarantine.Choice(manifest=options.manifest))
+    if options.json:
+        print(json.dumps(batch | {"objects": objects}, default=str))
+        return 0
+    table(["what", "value"], [[name.replace("_", " "), str(_plain(value))] for name, value in batch.items()])
+    _show(objects, as_json=False, nothing="its manifest names no object that anybody here knows")
+    return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from pipelines.store import open_store
+    from pipelines.warehouse import quarantine, registry
+
+    home = Home.from_environment()
+    with _writing(home) as connection:
+        judge = registry.judge(home.warehouse.parent)
+        done = quarantine.replay(connection, open_store(store_of(options)), _choice(options), judge=judge)
+    if options.json:
+        print(json.dumps(vars(done)))
+    else:
+        print(
+            f"{done.received} batches judged again: {done.loaded} loaded with {done.rows_new} new rows, "
+            f"{done.quarantined} refused {done.reasons or ''}; `apiary run` builds the marts"
+        )
+    return 0 if done.quarantined == done.incomplete == 0 else 1
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import registry
+
+    home = Home.from_environment()
+    found = registry.listed(home.warehouse.parent, home.warehouse)
+    _show(found, as_json=options.json, nothing="no device has sent anything yet")
+    return 0
+
+
+def _admit(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import registry
+
+    registry.admit(
+        Home.from_environment().warehouse.parent, options.device, tenant=options.tenant, region=options.region
+    )  # fmt: skip
+    print(f"{options.device} may send for {options.tenant}, and for nobody else")
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import registry
+
+    since = options.since or datetime.now(UTC)
+    registry.revoke(Home.from_environment().warehouse.parent, options.device, since=since)
+    print(f"what arrives from {options.device} since {since:%Y-%m-%d %H:%M:%S} UTC goes to quarantine")
+    return 0
+
+
+def _close(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import registry
+
+    registry.close(Home.from_environment().warehouse.parent, is_closed=options.is_closed)
+    print("only admitted devices may send" if options.is_closed else "every device may send, except revoked ones")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from pipelines.store import open_store
+    from pipelines.warehouse import verify
+
+    with _writing(Home.from_environment()) as connection:
+        done = verify.verify(connection, open_store(store_of(options)), sample=options.sample)
+    if not options.json:
+        print(f"{done.objects} objects looked at, the bytes of {done.read} read: {len(done.findings)} findings")
+    if options.json or done.findings:
+        _show([vars(finding) for finding in done.findings], as_json=options.json, nothing="")
+    return 1 if done.findings else 0
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    from pipelines.store import open_store
+    from pipelines.warehouse import rebuild, registry
+
+    home = Home.from_environment()
+    with _alone(home), progress("loading") as bar:
+        done = rebuild.rebuild(
+            home.warehouse, open_store(store_of(options)), judge=registry.judge(home.warehouse.parent), progress=bar
+        )
+        loaded = done.loaded
+        sys.stderr.write(
+            f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined "
+            f"{loaded.reasons or ''}; {done.compared} tables compared\n"
+        )
+        rows = [
+            {"table": d.table, "rows before": d.before and d.before[0], "rows after": d.after and d.after[0]}
+            for d in done.differences
+        ]
+        if rows and not options.accept:
+            _show(rows, as_json=options.json, nothing="")
+            raise Stop(
+                1,
+                f"the rebuilt warehouse differs; it lies in {done.aside} until --accept lets it take over",
+            )
+        before = rebuild.put_in_place(done, home.warehouse)
+    _show(rows, as_json=options.json, nothing="the rebuilt warehouse holds the same, row by row, and took over")
+    if before:
+        sys.stderr.write(f"the one before lies in {before}: remove it when you like\n")
+    return 0
+
+
+def _with_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", metavar="R", help="refused for this reason, for any column if none is named")
+    parser.add_argument("--since", type=_moment, metavar="T", help="refused since this moment (UTC)")
+    parser.add_argument("--manifest", metavar="KEY", help="this batch")
+    _with_json(parser)
+
+
+def _with_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def add(group: Any, shared: Shared) -> None:
+    """The commands under `apiary`."""
+    quarantine = group.add_parser("quarantine", help="batches that were refused: list, show, judge again")
+    actions = quarantine.add_subparsers(required=True, metavar="ACTION")
+    _with_choice(shared.add(actions, "list", "list refused batches with their reasons", _list))
+    one = shared.add(actions, "show", "show one refused batch and its objects", _show_one)
+    one.add_argument("manifest", metavar="KEY")
+    _with_json(one)
+    _with_choice(shared.add(actions, "replay", "judge refused batches again, after a fix", _replay, shared.store))
+
+    devices = group.add_parser("devices", help="which devices may send: list, admit, revoke, close, open")
+    actions = devices.add_subparsers(required=True, metavar="ACTION")
+    _with_json(shared.add(actions, "list", "list the devices that have sent or were spoken of", _devices))
+    admit = shared.add(actions, "admit", "say for which tenant a device may send", _admit)
+    admit.add_argument("device", metavar="DEVICE")
+    admit.add_argument("--tenant", required=True)
+    admit.add_argument("--region", required=True)
+    revoke = shared.add(actions, "revoke", "refuse what arrives from a device", _revoke)
+    revoke.add_argument("device", metavar="DEVICE")
+    revoke.add_argument("--since", type=_moment, metavar="T", help="what arrived since this moment (UTC); default now")
+    shared.add(actions, "close", "let only admitted devices send", _close).set_defaults(is_closed=True)
+    shared.add(actions, "open", "let every device send, except revoked ones", _close).set_defaults(is_closed=False)
+
+    landing = group.add_parser("landing", help="the landing: verify")
+    actions = landing.add_subparsers(required=True, metavar="ACTION")
+    verify = shared.add(
+        actions, "verify", "compare the landing with what was loaded, byte by byte", _verify, shared.store
+    )
+    verify.add_argument("--sample", type=int, metavar="N", help="read the bytes of N objects only; default all")
+    _with_json(verify)
+
+    text = "make the warehouse anew from the landing, compare, and put it in place"
+    rebuild = shared.add(group, "rebuild", text, _rebuild, shared.store)
+    rebuild.add_argument("--accept", action="store_true", help="put it in place although it differs")
+    _with_json(rebuild)

@@ -1,0 +1,136 @@
+"""Which devices may send: what an administrator said of them, in one file beside the warehouse.
+
+A device that nobody named may send under any tenant its credentials reach, unless the register is closed.
+Does not belong here: what a batch may hold (decode.py), whether it agrees with its key (landing.py).
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipelines.contract.keys import is_slug
+from pipelines.errors import ExpectedError, UsageError
+from pipelines.home import replace_file
+from pipelines.warehouse.landing import Arrival, Judge, Manifest
+
+DEVICE = re.compile(r"[0-9a-f]{32}")
+
+
+class RegisterDamagedError(ExpectedError):
+    """The register cannot be read. Nothing is loaded: a revoked device would be let in."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was said of one device. `revoked_at`: what arrives from then on is refused."""
+
+    tenant: str | None = None
+    region: str | None = None
+    revoked_at: str | None = None
+
+
+@dataclass(frozen=True)
+class Register:
+    """The devices that somebody spoke of; `is_closed`: nobody else may send."""
+
+    is_closed: bool = False
+    devices: dict[str, Entry] = field(default_factory=dict)
+
+    def judge(self, arrival: Arrival, _manifest: Manifest) -> str | None:
+        """Why a batch's sender is refused, or None."""
+        prefix = arrival.parts.prefix
+        entry = self.devices.get(prefix.device)
+        if entry is None:
+            return "unknown_device" if self.is_closed else None
+        if entry.tenant is not None and (entry.tenant, entry.region) != (prefix.tenant, prefix.region):
+            return "foreign_device"
+        if entry.revoked_at is not None and arrival.received_at >= datetime.fromisoformat(entry.revoked_at):
+            return "revoked_device"
+        return None
+
+
+def judge(folder: Path) -> Judge:
+    """Who is asked of every batch before its objects are fetched, and again at every replay and rebuild.
+
+    THE place for a reason that lies with the sender; one that begins with `suppressed` is no fault (load.py).
+    Raises RegisterDamagedError.
+    """
+    return load(folder).judge
+
+
+def load(folder: Path) -> Register:
+    """The register of the warehouse in a folder; an empty one if there is none. Raises RegisterDamagedError."""
+    path = _path(folder)
+    if not path.exists():
+        return Register()
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        devices = {device: Entry(**entry) for device, entry in found["devices"].items()}
+        for entry in devices.values():
+            if entry.revoked_at is not None and datetime.fromisoformat(entry.revoked_at).tzinfo is None:
+                raise ValueError
+        return Register(bool(found["is_closed"]), devices)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise RegisterDamagedError(f"{path} is damaged: restore it; without it nobody knows who was revoked") from None
+
+
+def admit(folder: Path, device: str, *, tenant: str, region: str) -> None:
+    """Say whose device it is: it may send for that tenant only, and no longer counts as revoked. Raises UsageError."""
+    if not (is_slug(tenant) and is_slug(region)):
+        raise UsageError("a tenant and a region match [a-z0-9][a-z0-9_-]{0,62}")
+    _change(folder, device, Entry(tenant, region))
+
+
+def revoke(folder: Path, device: str, *, since: datetime) -> None:
+    """Refuse what arrives from a device since a moment. Raises UsageError."""
+    _change(folder, device, replace(load(folder).devices.get(device, Entry()), revoked_at=since.isoformat()))
+
+
+def close(folder: Path, *, is_closed: bool) -> None:
+    """Let only admitted devices send, or everybody."""
+    _save(folder, replace(load(folder), is_closed=is_closed))
+
+
+def listed(folder: Path, warehouse: Path) -> list[dict[str, Any]]:
+    """Every device that was spoken of or has sent, with its state and its last batch."""
+    register = load(folder)
+    rows: dict[str, dict[str, Any]] = {}
+    if warehouse.exists():
+        with duckdb.connect(str(warehouse), read_only=True) as connection:
+            found = connection.execute(
+                """
+                SELECT device_id, string_agg(DISTINCT tenant_id, ' ' ORDER BY tenant_id), count(*),
+                    strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M:%S')
+                FROM wire.batches GROUP BY device_id
+                """
+            ).fetchall()
+        rows = {d: {"device": d, "tenant": t, "batches": n, "last_received_at": at} for d, t, n, at in found}
+    for device, entry in register.devices.items():
+        rows.setdefault(device, {"device": device, "tenant": entry.tenant, "batches": 0, "last_received_at": None})
+    for device, row in rows.items():
+        known = register.devices.get(device)
+        row["state"] = (
+            ("unknown" if register.is_closed else "open") if known is None
+            else f"revoked since {known.revoked_at}" if known.revoked_at else "admitted"
+        )  # fmt: skip
+    return sorted(rows.values(), key=lambda row: str(row["device"]))
+
+
+def _change(folder: Path, device: str, entry: Entry) -> None:
+    if DEVICE.fullmatch(device) is None:
+        raise UsageError(f"{device!r} is no device: `apiary devices list` shows them")
+    register = load(folder)
+    _save(folder, replace(register, devices=register.devices | {device: entry}))
+
+
+def _save(folder: Path, register: Register) -> None:
+    replace_file(_path(folder), (json.dumps(asdict(register), indent=1, sort_keys=True) + "\n").encode())
+
+
+def _path(folder: Path) -> Path:
+    return folder / "devices.json"
