@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-long torture power-loss lint contract lock clean
+.PHONY: help setup run dev test test-long torture power-loss mutants lint contract lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ torture: $(READY) ## kills, faults and full disks until 10,000 processes died; a
 
 power-loss: $(READY) ## 1,200 losses of power, recovered; needs strace
 	@nice -n 19 $(BIN)/python -m bench.power_loss $(ARGS)
+
+mutants: $(READY) ## break the protocol in more than 30 ways; each must be found
+	@nice -n 19 $(BIN)/python -m bench.mutants $(ARGS)
 
 lint: $(READY) ## ruff, mypy, import rules
 	@$(BIN)/ruff check .

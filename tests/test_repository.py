@@ -21,7 +21,7 @@ from pipelines.cli import _parser
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES = sorted((REPOSITORY / "pipelines").rglob("*.py"))
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
-TARGETS = ("help", "setup", "run", "dev", "test", "test-long", "torture", "power-loss", "lint", "contract")
+TARGETS = ("help", "setup", "run", "dev", "test", "test-long", "torture", "power-loss", "mutants", "lint", "contract")
 
 # SQL text with names in it is put together here and nowhere else: the names are columns and tables of the contract,
 # of the published schema or of the module's own schema. Values are always bound.

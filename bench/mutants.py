@@ -1,0 +1,294 @@
+"""`make mutants`: the protocol broken on purpose, one way at a time; each must be found by the tests that are named.
+
+A mutant is an exact text of the package and what stands there instead. It is applied to a copy of the repository; a
+text that is no longer there once is an error, not a find. Does not belong here: the tests themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+REPORT = REPOSITORY / "bench" / "reports" / "mutants.md"
+FAILED, PASSED = 1, 0  # exit codes of pytest; any other is no answer
+
+MACHINE = "tests/torture/test_machine.py::test_any_order_of_steps_and_deaths_comes_to_the_truth"
+POWER = "tests/torture/test_power_loss.py::test_no_committed_batch_is_lost_with_the_power[20]"
+LINES, SHIP, SPOOL = "tests/device/test_lines.py", "tests/device/test_ship.py", "tests/device/test_spool.py"
+CONSENT, COLLECT = "tests/device/test_consent.py", "tests/device/test_collect.py"
+LANDING, LOAD = "tests/warehouse_part/test_landing.py", "tests/warehouse_part/test_load.py"
+FOLDERS = ("pipelines", "bench", "tests", "dbt_project", "models", "expectations", "policies", "docs")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way to be wrong, and who must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    found_by: str
+
+
+MUTANTS = (
+    Mutant(
+        "checkpoint committed before the rows", "device/collect.py",
+        "                with self._state.step():\n                    for line in chunk.lines:\n",
+        "                with self._state.step():\n                    self._state.set_checkpoint(source, chunk.checkpoint)\n"
+        "                with self._state.step():\n                    for line in chunk.lines:\n",
+        MACHINE,
+    ),
+    Mutant(
+        "unparsable lines skipped", "device/lines.py", "        return _salvage(data, is_record)\n",
+        "        return Parsed([])\n", MACHINE,
+    ),
+    Mutant(
+        "identity by position", "device/readers/hive_logs.py", "        return (kind, span)\n",
+        "        return (kind, span, place.number)\n", MACHINE,
+    ),
+    Mutant(
+        "delivered before the put", "device/ship.py", "        try:\n            _put(batch, store, retry)\n",
+        "        with state.step():\n            state.delivered(batch.seq, datetime.now(UTC))\n"
+        "        try:\n            _put(batch, store, retry)\n",
+        MACHINE,
+    ),
+    Mutant(
+        "rows and ledger in two transactions", "warehouse/load.py", '        fp("load.before_ledger")\n',
+        '        connection.execute("COMMIT")\n        connection.execute("BEGIN")\n        fp("load.before_ledger")\n',
+        f"{LOAD}::test_a_load_that_dies_anywhere_leaves_nothing_of_its_group",
+    ),
+    Mutant(
+        "fingerprint of the head only", "device/lines.py",
+        "    return _hash(file, 0, checkpoint.head_length) == checkpoint.head_hash and (\n"
+        "        _hash(file, checkpoint.offset - checkpoint.tail_length, checkpoint.tail_length) == checkpoint.tail_hash\n"
+        "    )\n",
+        "    return _hash(file, 0, checkpoint.head_length) == checkpoint.head_hash\n",
+        f"{LINES}::test_a_rewrite_that_drops_lines_between_two_passes_is_read_from_its_start",
+    ),
+    Mutant(
+        "spool files without fsync", "device/spool.py", "            os.fsync(file.fileno())\n", "            pass\n", POWER,
+    ),
+    Mutant(
+        "spool folder without fsync", "device/spool.py", "        _sync_folder(self._ready)\n", "", POWER,
+    ),
+    Mutant(
+        "state without fsync", "device/state.py", '"synchronous=FULL"', '"synchronous=OFF"', POWER,
+    ),
+    Mutant(
+        "live database opened immutable", "device/readers/progress_db.py", "?mode=ro", "?mode=ro&immutable=1",
+        "tests/device/test_progress_db.py",
+    ),
+    Mutant(
+        "float taken for int", "warehouse/decode.py",
+        '            raise RejectedError("wrong_types")\n', "            pass\n",
+        f"{LANDING}::test_a_type_that_is_another",
+    ),
+    Mutant(
+        "error text passes", "device/redact.py", "            return error_class(value)\n", "            return str(value)\n",
+        "tests/device/test_redact.py::test_an_error_becomes_its_class",
+    ),
+    Mutant(
+        "duplicates forgotten after a day", "warehouse/load.py",
+        "arriving.record_id = old.record_id\n        ),",
+        "arriving.record_id = old.record_id\n            WHERE old._received_at > now() - INTERVAL 1 DAY\n        ),",
+        LOAD,
+    ),
+    Mutant(
+        "ledger by sequence number, not by hash", "warehouse/landing.py",
+        "        if entry.key in known or (parts := parse_manifest_key(entry.key)) is None:\n",
+        '        seqs = {key.rpartition("-")[0] for key in known}\n'
+        '        if entry.key.rpartition("-")[0] in seqs or (parts := parse_manifest_key(entry.key)) is None:\n',
+        "tests/torture/test_protocol.py::test_two_batches_of_one_number_are_both_loaded",
+    ),
+    Mutant(
+        "a timeout deletes the batch", "device/ship.py",
+        "            except StoreUnavailableError as error:\n                retry.failed(batch.seq, error)\n",
+        "            except StoreUnavailableError:\n                with retry.state.step():\n"
+        "                    retry.state.delivered(batch.seq, datetime.now(UTC))\n                raise LaterError from None\n",
+        MACHINE,
+    ),
+    Mutant(
+        "torn ends forced out", "device/lines.py", "    if text and _is_whole(text):\n", "    if text:\n", MACHINE,
+    ),
+    Mutant(
+        "an object within a torn record trusted", "device/lines.py",
+        '    return end == len(text) or text[end] == "{"\n', "    return True\n", LINES,
+    ),
+    Mutant(
+        "records staged again", "device/state.py", "            if owner is None or not", "            if False and not",
+        "tests/device/test_state.py",
+    ),
+    Mutant(
+        "object named by its number, not its content", "contract/keys.py",
+        'return f"{self.path}/d/{seq:010}-{table}-{sha256[:16]}.parquet"',
+        'return f"{self.path}/d/{seq:010}-{table}-{"0" * 16}.parquet"', "tests/contract/test_keys.py",
+    ),
+    Mutant(
+        "manifest put first", "device/ship.py", "    for file in batch.files:\n        data",
+        "    for file in reversed(batch.files):\n        data", f"{SHIP}::test_the_manifest_is_put_last",
+    ),
+    Mutant(
+        "rows deleted when sealed", "device/state.py",
+        '            (key, sha256, json.dumps(objects), rows, size, seq),\n        )\n',
+        '            (key, sha256, json.dumps(objects), rows, size, seq),\n        )\n'
+        '        self._db.execute("DELETE FROM staged WHERE seq = ?", (seq,))\n',
+        f"{SHIP}::test_a_damaged_spool_file_is_sealed_again_and_never_sent",
+    ),
+    Mutant(
+        "a damaged file is sent", "device/spool.py", "        if hashlib.sha256(data).hexdigest() != self.sha256:\n",
+        "        if not data:\n", f"{SHIP}::test_a_damaged_spool_file_is_sealed_again_and_never_sent",
+    ),
+    Mutant(
+        "no tombstone for what the store refuses", "device/ship.py",
+        '            spool.bury(state, batch, str(error).rpartition(": ")[2])\n',
+        "            with state.step():\n                state.delivered(batch.seq, datetime.now(UTC))\n",
+        f"{SHIP}::test_a_batch_the_store_will_never_take_gets_a_tombstone",
+    ),
+    Mutant(
+        "a withdrawal keeps what was staged", "device/consent.py",
+        '        forget(state)\n        fp("withdraw.forgotten")\n', '        fp("withdraw.forgotten")\n',
+        f"{CONSENT}::test_a_withdrawal_empties_everything_and_a_new_grant_doubles_nothing",
+    ),
+    Mutant(
+        "consent asked once only", "device/ship.py",
+        "            granted = consent.require(state)  # once more", "            granted = consent.current(state)  # once more",
+        f"{CONSENT}::test_a_withdrawal_while_a_shipping_waits_for_the_lock_is_heeded",
+    ),
+    Mutant(
+        "the last story to arrive stays", "warehouse/load.py", "ORDER BY _is_kept DESC,", "ORDER BY _is_kept,",
+        f"{LOAD}::test_of_two_stories_the_first_to_arrive_stays",
+    ),
+    Mutant(
+        "an incomplete batch is answered", "warehouse/load.py",
+        "            elif found is None:\n                job.incomplete += 1",
+        '            elif found is None:\n                job.refused.append((arrival, None, "incomplete"))\n'
+        "                job.incomplete += 1",
+        f"{LOAD}::test_a_batch_that_lacks_an_object_waits_for_it",
+    ),
+    Mutant(
+        "the gate believes the key's hash", "warehouse/landing.py",
+        "        if hashlib.sha256(data).hexdigest() != claim.sha256:\n", "        if not data:\n",
+        f"{LANDING}::test_an_object_that_is_missing_swapped_or_too_large",
+    ),
+    Mutant(
+        "tidying takes what waits", "device/spool.py",
+        "        left -= {file.path.name for batch in self.sealed(state) for file in batch.files}\n", "",
+        "tests/torture/test_protocol.py::test_what_waits_in_the_spool_is_not_made_again",
+    ),
+    Mutant(
+        "a forgotten state goes on in its old epoch", "device/consent.py",
+        "    _new_epoch(state)  # batches count", "    # batches count",
+        f"{CONSENT}::test_a_withdrawal_empties_everything_and_a_new_grant_doubles_nothing",
+    ),
+    Mutant(
+        "the link moves before the version is there", "warehouse/publish.py", "    aside.rename(version)\n",
+        "    _point(destination / \"current\", version)\n    aside.rename(version)\n",
+        "tests/warehouse_part/test_publish.py::test_killed_between_any_two_steps",
+    ),
+    Mutant(
+        "an existing object is replaced", "store.py",
+        "                    os.link(aside, target)\n", "                    aside.replace(target)\n",
+        "tests/test_store.py::test_one_of_many_writers_wins",
+    ),
+    Mutant(
+        "reports of a restored state share a name", "device/collect.py", "epoch, run, started_at)\n", "epoch, run)\n",
+        "tests/torture/test_protocol.py::test_a_restored_state_loses_and_doubles_nothing",
+    ),
+)  # fmt: skip
+
+
+def patched(text: str, mutant: Mutant) -> str:
+    """The file's text with the mutant in it. Raises ValueError if its place is gone."""
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.name}: its text stands {text.count(mutant.old)} times in pipelines/{mutant.file}")
+    return text.replace(mutant.old, mutant.new)
+
+
+@contextmanager
+def copy() -> Iterator[Path]:
+    """A copy of the repository to break."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        target = Path(folder) / "apiary"
+        target.mkdir()
+        for name in FOLDERS:
+            if (REPOSITORY / name).exists():
+                ignored = shutil.ignore_patterns("__pycache__", "target", "reports")
+                shutil.copytree(REPOSITORY / name, target / name, symlinks=True, ignore=ignored)
+        for path in REPOSITORY.glob("*.*"):
+            if path.is_file():
+                shutil.copy(path, target)
+        yield target
+
+
+def tests(folder: Path, names: Iterable[str]) -> tuple[int, str]:
+    """Run tests in a copy: pytest's exit code and its last line."""
+    command = [
+        sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-m", "not long", "-p", "no:cacheprovider", "--no-header",
+        "--tb=line", *names,
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    lines = (result.stdout + result.stderr).strip().splitlines()
+    return result.returncode, lines[-1] if lines else ""
+
+
+def hunt(mutant: Mutant) -> tuple[str, str, float]:
+    """`killed`, `survived` or `broken`, the last line, and how long it took."""
+    started = time.monotonic()
+    with copy() as folder:
+        path = folder / "pipelines" / mutant.file
+        path.write_text(patched(path.read_text("utf-8"), mutant), "utf-8")
+        code, said = tests(folder, [mutant.found_by])
+    verdict = {FAILED: "killed", PASSED: "survived"}.get(code, "broken")
+    return verdict, said, time.monotonic() - started
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Hunt all mutants, or a sample; 0 if each was found."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("--sample", type=int, help="only some, chosen by the seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="only those whose name holds this text")
+    parser.add_argument("--no-report", action="store_true")
+    options = parser.parse_args(arguments)
+    chosen = [mutant for mutant in MUTANTS if not options.only or options.only in mutant.name]
+    if options.sample:
+        chosen = random.Random(options.seed).sample(chosen, options.sample)
+    with copy() as folder:
+        code, said = tests(folder, sorted({mutant.found_by for mutant in chosen}))
+    if code != PASSED:
+        print(f"the tests fail without a mutant: {said}")
+        return 1
+    with ThreadPoolExecutor(2) as pool:
+        results = list(zip(chosen, pool.map(hunt, chosen), strict=True))
+    lines = ["| mutant | verdict | found by | seconds |", "| --- | --- | --- | --- |"]
+    for mutant, (verdict, said, seconds) in results:
+        note = "" if verdict == "killed" else f": {said}"
+        lines.append(f"| {mutant.name} | {verdict}{note} | `{mutant.found_by}` | {seconds:.0f} |")
+    killed = sum(verdict == "killed" for _, (verdict, _, _) in results)
+    print("\n".join([*lines, "", f"{killed} of {len(results)} killed"]))
+    if not (options.no_report or options.sample or options.only):
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text(
+            "\n".join(
+                ["# Mutants", "", f"Written by `make mutants`: {killed} of {len(results)} killed.", "", *lines, ""]
+            )
+        )
+    return 0 if killed == len(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
