@@ -314,6 +314,18 @@ def lose_state(home: Path) -> None:
         path.unlink()
 
 
+def damage_state(home: Path, rng: random.Random) -> None:
+    """The disk gives back something else than was written."""
+    path = home / "device" / "state.db"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        if rng.random() < 0.5:
+            file.truncate(size // 2)
+        else:
+            file.seek(rng.choice((0, 4096 if size > 4096 else 0)))
+            file.write(bytes(size - file.tell()))
+
+
 def keep_state(home: Path, aside: Path) -> None:
     """A backup of the state, as a backup program makes it while nothing runs."""
     aside.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace, seed: int, make: Make) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         done += 1
         print(_line(outcome), flush=True)
-        row = asdict(outcome) | {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+        row = asdict(outcome) | {"finished_at": finished_at, "revision": _revision()}
         rows.append(row)
         if not options.no_report:
             _keep(row, rows)
@@ -59,6 +60,12 @@ def run(options: argparse.Namespace, seed: int, make: Make) -> int:
             print(f"wrong: replay with --seed {outcome.seed} --rounds 1", flush=True)
             return 1
     return 0
+
+
+def _revision() -> str:
+    """Which commit was tortured."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=REPORTS.parent, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _goes_on(
@@ -111,6 +118,7 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
             added.update(row[name])
         total[name] = dict(sorted(added.items()))
     total["seeds"] = [row["seed"] for row in rows]
+    total["revisions"] = sorted({row.get("revision", "") for row in rows} - {""})
     return total
 
 
@@ -135,7 +143,8 @@ def _text(total: dict[str, Any]) -> str:
     ):  # fmt: skip
         rows = [(key.replace("_", " "), times) for key, times in total[name].items()]
         parts += [f"## {title}", "", _table(("what", "times"), rows)]
-    parts += ["## Seeds", "", ", ".join(map(str, total["seeds"])), ""]
+    parts += ["## Seeds and commits", "", ", ".join(map(str, total["seeds"])), ""]
+    parts += [", ".join(total["revisions"]), ""]
     return "\n".join(parts)
 
 

@@ -24,7 +24,7 @@ from bench.torture.lives import DIED, DONE, FAILED, NO_CONSENT, Counters, Life
 from bench.torture.writer import Writer
 
 DRAIN_TRIES = 12
-MAX_LIFE_SECONDS = 60.0  # a life that takes longer hangs
+MAX_LIFE_SECONDS = 900.0  # a life that takes longer hangs
 
 
 @dataclass
@@ -254,6 +254,9 @@ class Round:
                 self._count("backed_up_state")
             elif chance < 3 * rare and lives.restore_state(home, aside):
                 self._count("restored_state")
+            elif 3 * rare < chance < 4 * rare and (home / "device" / "state.db").exists():
+                lives.damage_state(home, self.rng)
+                self._count("damaged_state")
 
     def _count(self, what: str) -> None:
         self.outcome.states[what] = self.outcome.states.get(what, 0) + 1

@@ -488,7 +488,8 @@ class Collector:
             # A restored or cloned state counts its runs from the same number: the time tells two reports apart.
             identity = (self._enrolment.device_id, epoch, run, started_at)
             with self._state.step():
-                for source, kind, counts in self._state.run_sources(run):
+                found = self._state.run_sources(run)
+                for source, kind, counts in found:
                     total.add(counts)
                     self.counted.append(counts)
                     self._stage_report(wire.SOURCE_FILES, (*identity, source), {
@@ -503,7 +504,9 @@ class Collector:
                     "uploader_version": __version__, "timezone": self._enrolment.timezone,
                     "platform": sys.platform, "history": self._consent.history, "run": run, "homes": homes,
                     "store_verdict": self._state.value("store_verdict"),
-                    "sources": self._sources, "fields_dropped": total.fields_dropped,
+                    # Of a run that died only what it counted is known, and every report of it must say the same.
+                    "sources": self._sources if run == self._run else len(found),
+                    "fields_dropped": total.fields_dropped,
                     "started_at": datetime.fromisoformat(started_at), **_coverage(total),
                 })  # fmt: skip
                 fp("stage.report")

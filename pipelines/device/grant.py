@@ -99,6 +99,8 @@ def withdraw(home: Home, *, store_url: str | None = None) -> bool:
         consent.withdraw(state, enrolled, now=datetime.now(UTC))
         fp("withdraw.committed")
         Spool(home.device / "spool").purge()
+        for damaged in home.device.glob("*.damaged"):
+            damaged.unlink()
         fp("withdraw.purged")
         try:
             outbox.send(state, enrolment.open_store(home, store_url or enrolled.store))

@@ -21,7 +21,7 @@ from pipelines.device.errors import DeviceError
 from pipelines.device.redact import Redactor
 from pipelines.device.retry import Clock, LaterError, Retry, Sleep, utc_now
 from pipelines.device.spool import DamagedError, Sealed, Spool
-from pipelines.device.state import CLOCK_OFFSET, Counts, State
+from pipelines.device.state import CLOCK_OFFSET, Counts, State, is_damaged, set_aside
 from pipelines.failpoints import fp
 from pipelines.home import BusyError, Home, exclusive
 from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError
@@ -104,6 +104,8 @@ def ship(
     except BusyError:
         raise DeviceError("another shipping of this device is running: wait for it to end") from None
     except sqlite3.DatabaseError as error:
+        if is_damaged(error):
+            raise set_aside(home.device / "state.db") from error
         raise DeviceError(f"the device's state cannot be written: {error}; free some space and ship again") from error
     except OSError as error:
         raise DeviceError(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.device import usage
+from pipelines.device.errors import DeviceError
 from pipelines.device.lines import Checkpoint
 from pipelines.device.redact import Row
 from pipelines.failpoints import fp
@@ -122,6 +123,26 @@ class Trouble:
     stored: tuple[str, ...] = ()
 
 
+def is_damaged(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite found a file that is no database, or a broken one."""
+    return (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+
+def set_aside(path: Path) -> DeviceError:
+    """Move a damaged state out of the way, and what to tell the owner.
+
+    It held the consent, so nothing is sent without a new one; then everything is read anew and counted once.
+    """
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        if file.exists():
+            file.replace(file.with_name(f"{file.name}.damaged"))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    return DeviceError(
+        f"the state of this device was damaged and is set aside as {path.name}.damaged: nothing was sent; grant consent"
+        " again, then everything is read anew and counted once"
+    )
+
+
 FORGOTTEN = (
     "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "counter", "trouble", "run",
     "run_source",
@@ -140,11 +161,17 @@ class State:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # nobody else may read it, from its first byte on
         self._shared_since: float | None = None
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
-        # FULL: a checkpoint that survives a loss of power without its rows would lose them for ever.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "fullfsync=ON"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(SCHEMA)
-        usage.install(self._db)
+        try:
+            # FULL: a checkpoint that survives a loss of power without its rows would lose them for ever.
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "fullfsync=ON"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.executescript(SCHEMA)
+            usage.install(self._db)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            if is_damaged(error):
+                raise set_aside(path) from error
+            raise
 
     def close(self) -> None:
         """Close the database."""

@@ -362,9 +362,23 @@ def test_a_disk_that_is_full_while_sealing_or_putting_says_so_and_loses_nothing(
 
 def test_a_damaged_state_is_a_failure_with_words(tmp_path: Path, home: Path) -> None:
     made = granted(tmp_path / "apiary", home)
-    made.state_file.write_bytes(b"no database" * 1000)
-    with pytest.raises(DeviceError, match="state"):
+    made.ship(home)
+    sent = made.ids()
+    whole = made.state_file.read_bytes()
+    size = len(whole)
+    broken = (b"no database" * 1000, bytes(size), whole[: size // 2], whole[:100] + bytes(size - 100))
+    for data in broken:
+        made.state_file.write_bytes(data)
+        with pytest.raises(DeviceError, match="set aside"):
+            made.ship(home)
+        assert made.state_file.with_name("state.db.damaged").read_bytes() == data
+        with pytest.raises(UsageError, match="no consent"):
+            made.ship(home)
+        made.grant([home])
         made.ship(home)
+        assert made.ids() == sent
+    made.withdraw()
+    assert not made.state_file.with_name("state.db.damaged").exists()
 
 
 def test_a_damaged_enrolment_is_a_failure_with_words(tmp_path: Path, home: Path) -> None:
