@@ -13,6 +13,7 @@ import random
 import shutil
 import sqlite3
 import struct
+import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -95,6 +96,7 @@ class Life:
 def live(life: Life, counters: Counters) -> None:
     """Be that life; never returns."""
     code = FAILED
+    tempfile.tempdir = str(life.notes)  # who is killed leaves its temporary files: they go with the round
     try:
         failpoints.hook = None if life.point is None else _Hook(life, counters)
         code = ROLES[life.role](life, counters)

@@ -35,7 +35,7 @@ from pipelines.device.readers import (
     sqlite_copy,
 )
 from pipelines.device.redact import Redactor, Row
-from pipelines.device.state import Counts, Rejection, State
+from pipelines.device.state import Counts, Rejection, State, Unread
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 
@@ -101,6 +101,9 @@ class Collector:
         self.counted: list[Counts] = []
         """What the last pass did with each source."""
         self._outside: list[str] = []
+        self._missing: dict[str, Unread] = {}
+        self._fresh: set[tuple[int, int]] = set()
+        self._home_key = ""
         self._kinds = consent.scope.sources
         self.problems: list[str] = []
         """Homes that could not be read in the last pass."""
@@ -116,10 +119,64 @@ class Collector:
         self._run = self._state.begin_run(self._now)
         fp("collect.begun")
         self._sources = 0
+        self._missing, self._fresh = self._state.unread(), set()
         with self._state.together():
             for home in inner:
+                self._home_key = self._source(home)
                 self._home(home)
+        self._count_lost(inner)
         self._report(len(inner))
+
+    def watch(self, homes: Sequence[Path]) -> None:
+        """Look how long the logs are while nothing may be read: what is deleted meanwhile is lost, and is counted."""
+        inner, self.problems = check_homes(self._covered(homes))
+        self._run = self._state.begin_run(self._now)
+        self._missing, self._fresh = self._state.unread(), set()
+        with self._state.together():
+            for home in inner:
+                self._home_key = self._source(home)
+                for folder in hive_layout.session_folders(home):
+                    for path, kind in self._log_files(folder):
+                        self._watch(path, kind.kind)
+        self._count_lost(inner)
+
+    def _watch(self, path: Path, kind: str) -> None:
+        try:
+            status = path.lstat()
+        except OSError:
+            return
+        source = self._source(path)
+        checkpoint = self._state.checkpoint(source)
+        if not checkpoint.inode:
+            self._fresh.add((status.st_dev, status.st_ino))
+        self._note_unread(source, kind, status, checkpoint)
+
+    def _note_unread(self, source: str, kind: str, status: os.stat_result, checkpoint: lines.Checkpoint) -> None:
+        """Keep how much of a log waits to be read; count what was cut off it before it was."""
+        before = self._missing.pop(source, None)
+        is_same = (checkpoint.device, checkpoint.inode) == (status.st_dev, status.st_ino)
+        read = max(checkpoint.offset if is_same else 0, self._state.baseline_size(source) if self._since else 0)
+        is_given_up = is_same and checkpoint.given_up == status.st_size  # a torn end that was counted already
+        waiting = 0 if is_given_up else max(0, status.st_size - read)
+        if before is None and not waiting:
+            return
+        with self._state.step():
+            if before is not None and before.inode == status.st_ino and status.st_size < before.size:
+                gone = min(before.bytes, before.size - status.st_size)
+                self._state.count(self._run, source, kind, Counts(lost_bytes=gone))
+            unread = Unread(self._home_key, kind, status.st_dev, status.st_ino, status.st_size, waiting)
+            self._state.set_unread(source, unread if waiting else None)
+
+    def _count_lost(self, homes: Sequence[Path]) -> None:
+        """What was seen unread and is gone. A file that was moved is read at its new place and is not lost."""
+        keys = {self._source(home) for home in homes}
+        with self._state.step():
+            for source, unread in self._missing.items():
+                if unread.home not in keys:
+                    continue
+                if (unread.device, unread.inode) not in self._fresh:
+                    self._state.count(self._run, source, unread.kind, Counts(lost_bytes=unread.bytes))
+                self._state.set_unread(source, None)
 
     def _covered(self, homes: Sequence[Path]) -> list[Path]:
         """The homes that the consent covers; the others are not even looked at. Raises UsageError if none is."""
@@ -243,6 +300,7 @@ class Collector:
         source = self._source(path)
         checkpoint = self._state.checkpoint(source)
         if lines.is_unchanged(status, checkpoint, now=self._now.timestamp()):
+            self._missing.pop(source, None)
             return
         modified_at = epoch_time(Decimal(status.st_mtime_ns) / 1_000_000_000)
         try:
@@ -260,6 +318,9 @@ class Collector:
             return
         except lines.UnreadableError:
             self._note(path, kind.kind, Counts(bytes=status.st_size, outcome="unreadable"))
+        if not checkpoint.inode:
+            self._fresh.add((status.st_dev, status.st_ino))
+        self._note_unread(source, kind.kind, status, self._state.checkpoint(source))
 
     def _line(
         self, line: lines.Line, source: str, kind: LogKind, place: hive_logs.Place, counts: Counts

@@ -79,14 +79,14 @@ def ship(
             problems: tuple[str, ...] = ()
             spool = Spool(home.device / "spool")
             full = limits.why_full(home.device, spool.size())
+            collector = Collector(state, enrolled, redactor, granted, now=now, progress=progress, scratch=home.scratch)
             if full is None:
-                collector = Collector(
-                    state, enrolled, redactor, granted, now=now, progress=progress, scratch=home.scratch
-                )
                 collector.run(homes)
                 problems = (*collector.problems, *_unread(collector.counted))
-            elif when_full == "drop_oldest":
-                _drop_oldest(state, spool)
+            else:
+                collector.watch(homes)
+                if when_full == "drop_oldest":
+                    _drop_oldest(state, spool)
             spool.prune(now)
             shipped = Shipped(0, 0, 0, 0, store.url, paused=full, problems=problems)
             for _ in range(RESEALS):

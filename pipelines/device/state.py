@@ -42,6 +42,9 @@ CREATE TABLE IF NOT EXISTS source (
     offset INTEGER, line INTEGER, head_length INTEGER, head_hash TEXT, tail_length INTEGER, tail_hash TEXT,
     given_up INTEGER
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unread (
+    source TEXT PRIMARY KEY, home TEXT NOT NULL, kind TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+    size INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshot (item TEXT PRIMARY KEY, signature TEXT NOT NULL, observation INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seen (record_id BLOB PRIMARY KEY, owner TEXT) WITHOUT ROWID;
@@ -107,6 +110,21 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """Bytes of a source that were seen and not read: torn, or held back while the spool is full.
+
+    `home`: the home it lies in. `size`: of the file when it was seen. `bytes`: how many of them wait.
+    """
+
+    home: str
+    kind: str
+    device: int
+    inode: int
+    size: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Trouble:
     """What is known of a store that did not take the batch `seq`.
 
@@ -144,9 +162,8 @@ def set_aside(path: Path) -> DeviceError:
 
 
 FORGOTTEN = (
-    "baseline", "history", "source", "snapshot", "seen", "session", "staged", "batch", "counter", "trouble", "run",
-    "run_source",
-    *usage.FORGOTTEN,
+    "baseline", "history", "source", "unread", "snapshot", "seen", "session", "staged", "batch", "counter", "trouble",
+    "run", "run_source", *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
 MEMORY = Path(":memory:")
@@ -327,6 +344,17 @@ class State:
         self._db.execute(
             f"INSERT OR REPLACE INTO source VALUES ({', '.join('?' * 13)})", (source, *astuple(checkpoint))
         )
+
+    def unread(self) -> dict[str, Unread]:
+        """Sources of which bytes were seen and not read yet."""
+        rows = self._db.execute("SELECT source, home, kind, device, inode, size, bytes FROM unread")
+        return {source: Unread(*facts) for source, *facts in rows}
+
+    def set_unread(self, source: str, unread: Unread | None) -> None:
+        """Keep how much of a source is there and not read; None: nothing, or it is gone."""
+        self._db.execute("DELETE FROM unread WHERE source = ?", (source,))
+        if unread is not None:
+            self._db.execute(f"INSERT INTO unread VALUES ({', '.join('?' * 7)})", (source, *astuple(unread)))
 
     def snapshot(self, item: str) -> tuple[str, int]:
         """The signature last seen of a small file or a row, and how often it has changed."""

@@ -9,8 +9,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.failpoints import fp
-
 # In a process of its own: a damaged log may end whoever replays it. Opening also writes it into the file, so that the
 # next one has nothing to replay.
 PROBE = """
@@ -56,5 +54,4 @@ def _opens(warehouse: Path) -> bool:
 def _set_aside(path: Path) -> Path:
     aside = path.with_name(f"{path.name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
     path.rename(aside)
-    fp("opening.set_aside")
     return aside

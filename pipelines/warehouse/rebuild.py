@@ -16,7 +16,6 @@ import duckdb
 from pipelines.contract.ddl import DECISIONS
 from pipelines.contract.wire import TABLES
 from pipelines.errors import ExpectedError
-from pipelines.failpoints import fp
 from pipelines.home import ROOT
 from pipelines.store import Store
 from pipelines.warehouse import kept, landing, load
@@ -65,7 +64,6 @@ def rebuild(
             _carry_over(connection, warehouse)
         kept.restore(connection, store)
         loaded = load.load(connection, store, landing.pending(store, ()), judge=judge, progress=progress)
-    fp("rebuild.loaded")
     if with_marts:
         _build(aside)
     rebuilt = Rebuilt(aside, loaded)
@@ -88,9 +86,7 @@ def put_in_place(rebuilt: Rebuilt, warehouse: Path) -> Path | None:
     if warehouse.exists():
         before = warehouse.with_name(f"{warehouse.stem}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.duckdb")
         os.link(warehouse, before)
-    fp("rebuild.linked")
     os.replace(rebuilt.aside, warehouse)  # noqa: PTH105 - never a moment without a warehouse
-    fp("rebuild.replaced")
     return before
 
 

@@ -140,7 +140,7 @@ def test_forgetting_keeps_the_consent_book_only(state: State) -> None:
     assert set(left.values()) == {0}
     assert state.last_consent() is not None
     tables = {name for (name,) in state._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {*FORGOTTEN, "consent", "device", "outbox"}, (
+    assert tables == {*FORGOTTEN, "consent", "consent_scope", "confirmation", "device", "outbox"}, (
         "a new table is forgotten too, or a reason is written here"
     )
 
