@@ -80,7 +80,7 @@ def expected(
     if spec.layout not in EXPECTED:
         send(new_device("once", key=key), agents)
         warehouse.ingest(store)
-        warehouse.run()
+        warehouse.run_counts()
         EXPECTED[spec.layout] = business(warehouse)
         warehouse.reset()
         shutil.rmtree(tmp_path / "store")
@@ -92,7 +92,7 @@ def test_marts_are_the_truth(
 ) -> None:
     send(new_device("device"), agents)
     warehouse.ingest(store)
-    warehouse.run()
+    warehouse.run_counts()
     names = ("turns", *TOKENS, "tool_calls", "unpriced_turns")
     sums = ", ".join(f"sum({name})::bigint" for name in names)
     for column, expected in (
@@ -121,11 +121,11 @@ def test_sent_twice(
     sender = new_device("device", key=tmp_path / "tenant.key")
     send(sender, agents)
     warehouse.ingest(store)
-    warehouse.run()
+    warehouse.run_counts()
     again = send(sender, agents)
     assert again.rows == 1, "a second shipping sends its report and nothing else"
     warehouse.ingest(store)
-    warehouse.run()
+    warehouse.run_counts()
     assert "\n".join(map(str, difference(business(warehouse), expected))) == ""
 
 
@@ -141,11 +141,11 @@ def test_sent_in_halves(
     sender = new_device("device", key=tmp_path / "tenant.key")
     send(sender, growing)
     warehouse.ingest(store)
-    warehouse.run()
+    warehouse.run_counts()
     shutil.copytree(agents, growing, dirs_exist_ok=True)
     send(sender, growing)
     warehouse.ingest(store)
-    warehouse.run()
+    warehouse.run_counts()
     assert "\n".join(map(str, difference(business(warehouse), expected))) == ""
 
 
@@ -171,7 +171,7 @@ def test_sent_session_by_session_in_any_order(
             shutil.copy2(path, target)
         send(sender, growing)
         warehouse.ingest(store)
-        warehouse.run()
+        warehouse.run_counts()
     assert "\n".join(map(str, difference(business(warehouse), expected))) == ""
 
 
@@ -181,7 +181,7 @@ def test_sent_from_a_cloned_disk(
     for name in ("laptop", "clone"):
         send(new_device(name, key=tmp_path / "tenant.key"), agents)
     loaded = warehouse.ingest(store)
-    warehouse.run()
+    warehouse.run_counts()
     assert "\n".join(map(str, difference(business(warehouse), expected))) == ""
     assert loaded.rows_conflict == 0
     assert loaded.rows_duplicate > 0
@@ -193,7 +193,7 @@ def test_clones_without_a_shared_key_count_once(
     for name in ("laptop", "clone"):
         send(new_device(name), agents)
     assert warehouse.ingest(store).rows_conflict == 0
-    warehouse.run()
+    warehouse.run_counts()
     found = warehouse.query("SELECT sum(turns), sum(input_tokens), sum(tool_calls) FROM marts.agg_usage_tenant_daily")
     assert found == [(truth.total.turns, truth.total.input_tokens, truth.total.tool_calls)]
 
@@ -211,5 +211,5 @@ def test_batches_arriving_in_reverse(
         assert len(arrivals) > 10
         for arrival in reversed(arrivals):
             load.load(connection, opened, [arrival])
-    warehouse.run()
+    warehouse.run_counts()
     assert "\n".join(map(str, difference(business(warehouse), expected))) == ""
