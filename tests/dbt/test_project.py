@@ -75,11 +75,11 @@ def test_a_session_the_loader_forgot_to_name_is_found(warehouse):
     }  # fmt: skip
     warehouse.load([("llm_turns", turn)])
     warehouse.execute("delete from wire.touched_sessions")
-    warehouse.run()
+    warehouse.run_counts()
     select = ("--select", "assert_every_turn_of_the_wire_counts_once")
     assert not warehouse.dbt("test", *select).success
     warehouse.execute("insert into wire.touched_sessions values ('acme', 's', 1)")
-    warehouse.run()
+    warehouse.run_counts()
     assert warehouse.dbt("test", *select).success
 
 
@@ -107,7 +107,7 @@ def test_every_raw_line_is_accounted_for(warehouse):
     warehouse.load(
         [*rows, ("source_files", file | {"record_id": "g", "turn_lines_seen": 5, "turn_lines_duplicate": 1})]
     )
-    warehouse.run()
+    warehouse.run_counts()
     ledger = "raw_turn_lines, kept_turns, collapsed_on_device, collapsed_in_warehouse, retracted_steps"
     assert warehouse.query(f"select {ledger} from marts.mart_dedupe_ledger") == [(9, 3, 1, 4, 1)]
     noted = warehouse.dbt("test", "--select", "assert_raw_lines_are_accounted_for")
