@@ -83,6 +83,9 @@ class Store(Protocol):
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects whose key begins with `prefix`, in key order."""
 
+    def delete(self, key: str) -> None:
+        """Remove an object and all its versions; one that is not there is no error. Raises StoreRefusedError."""
+
 
 class FolderStore:
     """A folder as a store. Write aside, then link: the link fails if the object exists, and is whole if it succeeds."""
@@ -137,6 +140,17 @@ class FolderStore:
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects whose key begins with `prefix`, in key order."""
         yield from self._walk(self.root / prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove an object, and the folders that it leaves empty."""
+        path = self.root / key
+        try:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else's object is in it, or it is gone
+                while (path := path.parent) != self.root:
+                    path.rmdir()
+        except OSError as error:
+            raise StoreUnavailableError(f"the store {self.url} cannot be written: {error.strerror}") from error
 
     def _walk(self, folder: Path) -> Iterator[Entry]:
         if not folder.is_dir():
@@ -224,6 +238,23 @@ class S3Store:
             if not page.get("IsTruncated"):
                 return
             after = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, key: str) -> None:
+        """Remove an object and every version of it that the server has kept."""
+        name = self._prefix + key
+        after: dict[str, Any] = {}
+        versions: list[str] = []
+        while True:
+            page = self._call("list_object_versions", Prefix=name, **after)
+            listed = (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+            versions += [item.get("VersionId") or "null" for item in listed if item["Key"] == name]
+            if not page.get("IsTruncated"):
+                break
+            after = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+        for version in versions:
+            # Without a version's name a server that keeps versions would only put a mark on top of them.
+            named: dict[str, Any] = {} if version == "null" else {"VersionId": version}
+            self._call("delete_object", Key=name, **named)
 
     def _call(self, operation: str, *, limit: int | None = None, **arguments: Any) -> Any:
         """One operation: signed again once if the clock was at fault or the credentials may have been renewed."""

@@ -32,9 +32,12 @@ SQL_BUILDERS = {
     "pipelines/device/readers/progress_db.py",
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
+    "pipelines/warehouse/erase.py",
+    "pipelines/warehouse/kept.py",
     "pipelines/warehouse/load.py",
     "pipelines/warehouse/publish.py",
     "pipelines/warehouse/rebuild.py",
+    "pipelines/warehouse/renewal.py",
     "pipelines/warehouse/usage.py",
 }
 SQL = re.compile(
@@ -243,7 +246,7 @@ def test_commands_in_documents_are_commands(document: Path) -> None:
 def test_readme_shows_every_command() -> None:
     shown = "\n".join(commands(REPOSITORY / "README.md", "apiary"))
     device = ("enroll", "consent grant", "consent withdraw", "consent status", "preview", "ship", "status")
-    for command in (*(f"device {word}" for word in device), "run", "usage", "doctor", "dev", "demo"):
+    for command in (*(f"device {word}" for word in device), "run", "erase", "usage", "doctor", "dev", "demo"):
         assert re.search(rf"^apiary {command}\b", shown, re.MULTILINE), command
 
 

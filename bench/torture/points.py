@@ -25,4 +25,9 @@ INGEST = (
 )  # fmt: skip
 """Passed by a load or a publication."""
 
-ALL = (*DEVICE, *OWNER, *INGEST)
+ERASE = (
+    "erase.copied", "erase.compared", "erase.journalled", "erase.swapped", "erase.deleted", "erase.receipted",
+)  # fmt: skip
+"""Passed by an erasure (tests/warehouse_part/test_erase.py dies at each)."""
+
+ALL = (*DEVICE, *OWNER, *INGEST, *ERASE)

@@ -1,4 +1,5 @@
 -- The four token classes add up to the day's tokens, the reported cost to the day's cost: nothing twice, nothing lost.
+-- What was billed for usage that is erased stays in the bill; the usage it was made of is not there any more.
 {{ config(meta={'dagster': {'ref': {'name': 'mart_daily_billing'}}}) }}
 
 with billed as (
@@ -9,6 +10,7 @@ with billed as (
         sum(quantity) filter (where unit = 'usd') as reported_cost_usd,
         sum(unpriced_turns) as unpriced_turns
     from {{ ref('mart_daily_billing') }}
+    where user_id <> 'ERASED'
     group by tenant_id, usage_date
 ),
 

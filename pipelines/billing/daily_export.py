@@ -9,7 +9,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -70,6 +71,29 @@ def export_days(
     first = max(min(days), now.date() - timedelta(days=GAP_DAYS))
     days |= {first + timedelta(days=number) for number in range((min(max(days), now.date()) - first).days + 1)}
     return [export_day(rows_of(connection, day), destination, day, now=now) for day in sorted(days)]
+
+
+def drop_superseded(destination: Path, days: Collection[date], users: Collection[str]) -> int:
+    """Remove superseded versions of days whose rows named somebody who is erased, and any that name these users.
+
+    The valid version of a day has the same totals; it keeps its number. How many were removed.
+    """
+    removed = 0
+    for folder in (destination / "daily").glob("usage_date=*"):
+        day = date.fromisoformat(folder.name.partition("=")[2])
+        last = _last_version(folder)
+        for version in [path for path in folder.glob("v*") if path != last]:
+            if day in days or _names(version / "billing.csv", users):
+                shutil.rmtree(version)
+                removed += 1
+    return removed
+
+
+def _names(file: Path, users: Collection[str]) -> bool:
+    if not users or not file.exists():
+        return False
+    with file.open(newline="", encoding="utf-8") as opened:
+        return any(row["user_id"] in users for row in csv.DictReader(opened))
 
 
 def rows_of(connection: duckdb.DuckDBPyConnection, day: date) -> list[Row]:

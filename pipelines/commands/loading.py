@@ -99,8 +99,9 @@ def _replay(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     with _writing(home) as connection:
-        judge = registry.judge(home.warehouse.parent)
-        done = quarantine.replay(connection, open_store(store_of(options)), _choice(options), judge=judge)
+        store = open_store(store_of(options))
+        judge = registry.judge(home.warehouse.parent, store)
+        done = quarantine.replay(connection, store, _choice(options), judge=judge)
     if options.json:
         print(json.dumps(vars(done)))
     else:
@@ -166,9 +167,9 @@ def _rebuild(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     with _alone(home), progress("loading") as bar:
-        done = rebuild.rebuild(
-            home.warehouse, open_store(store_of(options)), judge=registry.judge(home.warehouse.parent), progress=bar
-        )
+        store = open_store(store_of(options))
+        judge = registry.judge(home.warehouse.parent, store)
+        done = rebuild.rebuild(home.warehouse, store, judge=judge, progress=bar)
         loaded = done.loaded
         sys.stderr.write(
             f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined "

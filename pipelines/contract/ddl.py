@@ -116,6 +116,16 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
         "found_sha256": ("VARCHAR", "The hash of what lies there now."),
         "found_at": ("TIMESTAMPTZ", "When it was noticed first."),
     },
+    "kept_charges": {
+        "_kept_name": ("VARCHAR", "The object of the store that holds the sums."),
+        "tenant_id": ("VARCHAR", "Whose bill it is."),
+        "model": ("VARCHAR", "The public name of the model; `unknown` for one that a person named."),
+        "charge_class": ("VARCHAR", "As in the daily bill."),
+        "unit": ("VARCHAR", "Of the quantity."),
+        "unpriced_turns": ("BIGINT", "Turns without a reported cost."),
+        "quantity": ("DECIMAL(38, 20)", "What was billed for usage that is erased."),
+        "usage_date": ("DATE", "UTC day."),
+    },
     "touched_sessions": {
         "tenant_id": ("VARCHAR", "From the batch's key."),
         "session_id": ("VARCHAR", "A session that a load brought rows of: what the marts must look at again."),

@@ -26,6 +26,9 @@ _MANIFEST = re.compile(
     rf"landing/{PROTOCOL}/(?P<region>{SLUG})/(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/(?P<epoch>[0-9a-f]{{16}})"
     r"/m/(?P<seq>\d{10})-(?P<sha16>[0-9a-f]{16})\.json"
 )
+_UNDER_PREFIX = re.compile(
+    rf"landing/{PROTOCOL}/(?P<region>{SLUG})/(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/(?P<epoch>[0-9a-f]{{16}})/.+"
+)
 
 
 def is_slug(text: str) -> bool:
@@ -101,3 +104,9 @@ def parse_manifest_key(key: str) -> ManifestKey | None:
         return None
     prefix = Prefix(match["region"], match["tenant"], match["device"], match["epoch"])
     return ManifestKey(prefix, int(match["seq"]), match["sha16"])
+
+
+def parse_prefix(key: str) -> Prefix | None:
+    """Whose place in the landing an object lies in, whatever it is; None if it is no device's."""
+    match = _UNDER_PREFIX.fullmatch(key)
+    return None if match is None else Prefix(**match.groupdict())

@@ -11,12 +11,14 @@ import dagster as dg
 
 SHOWN = {"STEP_START": "…", "STEP_SUCCESS": "ok", "STEP_FAILURE": "FAILED", "STEP_SKIPPED": "skipped"}
 TITLES = {
+    "erasure__requests": "take up requests to be erased",
     "wire": "load what arrived",
     "arrival_gate": "gate: arrival",
     "models": "build and test the models",
     "departure_gate": "gate: departure",
     "published__marts": "publish the marts",
     "billing__daily_export": "export the billing days",
+    "erasure__receipts": "erase what is on the list",
 }
 
 

@@ -12,10 +12,11 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import BY_NAME, TABLES
+from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
 from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.home import private_folder
-from pipelines.warehouse import landing, load, opening, quarantine, registry, verify
+from pipelines.warehouse import kept, landing, load, opening, quarantine, registry, verify
 
 QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apiary quarantine` lists and replays them."
 
@@ -23,7 +24,7 @@ QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apia
 def _specs() -> list[dg.AssetSpec]:
     described = {table.name: table.grain for table in TABLES} | dict.fromkeys(BOOKS, "The loader's own book.")
     return [
-        dg.AssetSpec(["wire", name], description=text, group_name="wire", kinds={"duckdb"})
+        dg.AssetSpec(["wire", name], description=text, group_name="wire", kinds={"duckdb"}, deps=[erasure_requests])
         for name, text in (described | {"quarantine": QUARANTINE}).items()
     ]
 
@@ -45,9 +46,10 @@ def wire(
     folder = private_folder(Path(duckdb.database).parent)
     for aside in opening.make_openable(Path(duckdb.database)):
         context.log.warning(f"{aside} would not open and was set aside; what it held is loaded again from the landing")
-    judge = registry.judge(folder)
+    judge = registry.judge(folder, opened)
     with duckdb.get_connection() as connection:
         load.prepare(connection)
+        kept.restore(connection, opened)
         again = quarantine.replay_what_may_pass(connection, opened, judge=judge)
         found = landing.pending(opened, load.known_manifests(connection))
         today = datetime.now(UTC).date()

@@ -20,7 +20,7 @@ POLICY = ROOT / "policies" / "access.yml"
 
 @dataclass(frozen=True)
 class Role:
-    """A kind of reader: patterns of the marts it reads, and of the columns it never sees."""
+    """A kind of reader: patterns of the marts it reads (`!` takes away), and of the columns it never sees."""
 
     name: str
     marts: tuple[str, ...]
@@ -28,7 +28,8 @@ class Role:
 
     def reads(self, mart: str) -> bool:
         """Whether the role reads a mart."""
-        return any(fnmatchcase(mart, pattern) for pattern in self.marts)
+        taken_away = any(fnmatchcase(mart, pattern[1:]) for pattern in self.marts if pattern.startswith("!"))
+        return not taken_away and any(fnmatchcase(mart, pattern) for pattern in self.marts)
 
     def columns(self, names: Sequence[str]) -> list[str]:
         """The columns that the role sees."""

@@ -70,6 +70,17 @@ def known_manifests(connection: duckdb.DuckDBPyConnection) -> set[str]:
     return {key for (key,) in connection.execute("SELECT manifest_key FROM wire.batches").fetchall()}
 
 
+def suppressed_manifests(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """The veiled keys of manifests that were suppressed."""
+    found = connection.execute("SELECT manifest_key FROM wire.batches WHERE status = 'suppressed'").fetchall()
+    return {key for (key,) in found}
+
+
+def veiled(manifest_key: str) -> str:
+    """The name in the ledger of a batch that was suppressed: its key would name its device for ever."""
+    return f"{SUPPRESSED}/{hashlib.sha256(manifest_key.encode()).hexdigest()[:32]}"
+
+
 def load(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
@@ -86,7 +97,7 @@ def load(
     """
     total = Loaded()
     known = known_manifests(connection).difference(again)
-    waiting = [arrival for arrival in arrivals if arrival.key not in known]
+    waiting = [arrival for arrival in arrivals if known.isdisjoint((arrival.key, veiled(arrival.key)))]
     for group in _groups(store, waiting, judge):
         _load_group(connection, group, total, is_replay=bool(again))
         if progress:
@@ -406,7 +417,7 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, group: _Group, seq: int
         for arrival, manifest in sound
     ]
     answers += [
-        (arrival, manifest, "suppressed" if reason.startswith(SUPPRESSED) else "quarantined", reason)
+        (arrival, manifest, SUPPRESSED if reason.startswith(SUPPRESSED) else "quarantined", reason)
         for arrival, manifest, reason in group.refused
     ]
     # All lines in one statement: one for each batch would search the counts of all loads again and again.
@@ -438,7 +449,10 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, group: _Group, seq: int
         connection.execute("DELETE FROM wire.batch_objects WHERE manifest_key IN (SELECT manifest_key FROM lines)")
     connection.unregister("lines")
     objects = [
-        line for arrival, manifest, _, _ in answers if manifest for line in _object_lines(arrival, manifest, seq)
+        line
+        for arrival, manifest, status, _ in answers
+        if manifest and status != SUPPRESSED
+        for line in _object_lines(arrival, manifest, seq)
     ]
     connection.register("objects", pa.Table.from_pylist(objects, schema=OBJECT_LINES))
     connection.execute("INSERT INTO wire.batch_objects BY NAME SELECT * FROM objects")
@@ -471,7 +485,16 @@ def _line(arrival: Arrival, manifest: Manifest | None, status: str, reason: str 
         "contract_hash": manifest and manifest.contract_hash, "consent_id": manifest and manifest.consent_id,
         "uploader_version": manifest and manifest.uploader_version, "rows_claimed": manifest and manifest.rows,
         "received_at": arrival.received_at,
-    }  # fmt: skip
+    } | (_veil(arrival, reason) if status == SUPPRESSED else {})  # fmt: skip
+
+
+def _veil(arrival: Arrival, reason: str | None) -> dict[str, object]:
+    """What the ledger says of a suppressed batch instead: that there was one. Of a device that others use too it keeps
+    the batch's place, or their chain would have a gap."""
+    told = dict.fromkeys(("manifest_sha256", "previous_manifest_sha256", "user_id", "consent_id"))
+    if reason == SUPPRESSED:
+        told |= dict.fromkeys(("device_id", "epoch", "seq"))
+    return told | {"manifest_key": veiled(arrival.key)}
 
 
 def _object_lines(arrival: Arrival, manifest: Manifest, seq: int) -> Iterator[dict[str, object]]:

@@ -88,6 +88,14 @@ def publish(
     return Published(version, rows)
 
 
+def drop_superseded(destination: Path) -> None:
+    """Remove every version but the current one: what it does not hold any more is to be nowhere."""
+    current = (destination / "current").resolve()
+    for old in (destination / "versions").iterdir() if current.exists() else ():
+        if old.name != current.name:
+            shutil.rmtree(old)
+
+
 @contextmanager
 def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
     """A new DuckDB file under the name `published`."""

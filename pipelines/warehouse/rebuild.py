@@ -18,7 +18,7 @@ from pipelines.contract.wire import TABLES
 from pipelines.errors import ExpectedError
 from pipelines.home import ROOT
 from pipelines.store import Store
-from pipelines.warehouse import landing, load
+from pipelines.warehouse import kept, landing, load
 from pipelines.warehouse.landing import Judge
 from pipelines.warehouse.load import Loaded, Progress
 
@@ -62,6 +62,7 @@ def rebuild(
         load.prepare(connection)
         if warehouse.exists():
             _carry_over(connection, warehouse)
+        kept.restore(connection, store)
         loaded = load.load(connection, store, landing.pending(store, ()), judge=judge, progress=progress)
     if with_marts:
         _build(aside)

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.device import enrolment
 from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, Truth, write_home
 from tests.end_to_end.driving import apiary, device, send
@@ -127,3 +128,20 @@ def test_a_run_of_one_arrival_day(site: Site, tmp_path: Path) -> None:
     apiary(tmp_path / "elsewhere", "run", "--date", "2025-06-01", environment=other)
     rows = json.loads(apiary(tmp_path / "elsewhere", "usage", "--by", "tenant", "--json").stdout)
     assert rows == [], "nothing arrived on that day"
+
+
+def test_what_an_owner_takes_back_is_erased(site: Site) -> None:
+    """The last test of this site: its only device goes, the bills keep their sums (more: test_erasure.py)."""
+    totals = [json.loads((site.home.exports / version).read_text())["totals"] for version in site.versions]
+    device_id = enrolment.require(site.home).device_id
+    apiary(site.home.root, "device", "consent", "withdraw")
+    told = apiary(site.home.root, "run")
+    assert "files and objects searched, nothing found" in told.stderr
+    assert json.loads(apiary(site.home.root, "usage", "--by", "day", "--json").stdout) == []
+    after = [json.loads((site.home.exports / version).read_text()) for version in site.versions]
+    assert [manifest["totals"] for manifest in after] == totals
+    assert {manifest["version"] for manifest in after} == {2}, "the version that named a user is gone"
+    here = [path for path in site.home.root.rglob("*") if path.is_file() and site.home.device not in path.parents]
+    for path in here:
+        assert device_id.encode() not in path.read_bytes() or "receipts" in path.parts, path
+    assert not [path for path in here if path.is_relative_to(site.home.root / "store" / "landing")]

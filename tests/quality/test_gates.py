@@ -149,6 +149,7 @@ PLANTED = {
     ("marts__mart_daily_billing", "cost_off"):
         "UPDATE marts.mart_daily_billing SET quantity = NULL WHERE charge_class = 'reported_cost'",
     ("marts__mart_daily_billing", "negative"): "UPDATE marts.mart_daily_billing SET quantity = -quantity",
+    ("marts__mart_daily_billing", "kept_off"): "INSERT INTO wire.kept_charges (quantity) VALUES (1)",
     **{
         (f"marts__agg_usage_{subject}_daily", column): f"UPDATE marts.agg_usage_{subject}_daily SET {change}"
         for subject in ("session", "colony", "model", "tenant")

@@ -49,6 +49,9 @@ class MemoryStore:
             raise TooLargeError(key)
         return self.objects[key]
 
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
     def list(self, prefix: str) -> Iterator[Entry]:
         for key in sorted(self.objects):
             if key.startswith(prefix):

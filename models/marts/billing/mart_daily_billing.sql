@@ -15,6 +15,17 @@ daily as (
     select * from {{ ref('agg_usage_session_daily') }}
 ),
 
+-- What stays of usage that was erased: it was billed, and names nobody.
+kept as (
+    select charges.*
+    from {{ ref('stg_wire__kept_charges') }} as charges
+    {%- if is_incremental() %}
+    inner join changed
+        on charges.tenant_id = changed.tenant_id
+        and charges.usage_date = changed.usage_date
+    {%- endif %}
+),
+
 -- Days with tool calls only have nothing to bill.
 usage as (
     select
@@ -105,3 +116,16 @@ select
     usage_date,
     _ingest_seq
 from charges
+union all
+select
+    tenant_id,
+    'ERASED' as user_id,
+    model,
+    charge_class,
+    unit,
+    cast(sum(unpriced_turns) as bigint) as unpriced_turns,
+    sum(quantity) as quantity,
+    usage_date,
+    cast(0 as bigint) as _ingest_seq
+from kept
+group by tenant_id, model, charge_class, unit, usage_date

@@ -1,0 +1,13 @@
+with source as (
+    select * from {{ source('wire', 'kept_charges') }}
+)
+
+select
+    tenant_id,
+    model,
+    charge_class,
+    unit,
+    unpriced_turns,
+    quantity,
+    usage_date
+from source

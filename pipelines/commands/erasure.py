@@ -1,0 +1,93 @@
+"""`apiary erase`: what a device, a user or a tenant sent goes from everywhere, with proof.
+
+Does not belong here: erasing (warehouse/erase.py, defs/erasure.py).
+"""
+
+import argparse
+import getpass
+import sys
+from typing import Any
+
+from pipelines.commands.terminal import Shared, Stop, store_of, table
+from pipelines.commands.warehouse import run_job
+from pipelines.home import BusyError, Home, exclusive
+
+
+def _erase(options: argparse.Namespace) -> int:
+    import re
+
+    from pipelines.contract.keys import is_slug
+    from pipelines.store import open_store
+    from pipelines.warehouse import erase, suppression
+
+    home, store_url = Home.from_environment(), store_of(options)
+    scope: suppression.Scope = "device" if options.device else "user" if options.user else "tenant"
+    subject = options.device or options.user or options.tenant
+    if subject is None:
+        raise Stop(2, "name what to erase: --device D, --tenant T --user U, or --tenant T for all of a tenant")
+    if scope == "user" and options.tenant is None:
+        raise Stop(2, "a user is known within a tenant only: name it with --tenant")
+    form = re.fullmatch(r"[0-9a-f]{32}", subject) if scope == "device" else is_slug(subject)
+    if not form or (options.tenant and not is_slug(options.tenant)):
+        raise Stop(2, f"{subject!r} names no {scope}: a device has 32 hex digits, others [a-z0-9][a-z0-9_-]{{0,62}}")
+    store = open_store(store_url)
+    try:
+        with exclusive(home.root / "warehouse" / "lock"):
+            found = erase.find(home.warehouse, store, scope=scope, tenant=options.tenant, subject=subject)
+    except BusyError:
+        raise Stop(1, "a run of this warehouse is at work: wait for it to end") from None
+    if not found and options.tenant:
+        found = {options.tenant: erase.Found()}
+    if not found:
+        raise Stop(2, f"no batch of {scope} {subject} is known: name its --tenant to suppress what may still come")
+    _confirm(scope, subject, found, options)
+    recorded = [
+        suppression.record(
+            store, scope=scope, tenant=tenant, subject=subject, actor=options.actor or getpass.getuser(),
+            reason=options.reason, batches=there.mixed, shared=there.shared,
+        )
+        for tenant, there in found.items()
+    ]  # fmt: skip
+    sys.stderr.write("suppressed: nothing of it is loaded from now on\n")
+    run_job(home, store_url)
+    return _show(store, [line.request_id for line in recorded])
+
+
+def _confirm(scope: str, subject: str, found: dict[str, Any], options: argparse.Namespace) -> None:
+    for tenant, there in found.items():
+        also = f", {len(there.mixed)} of them of others on the same device" if there.mixed else ""
+        sys.stderr.write(f"{scope} {subject} of {tenant}: {there.batches + len(there.mixed)} batches{also}\n")
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise Stop(2, "nothing was erased: say --yes, this cannot be undone")
+    sys.stderr.write("this cannot be undone; amounts that were billed stay without names. Type `erase` to go on: ")
+    if sys.stdin.readline().strip() != "erase":
+        raise Stop(2, "nothing was erased")
+
+
+def _show(store: Any, ids: list[str]) -> int:
+    import json
+
+    from pipelines.warehouse import suppression
+
+    rows: list[list[object]] = []
+    for request_id in ids:
+        try:
+            said = json.loads(store.get(f"{suppression.DONE}{request_id}.json"))
+        except KeyError:
+            raise Stop(1, f"{request_id} is suppressed and not erased yet: see why above, then `apiary run`") from None
+        rows.append([request_id, said["rows"], said["objects"], said["searched"], said["found"]])
+    table(["request", "rows erased", "objects erased", "files and objects searched", "found"], rows)
+    return 0
+
+
+def add(group: Any, shared: Shared) -> None:
+    """The commands under `apiary`."""
+    erase = shared.add(group, "erase", "erase what a device, a user or a tenant sent, with proof", _erase, shared.store)
+    erase.add_argument("--device", metavar="D", help="the device's 32 hex digits")
+    erase.add_argument("--user", metavar="U", help="a user of the tenant")
+    erase.add_argument("--tenant", metavar="T", help="the tenant; alone, all of it")
+    erase.add_argument("--reason", default="asked for", help="one line for the list, without names")
+    erase.add_argument("--actor", help="who decided (default: this machine's user)")
+    erase.add_argument("--yes", action="store_true", help="do not ask")

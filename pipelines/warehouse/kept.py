@@ -1,0 +1,86 @@
+"""What stays of erased usage: sums by tenant, model, charge class and UTC day, so that what was billed adds up.
+
+They name neither user nor session nor device, and lie in the store: a warehouse that is rebuilt has them too.
+Does not belong here: erasing (erase.py), what a bill makes of them (models/marts/billing).
+"""
+
+import json
+from collections.abc import Collection
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+from pipelines.contract.numbers import plain
+from pipelines.store import Store
+
+ROOT = "suppressions/v1/kept/"
+NAMES = ("tenant_id", "model", "charge_class", "unit", "unpriced_turns", "quantity", "usage_date")
+Row = dict[str, Any]
+
+# A keyed name was chosen by a person; a public one was not, and prices hang on it.
+_BILLED = """
+    SELECT tenant_id, CASE WHEN model LIKE 'k1\\_%' ESCAPE '\\' THEN 'unknown' ELSE model END AS model, charge_class,
+        unit, usage_date, unpriced_turns, quantity
+"""
+_SUMS = """
+    SELECT tenant_id, model, charge_class, unit, cast(sum(unpriced_turns) AS BIGINT) AS unpriced_turns,
+        sum(quantity) AS quantity, usage_date
+"""
+
+
+def difference(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) -> list[Row]:
+    """What the bills of `old` hold beyond those of this warehouse, which were built without the erased.
+
+    Less than nothing where steps count again because the events that had taken them back are gone.
+    """
+    found = connection.execute(
+        f"""
+        {_SUMS}
+        FROM (
+            {_BILLED} FROM old.marts.mart_daily_billing
+            UNION ALL BY NAME
+            SELECT * REPLACE (-unpriced_turns AS unpriced_turns, -quantity AS quantity)
+            FROM ({_BILLED} FROM marts.mart_daily_billing)
+        )
+        WHERE list_contains(?, tenant_id)
+        GROUP BY ALL HAVING sum(quantity) <> 0 OR sum(unpriced_turns) <> 0
+        ORDER BY ALL
+        """,
+        [sorted(tenants)],
+    ).fetchall()
+    return [dict(zip(NAMES, row, strict=True)) for row in found]
+
+
+def put(store: Store, name: str, rows: list[Row]) -> None:
+    """Keep sums under a name, which is used once: another try of the same erasure keeps what the first one found."""
+    lines = [
+        row | {"quantity": None if row["quantity"] is None else plain(row["quantity"]),
+               "usage_date": row["usage_date"].isoformat()}
+        for row in rows
+    ]  # fmt: skip
+    store.put(f"{ROOT}{name}.json", json.dumps(lines, sort_keys=True, separators=(",", ":")).encode())
+
+
+def restore(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """Bring every sum of the store into the warehouse that is not there yet. Raises StoreUnavailableError."""
+    have = {name for (name,) in connection.execute("SELECT DISTINCT _kept_name FROM wire.kept_charges").fetchall()}
+    for entry in store.list(ROOT):
+        name = entry.key.removeprefix(ROOT).removesuffix(".json")
+        if name in have:
+            continue
+        rows = [
+            [name, *(_typed(column, line[column]) for column in NAMES)] for line in json.loads(store.get(entry.key))
+        ]
+        if rows:
+            marks = ", ".join("?" * len(NAMES))
+            connection.executemany(
+                f"INSERT INTO wire.kept_charges (_kept_name, {', '.join(NAMES)}) VALUES (?, {marks})", rows
+            )
+
+
+def _typed(column: str, value: Any) -> Any:
+    if column == "usage_date":
+        return date.fromisoformat(value)
+    return Decimal(value) if column == "quantity" and value is not None else value

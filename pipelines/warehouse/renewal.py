@@ -1,0 +1,108 @@
+"""A warehouse written anew beside the old one: what is copied into it, and what it does not hold any more.
+
+Does not belong here: why (erase.py), loading (load.py), building the models.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from pipelines.contract.keys import GENERATED_ID, KEYED
+from pipelines.contract.wire import BY_NAME
+from pipelines.warehouse import load
+
+BUILT_ANEW = ("staging", "intermediate", "marts")
+IDENTIFIER = rf"{GENERATED_ID}|{KEYED}|[0-9a-f]{{12,64}}|landing/.*"
+
+
+@contextmanager
+def beside(fresh: Path, old: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The new warehouse, with the old one beside it under the name `old`."""
+    with duckdb.connect(str(fresh)) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"ATTACH '{str(old).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
+        yield connection
+        connection.execute("DETACH old")
+        connection.execute("CHECKPOINT")
+
+
+def copy_tables(connection: duckdb.DuckDBPyConnection, tenants: list[str], gone: list[str]) -> None:
+    """Copy every table that is not built: of these tenants only the rows of batches that cannot be loaded again."""
+    tables = connection.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'old'"
+        " AND NOT list_contains(?, schema_name) ORDER BY ALL",
+        [list(BUILT_ANEW)],
+    ).fetchall()
+    for schema, table in tables:
+        if schema != "wire":
+            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            connection.execute(f'CREATE TABLE "{schema}"."{table}" AS FROM old."{schema}"."{table}"')
+            continue
+        columns = {name for (name, *_) in connection.execute(f"DESCRIBE old.wire.{table}").fetchall()}
+        batch = next((name for name in ("_manifest_key", "manifest_key") if name in columns), None)
+        copied, values = "NOT list_contains($tenants, tenant_id)", {"tenants": tenants}
+        if table == "kept_charges":
+            continue
+        if batch is not None:
+            copied, values = f"{copied} OR list_contains($gone, {batch})", {"tenants": tenants, "gone": gone}
+        connection.execute(f"INSERT INTO wire.{table} BY NAME SELECT * FROM old.wire.{table} WHERE {copied}", values)
+    sessions = " UNION ".join(
+        f"SELECT tenant_id, {column} FROM wire.{name} WHERE list_contains($tenants, tenant_id) AND {column} IS NOT NULL"
+        for name, table in BY_NAME.items()
+        for column in load.SESSION_COLUMNS
+        if column in table.by_name
+    )
+    connection.execute(
+        "INSERT INTO wire.touched_sessions BY NAME SELECT * FROM old.wire.touched_sessions"
+        f" WHERE (tenant_id, session_id) IN ({sessions})",
+        {"tenants": tenants},
+    )
+
+
+def copy_decisions(connection: duckdb.DuckDBPyConnection, tenants: list[str]) -> None:
+    """Of what people decided of these tenants' records, what concerns a record that is still there."""
+    connection.execute(
+        """
+        INSERT INTO wire.released BY NAME SELECT * FROM old.wire.released
+        WHERE list_contains(?, tenant_id) AND (tenant_id, record_id) IN (
+            SELECT (tenant_id, record_id) FROM wire.llm_turns
+            UNION ALL SELECT (tenant_id, record_id) FROM wire.node_steps
+        )
+        """,
+        [tenants],
+    )
+
+
+def identifiers_gone(connection: duckdb.DuckDBPyConnection, tenants: list[str]) -> list[str]:
+    """Identifiers that the old wire holds for these tenants and the new one does not: none may be found any more."""
+    columns = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'old' AND schema_name = 'wire'"
+        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name)",
+        [["contract_hash", "gate_hash", "uploader_version"]],  # of programs, not of people
+    ).fetchall()
+    new_columns = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
+        " AND schema_name = 'wire'"
+    ).fetchall()
+    there = {*new_columns}
+    old = " UNION ".join(
+        f"SELECT {column} AS v FROM old.wire.{table} WHERE list_contains($tenants, tenant_id)"
+        for table, column in columns
+        if table != "kept_charges"
+    )
+    new = " UNION ".join(f"SELECT {name[1]} AS v FROM wire.{name[0]}" for name in columns if name in there)
+    found = connection.execute(
+        f"SELECT v FROM ({old}) WHERE regexp_full_match(v, $form) EXCEPT ({new})",
+        {"tenants": tenants, "form": IDENTIFIER},
+    ).fetchall()
+    return sorted(value for (value,) in found)
+
+
+def settle(file: Path) -> None:
+    """Make a database private, and safe from a loss of power before it takes another one's place."""
+    file.chmod(0o600)
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

@@ -1,0 +1,415 @@
+"""What is erased is in no byte any more, nothing else is touched, bills add up, and it does not come back.
+
+Does not belong here: the whole job with its models (tests/end_to_end/test_erasure.py).
+"""
+
+import gzip
+import hashlib
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.torture import points
+from pipelines import failpoints
+from pipelines.contract.keys import parse_prefix
+from pipelines.contract.receipts import ErasureRequest, parse_receipt
+from pipelines.errors import UsageError
+from pipelines.warehouse import erase, kept, landing, load, residue, suppression
+from pipelines.warehouse.erase import EraseError
+from tests.warehouse_part.batches import EPOCH, MemoryStore, batch, record, row, turn
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+DEVICE, OTHER, SHARED, GUEST = (hashlib.sha256(name.encode()).hexdigest()[:32] for name in "abcd")
+BILL = """
+    CREATE OR REPLACE TABLE marts.mart_daily_billing AS
+    SELECT tenant_id, _user_id AS user_id, model, 'output' AS charge_class, 'tokens' AS unit,
+        cast(0 AS BIGINT) AS unpriced_turns, cast(sum(output_tokens) AS DECIMAL(38, 20)) AS quantity,
+        cast(occurred_at AS DATE) AS usage_date, 0 AS _ingest_seq
+    FROM wire.llm_turns GROUP BY ALL
+    UNION ALL
+    SELECT tenant_id, 'ERASED', model, charge_class, unit, unpriced_turns, quantity, usage_date, 0
+    FROM wire.kept_charges
+"""
+
+
+def build(file: Path, _selected: tuple[str, ...]) -> None:
+    """The one model that erasing looks at, made of the wire."""
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS marts")
+        connection.execute(BILL)
+
+
+def by(user: str) -> Any:
+    return lambda manifest: manifest.update(user=user)
+
+
+def session(number: object, user: str) -> dict[str, Any]:
+    return row("sessions", number, session_id=record(f"session of {number}"), user_id=user)
+
+
+class Site:
+    """A warehouse and a store: two tenants, four devices, one of them shared by two users."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = MemoryStore()
+        self.warehouse = root / "warehouse" / "apiary.duckdb"
+        self.warehouse.parent.mkdir(parents=True)
+        batch(self.store, {"llm_turns": [turn(1), turn(2), turn("copy")]}, device=DEVICE, change=by("ada-lovelace"))
+        batch(
+            self.store,
+            {"llm_turns": [turn("copy"), turn(3)], "sessions": [session(3, "bob")]},
+            device=OTHER,
+            seq=1,
+            change=by("bob"),
+            minute=1,
+        )
+        batch(self.store, {"llm_turns": [turn(4)]}, device=DEVICE, seq=2, change=by("ada-lovelace"), minute=2)
+        batch(self.store, {"llm_turns": [turn(5)]}, device=SHARED, seq=1, change=by("ada-lovelace"), minute=3)
+        mixed = {"llm_turns": [turn(6), turn(5)], "sessions": [session(5, "ada-lovelace"), session(6, "bob")]}
+        batch(self.store, mixed, device=SHARED, seq=2, change=by("bob"), minute=4)
+        batch(self.store, {"llm_turns": [turn(7)]}, device=SHARED, seq=3, change=by("bob"), minute=5)
+        batch(self.store, {"llm_turns": [turn(1), turn(8)]}, tenant="bolt", device=GUEST, change=by("eve"), minute=6)
+        batch(self.store, {"llm_turns": b"no parquet"}, device=DEVICE, seq=3, change=by("ada-lovelace"), minute=7)
+        self.load()
+        build(self.warehouse, ())
+        self.oracle = self.landing()
+
+    def load(self, path: Path | None = None) -> load.Loaded:
+        with duckdb.connect(str(path or self.warehouse)) as connection:
+            load.prepare(connection)
+            kept.restore(connection, self.store)
+            arrivals = landing.pending(self.store, load.known_manifests(connection))
+            return load.load(connection, self.store, arrivals, judge=suppression.load(self.store).judge)
+
+    def landing(self) -> dict[str, bytes]:
+        return {key: data for key, data in self.store.objects.items() if key.startswith("landing/")}
+
+    def bills(self) -> dict[tuple[str, Any], Decimal]:
+        return dict(
+            self.query("SELECT (tenant_id, usage_date), sum(quantity) FROM marts.mart_daily_billing GROUP BY ALL")
+        )  # type: ignore[arg-type]
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self.warehouse)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def rows(self, where: str) -> int:
+        """Rows of the wire, of both tables that there are."""
+        counts = self.query(f"SELECT count(*) FROM wire.llm_turns WHERE {where} UNION ALL"
+                            f" SELECT count(*) FROM wire.sessions WHERE {where}")  # fmt: skip
+        return sum(count for (count,) in counts)
+
+    def suppress(self, scope: suppression.Scope, subject: str, tenant: str = "acme") -> suppression.Suppression:
+        found = erase.find(self.warehouse, self.store, scope=scope, tenant=tenant, subject=subject).get(tenant)
+        assert found
+        return suppression.record(
+            self.store, scope=scope, tenant=tenant, subject=subject, actor="an operator", reason="asked for",
+            batches=found.mixed, shared=found.shared,
+        )  # fmt: skip
+
+    def erase(self) -> list[erase.Erased]:
+        work = erase.Pass(self.warehouse, self.store)
+        work.rewrite(build, now=NOW)
+        work.clear_landing()
+        return work.prove([self.root], passing_over=[], now=NOW)
+
+    def wire_hash(self, path: Path | None = None) -> str:
+        with duckdb.connect(str(path or self.warehouse)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return load.wire_hash(connection)
+
+    def hash_without(self, *gone: str) -> str:
+        """The truth: what a warehouse holds that never heard of the devices or manifests."""
+        other = MemoryStore()
+        for key, data in self.oracle.items():
+            prefix = parse_prefix(key)
+            if not any(name in key for name in gone) and prefix:
+                other.objects[key], other.received[key] = data, self.store.received[key]
+        with duckdb.connect() as connection:
+            load.prepare(connection)
+            load.load(connection, other, landing.pending(other, ()))
+            return load.wire_hash(connection)
+
+    def holds(self, *texts: str) -> list[str]:
+        """Files and objects that hold a text, opened by other means than the code's own."""
+        found = [key for key, data in self.store.objects.items() if any(t.encode() in data or t in key for t in texts)]
+        for path in (path for path in self.root.rglob("*") if path.is_file()):
+            content = path.read_bytes()
+            if path.suffix == ".duckdb":
+                with duckdb.connect(str(path)) as connection:
+                    tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()").fetchall()
+                    for schema, table in tables:
+                        content += str(connection.execute(f"FROM {schema}.{table}").fetchall()).encode()
+            found += [path.name] if any(text.encode() in content for text in texts) else []
+        return [name for name in found if not name.startswith("receipts/")]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_device_goes_and_nothing_else(site: Site) -> None:
+    bills = site.bills()
+    rows = site.rows(f"_device_id = '{DEVICE}'")
+    line = site.suppress("device", DEVICE)
+    (done,) = site.erase()
+    assert (done.request_id, done.rows, done.objects) == (line.request_id, rows, 6)
+    assert site.wire_hash() == site.hash_without(DEVICE)
+    assert site.holds(DEVICE) == []
+    assert site.holds(record("llm_turns 2"), record("session of 2")) == []
+    assert site.holds(record("session of 1")), "bolt has a session of the same name"
+    build(site.warehouse, ())
+    assert site.bills() == bills, "what was billed for a tenant and a day stays"
+    assert site.query("SELECT DISTINCT user_id FROM marts.mart_daily_billing WHERE tenant_id = 'acme' ORDER BY 1") == [
+        ("ERASED",), ("ada-lovelace",), ("bob",)
+    ]  # fmt: skip
+    (receipt,) = [key for key in site.store.objects if key.startswith("receipts/")]
+    told = parse_receipt(receipt, site.store.get(receipt), region="eu", tenant="acme")
+    assert (told.request_id, told.device, told.epochs) == (line.request_id, DEVICE, (EPOCH,))
+    assert (told.rows_deleted, told.objects_deleted, told.erased_at) == (rows, 6, NOW)
+    assert site.erase() == [], "there is nothing left to do"
+
+
+def test_of_two_copies_the_other_ones_stays(site: Site) -> None:
+    owner = "SELECT _device_id FROM wire.llm_turns WHERE record_id = ?".replace("?", f"'{record('llm_turns copy')}'")
+    assert site.query(owner) == [(min(DEVICE, OTHER),)]
+    site.suppress("device", min(DEVICE, OTHER))
+    site.erase()
+    assert site.query(owner) == [(max(DEVICE, OTHER),)]
+
+
+def test_a_user_goes_with_the_batches_that_name_her(site: Site) -> None:
+    """From her own device and from the one she shared; the others' batches there stay, and their chain has no gap."""
+    bills = site.bills()
+    rows = site.rows(
+        f"tenant_id = 'acme' AND (_user_id = 'ada-lovelace' OR _manifest_key LIKE '%{SHARED}%/m/0000000002%')"
+    )
+    site.suppress("user", "ada-lovelace")
+    (done,) = site.erase()
+    assert done.rows == rows
+    mixed = [key for key, data in site.oracle.items() if "/m/" in key and SHARED in key and b'"seq": 2' in data]
+    objects = [item["key"] for item in json.loads(site.oracle[mixed[0]])["objects"]]
+    first = next(key for key in site.oracle if SHARED in key and "/d/0000000001" in key)
+    first_manifest = next(key for key in site.oracle if SHARED in key and "/m/0000000001" in key)
+    assert site.wire_hash() == site.hash_without(DEVICE, *mixed, *objects, first, first_manifest)
+    assert site.holds("ada-lovelace", DEVICE, record("session of 5"), record("session of 2")) == []
+    assert site.query(f"SELECT seq, status FROM wire.batches WHERE device_id = '{SHARED}' ORDER BY seq") == [
+        (1, "suppressed"), (2, "suppressed"), (3, "loaded")
+    ]  # fmt: skip
+    build(site.warehouse, ())
+    assert site.bills() == bills
+
+
+def test_a_tenant_goes_and_its_amounts_stay(site: Site) -> None:
+    bills, rows = site.bills(), site.rows("tenant_id = 'acme'")
+    site.suppress("tenant", "acme")
+    (done,) = site.erase()
+    assert done.rows == rows
+    assert site.wire_hash() == site.hash_without("/acme/")
+    assert site.holds(DEVICE, OTHER, SHARED, "ada-lovelace", record("session of 3")) == []
+    build(site.warehouse, ())
+    assert site.bills() == bills
+    assert site.query("SELECT DISTINCT user_id FROM marts.mart_daily_billing WHERE tenant_id = 'acme'") == [("ERASED",)]
+
+
+def test_a_late_batch_and_a_rebuild_bring_nothing_back(site: Site, tmp_path: Path) -> None:
+    """A device that was shut while it was erased delivers; then the warehouse is made again from the landing."""
+    old = site.landing()
+    site.suppress("device", DEVICE)
+    site.erase()
+    before = site.wire_hash()
+    late = batch(site.store, {"llm_turns": [turn("late")]}, device=DEVICE, seq=9, change=by("ada-lovelace"), minute=99)
+    again = next(key for key in old if "/m/0000000001" in key and DEVICE in key)
+    for key in (key for key in old if DEVICE in key and "0000000001" in key):
+        site.store.put(key, old[key])  # the same batch once more, from a copy of the landing
+    found = site.load()
+    assert (found.received, found.suppressed, found.loaded) == (1, 1, 0), "of the other it knew"
+    assert site.load().received == 0, "the ledger knows them, though not by name"
+    assert site.wire_hash() == before
+    assert {late.key, again} <= set(site.store.objects)
+    assert site.erase() == []
+    assert site.holds(DEVICE, record("llm_turns late")) == [], "they are swept"
+
+    for key in old:
+        site.store.put(key, old[key])
+    rebuilt = tmp_path / "rebuilt" / "apiary.duckdb"
+    rebuilt.parent.mkdir()
+    site.load(rebuilt)
+    assert site.wire_hash(rebuilt) == before
+    with duckdb.connect(str(rebuilt)) as connection:
+        assert connection.execute("SELECT count(*) FROM wire.kept_charges").fetchone() != (0,)
+        names = {r for (r,) in connection.execute("SELECT manifest_key FROM wire.batches").fetchall()}
+    assert not [name for name in names if DEVICE in name]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_anywhere_it_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at each moment either the old warehouse is whole or the new one is."""
+    rows = site.rows(f"_device_id = '{DEVICE}'")
+    bills, hashes = site.bills(), (site.wire_hash(), site.hash_without(DEVICE))
+    site.suppress("device", DEVICE)
+    left = [*points.ERASE[:-1], "erase.deleted", points.ERASE[-1]]
+
+    def die(name: str) -> None:
+        if left and name == left[0]:
+            left.pop(0)
+            raise Killed
+
+    monkeypatch.setattr(failpoints, "hook", die)
+    while left:
+        with pytest.raises(Killed):
+            site.erase()
+        assert site.wire_hash() in hashes
+        assert site.wire_hash() == hashes[1] or [key for key in site.landing() if DEVICE in key]
+    done = site.erase()
+    monkeypatch.setattr(failpoints, "hook", None)
+    assert [erased.rows for erased in done] == [rows]
+    receipts = [key for key in site.store.objects if key.startswith(("receipts/", suppression.DONE))]
+    assert len(receipts) == 2, "one for the device, one for the list, however often it was tried"
+    told = parse_receipt(receipts[0], site.store.get(receipts[0]), region="eu", tenant="acme")
+    assert (told.rows_deleted, told.objects_deleted) == (rows, 6)
+    assert site.wire_hash() == hashes[1]
+    assert site.holds(DEVICE) == []
+    build(site.warehouse, ())
+    assert site.bills() == bills
+
+
+def test_an_owners_request_is_taken_up_and_answered(site: Site) -> None:
+    asked = ErasureRequest(
+        request_id="1b" * 16, region="eu", tenant="acme", device=DEVICE, epochs=(EPOCH,), user="ada-lovelace",
+        consent_id="4e" * 16, seq=1, requested_at=NOW,
+    )  # fmt: skip
+    site.store.put(asked.key(), asked.to_json())
+    forged = asked.key().replace("acme", "bolt")
+    site.store.put(forged, asked.to_json())
+    found = suppression.record_requests(site.store)
+    assert (list(found.asked), found.unreadable) == ([asked.key()], (forged,))
+    suppression.record_requests(site.store)
+    assert [line.request_id for line in suppression.load(site.store).listed] == [asked.request_id], "once"
+    (done,) = site.erase()
+    (receipt,) = [key for key in site.store.objects if key.startswith("receipts/")]
+    assert parse_receipt(receipt, site.store.get(receipt), region="eu", tenant="acme").request_id == done.request_id
+    assert asked.key() not in site.store.objects, "it names the user and the device"
+    # A new grant is a new epoch: what it covers is not what was to be forgotten.
+    listed = suppression.load(site.store).listed[0]
+    assert listed.covers(tenant="acme", device=DEVICE, epoch=EPOCH, user=None)
+    assert not listed.covers(tenant="acme", device=DEVICE, epoch="f" * 16, user=None)
+
+
+def test_the_list_names_nobody(site: Site) -> None:
+    site.suppress("user", "ada-lovelace")
+    site.suppress("device", DEVICE)
+    text = b"".join(data for key, data in site.store.objects.items() if key.startswith(suppression.ROOT))
+    assert b"ada-lovelace" not in text
+    assert DEVICE.encode() not in text
+    assert b"an operator" in text
+
+
+@pytest.mark.parametrize("field", ["actor", "reason"])
+@pytest.mark.parametrize("text", ["", " ", "two\nlines", "x" * 201])
+def test_a_line_of_the_list_says_who_and_why(field: str, text: str) -> None:
+    told = {"actor": "an operator", "reason": "asked for"} | {field: text}
+    with pytest.raises(UsageError, match=field):
+        suppression.record(MemoryStore(), scope="tenant", tenant="acme", subject="acme", **told)
+
+
+def test_others_that_todays_rules_refuse_stop_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, objects = site.wire_hash(), dict(site.store.objects)
+    site.suppress("device", DEVICE)
+    victim = next(key for key in site.store.objects if OTHER in key and "/d/" in key)
+    good = site.store.objects[victim]
+    site.store.objects[victim] = b"torn" + good[4:]
+    with pytest.raises(EraseError, match="1 batches of others"):
+        site.erase()
+    assert site.wire_hash() == before
+    site.store.objects[victim] = good
+    assert {key: site.store.objects[key] for key in objects} == objects
+    assert len(site.erase()) == 1
+
+
+def test_what_is_not_in_the_landing_any_more_is_copied(site: Site) -> None:
+    """By choice a landing may be kept for a while only; the others' rows of it are then in the warehouse alone."""
+    for key in [key for key in site.store.objects if OTHER in key]:
+        site.store.delete(key)
+    site.suppress("device", DEVICE)
+    site.erase()
+    kept_rows = site.query(f"SELECT count(*) FROM wire.llm_turns WHERE _device_id = '{OTHER}'")
+    assert kept_rows == [(2 if min(DEVICE, OTHER) == OTHER else 1,)]
+    assert site.holds(DEVICE) == []
+
+
+# searching -----------------------------------------------------------------------------------------------------------
+
+IDS = [record("x"), f"session_20260301_120000_{'ab' * 4}", f"k1_{record('y')}"]
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Any:
+    def plant(name: str, text: str) -> Path:
+        path = tmp_path / name
+        if name.endswith(".parquet"):
+            frame = pa.table({"a": [f"text {number}" for number in range(1000)] + [text]})
+            pq.write_table(frame, path, compression="zstd")
+        elif name.endswith(".duckdb"):
+            with duckdb.connect(str(path)) as connection:
+                connection.execute("CREATE TABLE t AS SELECT 'text ' || i AS a FROM range(5000) AS r (i)")
+                connection.execute("INSERT INTO t VALUES (?)", [text])
+        else:
+            data = (b"x" * 1001) + text.encode() + b" and more"
+            path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return path
+
+    return plant
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.duckdb", "a.log", "a.log.gz", "a.csv", "a.db", "a.json"])
+@pytest.mark.parametrize("identifier", IDS)
+def test_a_planted_identifier_is_found(planted: Any, name: str, identifier: str, tmp_path: Path) -> None:
+    path = planted(name, f"landing/{identifier}/m")
+    needles = residue.Needles([*IDS, *(record(n) for n in range(50))])
+    assert residue.search(needles, [tmp_path], passing_over=[]) == (1, [str(path)])
+    assert residue.search(needles, [tmp_path], passing_over=[path]) == (0, [])
+    assert not residue.Needles([record(n) for n in range(50)]).are_in_file(path)
+
+
+@pytest.mark.parametrize("text", ["ada", '{"user":"ada"}', "acme,ada,m"])
+def test_a_name_counts_where_it_stands_alone(planted: Any, text: str) -> None:
+    needles = residue.Needles([], ["ada"])
+    assert needles.are_in_file(planted("a.csv", f"\n{text}"))
+    assert not needles.are_in_file(planted("b.csv", "adapter ada-lovelace armada"))
+
+
+def test_what_is_left_is_not_receipted(site: Site) -> None:
+    line = site.suppress("device", DEVICE)
+    (site.root / "forgotten.log").write_text(f"once there was {DEVICE}")
+    with pytest.raises(EraseError, match=r"still in .*forgotten\.log"):
+        site.erase()
+    assert [key for key in site.store.objects if key.startswith("receipts/")] == []
+    (site.root / "forgotten.log").unlink()
+    assert [erased.request_id for erased in site.erase()] == [line.request_id]
+
+
+@given(
+    data=st.binary(max_size=200), needles=st.lists(st.from_regex(r"[ab]{12,20}", fullmatch=True), max_size=4),
+    at=st.integers(0, 200), put=st.integers(0, 4),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_the_search_is_a_search(data: bytes, needles: list[str], at: int, put: int) -> None:
+    if put < len(needles):
+        data = data[:at] + needles[put].encode() + data[at:]
+    expected = any(needle.encode() in data for needle in needles)
+    assert residue.Needles(needles).are_in(data) is expected
