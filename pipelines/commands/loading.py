@@ -95,12 +95,12 @@ def _show_one(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
-    from pipelines.warehouse import quarantine, senders
+    from pipelines.warehouse import quarantine, registry
 
     home = Home.from_environment()
     with _writing(home) as connection:
         store = open_store(store_of(options))
-        judge = senders.judge(home.warehouse.parent, store)
+        judge = registry.judge(home.warehouse.parent, store)
         done = quarantine.replay(connection, store, _choice(options), judge=judge)
     if options.json:
         print(json.dumps(vars(done)))
@@ -163,11 +163,13 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _rebuild(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
-    from pipelines.warehouse import rebuild, senders
+    from pipelines.warehouse import rebuild, registry
 
-    home, store = Home.from_environment(), open_store(store_of(options))
+    home = Home.from_environment()
     with _alone(home), progress("loading") as bar:
-        done = rebuild.rebuild(home.warehouse, store, judge=senders.judge(home.warehouse.parent, store), progress=bar)
+        store = open_store(store_of(options))
+        judge = registry.judge(home.warehouse.parent, store)
+        done = rebuild.rebuild(home.warehouse, store, judge=judge, progress=bar)
         loaded = done.loaded
         sys.stderr.write(
             f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined "

@@ -16,7 +16,7 @@ from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.home import private_folder
-from pipelines.warehouse import kept, landing, load, opening, operator_actions, quarantine, senders, verify
+from pipelines.warehouse import kept, landing, load, opening, operator_actions, quarantine, registry, verify
 
 QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apiary quarantine` lists and replays them."
 
@@ -46,7 +46,7 @@ def wire(
     folder = private_folder(Path(duckdb.database).parent)
     for aside in opening.make_openable(Path(duckdb.database)):
         context.log.warning(f"{aside} would not open and was set aside; what it held is loaded again from the landing")
-    judge = senders.judge(folder, opened)
+    judge = registry.judge(folder, opened)
     with duckdb.get_connection() as connection:
         load.prepare(connection)
         kept.restore(connection, opened)

@@ -18,14 +18,14 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from pipelines.contract.keys import REQUESTS, parse_manifest_key, parse_prefix
+from pipelines.contract.keys import parse_manifest_key, parse_prefix
 from pipelines.contract.receipts import ErasureReceipt
 from pipelines.contract.wire import BY_NAME
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 from pipelines.home import private_folder, replace_file, sync_folder
 from pipelines.store import Store
-from pipelines.warehouse import kept, landing, load, renewal, residue, senders, suppression
+from pipelines.warehouse import kept, landing, load, registry, renewal, residue, suppression
 from pipelines.warehouse.landing import Arrival, IncompleteError, RefusedError
 from pipelines.warehouse.suppression import Scope, Suppression
 
@@ -203,9 +203,10 @@ class Pass:
             return []
         needles = residue.Needles(self.journal.identifiers, self.journal.names)
         self._delete_snapshots(needles)
+        registry.forget(self._warehouse.parent, set(self.journal.identifiers))
         searched, found = residue.search(
             needles, folders, passing_over=[*passing_over, self._folder], store=self._store,
-            passing_over_keys=("receipts/", REQUESTS),
+            passing_over_keys=("receipts/", suppression.REQUESTS),
         )  # fmt: skip
         if found:
             raise EraseError(f"nothing was receipted: what should be erased is still in {', '.join(found[:5])}")
@@ -270,7 +271,8 @@ class Pass:
             gone = before.keys() - {arrival.key for arrival in arrivals} - doomed.keys()
             renewal.copy_tables(connection, tenants, sorted(gone))
             kept.restore(connection, self._store)
-            load.load(connection, self._store, arrivals, judge=senders.judge(self._warehouse.parent, self._store))
+            load.load(connection, self._store, arrivals, judge=registry.judge(self._warehouse.parent, self._store))
+            renewal.copy_decisions(connection, tenants)
             after = dict(
                 connection.execute(
                     "SELECT manifest_key, status FROM wire.batches WHERE list_contains(?, tenant_id)", [tenants]

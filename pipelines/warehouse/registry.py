@@ -6,6 +6,7 @@ Does not belong here: what a batch may hold (decode.py), whether it agrees with 
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,9 @@ import duckdb
 from pipelines.contract.keys import is_slug
 from pipelines.errors import ExpectedError, UsageError
 from pipelines.home import replace_file
-from pipelines.warehouse.landing import Arrival, Manifest
+from pipelines.store import Store
+from pipelines.warehouse import suppression
+from pipelines.warehouse.landing import Arrival, Judge, Manifest
 
 DEVICE = re.compile(r"[0-9a-f]{32}")
 
@@ -52,6 +55,28 @@ class Register:
         if entry.revoked_at is not None and arrival.received_at >= datetime.fromisoformat(entry.revoked_at):
             return "revoked_device"
         return None
+
+
+def judge(folder: Path, store: Store) -> Judge:
+    """Who is asked of every batch before its objects are fetched, and again at every replay and rebuild.
+
+    THE place for a reason that lies with the sender: the store's list of the erased, then the register. A reason that
+    begins with `suppressed` is no fault (load.py). Raises RegisterDamagedError, StoreUnavailableError.
+    """
+    erased, register = suppression.load(store), load(folder)
+
+    def ask(arrival: Arrival, manifest: Manifest) -> str | None:
+        return erased.judge(arrival, manifest) or register.judge(arrival, manifest)
+
+    return ask
+
+
+def forget(folder: Path, devices: Collection[str]) -> None:
+    """Say nothing more of devices that are erased: the list of the erased refuses them."""
+    register = load(folder)
+    left = {device: entry for device, entry in register.devices.items() if device not in devices}
+    if len(left) < len(register.devices):
+        _save(folder, replace(register, devices=left))
 
 
 def load(folder: Path) -> Register:
@@ -97,7 +122,7 @@ def listed(folder: Path, warehouse: Path) -> list[dict[str, Any]]:
                 """
                 SELECT device_id, string_agg(DISTINCT tenant_id, ' ' ORDER BY tenant_id), count(*),
                     strftime(max(received_at) AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M:%S')
-                FROM wire.batches GROUP BY device_id
+                FROM wire.batches WHERE device_id IS NOT NULL GROUP BY device_id
                 """
             ).fetchall()
         rows = {d: {"device": d, "tenant": t, "batches": n, "last_received_at": at} for d, t, n, at in found}

@@ -62,6 +62,20 @@ def copy_tables(connection: duckdb.DuckDBPyConnection, tenants: list[str], gone:
     )
 
 
+def copy_decisions(connection: duckdb.DuckDBPyConnection, tenants: list[str]) -> None:
+    """Of what people decided of these tenants' records, what concerns a record that is still there."""
+    connection.execute(
+        """
+        INSERT INTO wire.released BY NAME SELECT * FROM old.wire.released
+        WHERE list_contains(?, tenant_id) AND (tenant_id, record_id) IN (
+            SELECT (tenant_id, record_id) FROM wire.llm_turns
+            UNION ALL SELECT (tenant_id, record_id) FROM wire.node_steps
+        )
+        """,
+        [tenants],
+    )
+
+
 def identifiers_gone(connection: duckdb.DuckDBPyConnection, tenants: list[str]) -> list[str]:
     """Identifiers that the old wire holds for these tenants and the new one does not: none may be found any more."""
     columns = connection.execute(

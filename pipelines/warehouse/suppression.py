@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pipelines.contract.keys import REQUESTS, is_slug
+from pipelines.contract.keys import is_slug
 from pipelines.contract.receipts import MAX_BYTES, ErasureRequest, ReceiptError, parse_request
 from pipelines.errors import UsageError
 from pipelines.store import Store
 from pipelines.warehouse.landing import Arrival, Manifest
 
 ROOT = "suppressions/v1/"
+REQUESTS = "x1/"
 LISTED = f"{ROOT}listed/"
 DONE = f"{ROOT}done/"
 REASON = "suppressed"

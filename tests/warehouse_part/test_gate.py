@@ -271,7 +271,7 @@ def test_what_a_child_says_is_checked() -> None:
 
 
 def refusal(connection: Any, store: MemoryStore, arrival: Arrival, folder: Path) -> str:
-    load.load(connection, store, [arrival], judge=registry.load(folder).judge)
+    load.load(connection, store, [arrival], judge=registry.judge(folder, store))
     found = connection.execute("SELECT reason FROM wire.batches WHERE manifest_key = ?", [arrival.key]).fetchone()
     return str(found[0])
 
