@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines import __version__
-from pipelines.commands import demo, device, loading, prices, warehouse
+from pipelines.commands import agent, demo, device, loading, prices, warehouse
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
 
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apiary {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
-    for module in (device, warehouse, loading, demo, prices):
+    for module in (device, warehouse, loading, demo, prices, agent):
         module.add(commands, shared)
     return parser
 

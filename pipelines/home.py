@@ -68,6 +68,11 @@ class Home:
         return self.root / "billing"
 
     @property
+    def operator_actions(self) -> Path:
+        """The book of what people decided about agents (warehouse/operator_actions.py)."""
+        return self.root / "operator" / "actions.jsonl"
+
+    @property
     def dagster(self) -> Path:
         """Dagster's own home."""
         return self.root / "dagster"

@@ -245,3 +245,29 @@
     where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
     {%- endif %}
 {% endmacro %}
+
+{# The same of what sessions did: events, runs, exits of nodes. #}
+{% macro changed_activity_days() %}
+    select
+        tenant_id,
+        activity_date,
+        max(_ingest_seq) as _ingest_seq
+    from {{ ref('int_status__session_days') }}
+    where _ingest_seq > {{ watermark() }}
+    group by tenant_id, activity_date
+{% endmacro %}
+
+{# Days on which either changed, for what stands on both. #}
+{% macro changed_usage_or_activity_days() %}
+    select
+        tenant_id,
+        usage_date,
+        max(_ingest_seq) as _ingest_seq
+    from (
+        {{ changed_days() }}
+        union all
+        select tenant_id, activity_date as usage_date, _ingest_seq
+        from ({{ changed_activity_days() }}) as activity_days
+    ) as both_days
+    group by tenant_id, usage_date
+{% endmacro %}

@@ -88,3 +88,42 @@
 {% macro quarter_of(instant) -%}
     time_bucket(interval '15 minutes', {{ instant }}, timestamptz '2000-01-01 00:00:00+00')
 {%- endmacro %}
+
+{# An order by two values, the second deciding between equal firsts. #}
+{% macro pair(first, second) -%}
+    row({{ first }}, {{ second }})
+{%- endmacro %}
+
+{# Seconds from one instant to a later one, with their fraction. #}
+{% macro seconds_between(earlier, later) -%}
+    ((epoch_us({{ later }}) - epoch_us({{ earlier }})) * 1e-6)
+{%- endmacro %}
+
+{# An instant some seconds later. #}
+{% macro seconds_after(instant, seconds) -%}
+    ({{ instant }} + to_seconds({{ seconds }}))
+{%- endmacro %}
+
+{% macro start_of_hour(instant) -%}
+    date_trunc('hour', {{ instant }})
+{%- endmacro %}
+
+{# The value that a share of all values does not exceed: one that was seen, never one between two. #}
+{% macro quantile(value, fraction) -%}
+    quantile_disc({{ value }}, {{ fraction }})
+{%- endmacro %}
+
+{# The ids of a path as one text, the top first. #}
+{% macro path_text(path) -%}
+    array_to_string(list_reverse({{ path }}), '/')
+{%- endmacro %}
+
+{# One row for each number from the first to the last, both included. #}
+{% macro numbers_between(first, last) -%}
+    unnest(range({{ first }}, {{ last }} + 1))
+{%- endmacro %}
+
+{# One row for each id of a text of ids. #}
+{% macro each_of(text) -%}
+    unnest(string_split({{ text }}, ','))
+{%- endmacro %}

@@ -34,6 +34,8 @@ mentions as (
         ('stg_wire__agent_runs', 'parent_session_id', 'null'),
         ('stg_wire__node_steps', 'null', "'agent_session'"),
         ('stg_wire__sessions', 'null', 'null'),
+        ('stg_wire__status_events', 'parent_session_id', 'agent_kind'),
+        ('stg_wire__triggers', 'null', 'null'),
     ] %}
     select
         rows_of_wire.tenant_id,
@@ -42,6 +44,8 @@ mentions as (
         rows_of_wire.region,
         {{ agent_kind }} as agent_kind,
         rows_of_wire._user_id,
+        rows_of_wire._device_id,
+        rows_of_wire._received_at,
         {{ loop.index }} as source_rank,
         changed._ingest_seq
     from {{ ref(relation) }} as rows_of_wire
@@ -64,8 +68,12 @@ mentioned as (
         coalesce(
             min(nullif(parent_session_id, session_id)) filter (where source_rank = 1),
             min(nullif(parent_session_id, session_id)) filter (where source_rank = 2),
-            min(nullif(parent_session_id, session_id)) filter (where source_rank = 3)
+            min(nullif(parent_session_id, session_id)) filter (where source_rank = 3),
+            min(nullif(parent_session_id, session_id)) filter (where source_rank = 6)
         ) as parent_session_id,
+        max(_received_at) as last_received_at,
+        -- The device that spoke last of it: whether it still speaks decides what silence means.
+        {{ latest('_device_id', pair('_received_at', '_device_id')) }} as device_id,
         max(_ingest_seq) as _ingest_seq
     from mentions
     group by tenant_id, session_id
@@ -139,6 +147,9 @@ observed as (
         {{ latest('colony_name', 'observation_position') }} as colony_name,
         {{ latest('queen_name', 'observation_position') }} as queen_name,
         {{ latest('agent_name', 'observation_position') }} as agent_name,
+        {{ latest('profile_name', 'observation_position') }} as profile_name,
+        {{ latest('batch_size', 'observation_position') }} as batch_size,
+        {{ latest('batch_index', 'observation_position') }} as batch_index,
         {{ latest('status', 'observation_position') }} as status,
         -- What a state or a worker's file says; without that the time in the session's name, which is cut to the second.
         -- The source may overwrite the start on every restore: the earliest claim holds.
@@ -165,11 +176,16 @@ select
     case
         when kinds.session_kind in ('agent_session', 'secondary_graph', 'legacy_run') then observed.agent_name
     end as agent_name,
+    observed.profile_name,
     kinds.session_kind,
     observed.status,
+    mentioned.device_id,
+    observed.batch_size,
+    observed.batch_index,
     observed.started_at,
     observed.updated_at,
     observed.ended_at,
+    mentioned.last_received_at,
     mentioned._ingest_seq
 from mentioned
 left join observed

@@ -36,7 +36,9 @@ tool_calls as (
         tenant_id,
         session_id,
         usage_date,
-        {{ fingerprint(["'call'", 'tool_call_id', 'agent_kind', 'model', 'tool_name', 'occurred_at']) }} as _fingerprint
+        {{ fingerprint([
+            "'call'", 'tool_call_id', 'agent_kind', 'model', 'tool_name', 'is_error', 'duration_seconds', 'occurred_at'
+        ]) }} as _fingerprint
     from {{ ref('fct_tool_calls') }}
 ),
 

@@ -116,6 +116,16 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
         "found_sha256": ("VARCHAR", "The hash of what lies there now."),
         "found_at": ("TIMESTAMPTZ", "When it was noticed first."),
     },
+    "operator_actions": {
+        "action_id": ("VARCHAR", "The action."),
+        "tenant_id": ("VARCHAR", "Whose agent."),
+        "agent_id": ("VARCHAR", "Which agent, by the name that the registry gives it."),
+        "session_id": ("VARCHAR", "Which of its sessions made a person act, if one did."),
+        "actor_id": ("VARCHAR", "Who acted."),
+        "action": ("VARCHAR", "fire or note: a person's decision, carried out by people."),
+        "reason": ("VARCHAR", "derailed, obstinate, dumb, unresponsive or corrupted; no text."),
+        "acted_at": ("TIMESTAMPTZ", "When it was written down."),
+    },
     "touched_sessions": {
         "tenant_id": ("VARCHAR", "From the batch's key."),
         "session_id": ("VARCHAR", "A session that a load brought rows of: what the marts must look at again."),

@@ -13,9 +13,9 @@ from dagster_duckdb import DuckDBResource
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import BY_NAME, TABLES
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
-from pipelines.defs.resources import WRITER, StoreResource
+from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.home import private_folder
-from pipelines.warehouse import landing, load, opening, quarantine, registry, verify
+from pipelines.warehouse import landing, load, opening, operator_actions, quarantine, registry, verify
 
 QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apiary quarantine` lists and replays them."
 
@@ -56,6 +56,7 @@ def wire(
         loaded = load.load(connection, opened, arrivals, judge=judge)
         refused = quarantine.reasons(connection)
         verified = verify.verify(connection, opened, sample=verify.SAMPLE)
+        acted = operator_actions.load(connection, HOME.operator_actions)
     context.log.info(
         f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
         f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
@@ -78,5 +79,6 @@ def wire(
         asset_key=["wire", "object_findings"],
         metadata={"objects": verified.objects, "read": verified.read, "findings": len(verified.findings)},
     )
-    for book in BOOKS.keys() - {"batches", "object_findings"}:
+    yield dg.MaterializeResult(asset_key=["wire", "operator_actions"], metadata={"rows": acted})
+    for book in BOOKS.keys() - {"batches", "object_findings", "operator_actions"}:
         yield dg.MaterializeResult(asset_key=["wire", book])

@@ -14,6 +14,13 @@ SESSIONS = [f"session_{n}" for n in range(7)]
 Record = tuple[str, dict[str, Any]]
 
 
+STATUS_KINDS = (
+    "phase_changed", "stalled", "doom_loop", "slow_first_token", "judged", "loop_started", "loop_completed",
+    "input_requested", "input_received", "context_updated", "task_updated",
+)  # fmt: skip
+ACTION = "insert into wire.operator_actions values ('a', 'acme', 'queen:unknown', null, 'bob', 'fire', 'dumb', $when)"
+
+
 def _rows(rng: random.Random) -> list[Record]:
     """Rows of a small fleet in which every rule meets every other: two tenants share session ids, sessions are seen by
     events, by L3 or by both, days touch midnight, parents form cycles, users and colonies are learnt late."""
@@ -34,6 +41,11 @@ def _rows(rng: random.Random) -> list[Record]:
         return rng.choice((value, None))
 
     for tenant in TENANTS:
+        for worker in ("worker_1", "worker_2"):
+            add(
+                "sessions", tenant, session_id=worker, parent_session_id=SESSIONS[0], evidence="worker_meta",
+                session_kind="worker", started_at=moment(), observed_at=START,
+            )  # fmt: skip
         for number, session in enumerate(SESSIONS):
             kind = rng.choice(("events", "steps", "both", "both", "none"))
             parent = maybe(rng.choice([*SESSIONS, "session_unseen"]))
@@ -70,8 +82,44 @@ def _rows(rng: random.Random) -> list[Record]:
                     "sessions", tenant, session_id=session, user_id=maybe(rng.choice(("ada", "bob", "eve"))),
                     parent_session_id=maybe(parent), forked_from_session_id=maybe(parent),
                     evidence=rng.choice(("folder", "meta", "state", "worker_meta", "event")),
+                    session_kind=rng.choice((None, "queen", "worker", "agent_session")), batch_size=maybe(3),
                     colony_name=rng.choice((None, None, "hive_0", "hive_1")), started_at=maybe(moment()),
                     status=maybe(rng.choice(("active", "completed"))), observed_at=rng.choice((START, moment())),
+                )  # fmt: skip
+            events = STATUS_KINDS if rng.random() < 0.7 else ()
+            for kind in rng.choices(events, k=rng.randrange(9)) if events else ():
+                add(
+                    "status_events", tenant, session_id=session, parent_session_id=parent, kind=kind, time_basis="utc",
+                    agent_role=rng.choice(("queen", "worker", "graph")),
+                    occurred_at=rng.choice((moment(), moment(), None)),
+                    phase=rng.choice(("independent", "working")) if kind == "phase_changed" else None,
+                    verdict=rng.choice(("ACCEPT", "RETRY")) if kind == "judged" else None, node_id=maybe("node"),
+                    task_id=maybe("1"), task_status=maybe("in_progress"), context_tokens=maybe(rng.randrange(10**5)),
+                )  # fmt: skip
+            for kind in rng.choices(
+                ("started", "paused", "resumed", "report", "completed", "failed"), k=rng.randrange(5)
+            ):
+                add(
+                    "agent_runs", tenant, session_id=session, parent_session_id=parent, kind=kind, run_id=maybe("r"),
+                    outcome=rng.choice(("success", "partial", "stopped")) if kind == "report" else None,
+                    origin=rng.choice(("event", "runs_file")), occurred_at=rng.choice((moment(), moment(), None)),
+                )  # fmt: skip
+            for kind in rng.choices(("activated", "fired", "fired", "deactivated"), k=rng.randrange(5)):
+                add(
+                    "triggers", tenant, session_id=session, kind=kind, trigger_id=rng.choice("tu"),
+                    trigger_type="timer", interval_seconds=maybe(7200.0), occurred_at=moment(),
+                )  # fmt: skip
+            for line in range(rng.randrange(3)):
+                add(
+                    "node_details", tenant, session_id=session, trace_id=maybe(rng.choice("ab")), node_id="node",
+                    source_line=line + 1, latency_ms=maybe(rng.randrange(10**5)), accept_count=1,
+                    is_success=maybe(True), exit_status=rng.choice(("success", "failure")),
+                    file_modified_at=maybe(moment()),
+                )  # fmt: skip
+            for tool in rng.sample(("read_file", "web_search", "browser_open", "k1_x"), rng.randrange(5)):
+                add(
+                    "tool_calls", tenant, session_id=session, origin="event", agent_role="queen", tool_name=tool,
+                    occurred_at=moment(), duration_seconds=maybe(rng.randrange(100) / 4), is_error=False,
                 )  # fmt: skip
             for _ in range(rng.randrange(2)):
                 add(
@@ -108,16 +156,19 @@ def _differences(left: dict[str, list], right: dict[str, list]) -> dict[str, tup
 def _assert_same_marts_in_any_order(warehouse, seed):
     rng = random.Random(seed)
     rows = _rows(rng)
+    action = ACTION.replace("$when", f"'{START + timedelta(days=2)}'")
+    warehouse.execute(action)
     for part in _split(rows, rng, 3):
         warehouse.load(part)
         warehouse.run()
     step_by_step = warehouse.marts()
-    assert all(step_by_step[mart] for mart in step_by_step if mart != "mart_dedupe_ledger")
+    assert {mart for mart, found in step_by_step.items() if not found} <= {"mart_dedupe_ledger"}
 
     warehouse.build("--full-refresh")
     assert _differences(step_by_step, warehouse.marts()) == {}
 
     warehouse.reset()
+    warehouse.execute(action)
     warehouse.load(rng.sample(rows, len(rows)))
     warehouse.run("--exclude", "mart_dedupe_ledger")  # counts the copies, which one load does not have
     at_once = warehouse.marts()
@@ -147,26 +198,55 @@ def _turn(number: int, session: str, day: int, **columns: Any) -> Record:
     )  # fmt: skip
 
 
+def _call(number: int, session: str, day: int) -> Record:
+    return (
+        "tool_calls",
+        {
+            "record_id": f"call_{number}", "session_id": session, "agent_role": "queen", "origin": "event",
+            "tool_name": "t", "duration_seconds": 1.0, "occurred_at": datetime(2026, 3, day, 12, tzinfo=UTC),
+        },
+    )  # fmt: skip
+
+
+def _activity(number: int, session: str, day: int) -> list[Record]:
+    """A run, a verdict and the exit of a node on a day."""
+    lineage = {"session_id": session, "time_basis": "utc"}
+    run = {"run_id": f"run_{number}", "origin": "event"} | lineage
+    moments = [datetime(2026, 3, day, hour, tzinfo=UTC) for hour in (9, 10)]
+    return [
+        ("agent_runs", run | {"record_id": f"start_{number}", "kind": "started", "occurred_at": moments[0]}),
+        ("agent_runs", run | {"record_id": f"end_{number}", "kind": "completed", "occurred_at": moments[1]}),
+        ("status_events", lineage | {"record_id": f"verdict_{number}", "kind": "judged", "verdict": "RETRY",
+                                     "agent_role": "graph", "node_id": "n", "occurred_at": moments[0]}),
+    ]  # fmt: skip
+
+
 DAILY = (
     "agg_usage_quarter_hourly", "agg_usage_session_daily", "agg_usage_colony_daily", "agg_usage_model_daily",
-    "agg_usage_tenant_daily", "mart_daily_billing",
+    "agg_usage_tenant_daily", "agg_models_daily", "agg_tools_daily", "mart_daily_billing",
 )  # fmt: skip
 
 
-def _days_of_load(warehouse, mart: str, load: int) -> set[int]:
+def _days_of_load(warehouse, mart: str, load: int, day: str = "usage_date") -> set[int]:
     """The days whose rows that load (or a later one) wrote."""
-    return {day for (day,) in warehouse.query(f"select day(usage_date) from marts.{mart} where _ingest_seq >= {load}")}
+    return {found for (found,) in warehouse.query(f"select day({day}) from marts.{mart} where _ingest_seq >= {load}")}
 
 
 def test_a_load_rewrites_the_days_it_changes_and_no_others(warehouse):
-    # Session `long` has turns on every day: a new turn of it must not reopen its old days.
+    # Session `long` has turns, calls and runs on every day: a new one must not reopen its old days.
     warehouse.load(
-        [_turn(day, "long", day) for day in range(1, 10)] + [_turn(20 + day, "b", day) for day in range(1, 10)]
+        [_turn(day, "long", day) for day in range(1, 10)]
+        + [_turn(20 + day, "b", day) for day in range(1, 10)]
+        + [_call(day, "long", day) for day in range(1, 10)]
+        + [row for day in range(1, 10) for row in _activity(day, "long", day)]
     )
     warehouse.run()
-    warehouse.load([_turn(100, "long", 4), _turn(101, "long", 12)])
+    added = [_turn(100, "long", 4), _turn(101, "long", 12), _call(100, "long", 4), _call(101, "long", 12)]
+    warehouse.load([*added, *_activity(100, "long", 4), *_activity(101, "long", 12)])
     warehouse.run()
     assert {mart: _days_of_load(warehouse, mart, 2) for mart in DAILY} == {mart: {4, 12} for mart in DAILY}
+    activity = ("agg_concurrency_hourly", "agg_nodes_daily")
+    assert [_days_of_load(warehouse, mart, 2, "activity_date") for mart in activity] == [{4, 12}, {4, 12}]
     written = warehouse.query("select session_id, count(*) from marts.fct_llm_turns where _ingest_seq = 2 group by all")
     assert written == [("long", 11)]
 

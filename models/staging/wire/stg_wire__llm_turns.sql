@@ -20,5 +20,6 @@ select
     occurred_at,
     region,
     _user_id,
+    _device_id,
     _received_at
 from source

@@ -7,5 +7,8 @@ select
     tenant_id,
     session_id,
     trace_id,
+    goal_id,
+    status,
+    duration_ms,
     started_at
 from source

@@ -12,14 +12,20 @@ select
     queen_name,
     agent_name,
     colony_name,
+    profile_name,
     evidence,
     session_kind,
     status,
+    phase,
+    steps_executed,
+    batch_size,
+    batch_index,
     started_at,
     updated_at,
     ended_at,
     observed_at,
     region,
     _user_id,
-    _device_id
+    _device_id,
+    _received_at
 from source

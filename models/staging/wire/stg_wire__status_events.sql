@@ -13,13 +13,18 @@ select
     phase,
     verdict,
     error_class,
+    task_id,
+    task_status,
     time_basis,
     iteration,
     retry_count,
+    context_tokens,
+    context_limit_tokens,
     seconds,
     is_time_ambiguous,
     occurred_at,
     region,
     _user_id,
+    _device_id,
     _received_at
 from source

@@ -15,6 +15,8 @@ select
     list_kind,
     status,
     created_by,
+    blocks_ids,
+    blocked_by_ids,
     error_class,
     seq,
     priority,

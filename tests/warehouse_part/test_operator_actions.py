@@ -1,0 +1,85 @@
+"""The book of what people decided: it only grows, holds no text, and each line reaches the warehouse once."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+from pipelines.errors import UsageError
+from pipelines.home import Home
+from pipelines.warehouse import operator_actions
+from tests.warehouse_part.batches import wire
+
+GOOD = {"tenant": "acme", "agent": "queen:queen_growth", "reason": "derailed", "actor": "ada"}
+WHEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    return tmp_path / "operator" / "actions.jsonl"
+
+
+def test_actions_are_appended_and_nothing_before_them_changes(book: Path) -> None:
+    first = operator_actions.record(book, action="fire", now=WHEN, **GOOD)
+    before = book.read_bytes()
+    second = operator_actions.record(book, action="note", **(GOOD | {"session": "session_1"}))
+    assert book.read_bytes().startswith(before)
+    assert operator_actions.actions(book) == [first, second]
+    assert first.acted_at == WHEN
+    assert book.stat().st_mode & 0o077 == 0
+
+
+def test_a_torn_line_costs_itself(book: Path) -> None:
+    operator_actions.record(book, action="fire", **GOOD)
+    with book.open("ab") as file:
+        file.write(b'{"action_id": "torn')
+    last = operator_actions.record(book, action="note", **GOOD)
+    assert [action.action for action in operator_actions.actions(book)] == ["fire", "note"]
+    assert operator_actions.actions(book)[-1] == last
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"reason": "he was rude"}, {"agent": "Ada Lovelace"}, {"agent": "queen:"}, {"tenant": "A b"}, {"actor": "a@b.c"},
+     {"session": "see the file / of ada"}],
+    ids=str,
+)  # fmt: skip
+def test_no_text_has_a_way_in(book: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        operator_actions.record(book, action="note", **(GOOD | wrong))
+    assert not book.exists()
+
+
+def test_each_line_is_loaded_once(book: Path) -> None:
+    with wire() as connection:
+        assert operator_actions.load(connection, book) == 0
+        made = operator_actions.record(book, action="fire", now=WHEN, **GOOD)
+        assert [operator_actions.load(connection, book) for _ in range(2)] == [1, 1]
+        operator_actions.record(book, action="fire", **GOOD)
+        assert operator_actions.load(connection, book) == 2
+        row = connection.execute(
+            "SELECT tenant_id, agent_id, session_id, actor_id, action, reason, acted_at FROM wire.operator_actions"
+            " WHERE action_id = ?", [made.action_id],
+        ).fetchone()  # fmt: skip
+        assert row == ("acme", "queen:queen_growth", None, "ada", "fire", "derailed", WHEN)
+
+
+def test_the_command_writes_the_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path))
+    fire = ["agent", "fire", "--agent", "worker:queen_growth", "--reason", "dumb", "--actor", "ada"]
+    assert main(fire) == 2, "nobody knows whose agent it is"
+    assert main([*fire, "--tenant", "acme"]) == 0
+    assert "nothing here stops an agent" in capsys.readouterr().out
+    line = json.loads(Home(tmp_path).operator_actions.read_text("utf-8"))
+    assert {name: line[name] for name in ("tenant_id", "agent_id", "actor_id", "action", "reason", "session_id")} == {
+        "tenant_id": "acme", "agent_id": "worker:queen_growth", "actor_id": "ada", "action": "fire", "reason": "dumb",
+        "session_id": None,
+    }  # fmt: skip
+    assert main(["agent", "fire", "--agent", "nobody", "--reason", "dumb", "--tenant", "acme"]) == 2
+    with pytest.raises(SystemExit):
+        main(["agent", "note", "--agent", "queen:x", "--reason", "ugly", "--tenant", "acme"])
+    assert main(["agent", "list"]) == 1, "nothing is published yet"
