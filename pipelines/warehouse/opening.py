@@ -9,7 +9,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-
 # In a process of its own: a damaged log may end whoever replays it. Opening also writes it into the file, so that the
 # next one has nothing to replay.
 PROBE = """
