@@ -404,8 +404,11 @@ select
     reported_tokens,
     reported_tool_calls,
     reported_seconds,
-    {{ seconds_between('started_at', 'ended_at') }} as wall_seconds,
-    {{ seconds_between('started_at', 'ended_at') }} - paused_seconds as active_seconds,
+    -- An end before its start is a clock that was set: it has no length.
+    case when ended_at >= started_at then {{ seconds_between('started_at', 'ended_at') }} end as wall_seconds,
+    case
+        when ended_at >= started_at then greatest({{ seconds_between('started_at', 'ended_at') }} - paused_seconds, 0)
+    end as active_seconds,
     paused_seconds,
     {{ seconds_between('started_at', 'first_turn_at') }} as first_response_seconds,
     pauses,

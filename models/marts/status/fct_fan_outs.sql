@@ -43,7 +43,7 @@ select
     count(*) filter (where outcome = 'success') as successes,
     count(*) filter (where outcome is not null and outcome <> 'success') as other_outcomes,
     sum(wall_seconds) as worker_seconds,
-    {{ seconds_between('min(started_at)', 'max(ended_at)') }} as wall_seconds,
+    greatest({{ seconds_between('min(started_at)', 'max(ended_at)') }}, 0) as wall_seconds,
     -- How long the first to finish waited for the last.
     {{ seconds_between('min(ended_at)', 'max(ended_at)') }} as fan_in_seconds,
     count(*) = count(ended_at) as is_complete,

@@ -234,7 +234,7 @@ select
     cast(1 as bigint) as stall_score_version,
     silent_seconds,
     device_silent_seconds,
-    {{ seconds_between('coalesce(session_started_at, first_event_at)', 'known_as_of') }} as uptime_seconds,
+    greatest({{ seconds_between('coalesce(session_started_at, first_event_at)', 'known_as_of') }}, 0) as uptime_seconds,
     is_clock_wrong,
     status_since,
     last_event_at,
