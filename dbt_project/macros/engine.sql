@@ -88,3 +88,8 @@
 {% macro quarter_of(instant) -%}
     time_bucket(interval '15 minutes', {{ instant }}, timestamptz '2000-01-01 00:00:00+00')
 {%- endmacro %}
+
+{# The first day of the day or month after the one that holds a day. #}
+{% macro next_period(period, day) -%}
+    cast(date_trunc({{ period }}, {{ day }}) + case {{ period }} when 'day' then interval 1 day else interval 1 month end as date)
+{%- endmacro %}

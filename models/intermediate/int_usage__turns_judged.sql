@@ -20,11 +20,18 @@ turns as (
         t.stop_reason,
         t.usage_date,
         t.occurred_at,
+        coalesce(events._received_at, steps._received_at) as received_at,
         changed._ingest_seq
     from {{ ref('fct_llm_turns') }} as t
     inner join changed
         on t.tenant_id = changed.tenant_id
         and t.session_id = changed.session_id
+    left join {{ ref('stg_wire__llm_turns') }} as events
+        on t.tenant_id = events.tenant_id
+        and t.turn_id = events.turn_id
+    left join {{ ref('stg_wire__node_steps') }} as steps
+        on t.tenant_id = steps.tenant_id
+        and t.turn_id = steps.step_id
 ),
 
 calls as (
@@ -238,5 +245,6 @@ select
     ) as idle_turns,
     usage_date,
     occurred_at,
+    received_at,
     _ingest_seq
 from streaks

@@ -17,6 +17,7 @@ TITLES = {
     "departure_gate": "gate: departure",
     "published__marts": "publish the marts",
     "billing__daily_export": "export the billing days",
+    "quota__snapshots": "publish the quota snapshots",
 }
 
 

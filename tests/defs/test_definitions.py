@@ -108,7 +108,7 @@ def test_every_asset_is_named_by_its_relation(loaded: dict[str, Any]) -> None:
     assets = loaded["assets"]
     assert all(len(key.split("/")) == 2 for key in assets)
     schemas = {key.split("/")[0] for key in assets}
-    assert schemas == {"wire", "seeds", "staging", "intermediate", "marts", "published", "billing"}
+    assert schemas == {"wire", "seeds", "staging", "intermediate", "marts", "published", "billing", "quota"}
     assert {key for key in assets if key.startswith("wire/")} == {
         f"wire/{name}" for name in [*(table.name for table in TABLES), *BOOKS, "quarantine"]
     }
@@ -128,7 +128,8 @@ def test_the_daily_job_has_everything(loaded: dict[str, Any]) -> None:
 
 def test_whatever_opens_the_warehouse_shares_one_slot(loaded: dict[str, Any]) -> None:
     assert set(loaded["pools"]) == {
-        "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__daily_export"
+        "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__daily_export",
+        "quota__snapshots",
     }  # fmt: skip
     assert set(loaded["pools"].values()) == {"duckdb"}
 

@@ -8,5 +8,6 @@ select
     region,
     user_id,
     device_id,
-    status
+    status,
+    received_at
 from source
