@@ -68,6 +68,11 @@ class Home:
         return self.root / "billing"
 
     @property
+    def api_keys(self) -> Path:
+        """The hashes of the keys of `apiary serve`."""
+        return self.root / "serve" / "keys.json"
+
+    @property
     def dagster(self) -> Path:
         """Dagster's own home."""
         return self.root / "dagster"

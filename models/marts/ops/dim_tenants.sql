@@ -30,6 +30,10 @@ tenants as (
     group by tenant_id
 ),
 
+known as (
+    select * from {{ ref('int_tenants__known_as_of') }}
+),
+
 usage as (
     select
         tenant_id,
@@ -46,7 +50,10 @@ select
     tenants.devices,
     tenants.sessions,
     usage.first_usage_date,
-    usage.last_usage_date
+    usage.last_usage_date,
+    known.known_as_of
 from tenants
 left join usage
     on tenants.tenant_id = usage.tenant_id
+left join known
+    on tenants.tenant_id = known.tenant_id

@@ -1,0 +1,18 @@
+{{ config(materialized='view') }}
+
+select
+    tenant_id,
+    session_id,
+    model,
+    cast(sum(turns) as bigint) as turns,
+    cast(sum(input_tokens) as bigint) as input_tokens,
+    cast(sum(cache_read_input_tokens) as bigint) as cache_read_input_tokens,
+    cast(sum(cache_write_input_tokens) as bigint) as cache_write_input_tokens,
+    cast(sum(output_tokens) as bigint) as output_tokens,
+    cast(sum(tool_calls) as bigint) as tool_calls,
+    cast(sum(unpriced_turns) as bigint) as unpriced_turns,
+    cast(sum(unpriced_tokens) as bigint) as unpriced_tokens,
+    sum(reported_cost_usd) as reported_cost_usd,
+    usage_date
+from {{ ref('mart_usage_rollup') }}
+group by tenant_id, session_id, model, usage_date

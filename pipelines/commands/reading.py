@@ -1,0 +1,65 @@
+"""`apiary serve` and `apiary report`: published data for people and programs.
+
+Does not belong here: what is served or drawn (pipelines/serve).
+"""
+
+import argparse
+import ipaddress
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipelines.commands.terminal import Shared, Stop
+from pipelines.home import Home
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pipelines.serve import keys
+
+    home = Home.from_environment()
+    if options.make_key:
+        name, key = keys.make(home, options.make_key)
+        sys.stderr.write(f"{name} opens the data of {options.make_key}; it is shown this once:\n")
+        print(key)
+        return 0
+    if options.revoke_key:
+        keys.revoke(home, options.revoke_key)
+        return 0
+    if not options.beyond_loopback and not is_loopback(options.host):
+        raise Stop(2, f"{options.host} can be reached from elsewhere: say --beyond-loopback if that is meant")
+    import uvicorn
+
+    from pipelines.serve.api import make_app
+
+    sys.stderr.write(f"http://{options.host}:{options.port}/openapi.json\n")
+    uvicorn.run(make_app(home), host=options.host, port=options.port, log_level="warning", server_header=False)
+    return 0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches a host. A name other than localhost may lead anywhere."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _report(options: argparse.Namespace) -> int:
+    from pipelines.serve.report import write
+
+    print(write(Home.from_environment().published, options.out, tenant=options.tenant))
+    return 0
+
+
+def add(group: Any, shared: Shared) -> None:
+    """The commands under `apiary`."""
+    serve = shared.add(group, "serve", "answer HTTP requests from the published data, read-only", _serve)
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8321, metavar="N", help="(8321)")
+    serve.add_argument("--beyond-loopback", action="store_true", help="listen where other machines reach it")
+    serve.add_argument("--make-key", metavar="TENANT", help="make a key that opens one tenant's data, and end")
+    serve.add_argument("--revoke-key", metavar="NAME", help="take a key back, and end")
+    report = shared.add(group, "report", "write the published data as one HTML page", _report)
+    out = Path("apiary-report.html")
+    report.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"({out})")
+    report.add_argument("--tenant", metavar="T", help="only this tenant")
