@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines import __version__
-from pipelines.commands import demo, device, loading, prices, warehouse
+from pipelines.commands import demo, device, loading, prices, reading, warehouse
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
 
@@ -40,6 +40,8 @@ def _explain(error: Exception) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in WAREHOUSE_MODULES:
         return 1, f"this command needs {error.name}: install apiary[warehouse], or run `make setup` in a checkout"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "") in ("altair", "vl_convert"):
+        return 1, f"this command needs {error.name}: install apiary[notebooks], or run `make setup` in a checkout"
     if type(error).__name__ == "IOException" and "lock" in str(error):
         return 1, "the warehouse is open in another process: close it, or wait for the run in the UI, and try again"
     if "disk I/O error" in str(error) or "disk is full" in str(error) or "No space left" in str(error):
@@ -60,6 +62,8 @@ WAREHOUSE_MODULES = {
     "pandas",
     "yaml",
     "genai_prices",
+    "fastapi",
+    "uvicorn",
 }
 
 
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apiary {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
-    for module in (device, warehouse, loading, demo, prices):
+    for module in (device, warehouse, loading, reading, demo, prices):
         module.add(commands, shared)
     return parser
 

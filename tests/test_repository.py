@@ -32,6 +32,8 @@ SQL_BUILDERS = {
     "pipelines/device/readers/progress_db.py",
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
+    "pipelines/serve/report.py",
+    "pipelines/serve/tenant_data.py",
     "pipelines/warehouse/load.py",
     "pipelines/warehouse/publish.py",
     "pipelines/warehouse/rebuild.py",
