@@ -3,10 +3,13 @@
 Does not belong here: fixtures of one folder.
 """
 
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from pipelines.home import Home
 from tests.warehouse import Warehouse
 
 
@@ -22,3 +25,38 @@ def warehouse(dbt_home: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     path = dbt_home / "warehouse.duckdb"
     monkeypatch.setenv("APIARY_WAREHOUSE", str(path))
     return Warehouse(path, dbt_home / "target")
+
+
+@pytest.fixture(scope="session")
+def published_home(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home with a publication: the tree of tests/dbt/test_usage.py as tenant `tree`, and again, ten times as large,
+    as tenant `bolt`."""
+    from pipelines.warehouse import publish
+    from tests.dbt.test_usage import TREE, at
+
+    home = Home(tmp_path_factory.mktemp("served"))
+    rows = []
+    for tenant, factor in (("tree", 1), ("bolt", 10)):
+        for table, columns in TREE:
+            row = columns | {"tenant_id": tenant}
+            for name in ("input_tokens", "output_tokens"):
+                if name in row:
+                    row[name] = columns[name] * factor
+            rows.append((table, row))
+    rows.append(
+        ("sessions", {"record_id": "q", "tenant_id": "tree", "session_id": "queen", "evidence": "meta",
+                      "session_kind": "queen", "queen_name": "queen_technology", "observed_at": at(60)})
+    )  # fmt: skip
+    budget = {
+        "budget_id": "b", "tenant_id": "tree", "scope": "tenant", "scope_id": None, "period": "month",
+        "measure": "tokens", "limit_amount": Decimal(10), "warn_at": Decimal("0.5"), "valid_from": date(2026, 1, 1),
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
+        warehouse = Warehouse(dbt_home / "warehouse.duckdb", dbt_home / "target")
+        warehouse.seed("budgets", [budget, budget | {"budget_id": "c", "tenant_id": "bolt"}])
+        warehouse.load(rows)
+        warehouse.run()
+        with warehouse.connect() as connection:
+            publish.publish(connection, home.published)
+    return home

@@ -29,7 +29,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise Stop(2, f"{options.host} can be reached from elsewhere: say --beyond-loopback if that is meant")
     import uvicorn
 
-    from pipelines.serve.api import make_app
+    from pipelines.serve.app import make_app
 
     sys.stderr.write(f"http://{options.host}:{options.port}/openapi.json\n")
     uvicorn.run(make_app(home), host=options.host, port=options.port, log_level="warning", server_header=False)

@@ -1,7 +1,8 @@
-"""The routes: usage by session, model, colony, queen and in rollups; agents and tools. One published mart behind each.
+"""The routes on usage: by session, model, colony, queen and in rollups; budgets and alerts. A published mart each.
 
 Whoever asks has a key, and the key says whose rows there are. Everything is GET. Nothing here has a column for content:
-the marts have none. Does not belong here: sums that have a name (models/metrics.yml), who a key is of (keys.py).
+the marts have none. Does not belong here: sums that have a name (models/metrics.yml), who a key is of (keys.py),
+agents and tools (agents.py).
 """
 
 from collections.abc import Iterator
@@ -9,16 +10,13 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
-from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 
-from pipelines import __version__
 from pipelines.home import Home
 from pipelines.serve import keys
 from pipelines.serve.tenant_data import Row, TenantData, open_tenant, sums
-from pipelines.warehouse.metrics import describe, metrics
-from pipelines.warehouse.reading import NothingPublishedError
+from pipelines.warehouse.metrics import metrics
 
 FORMULAS = {name: metric.formula for name, metric in metrics().items()}
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "total_tokens")
@@ -55,7 +53,8 @@ def _data(request: Request, key: Annotated[str | None, Depends(_header)]) -> Ite
 Data = Annotated[TenantData, Depends(_data)]
 
 
-def _answer(data: TenantData, rows: list[Row]) -> Answer:
+def answer(data: TenantData, rows: list[Row]) -> Answer:
+    """What a route says."""
     known = data.row("dim_tenants", "known_as_of")
     return Answer(known_as_of=known["known_as_of"] if known else None, rows=rows)
 
@@ -80,24 +79,24 @@ def usage_routes(app: FastAPI) -> None:
     def session_usage(data: Data, session_id: Id) -> Answer:
         """A session: its own use, what it took over from its parent, its subtree."""
         found = data.rows("mart_session_usage", "* EXCLUDE (tenant_id)", "WHERE session_id = $id", id=session_id)
-        return _answer(data, _found(found, "session"))
+        return answer(data, _found(found, "session"))
 
     @app.get("/api/sessions/{session_id}/usage/by-model", tags=["usage"])
     def session_usage_by_model(data: Data, session_id: Id) -> Answer:
         """A session by model."""
         where = "WHERE session_id = $id"
-        return _answer(data, _found(_usage(data, "mart_usage_rollup", "model", where, id=session_id), "session"))
+        return answer(data, _found(_usage(data, "mart_usage_rollup", "model", where, id=session_id), "session"))
 
     @app.get("/api/usage/by-model", tags=["usage"])
     def usage_by_model(data: Data, start: Day = None, end: Day = None) -> Answer:
         """All use by model, both days included."""
-        return _answer(data, _usage(data, "mart_usage_rollup", "model", _RANGE, start=start, end=end))
+        return answer(data, _usage(data, "mart_usage_rollup", "model", _RANGE, start=start, end=end))
 
     @app.get("/api/colonies/{colony_id}/usage", tags=["usage"])
     def colony_usage(data: Data, colony_id: Id) -> Answer:
         """A colony: all of its sessions, and of it what its queen used herself."""
         found = data.rows("mart_colony_usage", "* EXCLUDE (tenant_id)", "WHERE colony_id = $id", id=colony_id)
-        return _answer(data, _found(found, "colony"))
+        return answer(data, _found(found, "colony"))
 
     @app.get("/api/queens/{queen_name}/usage", tags=["usage"])
     def queen_usage(
@@ -105,22 +104,22 @@ def usage_routes(app: FastAPI) -> None:
     ) -> Answer:
         """A queen in a range of days, both included."""
         where = f"{_RANGE} AND queen_name = $queen"
-        return _answer(data, _usage(data, "mart_queen_usage", group_by, where, start=start, end=end, queen=queen_name))
+        return answer(data, _usage(data, "mart_queen_usage", group_by, where, start=start, end=end, queen=queen_name))
 
     @app.get("/api/usage/rollup", tags=["usage"])
     def usage_rollup(data: Data, group_by: GroupBy, start: Day = None, end: Day = None) -> Answer:
         """All use by one dimension in a range of days, both included."""
-        return _answer(data, _usage(data, "mart_usage_rollup", group_by, _RANGE, start=start, end=end))
+        return answer(data, _usage(data, "mart_usage_rollup", group_by, _RANGE, start=start, end=end))
 
     @app.get("/api/budgets", tags=["usage"])
     def budgets(data: Data) -> Answer:
         """Present budgets, what is used of them, and what is to be expected."""
-        return _answer(data, data.rows("mart_budget", "* EXCLUDE (tenant_id)", "WHERE is_current ORDER BY budget_id"))
+        return answer(data, data.rows("mart_budget", "* EXCLUDE (tenant_id)", "WHERE is_current ORDER BY budget_id"))
 
     @app.get("/api/alerts", tags=["usage"])
     def alerts(data: Data, days: Annotated[int, Query(ge=1, le=366)] = 7) -> Answer:
         """What somebody should look at, newest first, of the last days before the newest."""
-        return _answer(
+        return answer(
             data,
             data.rows(
                 "mart_alerts", "* EXCLUDE (tenant_id)",
@@ -132,23 +131,3 @@ def usage_routes(app: FastAPI) -> None:
 
 
 _RANGE = "WHERE ($start IS NULL OR usage_date >= $start) AND ($end IS NULL OR usage_date <= $end)"
-
-
-def make_app(home: Home) -> FastAPI:
-    """The API over what is published under a home."""
-    app = FastAPI(
-        title="Apiary",
-        version=__version__,
-        description="Usage and status of AI agents, read-only, from the last publication.\n\n"
-        + "\n".join(f"* `{name}`: {describe(name)}" for name in MEASURES),
-        docs_url=None,
-        redoc_url=None,  # both would load scripts from elsewhere
-    )
-    app.state.home = home
-
-    @app.exception_handler(NothingPublishedError)
-    def nothing_published(_: Request, error: NothingPublishedError) -> JSONResponse:
-        return JSONResponse({"detail": "nothing is published yet"}, 404)
-
-    usage_routes(app)
-    return app

@@ -132,7 +132,7 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
             _bars([{"hour": f"{h:02}", "turns": int(n)} for h, n in hours], "hour", "turns", across=False),
         ),
         Section(
-            "How are the agents?", "By the last that was heard of them. An upload that stopped says nothing of an agent.",
+            "How are the agents?", "By the last that was heard. An upload that stopped says nothing of an agent.",
             ("status", "sessions"), status,
             _bars([{"status": s, "sessions": n} for s, n in status], "status", "sessions") if status else None,
         ),

@@ -1,0 +1,144 @@
+"""The API: the marts' numbers, one tenant's rows for one key, and an answer to whatever is asked."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from starlette.testclient import TestClient
+
+from pipelines.home import Home
+from pipelines.serve import keys
+from pipelines.serve.app import make_app
+from pipelines.warehouse.metrics import metrics
+from pipelines.warehouse.reading import connect
+
+pytestmark = pytest.mark.xdist_group("published")
+
+SERVE = Path(__file__).resolve().parents[2] / "pipelines" / "serve"
+ROUTES = {
+    "/api/sessions/queen/usage", "/api/sessions/queen/usage/by-model", "/api/usage/by-model",
+    "/api/colonies/fork/usage", "/api/queens/queen_technology/usage", "/api/usage/rollup?group_by=model",
+    "/api/budgets", "/api/alerts?days=366",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clients(published_home: Home) -> Iterator[dict[str, TestClient]]:
+    """A client for each tenant, and one without a key."""
+    app = make_app(published_home)
+    with pytest.MonkeyPatch.context():
+        opened = {name: keys.make(published_home, name)[1] for name in ("tree", "bolt", "nobody")}
+        clients = {name: TestClient(app, headers={"X-API-Key": key}) for name, key in opened.items()}
+        yield clients | {"": TestClient(app)}
+
+
+def rows(client: TestClient, path: str) -> list[dict[str, Any]]:
+    answer = client.get(path)
+    assert answer.status_code == 200, (path, answer.text)
+    assert set(answer.json()) == {"known_as_of", "rows"}
+    found: list[dict[str, Any]] = answer.json()["rows"]
+    return found
+
+
+def test_a_session_its_colony_and_its_queen(clients: dict[str, TestClient]) -> None:
+    (queen,) = rows(clients["tree"], "/api/sessions/queen/usage")
+    assert (queen["turns"], queen["input_tokens"], queen["subtree_input_tokens"]) == (2, 3000, 14800)
+    assert (queen["reported_cost_usd"], queen["subtree_cost_usd"]) == ("0.3", "1.65")
+    (fork,) = rows(clients["tree"], "/api/colonies/fork/usage")
+    assert (fork["sessions"], fork["reported_cost_usd"], fork["own_cost_usd"]) == (2, "0.35", "0.3")
+    (used,) = rows(clients["tree"], "/api/queens/queen_technology/usage?start=2026-03-01&end=2026-03-01")
+    assert (used["turns"], used["reported_cost_usd"]) == (2, "0.3")
+    assert rows(clients["tree"], "/api/queens/queen_technology/usage?start=2026-03-02") == []
+    assert rows(clients["tree"], "/api/queens/queen_technology/usage?group_by=day") == [{"day": "2026-03-01"} | used]
+    assert clients["tree"].get("/api/sessions/queen_of_others/usage").status_code == 404
+
+
+@pytest.mark.parametrize("group", ["user", "tenant", "model", "colony", "day", "session"])
+def test_rollups_are_what_the_marts_say(clients: dict[str, TestClient], published_home: Home, group: str) -> None:
+    with connect(published_home.published) as connection:
+        whole = connection.execute(
+            "SELECT count(*), sum(input_tokens + output_tokens), count(*) - count(reported_cost_usd)"
+            " FROM fct_llm_turns WHERE tenant_id = 'bolt'"
+        ).fetchone()
+    found = rows(clients["bolt"], f"/api/usage/rollup?group_by={group}")
+    assert tuple(sum(row[name] for row in found) for name in ("turns", "total_tokens", "unpriced_turns")) == whole
+    assert [row["total_tokens"] for row in found] == sorted((row["total_tokens"] for row in found), reverse=True)
+    assert len({row[group] for row in found}) == len(found)
+
+
+def test_a_key_opens_one_tenants_rows(clients: dict[str, TestClient]) -> None:
+    """Both have the same ids; each sees its own numbers, whatever it asks, and a tenant without data sees none."""
+    for path in sorted(ROUTES - {"/api/queens/queen_technology/usage"}):
+        own, other = rows(clients["tree"], path), rows(clients["bolt"], path)
+        assert own, path
+        assert other, path
+        assert own != other, path
+        answer = clients["nobody"].get(path)
+        assert answer.status_code == 404 or answer.json() == {"known_as_of": None, "rows": []}, path
+    for query in ("&tenant=bolt", "&tenant_id=bolt"):
+        assert rows(clients["tree"], f"/api/usage/rollup?group_by=tenant{query}")[0]["tenant"] == "tree"
+    assert [row["tenant"] for row in rows(clients["bolt"], "/api/usage/rollup?group_by=tenant")] == ["bolt"]
+
+
+def test_questions_see_the_rows_of_the_tenant_only() -> None:
+    """No question names a published table but through `mart`, where the tenant is bound."""
+    text = (SERVE / "api.py").read_text("utf-8")
+    assert set(re.findall(r"\b(?:FROM|JOIN) (\w+)", text)) <= {"mart", "counted"}
+
+
+def test_without_a_key_nothing_is_said(clients: dict[str, TestClient]) -> None:
+    for path in ROUTES:
+        for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": "apiary_x"}, {"Authorization": "Bearer x"}):
+            answer = clients[""].get(path, headers=headers)
+            assert answer.status_code == 401, path
+            assert "rows" not in answer.text
+
+
+def test_nothing_can_be_changed(clients: dict[str, TestClient]) -> None:
+    described = clients[""].get("/openapi.json").json()
+    assert {method for path in described["paths"].values() for method in path} == {"get"}
+    for method in ("post", "put", "delete", "patch"):
+        assert getattr(clients["tree"], method)("/api/budgets").status_code == 405
+
+
+def test_the_description_is_the_dictionary(clients: dict[str, TestClient]) -> None:
+    text = clients[""].get("/openapi.json").json()["info"]["description"]
+    for name in ("turns", "total_tokens", "reported_cost_usd", "unpriced_tokens"):
+        assert metrics()[name].meaning in text
+
+
+def test_before_anything_is_published(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    _, key = keys.make(home, "tree")
+    client = TestClient(make_app(home), headers={"X-API-Key": key})
+    assert client.get("/api/budgets").status_code == 404
+
+
+def test_junk_is_refused_not_a_crash(published_home: Home, clients: dict[str, TestClient]) -> None:
+    """Every route with whatever its description allows, and with what it does not."""
+    schema = schemathesis.openapi.from_asgi("/openapi.json", make_app(published_home))
+    key = clients["tree"].headers["X-API-Key"]
+    tried = set()
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        tried.add(operation.path)
+
+        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @schemathesis_given(operation)
+        def ask(case: schemathesis.Case) -> None:
+            response = case.call(headers={"X-API-Key": key})
+            case.validate_response(response, checks=[not_a_server_error])
+
+        ask()
+    assert len(tried) >= len(ROUTES)
+
+
+def schemathesis_given(operation: Any) -> Any:
+    from hypothesis import given
+
+    return given(case=operation.as_strategy())
