@@ -37,8 +37,8 @@ def lines() -> list[Line]:
     for path in sorted(FOLDER.glob("*.csv")):
         if path.name != "ids.csv":
             with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    found.append(Line(row["id"], row["class"], row["served_by"], row["test"], row["note"] or ""))
+                rows = list(csv.DictReader(file))
+            found += [Line(row["id"], row["class"], row["served_by"], row["test"], row["note"] or "") for row in rows]
     return found
 
 
