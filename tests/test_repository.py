@@ -32,6 +32,7 @@ SQL_BUILDERS = {
     "pipelines/device/readers/progress_db.py",
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
+    "pipelines/serve/api.py",
     "pipelines/serve/report.py",
     "pipelines/serve/tenant_data.py",
     "pipelines/warehouse/load.py",
