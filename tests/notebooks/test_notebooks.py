@@ -151,15 +151,20 @@ def test_questions_are_numbered(path: Path) -> None:
 
 def run_here(path: Path) -> tuple[str, list[str]]:
     """What a notebook prints and draws, in this process: a kernel of its own takes seconds to start."""
-    shell = InteractiveShell()
+    shell = InteractiveShell.instance()
     said, drawn = [], []
-    for cell in as_kept(path).cells:
-        if cell.cell_type == "code":
-            with capture_output() as captured:
-                result = shell.run_cell(cell.source)
-            result.raise_error()
-            said.append(captured.stdout)
-            drawn += [output.data[SVG] for output in captured.outputs if SVG in output.data]
+    try:
+        shell.reset()
+        for cell in as_kept(path).cells:
+            if cell.cell_type == "code":
+                with capture_output() as captured:
+                    result = shell.run_cell(cell.source)
+                result.raise_error()
+                said.append(captured.stdout)
+                pictures, _ = shell.display_formatter.format(result.result)  # type: ignore[union-attr]
+                drawn += [pictures[SVG]] if SVG in pictures else []
+    finally:
+        InteractiveShell.clear_instance()
     return "".join(said), drawn
 
 
