@@ -20,6 +20,7 @@ from pipelines.home import replace_file
 from pipelines.warehouse.metrics import describe, metrics
 from pipelines.warehouse.reading import connect
 
+OF_TENANT = "($tenant IS NULL OR tenant_id = $tenant)"
 SHOWN = 8  # more series than colours one can tell apart
 HEADLINES = (
     "turns", "total_tokens", "reported_cost_usd", "unpriced_turns", "wasted_tokens", "wasted_cost_usd", "tool_calls",
@@ -73,40 +74,42 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
 
     daily = ask(
         "SELECT zone_date, model, sum(turns), sum(input_tokens + output_tokens), sum(reported_cost_usd),"
-        " sum(unpriced_turns) FROM agg_usage_quarter_hourly WHERE {} GROUP BY ALL ORDER BY ALL"
+        f" sum(unpriced_turns) FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
     )
     models = ask(
         "SELECT model, sum(turns), sum(input_tokens + output_tokens) AS tokens, sum(reported_cost_usd),"
-        " sum(unpriced_turns) FROM agg_usage_quarter_hourly WHERE {} GROUP BY ALL ORDER BY tokens DESC, model"
+        f" sum(unpriced_turns) FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY tokens DESC, model"
     )
     waste = ask(
         "SELECT waste_kind, sum(turns), sum(input_tokens + output_tokens), sum(reported_cost_usd)"
-        " FROM agg_usage_quarter_hourly WHERE waste_kind <> 'none' AND {} GROUP BY ALL ORDER BY 3 DESC, 1"
+        f" FROM agg_usage_quarter_hourly WHERE waste_kind <> 'none' AND {OF_TENANT} GROUP BY ALL ORDER BY 3 DESC, 1"
     )
     tools = ask(
         "SELECT tool_name, sum(tool_calls) AS calls, sum(tool_errors) FROM agg_usage_quarter_hourly"
-        " WHERE tool_calls > 0 AND {} GROUP BY ALL ORDER BY calls DESC, 1 LIMIT 15"
+        f" WHERE tool_calls > 0 AND {OF_TENANT} GROUP BY ALL ORDER BY calls DESC, 1 LIMIT 15"
     )
-    hours = ask("SELECT hour(zone_hour), sum(turns) FROM agg_usage_quarter_hourly WHERE {} GROUP BY ALL ORDER BY ALL")
+    hours = ask(
+        f"SELECT hour(zone_hour), sum(turns) FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
+    )
     inherited = ask(
         "SELECT inheritance_kind, count(*), sum(input_tokens), sum(inherited_input_tokens),"
         " sum(inherited_cache_read_input_tokens), sum(first_turn_cost_usd)"
-        " FROM mart_session_usage WHERE inheritance_kind IS NOT NULL AND {} GROUP BY ALL ORDER BY ALL"
+        f" FROM mart_session_usage WHERE inheritance_kind IS NOT NULL AND {OF_TENANT} GROUP BY ALL ORDER BY ALL"
     )
     trees = ask(
         "SELECT tenant_id, session_id, subtree_sessions, subtree_turns, subtree_input_tokens + subtree_output_tokens"
-        " AS tokens, subtree_cost_usd, subtree_unpriced_turns FROM mart_session_usage WHERE is_top AND {}"
+        f" AS tokens, subtree_cost_usd, subtree_unpriced_turns FROM mart_session_usage WHERE is_top AND {OF_TENANT}"
         " ORDER BY tokens DESC, 1, 2 LIMIT 10"
     )
     budgets = ask(
         "SELECT budget_id, tenant_id, period, measure, used_amount, limit_amount, forecast_low_amount, forecast_amount,"
-        " forecast_high_amount, runs_out_date, budget_state FROM mart_budget WHERE is_current AND {} ORDER BY 1"
+        f" forecast_high_amount, runs_out_date, budget_state FROM mart_budget WHERE is_current AND {OF_TENANT} ORDER BY 1"
     )
     alerts = ask(
         "SELECT occurred_at, severity, alert_kind, tenant_id, subject_id, found_value, expected_value,"
-        " detected_late_by_seconds FROM mart_alerts WHERE {} ORDER BY occurred_at DESC, alert_id LIMIT 30"
+        f" detected_late_by_seconds FROM mart_alerts WHERE {OF_TENANT} ORDER BY occurred_at DESC, alert_id LIMIT 30"
     )
-    status = ask("SELECT status, count(*) FROM mart_status_snapshot WHERE {} GROUP BY ALL ORDER BY 2 DESC, 1") if (
+    status = ask(f"SELECT status, count(*) FROM mart_status_snapshot WHERE {OF_TENANT} GROUP BY ALL ORDER BY 2 DESC, 1") if (
         _has(connection, "mart_status_snapshot")
     ) else []  # fmt: skip
     names = [row[0] for row in models if row[0] != "unknown"][: SHOWN - 1]
@@ -169,10 +172,7 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str, tenant: str | None) -> Rows:
-    """Rows of a question whose `{}` stands for the condition on the tenant."""
-    return connection.execute(
-        sql.format("($tenant IS NULL OR tenant_id = $tenant)"), {"tenant": tenant}
-    ).fetchall()  # fmt: skip
+    return connection.execute(sql, {"tenant": tenant}).fetchall()
 
 
 def _has(connection: duckdb.DuckDBPyConnection, mart: str) -> bool:
