@@ -51,11 +51,11 @@ def write(published: Path, out: Path, *, tenant: str | None = None) -> Path:
 
 def render(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> str:
     """The page."""
-    tenants = _ask(connection, "SELECT tenant_id, known_as_of FROM dim_tenants WHERE {} ORDER BY 1", tenant)
+    tenants = _ask(connection, f"SELECT tenant_id, known_as_of FROM dim_tenants WHERE {OF_TENANT} ORDER BY 1", tenant)
     if tenant is not None and not tenants:
         raise UsageError(f"nothing is published of tenant {tenant!r}")
     formulas = ", ".join(metrics()[name].formula for name in HEADLINES)
-    whole = _ask(connection, f"SELECT {formulas} FROM agg_usage_quarter_hourly WHERE {{}}", tenant)[0]
+    whole = _ask(connection, f"SELECT {formulas} FROM agg_usage_quarter_hourly WHERE {OF_TENANT}", tenant)[0]
     head = "".join(
         f"<div class=card title='{escape(describe(n), quote=True)}'><dt>{n.replace('_', ' ')}</dt>"
         f"<dd data-metric={n}>{_cell(v)}</dd></div>"
@@ -103,15 +103,14 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
     )
     budgets = ask(
         "SELECT budget_id, tenant_id, period, measure, used_amount, limit_amount, forecast_low_amount, forecast_amount,"
-        f" forecast_high_amount, runs_out_date, budget_state FROM mart_budget WHERE is_current AND {OF_TENANT} ORDER BY 1"
+        f" forecast_high_amount, runs_out_date, budget_state FROM mart_budget"
+        f" WHERE is_current AND {OF_TENANT} ORDER BY 1"
     )
     alerts = ask(
         "SELECT occurred_at, severity, alert_kind, tenant_id, subject_id, found_value, expected_value,"
         f" detected_late_by_seconds FROM mart_alerts WHERE {OF_TENANT} ORDER BY occurred_at DESC, alert_id LIMIT 30"
     )
-    status = ask(f"SELECT status, count(*) FROM mart_status_snapshot WHERE {OF_TENANT} GROUP BY ALL ORDER BY 2 DESC, 1") if (
-        _has(connection, "mart_status_snapshot")
-    ) else []  # fmt: skip
+    status = ask(f"SELECT status, count(*) FROM mart_status_snapshot WHERE {OF_TENANT} GROUP BY ALL ORDER BY 2 DESC, 1")
     names = [row[0] for row in models if row[0] != "unknown"][: SHOWN - 1]
     shown = [
         {"day": str(day), "model": model if model in names else "other or unknown", "tokens": int(tokens),
@@ -173,11 +172,6 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str, tenant: str | None) -> Rows:
     return connection.execute(sql, {"tenant": tenant}).fetchall()
-
-
-def _has(connection: duckdb.DuckDBPyConnection, mart: str) -> bool:
-    found = connection.execute("SELECT 1 FROM information_schema.tables WHERE table_name = ?", [mart]).fetchone()
-    return found is not None
 
 
 def _days(days: Sequence[date]) -> list[str]:
