@@ -207,6 +207,12 @@ MUTANTS = (
         "reports of a restored state share a name", "device/collect.py", "epoch, run, started_at)\n", "epoch, run)\n",
         "tests/torture/test_protocol.py::test_a_restored_state_loses_and_doubles_nothing",
     ),
+    Mutant(
+        "the list of the erased is not asked", "warehouse/registry.py",
+        "        return erased.judge(arrival, manifest) or register.judge(arrival, manifest)\n",
+        "        return register.judge(arrival, manifest)\n",
+        "tests/warehouse_part/test_erase.py::test_a_late_batch_and_a_rebuild_bring_nothing_back",
+    ),
 )  # fmt: skip
 
 
@@ -272,8 +278,11 @@ def main(arguments: Sequence[str]) -> int:
     if code != PASSED:
         print(f"the tests fail without a mutant: {said}")
         return 1
+    results = []
     with ThreadPoolExecutor(2) as pool:
-        results = list(zip(chosen, pool.map(hunt, chosen), strict=True))
+        for mutant, result in zip(chosen, pool.map(hunt, chosen), strict=True):
+            print(f"{mutant.name}: {result[0]}", flush=True)
+            results.append((mutant, result))
     lines = ["| mutant | verdict | found by | seconds |", "| --- | --- | --- | --- |"]
     for mutant, (verdict, said, seconds) in results:
         note = "" if verdict == "killed" else f": {said}"

@@ -30,12 +30,14 @@ from pipelines.home import private_folder, sync_folder
 class StoreUnavailableError(ExpectedError):
     """The store did not answer or asked to come back later: try again.
 
-    `retry_after`: after how many seconds it asked to be asked again, if it did.
+    `retry_after`: after how many seconds it asked to be asked again, if it did. `is_about_checksum`: it received other
+    bytes than those whose hash it was told.
     """
 
-    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, text: str, *, retry_after: float | None = None, is_about_checksum: bool = False) -> None:
         super().__init__(text)
         self.retry_after = retry_after
+        self.is_about_checksum = is_about_checksum
 
 
 class StoreRefusedError(ExpectedError):
@@ -76,6 +78,10 @@ class Store(Protocol):
 
     def put(self, key: str, data: bytes) -> Put:
         """Create an object; an existing one stays as it is. Raises StoreUnavailableError, StoreRefusedError."""
+
+    def takes_carelessly(self, key: str, data: bytes, *, overwrites: bool) -> bool:
+        """For a probe of a careless store: whether it lets an existing object be replaced by a put without a condition
+        (`overwrites`), or else takes a new one under a wrong checksum. Raises StoreUnavailableError."""
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object. Raises KeyError if there is none, TooLargeError if it has more than `limit`."""
@@ -124,6 +130,10 @@ class FolderStore:
             raise StoreUnavailableError(f"the store {self.url} cannot be written: {error.strerror}") from error
         return Put.CREATED
 
+    def takes_carelessly(self, key: str, data: bytes, *, overwrites: bool) -> bool:
+        """Never: there is no other way to put than the one above."""
+        return False
+
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object."""
         try:
@@ -171,7 +181,8 @@ READ_SECONDS = 60.0
 READ_TRIES = 3  # reading again is harmless; a put is tried again by whoever keeps count of it (device/retry.py)
 _CREDENTIALS_AT_FAULT = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed")
 # Answers of 400 that are about the way here, not about the object.
-_TRANSIT_AT_FAULT = ("RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch")
+_CHECKSUM_AT_FAULT = ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
+_TRANSIT_AT_FAULT = ("RequestTimeout", "IncompleteBody", *_CHECKSUM_AT_FAULT)
 
 
 class S3Store:
@@ -222,6 +233,21 @@ class S3Store:
             # A hotel's login page answers 200 to everything.
             raise StoreUnavailableError(f"what answers for the store {self.url} is not the store: it proves nothing")
         return Put.CREATED
+
+    def takes_carelessly(self, key: str, data: bytes, *, overwrites: bool) -> bool:
+        """Whether the server takes a put that these credentials and this server should not let through."""
+        right = hashlib.sha256(data).digest()
+        digest = base64.b64encode(right if overwrites else bytes(reversed(right))).decode()
+        condition: dict[str, Any] = {} if overwrites else {"IfNoneMatch": "*"}
+        try:
+            self._call("put_object", Key=self._prefix + key, Body=data, ChecksumSHA256=digest, **condition)
+        except (StoreRefusedError, _ExistsError):
+            return False
+        except StoreUnavailableError as error:
+            if error.is_about_checksum:
+                return False
+            raise
+        return True
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object."""
@@ -337,7 +363,8 @@ class S3Store:
         if status == 404 or code == "PermanentRedirect":
             return StoreRefusedError(said)
         text = f"the store {self.url} answered {status} {code}"
-        return StoreUnavailableError(text, retry_after=_retry_after(headers))
+        is_about_checksum = code in _CHECKSUM_AT_FAULT
+        return StoreUnavailableError(text, retry_after=_retry_after(headers), is_about_checksum=is_about_checksum)
 
 
 class _SkewedError(Exception):

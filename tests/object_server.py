@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROGRAM = Path(sys.executable).with_name("weed")
 START_SECONDS = 60.0
@@ -56,8 +57,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def object_server(folder: Path) -> Iterator[ObjectServer]:
-    """A server whose data lies in `folder`. Raises RuntimeError if it does not come up."""
+def object_server(folder: Path, *, others: Sequence[dict[str, Any]] = ()) -> Iterator[ObjectServer]:
+    """A server whose data lies in `folder`; `others` are identities beside the tester's.
+
+    Raises RuntimeError if it does not come up.
+    """
     master, volume, filer, s3 = _free_ports(4)
     server = ObjectServer(f"http://127.0.0.1:{s3}")
     folder.mkdir(parents=True)
@@ -65,7 +69,7 @@ def object_server(folder: Path) -> Iterator[ObjectServer]:
         "name": "admin", "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }  # fmt: skip
-    (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "identities.json").write_text(json.dumps({"identities": [identity, *others]}))
     (folder / "data").mkdir()
     options = {
         "dir": folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "master.port": master, "volume.port": volume,

@@ -125,7 +125,7 @@ class Round:
             for _ in range(5):
                 self.writer.act()
         else:
-            time.sleep(0.002)
+            time.sleep(0.005)
         if self.outcome.has_small_disk:
             self._fill_or_free()
 

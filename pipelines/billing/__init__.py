@@ -1,4 +1,4 @@
-"""Billing: what finance receives. First form: the daily export of quantities and reported cost.
+"""Billing: prices, periods, and the statements that finance receives.
 
 Does not belong here: counting (models/), scheduling (defs/).
 """

@@ -28,11 +28,13 @@ class Probe:
 
 
 def probe(store: Store, enrolment: Enrolment, *, now: datetime | None = None) -> Probe:
-    """Put one small object twice, the second time with other content, and look at what is there."""
+    """Put one small object twice, the second time with other content, then as nobody should; look at what is there."""
     key = f"probe/v1/{enrolment.tenant}/{enrolment.device_id}/{secrets.token_hex(8)}"
     before = now or datetime.now(UTC)
     try:
         outcomes = (store.put(key, b"first"), store.put(key, b"second"))
+        is_replaced = store.takes_carelessly(key, b"third", overwrites=True)
+        is_unchecked = store.takes_carelessly(f"{key}-checksum", b"fourth", overwrites=False)
     except StoreRefusedError as error:
         return Probe("refused", (str(error),))
     except StoreUnavailableError as error:
@@ -40,10 +42,14 @@ def probe(store: Store, enrolment: Enrolment, *, now: datetime | None = None) ->
     reasons = []
     if outcomes != (Put.CREATED, Put.EXISTED):
         reasons.append("it lets an object be replaced: If-None-Match is ignored")
+    if is_replaced:
+        reasons.append("it lets these credentials replace an object by a put without If-None-Match")
+    if is_unchecked:
+        reasons.append("it takes an object under a wrong checksum")
     skew = None
     try:
         held = store.get(key)
-        if held != b"first":
+        if held != b"first" and not is_replaced:
             reasons.append("an object that was there has been replaced")
         skew = max(((entry.received_at - before).total_seconds() for entry in store.list(key)), default=None)
     except (StoreUnavailableError, StoreRefusedError, KeyError):

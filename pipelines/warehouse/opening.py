@@ -18,10 +18,11 @@ try:
     with duckdb.connect(sys.argv[1]) as connection:
         connection.execute("SELECT count(*) FROM duckdb_tables()").fetchall()
         connection.execute("CHECKPOINT")
-except duckdb.IOException as error:
-    sys.exit(3 if "lock" in str(error) else 1)
+except duckdb.Error as error:
+    blameless = ("Could not set lock", "used by another process", "No space left")
+    sys.exit(3 if any(words in str(error) for words in blameless) else 1)
 """
-IS_LOCKED = 3
+BLAMELESS = 3  # another process has it open, or the disk is full: the file is as good as it was
 
 
 def make_openable(warehouse: Path) -> list[Path]:
@@ -48,7 +49,7 @@ def _opens(warehouse: Path) -> bool:
     found = subprocess.run(
         [sys.executable, "-c", PROBE, str(warehouse)], capture_output=True, check=False, timeout=3_600
     )  # fmt: skip
-    return found.returncode in (0, IS_LOCKED)
+    return found.returncode in (0, BLAMELESS)
 
 
 def _set_aside(path: Path) -> Path:

@@ -48,6 +48,8 @@ compared as (
     inner join changed
         on levels.tenant_id = changed.tenant_id
         and levels.session_id = changed.session_id
+    -- A summary that was cut off while it was written says nothing.
+    where levels.tokens is not null
     group by levels.tenant_id, levels.session_id
 )
 
