@@ -25,6 +25,7 @@ REPORT = REPOSITORY / "bench" / "reports" / "mutants.md"
 FAILED, PASSED = 1, 0  # exit codes of pytest; any other is no answer
 
 MACHINE = "tests/torture/test_machine.py::test_any_order_of_steps_and_deaths_comes_to_the_truth"
+EVERY_POINT = "tests/torture/test_protocol.py::test_dying_once_at_every_point_loses_and_doubles_nothing"
 POWER = "tests/torture/test_power_loss.py::test_no_committed_batch_is_lost_with_the_power[20]"
 LINES, SHIP, SPOOL = "tests/device/test_lines.py", "tests/device/test_ship.py", "tests/device/test_spool.py"
 CONSENT, COLLECT = "tests/device/test_consent.py", "tests/device/test_collect.py"
@@ -49,7 +50,7 @@ MUTANTS = (
         "                with self._state.step():\n                    for line in chunk.lines:\n",
         "                with self._state.step():\n                    self._state.set_checkpoint(source, chunk.checkpoint)\n"
         "                with self._state.step():\n                    for line in chunk.lines:\n",
-        MACHINE,
+        EVERY_POINT,
     ),
     Mutant(
         "unparsable lines skipped", "device/lines.py", "        return _salvage(data, is_record)\n",
@@ -57,13 +58,13 @@ MUTANTS = (
     ),
     Mutant(
         "identity by position", "device/readers/hive_logs.py", "        return (kind, span)\n",
-        "        return (kind, span, place.number)\n", MACHINE,
+        "        return (kind, span, place.number)\n", "tests/device/test_hive_logs.py::test_a_span_is_the_identity_whatever_the_folder_and_the_line",
     ),
     Mutant(
         "delivered before the put", "device/ship.py", "        try:\n            _put(batch, store, retry)\n",
         "        with state.step():\n            state.delivered(batch.seq, datetime.now(UTC))\n"
         "        try:\n            _put(batch, store, retry)\n",
-        MACHINE,
+        EVERY_POINT,
     ),
     Mutant(
         "rows and ledger in two transactions", "warehouse/load.py", '        fp("load.before_ledger")\n',
@@ -98,7 +99,7 @@ MUTANTS = (
     ),
     Mutant(
         "error text passes", "device/redact.py", "            return error_class(value)\n", "            return str(value)\n",
-        "tests/device/test_redact.py::test_an_error_becomes_its_class",
+        "tests/device/test_privacy.py::test_a_text_in_every_position_of_a_home_is_nowhere_afterwards",
     ),
     Mutant(
         "duplicates forgotten after a day", "warehouse/load.py",
@@ -121,7 +122,7 @@ MUTANTS = (
         MACHINE,
     ),
     Mutant(
-        "torn ends forced out", "device/lines.py", "    if text and _is_whole(text):\n", "    if text:\n", MACHINE,
+        "torn ends forced out", "device/lines.py", "    if text and _is_whole(text):\n", "    if text:\n", f"{LINES}::test_a_torn_end_waits_and_is_read_when_it_is_completed",
     ),
     Mutant(
         "an object within a torn record trusted", "device/lines.py",
@@ -134,7 +135,7 @@ MUTANTS = (
     Mutant(
         "object named by its number, not its content", "contract/keys.py",
         'return f"{self.path}/d/{seq:010}-{table}-{sha256[:16]}.parquet"',
-        'return f"{self.path}/d/{seq:010}-{table}-{"0" * 16}.parquet"', "tests/contract/test_keys.py",
+        'return f"{self.path}/d/{seq:010}-{table}-0000000000000000.parquet"', "tests/contract/test_keys.py",
     ),
     Mutant(
         "manifest put first", "device/ship.py", "    for file in batch.files:\n        data",

@@ -284,7 +284,11 @@ def _load(life: Life, counters: Counters) -> int:
     """Carry what was exported by hand, load what arrived, and publish from time to time."""
     rng = random.Random(life.seed)
     store = _store(life, counters, life.store)
-    if life.usb and Path(life.usb.removeprefix("file://")).is_dir() and (life.is_calm or rng.random() < 0.5):
+    if (
+        life.usb
+        and Path(life.usb.removeprefix("file://")).is_dir()
+        and (life.is_calm or life.point == "ingest.put" or rng.random() < 0.5)
+    ):
         try:
             ingest(Path(life.usb.removeprefix("file://")), store)
         except (StoreUnavailableError, StoreRefusedError):

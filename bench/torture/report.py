@@ -34,6 +34,8 @@ def run(options: argparse.Namespace, seed: int, make: Make) -> int:
     hits = Counter[str]()
     for row in rows:
         hits.update(row["points"])
+    if rows:
+        _write(rows)  # lines of another checkout may have been put beside ours
     begun, done = time.monotonic(), 0
     while _goes_on(options, rows, hits, done, time.monotonic() - begun):
         print(f"seed {seed + done} ...", flush=True)
@@ -51,7 +53,10 @@ def run(options: argparse.Namespace, seed: int, make: Make) -> int:
         row = asdict(outcome) | {"finished_at": finished_at, "revision": _revision()}
         rows.append(row)
         if not options.no_report:
-            _keep(row, rows)
+            REPORTS.mkdir(exist_ok=True)
+            with ROUNDS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            _write(rows)
         if not outcome.is_good:
             print(
                 "\n".join([*outcome.problems, *outcome.verdict.get("details", ()), outcome.verdict.get("failed", "")]),
@@ -78,7 +83,7 @@ def _goes_on(
     total = _totals(rows)
     return (
         total["deaths"] < GOAL_DEATHS or total["records"] < GOAL_RECORDS
-        or any(hits[name] < GOAL_HITS for name in points.ALL)
+        or any(hits[name] < GOAL_HITS for name in points.TORTURED)
     )  # fmt: skip
 
 
@@ -95,10 +100,8 @@ def _finished() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROUNDS.read_text().splitlines()] if ROUNDS.exists() else []
 
 
-def _keep(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    REPORTS.mkdir(exist_ok=True)
-    with ROUNDS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+def _write(rows: list[dict[str, Any]]) -> None:
+    """The totals, for programs and for people."""
     total = _totals(rows)
     (REPORTS / "torture.json").write_text(json.dumps(total, indent=1) + "\n")
     (REPORTS / "torture.md").write_text(_text(total))
@@ -124,6 +127,7 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _text(total: dict[str, Any]) -> str:
     """The totals for people."""
+    points_hit, full_at = total["points"], total["full_at"]
     parts = [
         "# Torture", "",
         "Written by `make torture`; the rounds stand in `torture.jsonl`, the totals in `torture.json`.", "",
@@ -136,7 +140,7 @@ def _text(total: dict[str, Any]) -> str:
         "be missing, never doubled.", "",
         "## Failpoints", "",
         _table(("failpoint", "deaths there", "disk full there"),
-               [(f"`{name}`", total["points"].get(name, 0), total["full_at"].get(name, 0)) for name in points.ALL]),
+               [(f"`{name}`", points_hit.get(name, 0), full_at.get(name, 0)) for name in points.TORTURED]),
     ]  # fmt: skip
     for title, name in (
         ("Faults of the store and the disk", "faults"), ("What the writer did", "acts"), ("States", "states"),

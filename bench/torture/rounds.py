@@ -189,7 +189,7 @@ class Round:
         role = "ship"
         if name in self.needs_consent:
             role = "enrol"
-        elif name == "a" and self.rng.random() < (0.08 if self._is_early() else 0.003):
+        elif name == "a" and self.rng.random() < (0.15 if self._is_early() else 0.01):
             role = self.rng.choice(("withdraw", "withdraw", "withdraw", "enrol"))
         usb = name == "b" and role == "ship" and self.rng.random() < 0.3
         life = Life(

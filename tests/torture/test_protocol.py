@@ -4,12 +4,16 @@ Does not belong here: stories told by chance (test_machine.py, test_torture.py).
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from bench.torture import points
 from bench.torture.lives import NearGate
+from pipelines import failpoints
+from pipelines.device import state
 from pipelines.store import StoreUnavailableError
 from pipelines.warehouse import gate, load
 from pipelines.warehouse.landing import pending
@@ -56,6 +60,39 @@ def test_a_restored_state_loses_and_doubles_nothing(tmp_path: Path, monkeypatch:
     assert found == [(101,), (102,), (103,)]
     assert one(connection, "SELECT count(*) FROM wire.conflicts") == 0
     assert one(connection, "SELECT count(*) FROM wire.device_reports") == 3
+
+
+class Died(BaseException):
+    """The end of a process, as far as one process can play another's."""
+
+
+def test_dying_once_at_every_point_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "hive"
+    log = queen_folder(home) / "events.jsonl"
+    append(log, dump(turn(0)))
+    made = granted(tmp_path / "apiary", home)
+    monkeypatch.setattr(state, "MAX_SHARED_SECONDS", -1.0)  # each step is a transaction of its own
+    died, written = set(), 1
+    for point in points.DEVICE:
+        for passes in (1, 2):
+            append(log, dump(turn(written)))
+            written += 1
+            left = [passes]
+
+            def hook(name: str, point: str = point, left: list[int] = left) -> None:
+                left[0] -= name == point
+                if name == point and not left[0]:
+                    died.add(name)
+                    raise Died(name)
+
+            with monkeypatch.context() as armed, suppress(Died):
+                armed.setattr(failpoints, "hook", hook)
+                made.ship(home)
+    made.ship(home)
+    # Not passed here: a refusal, an object summary, a task list, an old receipt (bench/torture passes them).
+    assert len(died) >= len(points.DEVICE) - 8, sorted(set(points.DEVICE) - died)
+    found = loaded(made, monkeypatch).execute("SELECT input_tokens FROM wire.llm_turns ORDER BY 1").fetchall()
+    assert found == [(100 + number,) for number in range(written)]
 
 
 def test_two_batches_of_one_number_are_both_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
