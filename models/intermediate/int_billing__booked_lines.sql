@@ -103,13 +103,16 @@ compared as (
     left join dated
         on booked.tenant_id = dated.tenant_id
         and booked.line_id = dated.line_id
-    where dated.line_id is null
-        {% for fact in line_facts() -%}
-        or booked.{{ fact }} is distinct from dated.{{ fact }}
-        {% endfor %}
+    -- A line whose owner had it erased is no correction: the amount stays, and nothing else is known of it any more.
+    where coalesce(booked.record_id, '') <> 'ERASED'
+        and (
+            dated.line_id is null
+            {% for fact in line_facts() -%}
+            or booked.{{ fact }} is distinct from dated.{{ fact }}
+            {% endfor %}
+        )
 ),
 
--- A line that its owner had erased is no correction: the amount stays, and nothing else is known of it any more.
 reversals as (
     select
         booked.* replace (

@@ -80,8 +80,32 @@ def seal(folder: Path, lines: pa.Table) -> str:
     return digest
 
 
+def renamed_path(folder: Path) -> Path:
+    """Which sealed files have another name since identifiers were taken out of them."""
+    return folder / "closed" / "erased.json"
+
+
+def renamed(folder: Path) -> dict[str, str]:
+    """The names now of sealed files, by the names that the book knows."""
+    path = renamed_path(folder)
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+
+def current_name(folder: Path, digest: str) -> str:
+    """Under which name the lines lie that the book knows by this one."""
+    return renamed(folder).get(digest, digest)
+
+
+def reload(connection: duckdb.DuckDBPyConnection, folder: Path) -> Book:
+    """Read all sealed files again, also those that the warehouse has read: they were redacted. Raises like `load`."""
+    connection.execute("DROP TABLE IF EXISTS billing.closed_lines")
+    connection.execute("DROP TABLE IF EXISTS billing.read_seals")
+    return load(connection, folder)
+
+
 def sealed(folder: Path, digest: str) -> pa.Table:
     """The lines of one sealed file. Raises SealError."""
+    digest = current_name(folder, digest)
     path = folder / "closed" / f"{digest}.parquet"
     if not path.exists():
         raise SealError(f"{path} is missing: restore it, the lines of a closed month are kept nowhere else")

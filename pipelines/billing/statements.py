@@ -49,6 +49,11 @@ class Version:
     manifest_sha256: str
 
     @property
+    def chain_sha256(self) -> str:
+        """The hash that the next manifest names: the first one, also after an erasure took identifiers out."""
+        return str((self.manifest.get("erased") or {}).get("manifest_sha256", self.manifest_sha256))
+
+    @property
     def number(self) -> int:
         """1 for the first."""
         return int(self.manifest["version"])
@@ -76,7 +81,7 @@ class Shelf:
             version = Version(path.parent, json.loads(data), hashlib.sha256(data).hexdigest())
             shelf.newest[path.parents[1]] = version  # versions sort by their number
             if version.manifest["sequence"] > shelf.sequence:
-                shelf.sequence, shelf.head = version.manifest["sequence"], version.manifest_sha256
+                shelf.sequence, shelf.head = version.manifest["sequence"], version.chain_sha256
         return shelf
 
     def last(self, statement: Path) -> Version | None:
@@ -112,7 +117,7 @@ class Shelf:
         }
         data = manifest_bytes(manifest)
         version = Version(statement / f"v{number:04}", json.loads(data), hashlib.sha256(data).hexdigest())
-        _place(version.folder, {**content, MANIFEST: data})
+        place(version.folder, {**content, MANIFEST: data})
         self.newest[statement], self.sequence, self.head = version, self.sequence + 1, version.manifest_sha256
         return version
 
@@ -168,8 +173,11 @@ def schema_sha256(schema: pa.Schema) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _place(folder: Path, content: Mapping[str, bytes]) -> None:
-    """Make a folder with files, all at once: it stands aside under another name until its last byte is on the disk."""
+def place(folder: Path, content: Mapping[str, bytes], *, replacing: Path | None = None) -> None:
+    """Make a folder with files, all at once: it stands aside under another name until its last byte is on the disk.
+
+    `replacing`: the name under which a folder that is there already waits until the new one is in its place.
+    """
     aside = folder.with_name(f".{folder.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     private_folder(aside)
@@ -183,9 +191,13 @@ def _place(folder: Path, content: Mapping[str, bytes]) -> None:
             os.fsync(file.fileno())
     _sync(aside)
     fp("statement.synced")
+    if replacing is not None:
+        folder.rename(replacing)
     aside.rename(folder)
     _sync(folder.parent)
     fp("statement.renamed")
+    if replacing is not None:
+        shutil.rmtree(replacing)
 
 
 def _sync(folder: Path) -> None:

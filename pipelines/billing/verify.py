@@ -188,7 +188,7 @@ def _chain_faults(versions: Iterable[Version]) -> Iterator[Fault]:
             number = version.manifest["sequence"]
         elif version.manifest["previous_manifest_sha256"] != previous:
             yield Fault(path, "does not continue the chain: it or the manifest before was changed")
-        previous = version.manifest_sha256
+        previous = version.chain_sha256
 
 
 def _strangers(folder: Path, versions: Iterable[Version]) -> Iterator[Fault]:

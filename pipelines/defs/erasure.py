@@ -15,7 +15,7 @@ import dagster as dg
 import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import exports
+from pipelines.billing import exports, ledger, redaction
 from pipelines.defs.billing import billing_statements, scene_of
 from pipelines.defs.dbt_project import PROJECT
 from pipelines.defs.erasure_requests import erasure_requests
@@ -37,7 +37,18 @@ def erasure_receipts(
     warehouse, opened = Path(duckdb.database), store.open()
     work = erase.Pass(warehouse, opened)
     done = []
-    if work.rewrite(_build, now=now):
+
+    def build(file: Path, selected: tuple[str, ...]) -> None:
+        if selected:  # the second time: now it is known who is gone
+            billing = Path(folders.books)
+            redaction.redact(
+                Path(folders.exports), billing, {*work.journal.identifiers, *work.journal.names}, at=now
+            )  # fmt: skip
+            with engine.connect(str(file)) as connection:
+                ledger.reload(connection, billing)
+        _build(file, selected)
+
+    if work.rewrite(build, now=now):
         _publish(warehouse, folders, now)
         publish.drop_superseded(Path(folders.published))
     deleted = work.clear_landing()

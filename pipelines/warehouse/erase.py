@@ -176,7 +176,7 @@ class Pass:
         build(fresh, ())
         self._compare(fresh)
         fp("erase.compared")
-        build(fresh, ("--full-refresh", "--select", "mart_daily_billing+"))
+        build(fresh, ("--full-refresh", "--select", "mart_daily_billing+", "stg_billing__closed_lines+"))
         self._write_journal(now)
         fp("erase.journalled")
         renewal.settle(fresh)

@@ -1,0 +1,125 @@
+"""Identifiers of the erased, taken out of what was billed: statements and sealed lines keep every row and amount.
+
+A redacted file is another file with the same rows; its manifest says so, and the hash that the chain goes by stays the
+first one, so `apiary verify` still follows it. A sealed file's new name is kept beside its old one.
+Does not belong here: what is erased (warehouse/erase.py), when (defs/erasure.py).
+"""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.billing import exports, ledger, periods
+from pipelines.billing.statements import MANIFEST, manifest_bytes, place, to_csv, to_parquet
+from pipelines.home import replace_file
+
+ERASED = "ERASED"
+_WORD = re.compile(r"[A-Za-z0-9_-]+")
+Change = Callable[[str], str]
+
+
+def redact(exports_folder: Path, billing: Path, erased: Collection[str], *, at: datetime) -> int:
+    """Put `ERASED` for each of these words in all statements and sealed lines; how many files are other now.
+
+    `erased`: identifiers and names, each made of letters, digits, `_` and `-` between separators. May be killed and
+    called again. Raises OSError, SealError.
+    """
+    words = frozenset(erased)
+
+    def change(text: str) -> str:
+        return _WORD.sub(lambda found: ERASED if found[0] in words else found[0], text)
+
+    done = 0
+    for folder in _versions(exports_folder):
+        done += _redact_version(folder, change, at)
+    for digest in {digest for _, digest in periods.read(ledger.book_path(billing)).seals}:
+        done += _redact_seal(billing, digest, change)
+    names = ledger.renamed(billing)
+    for left in names.keys() - names.values():
+        (billing / "closed" / f"{left}.parquet").unlink(missing_ok=True)
+    return done
+
+
+def _versions(root: Path) -> Iterator[Path]:
+    """The folders of all versions; one whose replacement was cut off is put back first."""
+    for before in sorted(root.glob("*/**/.v[0-9][0-9][0-9][0-9].before")):
+        folder = before.with_name(before.name[1:].removesuffix(".before"))
+        if folder.exists():
+            shutil.rmtree(before)
+        else:
+            before.rename(folder)
+    yield from (path.parent for path in sorted(root.glob(f"*/**/v[0-9][0-9][0-9][0-9]/{MANIFEST}")))
+
+
+def _redact_version(folder: Path, change: Change, at: datetime) -> bool:
+    written = (folder / MANIFEST).read_bytes()
+    manifest: dict[str, Any] = json.loads(written)
+    before = {file["name"]: (folder / file["name"]).read_bytes() for file in manifest["files"]}
+    content = dict(before)
+    for name in manifest["schemas"]:
+        table = pq.read_table(io.BytesIO(before[f"{name}.parquet"]))
+        changed = _redacted(table, change)
+        if changed.equals(table):
+            continue
+        rows = changed.to_pylist()
+        content[f"{name}.csv"], content[f"{name}.parquet"] = to_csv(table.schema, rows), to_parquet(table.schema, rows)
+        if name == "restatement":
+            manifest["restatement"]["sha256"] = exports.restatement_sha256(rows)
+    content |= {
+        name: change(data.decode()).encode() for name, data in before.items() if not name.endswith((".csv", ".parquet"))
+    }
+    said = {name: value if name in ("files", "schemas") else _each(value, change) for name, value in manifest.items()}
+    if content == before and said == manifest:
+        return False
+    first = manifest.get("erased") or {
+        "manifest_sha256": hashlib.sha256(written).hexdigest(),
+        "files": {file["name"]: file["sha256"] for file in manifest["files"]},
+    }
+    said["erased"] = {**first, "erased_at": at.isoformat()}
+    said["files"] = [
+        {**file, "bytes": len(content[file["name"]]), "sha256": hashlib.sha256(content[file["name"]]).hexdigest()}
+        for file in manifest["files"]
+    ]
+    old = folder.with_name(f".{folder.name}.before")
+    place(folder, {**content, MANIFEST: manifest_bytes(said)}, replacing=old)
+    return True
+
+
+def _redact_seal(billing: Path, digest: str, change: Change) -> bool:
+    lines = ledger.sealed(billing, digest)
+    changed = _redacted(lines, change)
+    if changed.equals(lines):
+        return False
+    left, new = ledger.current_name(billing, digest), ledger.seal(billing, changed)
+    names = ledger.renamed(billing) | {digest: new, left: new}
+    replace_file(ledger.renamed_path(billing), (json.dumps(names, indent=1, sort_keys=True) + "\n").encode())
+    return True
+
+
+def _redacted(table: pa.Table, change: Change) -> pa.Table:
+    columns = [
+        pa.array([None if text is None else change(text) for text in column.to_pylist()], pa.string())
+        if pa.types.is_string(column.type) else column
+        for column in table.columns
+    ]  # fmt: skip
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def _each(value: Any, change: Change) -> Any:
+    """Every text of a manifest's value, changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_each(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: _each(item, change) for name, item in value.items()}
+    return value

@@ -1,0 +1,122 @@
+"""Erasure and bills: identifiers go, rows and amounts stay, and the chain of manifests still holds."""
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.billing import exports, redaction
+from pipelines.billing import ledger as files
+from pipelines.billing.exports import COSTS
+from pipelines.billing.statements import MANIFEST
+from pipelines.billing.verify import verify
+from tests.billing.ledgers import Ledger, line
+
+JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
+AT = datetime(2025, 3, 1, tzinfo=UTC)
+GONE = {"0123456789abcdef0123456789abcdef", "session_20250103_120000_0a1b2c3d", "bob"}
+THEIRS: dict[str, Any] = {
+    "record_id": "0123456789abcdef0123456789abcdef", "user_id": "bob",
+    "session_id": "session_20250103_120000_0a1b2c3d", "root_session_id": "session_20250103_120000_0a1b2c3d",
+}  # fmt: skip
+
+
+@pytest.fixture
+def billed(ledger: Ledger) -> Ledger:
+    """A closed January with two users, each day exported before and after the close; an open February."""
+    ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 3), 500_000, **THEIRS)])
+    ledger.build()
+    exports.export_days(ledger.scene(datetime(2025, 1, 10, tzinfo=UTC)))
+    ledger.tell([line("c", date(2025, 1, 3), 7, **THEIRS | {"record_id": "turn-c"}), line("d", date(2025, 2, 3))])
+    ledger.close(JANUARY)
+    ledger.build()
+    exports.export_days(ledger.scene(AT))
+    exports.export_month(ledger.scene(AT), JANUARY)
+    return ledger
+
+
+def amounts(folder: Path) -> dict[str, list[Decimal]]:
+    return {
+        path.relative_to(folder).as_posix(): sorted(
+            pq.read_table(path, partitioning=None, columns=["BilledCost"])["BilledCost"].to_pylist()
+        )
+        for path in sorted(folder.rglob(f"{COSTS}.parquet"))
+    }
+
+
+def texts(folder: Path) -> str:
+    """Everything that can be read in the files of a folder."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".parquet":
+            found.append(str(pq.read_table(path, partitioning=None).to_pylist()))
+        elif path.is_file():
+            found.append(path.read_text("utf-8"))
+    return "\n".join(found)
+
+
+def test_identifiers_go_and_amounts_stay(billed: Ledger) -> None:
+    before = amounts(billed.exports)
+    assert all(name in texts(billed.folder) for name in GONE)
+    assert verify(billed.exports).faults == ()
+    assert redaction.redact(billed.exports, billed.books, GONE, at=AT) > 3
+    assert [name for name in GONE if name in texts(billed.folder)] == []
+    assert amounts(billed.exports) == before
+    assert verify(billed.exports).faults == ()
+    assert "ada" in texts(billed.exports), "others stay"
+    assert redaction.redact(billed.exports, billed.books, GONE, at=AT) == 0, "again changes nothing"
+
+
+def test_what_was_erased_after_the_close_is_no_correction(billed: Ledger) -> None:
+    assert redaction.redact(billed.exports, billed.books, {*GONE, "turn-c"}, at=AT) > 3
+    billed.forget("b", "c")
+    files.reload(billed.connection, billed.books)
+    billed.build()
+    assert billed.booked("count(*)", "line_kind <> 'original'") == [(0,)]
+    sums = 'select sum("BilledCost") from marts.export_focus_daily where billing_period = ?'
+    assert billed.connection.execute(sums, [JANUARY]).fetchone() == (Decimal("4.500021"),)
+
+
+def test_the_chain_goes_on_after_a_redaction(billed: Ledger) -> None:
+    redaction.redact(billed.exports, billed.books, GONE, at=AT)
+    billed.tell([line("e", date(2025, 2, 4))])
+    billed.build()
+    assert any(item.is_new for item in exports.export_days(billed.scene(datetime(2025, 3, 2, tzinfo=UTC))))
+    assert verify(billed.exports).faults == ()
+
+
+@pytest.mark.parametrize("point", ["statement.file", "statement.half", "statement.synced", "statement.renamed"])
+def test_a_redaction_that_was_cut_off_is_finished_by_the_next(
+    billed: Ledger, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    passed = []
+
+    def die(name: str) -> None:
+        passed.append(name)
+        if name == point and passed.count(name) == 2:
+            raise Died
+
+    before = amounts(billed.exports)
+    monkeypatch.setattr("pipelines.failpoints.hook", die)
+    with pytest.raises(Died):
+        redaction.redact(billed.exports, billed.books, GONE, at=AT)
+    monkeypatch.setattr("pipelines.failpoints.hook", None)
+    redaction.redact(billed.exports, billed.books, GONE, at=AT)
+    assert [name for name in GONE if name in texts(billed.folder)] == []
+    assert amounts(billed.exports) == before
+    assert verify(billed.exports).faults == ()
+    assert not [path for path in billed.exports.rglob(".v*") if path.suffix == ".before"]
+
+
+def test_a_killed_swap_leaves_a_version_under_one_of_its_names(billed: Ledger) -> None:
+    folder = next(billed.exports.glob(f"*/**/v0001/{MANIFEST}")).parent
+    folder.rename(folder.with_name(".v0001.before"))
+    redaction.redact(billed.exports, billed.books, GONE, at=AT)
+    assert folder.is_dir()
+    assert verify(billed.exports).faults == ()
