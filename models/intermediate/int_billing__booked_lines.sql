@@ -85,6 +85,15 @@ booked as (
     where place = 1 and line_kind <> 'reversal'
 ),
 
+-- Days of which usage was erased on request: its amounts stay as they were billed (mart_daily_billing), so a line that
+-- is gone there is no correction.
+erased_days as (
+    select distinct
+        tenant_id,
+        usage_date
+    from {{ ref('stg_wire__kept_charges') }}
+),
+
 compared as (
     select
         booked.tenant_id,
@@ -103,13 +112,15 @@ compared as (
     left join dated
         on booked.tenant_id = dated.tenant_id
         and booked.line_id = dated.line_id
-    where dated.line_id is null
+    left join erased_days
+        on booked.tenant_id = erased_days.tenant_id
+        and booked.charge_start_date = erased_days.usage_date
+    where (dated.line_id is null and erased_days.tenant_id is null)
         {% for fact in line_facts() -%}
-        or booked.{{ fact }} is distinct from dated.{{ fact }}
+        or (dated.line_id is not null and booked.{{ fact }} is distinct from dated.{{ fact }})
         {% endfor %}
 ),
 
--- A line that its owner had erased is no correction: the amount stays, and nothing else is known of it any more.
 reversals as (
     select
         booked.* replace (
