@@ -69,6 +69,7 @@ FOCUS := .cache/focus
 focus-check: $(READY) ## the statements of a simulated fleet before the public FOCUS validator
 	@test -x $(FOCUS)/bin/focus-validator || { rm -rf $(FOCUS) && python3.11 -m venv $(FOCUS) && \
 		$(FOCUS)/bin/pip install --quiet --disable-pip-version-check focus-validator==1.0.0 'multimethod<2' 'pyarrow<19'; }
+	@rm -rf .cache/focus-home # of another state of the code its marts could not be built on
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/apiary demo > .cache/focus-demo.log
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/python -m bench.focus_check $(FOCUS)
 
