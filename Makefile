@@ -59,6 +59,7 @@ lint: $(READY) ## ruff, mypy, import rules
 contract: $(READY) ## write the files derived from pipelines/contract and models/metrics.yml
 	@$(BIN)/python -m pipelines.contract.render
 	@$(BIN)/python -m pipelines.warehouse.metrics
+	@$(BIN)/python -m tests.requirements
 
 lock: ## resolve pyproject.toml into requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
