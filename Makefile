@@ -59,6 +59,7 @@ lint: $(READY) ## ruff, mypy, import rules
 contract: $(READY) ## write the files derived from pipelines/contract and models/metrics.yml
 	@$(BIN)/python -m pipelines.contract.render
 	@$(BIN)/python -m pipelines.warehouse.metrics
+	@$(BIN)/python -m tests.requirements
 
 lock: ## resolve pyproject.toml into requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -69,6 +70,7 @@ FOCUS := .cache/focus
 focus-check: $(READY) ## the statements of a simulated fleet before the public FOCUS validator
 	@test -x $(FOCUS)/bin/focus-validator || { rm -rf $(FOCUS) && python3.11 -m venv $(FOCUS) && \
 		$(FOCUS)/bin/pip install --quiet --disable-pip-version-check focus-validator==1.0.0 'multimethod<2' 'pyarrow<19'; }
+	@rm -rf .cache/focus-home # of another state of the code its marts could not be built on
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/apiary demo > .cache/focus-demo.log
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/python -m bench.focus_check $(FOCUS)
 

@@ -263,15 +263,32 @@ def hunt(mutant: Mutant) -> tuple[str, str, float]:
     return verdict, said, time.monotonic() - started
 
 
+def _line(mutant: Mutant, verdict: str, said: str, seconds: float) -> str:
+    note = "" if verdict == "killed" else f": {said}"
+    return f"| {mutant.name} | {verdict}{note} | `{mutant.found_by}` | {seconds:.0f} |"
+
+
+def _report(lines: dict[str, str]) -> None:
+    """Write what was found now over what was found before; who was not hunted again keeps the line of last time."""
+    before = REPORT.read_text("utf-8").splitlines() if REPORT.exists() else []
+    known = {line.split(" | ")[0].removeprefix("| "): line for line in before if line.startswith("| ")} | lines
+    kept = [known[mutant.name] for mutant in MUTANTS if mutant.name in known]
+    killed = sum("| killed |" in line for line in kept)
+    head = ["# Mutants", "", f"Written by `make mutants`: {killed} of {len(MUTANTS)} killed.", ""]
+    REPORT.parent.mkdir(exist_ok=True)
+    table = ["| mutant | verdict | found by | seconds |", "| --- | --- | --- | --- |", *kept]
+    REPORT.write_text("\n".join([*head, *table, ""]), "utf-8")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Hunt all mutants, or a sample; 0 if each was found."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--sample", type=int, help="only some, chosen by the seed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="only those whose name holds this text")
+    parser.add_argument("--only", nargs="+", help="only those whose name holds one of these texts")
     parser.add_argument("--no-report", action="store_true")
     options = parser.parse_args(arguments)
-    chosen = [mutant for mutant in MUTANTS if not options.only or options.only in mutant.name]
+    chosen = [mutant for mutant in MUTANTS if not options.only or any(part in mutant.name for part in options.only)]
     if options.sample:
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     with copy() as folder:
@@ -284,19 +301,11 @@ def main(arguments: Sequence[str]) -> int:
         for mutant, result in zip(chosen, pool.map(hunt, chosen), strict=True):
             print(f"{mutant.name}: {result[0]}", flush=True)
             results.append((mutant, result))
-    lines = ["| mutant | verdict | found by | seconds |", "| --- | --- | --- | --- |"]
-    for mutant, (verdict, said, seconds) in results:
-        note = "" if verdict == "killed" else f": {said}"
-        lines.append(f"| {mutant.name} | {verdict}{note} | `{mutant.found_by}` | {seconds:.0f} |")
+    lines = {mutant.name: _line(mutant, *result) for mutant, result in results}
     killed = sum(verdict == "killed" for _, (verdict, _, _) in results)
-    print("\n".join([*lines, "", f"{killed} of {len(results)} killed"]))
-    if not (options.no_report or options.sample or options.only):
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(
-            "\n".join(
-                ["# Mutants", "", f"Written by `make mutants`: {killed} of {len(results)} killed.", "", *lines, ""]
-            )
-        )
+    print("\n".join([*lines.values(), "", f"{killed} of {len(results)} killed"]))
+    if not options.no_report:
+        _report(lines)
     return 0 if killed == len(results) else 1
 
 

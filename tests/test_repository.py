@@ -36,6 +36,7 @@ SQL_BUILDERS = {
     "pipelines/device/usage.py",
     "pipelines/warehouse/erase.py",
     "pipelines/warehouse/kept.py",
+    "pipelines/serve/agents.py",
     "pipelines/serve/api.py",
     "pipelines/serve/report.py",
     "pipelines/serve/tenant_data.py",

@@ -1,4 +1,5 @@
--- fct_llm_turns is the wire's turn events, plus the L3 steps of sessions without any: by number of rows and by tokens.
+-- fct_llm_turns and the turns that are held are the wire's turn events, plus the L3 steps of sessions without any: by
+-- number of rows and by tokens.
 -- It finds what the watermark could miss: rows whose session the loader did not name in touched_sessions, and facts
 -- that were not built together with what reads them.
 {{ config(meta={'dagster': {'ref': {'name': 'fct_llm_turns'}}}) }}
@@ -33,13 +34,21 @@ expected_totals as (
     group by tenant_id
 ),
 
+built as (
+    select tenant_id, input_tokens, output_tokens
+    from {{ ref('fct_llm_turns') }}
+    union all
+    select tenant_id, input_tokens, output_tokens
+    from {{ ref('mart_held_turns') }}
+),
+
 built_totals as (
     select
         tenant_id,
         count(*) as turns,
         sum(input_tokens) as input_tokens,
         sum(output_tokens) as output_tokens
-    from {{ ref('fct_llm_turns') }}
+    from built
     group by tenant_id
 )
 

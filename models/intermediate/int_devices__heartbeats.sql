@@ -40,8 +40,6 @@ devices as (
         and reported.device_id = spoken.device_id
 )
 
--- What is known of a tenant is as old as the last thing that arrived from any of its devices: no clock of ours is
--- read, so that the same rows make the same answer on any day.
 select
     device_id,
     tenant_id,
@@ -52,6 +50,5 @@ select
     coalesce({{ seconds_between('last_received_at', 'last_started_at') }} > {{ var('clock_tolerance_seconds') }}, false)
         as is_clock_ahead,
     last_started_at,
-    last_received_at,
-    max(last_received_at) over (partition by tenant_id) as known_as_of
+    last_received_at
 from devices

@@ -7,11 +7,11 @@ with batches as (
     group by tenant_id
 ),
 
-turns as (
+sessions as (
     select
         tenant_id,
-        max(_received_at) as known_as_of
-    from {{ ref('stg_wire__llm_turns') }}
+        max(last_received_at) as known_as_of
+    from {{ ref('int_sessions__observations_merged') }}
     group by tenant_id
 ),
 
@@ -19,7 +19,7 @@ turns as (
 known as (
     select * from batches
     union all
-    select * from turns
+    select * from sessions
 )
 
 select

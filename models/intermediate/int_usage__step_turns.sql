@@ -187,13 +187,18 @@ resolved as (
 )
 
 select
-    step_id,
-    tenant_id,
-    session_id,
-    time_basis,
-    input_tokens,
-    output_tokens,
-    {{ from_micros('occurred_us') }} as occurred_at,
-    _ingest_seq
+    resolved.step_id,
+    resolved.tenant_id,
+    resolved.session_id,
+    resolved.time_basis,
+    resolved.input_tokens,
+    resolved.output_tokens,
+    {{ is_held(from_micros('resolved.occurred_us'), 'resolved._received_at') }} as is_held,
+    {{ from_micros('resolved.occurred_us') }} as occurred_at,
+    resolved._received_at as received_at,
+    resolved._ingest_seq
 from resolved
-where step_index >= 0
+left join {{ ref('stg_wire__released') }} as released
+    on resolved.tenant_id = released.tenant_id
+    and resolved.step_id = released.turn_id
+where resolved.step_index >= 0

@@ -1,4 +1,4 @@
-"""`apiary quarantine`, `devices`, `landing verify`, `rebuild` and `shadow`: what an operator types about loading.
+"""`apiary quarantine`, `devices`, `held`, `landing`, `rebuild`, `shadow`: what an operator types about loading.
 
 Does not belong here: what the commands do (pipelines/warehouse).
 """
@@ -192,6 +192,24 @@ def _rebuild(options: argparse.Namespace) -> int:
     return 0
 
 
+def _held(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import held
+
+    with _writing(Home.from_environment()) as connection:
+        found = [vars(row) for row in held.listed(connection)]
+    _show(found, as_json=options.json, nothing="nothing is held")
+    return 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import held
+
+    with _writing(Home.from_environment()) as connection:
+        count = held.release(connection, tenant=options.tenant, session=options.session)
+    print(f"{count} turns let go; `apiary run` counts them on the days that they claim")
+    return 0
+
+
 def _with_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="R", help="refused for this reason, for any column if none is named")
     parser.add_argument("--since", type=_moment, metavar="T", help="refused since this moment (UTC)")
@@ -225,6 +243,13 @@ def add(group: Any, shared: Shared) -> None:
     revoke.add_argument("--since", type=_moment, metavar="T", help="what arrived since this moment (UTC); default now")
     shared.add(actions, "close", "let only admitted devices send", _close).set_defaults(is_closed=True)
     shared.add(actions, "open", "let every device send, except revoked ones", _close).set_defaults(is_closed=False)
+
+    held = group.add_parser("held", help="turns dated after their arrival, which are not billed: list, release")
+    actions = held.add_subparsers(required=True, metavar="ACTION")
+    _with_json(shared.add(actions, "list", "list held turns by session", _held))
+    release = shared.add(actions, "release", "count held turns on the days that they claim", _release)
+    release.add_argument("--tenant", required=True)
+    release.add_argument("--session", metavar="ID", help="of this session only")
 
     landing = group.add_parser("landing", help="the landing: verify")
     actions = landing.add_subparsers(required=True, metavar="ACTION")

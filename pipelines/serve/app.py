@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from pipelines import __version__
 from pipelines.home import Home
+from pipelines.serve.agents import agent_routes, tool_routes
 from pipelines.serve.api import MEASURES, usage_routes
 from pipelines.warehouse.metrics import describe
 from pipelines.warehouse.reading import NothingPublishedError
@@ -30,4 +31,6 @@ def make_app(home: Home) -> FastAPI:
         return JSONResponse({"detail": "nothing is published yet"}, 404)
 
     usage_routes(app)
+    agent_routes(app)
+    tool_routes(app)
     return app

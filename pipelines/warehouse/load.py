@@ -223,7 +223,7 @@ def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loa
     connection.execute("BEGIN")
     try:
         fp("load.begun")
-        seq = _next_seq(connection)
+        seq = next_seq(connection)
         for name, table in BY_NAME.items():
             rows = [_with_lineage(part, name, seq) for part in group.parts if name in part.tables]
             if rows:
@@ -256,8 +256,14 @@ def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loa
         total.new_by_table[name] = total.new_by_table.get(name, 0) + int(new)
 
 
-def _next_seq(connection: duckdb.DuckDBPyConnection) -> int:
-    found = connection.execute("SELECT coalesce(max(ingest_seq), 0) + 1 FROM wire.batches").fetchone()
+def next_seq(connection: duckdb.DuckDBPyConnection) -> int:
+    """The number of the next load, or of the next decision that the marts must hear of."""
+    found = connection.execute(
+        """
+        SELECT coalesce(max(seq), 0) + 1
+        FROM (SELECT ingest_seq AS seq FROM wire.batches UNION ALL SELECT _ingest_seq FROM wire.released)
+        """
+    ).fetchone()
     assert found is not None  # noqa: S101 - an aggregate has a row
     return int(found[0])
 

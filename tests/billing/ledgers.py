@@ -13,17 +13,19 @@ from typing import Any
 import duckdb
 import yaml
 
-from pipelines.billing import closing, exports, ledger, periods
+from pipelines.billing import closing, exports, ledger, periods, provider_reports
 from pipelines.billing.gate import Check
 from pipelines.billing.statements import Shelf
 from pipelines.contract.ddl import create_wire
 from tests.warehouse import REPOSITORY, Warehouse
 
 ISSUER = "Apiary"
-BUILT = ("stg_billing__periods", "stg_billing__period_events", "stg_billing__closed_lines", "int_billing__frozen",
-         "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily", "fct_invoice_lines",
-         "fct_adjustments")  # fmt: skip
-GIVEN = ("fct_rated_lines", "dim_billing_accounts", "fct_llm_turns", "mart_usage_crosscheck", "rpt_reconciliation")
+BUILT = (
+    "stg_billing__periods", "stg_billing__period_events", "stg_billing__closed_lines", "stg_billing__provider_costs",
+    "stg_wire__kept_charges", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
+    "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily", "fct_invoice_lines", "fct_adjustments",
+)  # fmt: skip
+GIVEN = ("fct_rated_lines", "dim_billing_accounts", "fct_llm_turns", "mart_usage_crosscheck")
 """Marts that the statements read: made empty here, by the types of their contracts."""
 MET = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=True, found="0")
 NOON = timedelta(hours=12)
@@ -82,8 +84,7 @@ class Ledger:
         _scenery(self.connection)
         for name, sql in models.items():
             schema = {"stg": "staging", "int": "intermediate"}.get(name.partition("_")[0], "marts")
-            if schema != "marts":
-                self.connection.execute(f"create view {schema}.{name} as {sql}")
+            self.connection.execute(f"create {'table' if schema == 'marts' else 'view'} {schema}.{name} as {sql}")
 
     def tell(self, lines: Iterable[Line]) -> None:
         """Lines that are true from now on, by their id; a line of a known id is another form of it."""
@@ -125,8 +126,13 @@ class Ledger:
             """
         )
         for name, sql in self.models.items():
-            if name.startswith(("dim", "fct", "export")):
+            if name.startswith(("dim", "fct", "rpt", "export")):
                 self.connection.execute(f"create or replace table marts.{name} as {sql}")
+
+    def report(self, kind: str, *pages: str, pulled_at: datetime = datetime(2025, 3, 1, tzinfo=UTC)) -> None:
+        """A provider's report, kept as the command keeps it."""
+        report = provider_reports.parse_pages(kind, pages, pulled_at=pulled_at)
+        provider_reports.keep(self.books / "provider", report)
 
     def scene(self, as_of: datetime, **more: Any) -> exports.Scene:
         """What a run of the export is given."""

@@ -94,7 +94,8 @@ def troubles() -> list[Record]:
         turn(100 + n, NOON + timedelta(minutes=n), tenant_id="loop", reported_cost_usd=Decimal("0.5")) for n in range(6)
     ]
     call = {"record_id": "c", "tenant_id": "loop", "session_id": "s", "origin": "event", "agent_role": "queen",
-            "tool_name": "t", "occurred_at": NOON + timedelta(minutes=6)}  # fmt: skip
+            "tool_name": "t", "occurred_at": NOON + timedelta(minutes=6),
+            "_received_at": NOON + timedelta(minutes=66)}  # fmt: skip
     rows += [("tool_calls", call), turn(106, NOON + timedelta(minutes=7), tenant_id="loop")]
     for name, minute in (("answered", -1), ("lost", 30), ("fresh", 350)):
         event = {"record_id": name, "tenant_id": "loop", "session_id": "s", "kind": "input_received",

@@ -135,7 +135,7 @@ def test_whatever_opens_the_warehouse_shares_one_slot(loaded: dict[str, Any]) ->
 
 
 def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
-    order = ["wire", "staging", "intermediate", "marts", "published", "quota", "billing", "erasure"]
+    order = ["seeds", "wire", "staging", "intermediate", "marts", "published", "quota", "billing", "erasure"]
     for key, parents in loaded["behind"].items():
         for parent in parents:
             if not loaded["behind"][parent] and parent.startswith("billing/"):

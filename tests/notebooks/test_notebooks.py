@@ -16,6 +16,7 @@ import yaml
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 from pipelines.contract.numbers import plain
 from pipelines.home import Home
@@ -151,7 +152,8 @@ def test_questions_are_numbered(path: Path) -> None:
 
 def run_here(path: Path) -> tuple[str, list[str]]:
     """What a notebook prints and draws, in this process: a kernel of its own takes seconds to start."""
-    shell = InteractiveShell.instance()
+    # Without a history: its database would be written when the process ends, long after its folder is gone.
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     said, drawn = [], []
     try:
         shell.reset()

@@ -14,7 +14,7 @@ reports as (
         {{ undated_model('model') }} as plain_model
     from {{ ref('fct_provider_costs') }}
     where is_current
-        and currency = 'USD'
+        and (currency = 'USD' or report_kind = 'usage')
 ),
 
 -- At the provider's price as we know it, before any agreement with our own customer.

@@ -114,11 +114,13 @@ joined as (
         signs.first_event_at,
         coalesce(signs.last_event_at, sessions.updated_at) as last_event_at,
         devices.last_received_at as known_as_of,
-        devices.known_as_of as taken_at
+        tenants.known_as_of as taken_at
     from sessions
     inner join devices
         on sessions.tenant_id = devices.tenant_id
         and sessions.device_id = devices.device_id
+    inner join {{ ref('int_tenants__known_as_of') }} as tenants
+        on sessions.tenant_id = tenants.tenant_id
     left join {{ ref('int_status__session_signs') }} as signs
         on sessions.tenant_id = signs.tenant_id
         and sessions.session_id = signs.session_id

@@ -4,13 +4,9 @@ with tasks as (
     where item = 'task'
 ),
 
--- What came with a task's database of its own, as of the last word of the tenant's devices.
+-- A task's database has no device of its own: what is known of it ends with the last word of any of the tenant's.
 clocks as (
-    select
-        tenant_id,
-        max(known_as_of) as known_as_of
-    from {{ ref('int_devices__heartbeats') }}
-    group by tenant_id
+    select * from {{ ref('int_tenants__known_as_of') }}
 ),
 
 parts as (

@@ -23,6 +23,7 @@ event_turns as (
     inner join changed
         on turns.tenant_id = changed.tenant_id
         and turns.session_id = changed.session_id
+    where turns.is_held is not true
 ),
 
 -- A turn without a clock of its own happened in its session.
@@ -50,6 +51,7 @@ step_turns as (
     inner join changed
         on turns.tenant_id = changed.tenant_id
         and turns.session_id = changed.session_id
+    where turns.is_held is not true
 ),
 
 events_dated as (

@@ -1,0 +1,88 @@
+"""Every requirement is mapped, and every target of a mapping exists.
+
+Does not belong here: what the tests that are named assert.
+"""
+
+import ast
+from functools import cache
+
+import yaml
+
+from tests.requirements import PAGE, ROOT, Line, asked, lines, page
+
+
+@cache
+def columns() -> set[str]:
+    """Columns of all marts, as `mart.column`."""
+    return {
+        f"{model['name']}.{column['name']}"
+        for file in (ROOT / "models" / "marts").rglob("*.yml")
+        for model in yaml.safe_load(file.read_text("utf-8")).get("models", ())
+        for column in model.get("columns", ())
+    }
+
+
+@cache
+def settings() -> set[str]:
+    """Vars of the dbt project, seeds, and the files of settings."""
+    project = yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text("utf-8"))
+    seeds = {path.stem for path in (ROOT / "dbt_project" / "seeds").glob("*.csv")}
+    return set(project["vars"]) | seeds | {path.name for path in (ROOT / "policies").glob("*.yml")}
+
+
+@cache
+def named_in(path: str) -> set[str]:
+    file = ROOT / path
+    if not path.startswith("tests/") or not file.is_file():
+        return set()
+    nodes = ast.walk(ast.parse(file.read_text("utf-8")))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def exists(target: str) -> bool:
+    kind, _, name = target.partition(":")
+    if kind == "test":
+        path, _, test = name.partition("::")
+        return test in named_in(path)
+    if kind == "setting":
+        return name in settings()
+    if kind == "reason":
+        return len(name) > 10
+    return target in columns()
+
+
+def wrong(line: Line) -> bool:
+    """A served line, or a rule, names a test; what is outside gives its reason; every target exists."""
+    if not line.test and not line.served_by.startswith(("reason:", "test:")):
+        return True
+    return not exists(line.served_by) or bool(line.test and not exists(line.test))
+
+
+def test_every_requirement_is_mapped_once() -> None:
+    ids = [line.id for line in lines()]
+    assert len(asked()) == 296
+    assert sorted(ids) == sorted(asked())
+
+
+def test_every_target_exists() -> None:
+    assert [line for line in lines() if wrong(line)] == []
+
+
+def test_what_is_in_scope_is_served_or_says_why_not() -> None:
+    served = [line for line in lines() if not line.served_by.startswith("reason:")]
+    assert len(served) >= 200
+
+
+def test_a_target_that_is_gone_is_found() -> None:
+    line = Line(
+        "H-U1", "D", "mart_session_usage.input_tokens", "test:tests/dbt/test_usage.py::test_own_and_subtree", ""
+    )
+    assert not wrong(line)
+    gone = ("mart_session_usage.no_such", "no_such.turns", "setting:no_such", "test:tests/none.py::test_x", "reason:")
+    assert all(wrong(line._replace(served_by=target)) for target in gone)
+    assert wrong(line._replace(test="test:tests/dbt/test_usage.py::test_no_such"))
+    assert wrong(line._replace(test=""))
+
+
+def test_the_page_is_fresh() -> None:
+    assert PAGE.read_text("utf-8") == page(), "run `make contract`"
