@@ -271,3 +271,30 @@
     ) as both_days
     group by tenant_id, usage_date
 {% endmacro %}
+
+{# Days of a device on which it read files, or on which a batch of it arrived. #}
+{% macro changed_device_days() %}
+    select
+        tenant_id,
+        device_id,
+        delivery_date,
+        max(_ingest_seq) as _ingest_seq
+    from (
+        select
+            tenant_id,
+            _device_id as device_id,
+            observed_date as delivery_date,
+            _ingest_seq
+        from {{ ref('stg_wire__source_files') }}
+        where _ingest_seq > {{ watermark() }}
+        union all
+        select
+            tenant_id,
+            coalesce(device_id, 'ERASED') as device_id,
+            received_date as delivery_date,
+            _ingest_seq
+        from {{ ref('stg_wire__batches') }}
+        where _ingest_seq > {{ watermark() }}
+    ) as candidates
+    group by tenant_id, device_id, delivery_date
+{% endmacro %}

@@ -89,6 +89,10 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
         "output_tokens_new": ("BIGINT", "Of these, those of new rows."),
         "output_tokens_duplicate": ("BIGINT", "Of these, those of duplicates."),
         "output_tokens_conflict": ("BIGINT", "Of these, those of rows set aside."),
+        "reported_cost_usd_collapsed": (
+            "DECIMAL(38, 20)",
+            "Reported cost of its duplicates and rows set aside: what they would have been counted with.",
+        ),
         "tenant_id": ("VARCHAR", "From the batch's key."),
         "_ingest_seq": ("BIGINT", "The load."),
     },

@@ -321,6 +321,7 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
     )
     is_turn = {LLM_TURNS: "true", NODE_STEPS: "step_index >= 0"}.get(table, "false")
     has_tokens = table in (LLM_TURNS, NODE_STEPS)
+    cost = "sum(reported_cost_usd) FILTER (_outcome IN ('duplicate', 'conflict'))" if table is LLM_TURNS else "NULL"
     sums = "".join(
         f", coalesce(sum({f'{side}_tokens' if has_tokens else '0'}) {which}, 0) AS {side}_tokens_{name}"
         for side in ("input", "output")
@@ -335,7 +336,7 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
             count(*) FILTER (_outcome = 'conflict') AS rows_conflict,
             count(*) FILTER (_outcome = 'duplicate' AND {is_turn}) AS turn_rows_duplicate,
             count(*) FILTER (_outcome = 'conflict' AND {is_turn}) AS turn_rows_conflict,
-            any_value(tenant_id) AS tenant_id, {seq} AS _ingest_seq{sums}
+            any_value(tenant_id) AS tenant_id, {seq} AS _ingest_seq{sums}, {cost} AS reported_cost_usd_collapsed
         FROM judged WHERE NOT _is_kept GROUP BY _manifest_key
         """
     )

@@ -27,7 +27,11 @@ seen as (
 collapsed as (
     select
         tenant_id,
-        sum(turn_rows_duplicate + turn_rows_conflict) as collapsed_in_warehouse
+        sum(turn_rows_duplicate + turn_rows_conflict) as collapsed_in_warehouse,
+        sum(
+            input_tokens_duplicate + input_tokens_conflict + output_tokens_duplicate + output_tokens_conflict
+        ) as collapsed_tokens,
+        sum(reported_cost_usd_collapsed) as collapsed_reported_cost_usd
     from row_counts
     where table_name in ('llm_turns', 'node_steps')
     group by tenant_id
@@ -37,7 +41,8 @@ kept as (
     select
         tenant_id,
         count(*) as kept_turns,
-        count(*) filter (where turn_source = 'step') as kept_steps
+        count(*) filter (where turn_source = 'step') as kept_steps,
+        sum(input_tokens + output_tokens) filter (where turn_source = 'step') as kept_step_tokens
     from turns
     group by tenant_id
 ),
@@ -45,7 +50,8 @@ kept as (
 known_steps as (
     select
         tenant_id,
-        count(*) as steps
+        count(*) as steps,
+        sum(input_tokens + output_tokens) as tokens
     from steps
     where step_index >= 0
     group by tenant_id
@@ -67,7 +73,10 @@ select
     cast(coalesce(kept.kept_turns, 0) as bigint) as kept_turns,
     cast(coalesce(seen.collapsed_on_device, 0) as bigint) as collapsed_on_device,
     cast(coalesce(collapsed.collapsed_in_warehouse, 0) as bigint) as collapsed_in_warehouse,
-    cast(coalesce(known_steps.steps, 0) - coalesce(kept.kept_steps, 0) as bigint) as retracted_steps
+    cast(coalesce(known_steps.steps, 0) - coalesce(kept.kept_steps, 0) as bigint) as retracted_steps,
+    cast(coalesce(collapsed.collapsed_tokens, 0) as bigint) as collapsed_tokens,
+    cast(coalesce(known_steps.tokens, 0) - coalesce(kept.kept_step_tokens, 0) as bigint) as retracted_tokens,
+    cast(collapsed.collapsed_reported_cost_usd as decimal(38, 20)) as collapsed_reported_cost_usd
 from tenants
 left join seen
     on tenants.tenant_id = seen.tenant_id

@@ -6,6 +6,27 @@ select
     record_id,
     tenant_id,
     source_kind,
+    outcome,
+    run,
+    lines_seen,
+    lines_staged,
+    lines_duplicate,
+    lines_skipped,
+    lines_rejected,
+    lines_rejected_torn,
+    lines_rejected_nul_fill,
+    lines_rejected_bad_utf8,
+    lines_rejected_too_long,
+    lines_rejected_bad_type,
+    lines_rejected_tail_abandoned,
+    lines_salvaged,
+    lines_before_consent,
     turn_lines_seen,
-    turn_lines_duplicate
+    turn_lines_duplicate,
+    source_lost_bytes,
+    -- A device without a clock read it when it arrived.
+    {{ utc_date('coalesce(observed_at, _received_at)') }} as observed_date,
+    _device_id,
+    _received_at,
+    _ingest_seq
 from source
