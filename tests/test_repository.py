@@ -44,6 +44,7 @@ SQL_BUILDERS = {
     "pipelines/warehouse/publish.py",
     "pipelines/warehouse/rebuild.py",
     "pipelines/warehouse/renewal.py",
+    "pipelines/warehouse/retention.py",
     "pipelines/warehouse/usage.py",
 }
 SQL = re.compile(
@@ -252,7 +253,7 @@ def test_commands_in_documents_are_commands(document: Path) -> None:
 def test_readme_shows_every_command() -> None:
     shown = "\n".join(commands(REPOSITORY / "README.md", "apiary"))
     device = ("enroll", "consent grant", "consent withdraw", "consent status", "preview", "ship", "status")
-    for command in (*(f"device {word}" for word in device), "run", "erase", "usage", "doctor", "dev", "demo"):
+    for command in (*(f"device {word}" for word in device), "run", "erase", "retain", "usage", "doctor", "dev", "demo"):
         assert re.search(rf"^apiary {command}\b", shown, re.MULTILINE), command
 
 

@@ -1,6 +1,6 @@
-"""`apiary erase`: what a device, a user or a tenant sent goes from everywhere, with proof.
+"""`apiary erase` and `apiary retain`: what somebody sent goes from everywhere, what is past its time from its layer.
 
-Does not belong here: erasing (warehouse/erase.py, defs/erasure.py).
+Does not belong here: erasing (warehouse/erase.py, defs/erasure.py), retention (warehouse/retention.py).
 """
 
 import argparse
@@ -82,6 +82,30 @@ def _show(store: Any, ids: list[str]) -> int:
     return 0
 
 
+def _retain(options: argparse.Namespace) -> int:
+    import json
+    import os
+    from dataclasses import asdict
+
+    from pipelines.store import open_store
+
+    home, store_url = Home.from_environment(), store_of(options)
+    os.environ["APIARY_HOME"] = str(home.root)
+    try:
+        with exclusive(home.root / "warehouse" / "lock"):
+            from pipelines.defs import foreground, retention
+
+            foreground.make_instance_home(home)
+            lines = retention.run(home, open_store(store_url), is_dry=options.dry_run)
+    except BusyError:
+        raise Stop(1, "a run of this warehouse is at work: wait for it to end") from None
+    if options.json:
+        print(json.dumps([asdict(line) for line in lines]))
+    else:
+        table(["layer", "rows", "objects", "bytes", "note"], [list(asdict(line).values()) for line in lines])
+    return 0
+
+
 def add(group: Any, shared: Shared) -> None:
     """The commands under `apiary`."""
     erase = shared.add(group, "erase", "erase what a device, a user or a tenant sent, with proof", _erase, shared.store)
@@ -91,3 +115,6 @@ def add(group: Any, shared: Shared) -> None:
     erase.add_argument("--reason", default="asked for", help="one line for the list, without names")
     erase.add_argument("--actor", help="who decided (default: this machine's user)")
     erase.add_argument("--yes", action="store_true", help="do not ask")
+    retain = shared.add(group, "retain", "let go what is past its time", _retain, shared.store)
+    retain.add_argument("--dry-run", action="store_true", help="say what would go, and take nothing")
+    retain.add_argument("--json", action="store_true", help="one array on standard output")
