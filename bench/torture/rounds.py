@@ -189,7 +189,7 @@ class Round:
         role = "ship"
         if name in self.needs_consent:
             role = "enrol"
-        elif name == "a" and self.rng.random() < (0.15 if self._is_early() else 0.01):
+        elif name == "a" and self.rng.random() < self._withdrawals():
             role = self.rng.choice(("withdraw", "withdraw", "withdraw", "enrol"))
         usb = name == "b" and role == "ship" and self.rng.random() < 0.3
         life = Life(
@@ -225,6 +225,12 @@ class Round:
         passes = 1 if self.hits[point] < 20 else self.rng.choice((1, 1, 2, 5, 20))
         action = "full" if self.rng.random() < 0.12 else "exit"
         return replace(life, point=point, passes=passes, action=action)
+
+    def _withdrawals(self) -> float:
+        """How often the owner acts: early, when there is little to read again, and until each of its points was hit."""
+        is_rare = min(self.hits[name] for name in points.OWNER) < 20
+        often, seldom = (0.4, 0.04) if is_rare else (0.08, 0.003)
+        return often if self._is_early() else seldom
 
     def _is_early(self) -> bool:
         return self.outcome.deaths < self.target_deaths * 0.25

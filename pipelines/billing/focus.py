@@ -8,9 +8,12 @@ Does not belong here: what is in a row (models/marts/billing/export_focus_daily.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+
+from pipelines.contract.numbers import plain
 
 FOCUS_VERSION = "1.4"
 AMOUNT = pa.decimal128(38, 15)  # price with nine places times a quantity with six: a product loses no digit
@@ -199,14 +202,33 @@ def metadata(*, issuer: str, created_at: datetime, complete: bool, start: dateti
 
 
 def compatible(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> tuple[pa.Schema, list[dict[str, Any]]]:
-    """The cost rows as rule set 1.0 of the public validator reads them: five columns under the names it looks for."""
+    """The cost rows as rule set 1.0 of the public validator reads them.
+
+    Five columns stand under the names it looks for too, columns that were mandatory then and mean nothing here are
+    empty, and a whole number has a point: it takes a column of whole numbers for no decimals.
+    """
     names = {
         "ChargeType": "ChargeCategory", "InvoiceIssuer": "InvoiceIssuerName", "Provider": "ServiceProviderName",
         "Publisher": "HostProviderName", "ResourceID": "x_SessionId",
     }  # fmt: skip
-    fields = [pa.field(name, schema.field(source).type) for name, source in names.items()]
-    wide = pa.schema([*schema, *fields])
-    return wide, [{**row, **{name: row[source] for name, source in names.items()}} for row in rows]
+    empty = (
+        "CommitmentDiscountCategory", "CommitmentDiscountId", "CommitmentDiscountName", "CommitmentDiscountStatus",
+        "CommitmentDiscountType", "RegionId", "RegionName", "ResourceName", "ResourceType", "Tags",
+    )  # fmt: skip
+    wide = pa.schema([*((name, TEXT) for name in (*schema.names, *names, *empty))])
+
+    def text(value: object) -> object:
+        if isinstance(value, Decimal):
+            number = plain(value)
+            return number if "." in number else f"{number}.0"
+        return _time(value) if isinstance(value, datetime) else value
+
+    return wide, [
+        {name: text(value) for name, value in row.items()}
+        | {name: row[source] for name, source in names.items()}
+        | dict.fromkeys(empty)
+        for row in rows
+    ]
 
 
 def _column(field: pa.Field) -> dict[str, Any]:
