@@ -30,6 +30,7 @@ SQL_BUILDERS = {
     "pipelines/billing/closing.py",
     "pipelines/billing/exports.py",
     "pipelines/billing/ledger.py",
+    "pipelines/billing/what_if.py",
     "pipelines/contract/ddl.py",
     "pipelines/device/readers/progress_db.py",
     "pipelines/device/state.py",

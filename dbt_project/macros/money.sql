@@ -2,7 +2,7 @@
 
 {# Quantity in millions, as prices count: DECIMAL(20,6) × DECIMAL(18,9) is DECIMAL(38,15), with no digit lost. #}
 {% macro millions(quantity) -%}
-    cast({{ quantity }} * cast(0.000001 as decimal(7, 6)) as decimal(20, 6))
+    cast(({{ quantity }}) * cast(0.000001 as decimal(7, 6)) as decimal(20, 6))
 {%- endmacro %}
 
 {% macro line_amount(quantity, unit_price) -%}
@@ -12,4 +12,22 @@
 {# A unit price that was multiplied: by a rate of exchange, by an agreed factor. A half goes away from zero. #}
 {% macro rounded_price(amount) -%}
     cast(round({{ amount }}, 9) as decimal(18, 9))
+{%- endmacro %}
+
+{# The part of a price that falls to the days `first_day` up to, not including, `end_day` of a span of `days` days,
+   counted from 0. Parts that meet add up to the whole price exactly: each is the difference of two running shares,
+   which are cut off after the fifteenth decimal. #}
+{% macro prorated(price, first_day, end_day, days) -%}
+    (
+        cast(
+            (cast(cast({{ price }} as decimal(38, 9)) * 1000000000 as hugeint) * 1000000 * ({{ end_day }})) // ({{ days }})
+            - (cast(cast({{ price }} as decimal(38, 9)) * 1000000000 as hugeint) * 1000000 * ({{ first_day }})) // ({{ days }})
+            as decimal(23, 0)
+        ) * cast(0.000000000000001 as decimal(15, 15))
+    )
+{%- endmacro %}
+
+{# Packages begun. #}
+{% macro packages(units, package_size) -%}
+    (({{ units }} + {{ package_size }} - 1) // {{ package_size }})
 {%- endmacro %}

@@ -121,7 +121,51 @@ FX_RATES = Book(
     },
     key=("fx_rate_id",),
 )  # fmt: skip
-BOOKS = (PRICES, DECISIONS, ALIASES, ACCOUNTS, CONTRACT_RATES, FX_RATES)
+PLAN_ITEMS = Book(
+    "plan_items",
+    "One item of an account's plan, charged by the month: what is counted, how it is priced, what is included.",
+    {
+        "plan_item_id": "string", "billing_account_id": "string", "item": "string", "pricing": "string",
+        "note": "string", "included_units": "int64", "package_size": "int64", "unit_price": "price",
+        "commit_amount": "amount", "valid_from": "date", "valid_to": "date", "recorded_at": "timestamp",
+    },
+    frozenset({"note", "package_size", "unit_price", "commit_amount", "valid_to"}), ("plan_item_id",),
+)  # fmt: skip
+PLAN_TIERS = Book(
+    "plan_tiers",
+    "One tier of a graduated or volume-priced item: its price from the unit after `tier_from` on.",
+    {"plan_item_id": "string", "tier_from": "int64", "unit_price": "price", "recorded_at": "timestamp"},
+    key=("plan_item_id", "tier_from"),
+)
+SEATS = Book(
+    "seats",
+    "One seat held by one user for a span of days.",
+    {
+        "seat_id": "string", "billing_account_id": "string", "user_id": "string", "valid_from": "date",
+        "valid_to": "date", "recorded_at": "timestamp",
+    },
+    frozenset({"valid_to"}), ("seat_id", "valid_from"),
+)  # fmt: skip
+CREDIT_GRANTS = Book(
+    "credit_grants",
+    "One grant of prepaid credit to an account, in the account's currency.",
+    {
+        "credit_grant_id": "string", "billing_account_id": "string", "reason": "string", "granted_by": "string",
+        "amount": "amount", "granted_on": "date", "recorded_at": "timestamp",
+    },
+    key=("credit_grant_id",),
+)  # fmt: skip
+BOOKS = (
+    PRICES, DECISIONS, ALIASES, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS, SEATS, CREDIT_GRANTS,
+)  # fmt: skip
+# What the marts know how to charge: any other word would be charged as nothing.
+WORDS: dict[str, frozenset[str]] = {
+    "item": frozenset({"seat", "colony_day", "tokens", "rated_cost"}),
+    "pricing": frozenset({"per_unit", "package", "graduated", "volume", "none"}),
+    "charged_by": frozenset({"tokens", "plan"}),
+    "decision": frozenset({"approve", "corroborate", "reject"}),
+}
+NOT_NEGATIVE = frozenset({"unit_price", "factor", "rate", "amount", "commit_amount", "included_units", "tier_from"})
 
 
 def read(book: Book, folders: Sequence[Path]) -> list[Row]:
@@ -237,6 +281,8 @@ def _rows(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
                     raise BookError(f"{path}, line {lines.line_num}: {name} is empty")
                 try:
                     row[name] = parsed(kind, text) if text else None
+                    if text and (text not in WORDS.get(name, {text}) or (name in NOT_NEGATIVE and row[name] < 0)):
+                        raise ValueError("no such value")
                 except (ValueError, KeyError, InvalidOperation) as error:
                     raise BookError(f"{path}, line {lines.line_num}: {name} is {text!r}: {error}") from None
             yield lines.line_num, row

@@ -1,11 +1,12 @@
-"""`apiary prices …`: what finance types to keep the price book.
+"""`apiary prices …` and `apiary what-if`: what finance types to keep the price book and to try another one.
 
 Does not belong here: what the book is (pipelines/billing/prices.py), what catalogs say (pipelines/billing/catalogs.py).
 """
 
 import argparse
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,41 @@ def _diff(options: argparse.Namespace) -> int:
     return 0
 
 
+def _what_if(options: argparse.Namespace) -> int:
+    from pipelines.billing import what_if
+
+    models: dict[str, str] = {}
+    for pair in options.model or ():
+        model, _, other = pair.partition("=")
+        if not model or not other:
+            raise Stop(2, f"{pair!r} is no pair: write --model anthropic/claude-opus-4-6=openai/gpt-5.5")
+        models[model] = other
+    first, end = options.period
+    scenario = what_if.Scenario(
+        book=options.book, models=models, is_batch=options.batch, cache_ttl=options.cache_ttl
+    )  # fmt: skip
+    home = Home.from_environment()
+    folder = home.root / "what_if" / options.name
+    rows = what_if.what_if(home.published, _folders(), folder, scenario, first_day=first, end_day=end)
+    shown = [{name: plain(v) if isinstance(v, Decimal) else v for name, v in row.items()} for row in rows]
+    _print(shown, options, "no usage in this period")
+    if not options.json:
+        for currency in sorted({row["currency"] for row in rows}):
+            parts = [row["difference"] or Decimal(0) for row in rows if row["currency"] == currency]
+            print(f"difference: {plain(sum(parts, Decimal(0)))} {currency}, where both have a price")
+        print(f"every line: {folder / 'rated_lines.parquet'}")
+    return 0
+
+
+def month(text: str) -> tuple[date, date]:
+    """A UTC month like `2026-10`: its first day and the next month's."""
+    try:
+        first = date.fromisoformat(f"{text}-01")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no month: write YYYY-MM") from None
+    return first, (first + timedelta(days=32)).replace(day=1)
+
+
 def _hours(price: Any) -> str:
     if price.tod_from == 0 and price.tod_to == 86_400 and price.dow_mask == 127:
         return "always"
@@ -160,3 +196,11 @@ def add(group: Any, shared: Shared) -> None:
     diff.add_argument("--as-of", type=instant, metavar="T", help="the instant they are compared at (default: now)")
     for command in (show, diff):
         command.add_argument("--json", action="store_true", help="one array on standard output")
+    scenario = shared.add(group, "what-if", "rate a published month again under other prices", _what_if)
+    scenario.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")
+    scenario.add_argument("--book", type=Path, metavar="FILE", help="a CSV of prices, as `apiary prices propose` takes")
+    scenario.add_argument("--model", action="append", metavar="A=B", help="rate the tokens of A as those of B")
+    scenario.add_argument("--batch", action="store_true", help="at batch prices")
+    scenario.add_argument("--cache-ttl", choices=["5m", "1h"], default="5m", help="how long written caches live")
+    scenario.add_argument("--name", default="last", metavar="NAME", help="folder of the result under what_if/")
+    scenario.add_argument("--json", action="store_true", help="one array on standard output")

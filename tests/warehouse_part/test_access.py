@@ -97,6 +97,7 @@ def test_only_the_operator_sees_devices_and_no_session(folder: Path) -> None:
     assert "session_id" not in columns["operator"]
     assert "session_id" in columns["analyst"]
     assert "device_id" not in columns["analyst"] | columns["finance"]
+    assert "billed_cost" not in columns["analyst"] | columns["operator"], "bills are finance's"
 
 
 def test_every_mart_has_a_reader() -> None:
