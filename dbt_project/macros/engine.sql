@@ -132,12 +132,3 @@
 {% macro next_period(period, day) -%}
     cast(date_trunc({{ period }}, {{ day }}) + case {{ period }} when 'day' then interval 1 day else interval 1 month end as date)
 {%- endmacro %}
-
-{# The first day of a UTC month, and of the next. #}
-{% macro month_of(day) -%}
-    cast(date_trunc('month', {{ day }}) as date)
-{%- endmacro %}
-
-{% macro next_month(month) -%}
-    cast({{ month }} + interval 1 month as date)
-{%- endmacro %}
