@@ -43,13 +43,18 @@ class Fleet:
         rows = json.loads(apiary(self.home.root, "usage", "--by", "user", "--json").stdout)
         return {row["user"]: row["turns"] for row in rows}
 
-    def totals(self) -> dict[str, dict[str, str]]:
-        """Control totals of the valid export of each day."""
-        found = {}
-        for folder in sorted((self.home.exports / "daily").glob("usage_date=*")):
-            newest = sorted(folder.glob("v*/manifest.json"))[-1]
-            found[folder.name] = json.loads(newest.read_text())["totals"]
-        return found
+    def totals(self) -> list[tuple[object, ...]]:
+        """What is billed of each day and class, whoever used it."""
+        with duckdb.connect(str(self.home.published / "current" / "marts.duckdb"), read_only=True) as connection:
+            return connection.execute(
+                "SELECT usage_date, model, charge_class, sum(quantity) FROM mart_daily_billing"
+                " GROUP BY ALL ORDER BY ALL"
+            ).fetchall()
+
+    def statements(self) -> int:
+        """Manifests of statements, each of which verifies."""
+        apiary(self.home.root, "verify", self.home.exports)
+        return len([*self.home.exports.rglob("manifest.json")])
 
     def texts(self) -> dict[str, bytes]:
         """Every file under APIARY_HOME, what is compressed in it opened too."""
@@ -88,7 +93,8 @@ def test_an_owner_withdraws_and_a_user_is_erased(tmp_path: Path) -> None:
     ids = {user: enrolment.require(home).device_id for user, home in fleet.devices.items()}
     gone = [ids["ada-lovelace"], "ada-lovelace", *fleet.sessions_of("ada-lovelace")]
     assert len(gone) > 4
-    assert left_in(fleet.texts(), gone), "it is there before"
+    assert [name for name in left_in(fleet.texts(), gone) if name.startswith("exports/")], "it is there before"
+    assert fleet.statements() > 0
     copy = {key: data for key, data in objects(fleet.home) if ids["ada-lovelace"] in key}
 
     # The owner withdraws on the device; the next run of the warehouse erases and answers.
@@ -103,6 +109,7 @@ def test_an_owner_withdraws_and_a_user_is_erased(tmp_path: Path) -> None:
     assert len(receipts) == 1
     assert fleet.usage() == {user: turns for user, turns in before.items() if user != "ada-lovelace"}
     assert fleet.totals() == totals, "what was billed stays, without names"
+    assert fleet.statements() > 0
     assert left_in(fleet.texts(), gone) == []
 
     # Her batches come back with a copy of the landing: refused, and swept by the same run.
