@@ -105,7 +105,9 @@ class Gate:
         """End the children."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         for _ in range(self._all):
-            self._free.get().end()
+            child = self._free.get()
+            child.end()
+            self._free.put(child)  # closing twice is nothing
         self._folder.cleanup()
 
 
