@@ -1,4 +1,4 @@
-"""Providers' reports: read to the last digit, compared bucket by bucket; one class each, and its parts are exact."""
+"""Providers' reports: read to the last digit, compared bucket by bucket; each variance in one class, parts exact."""
 
 import json
 import threading
