@@ -134,9 +134,9 @@ class Warehouse:
         result = self.dbt("run", *arguments)
         assert result.success, _failures(result)
 
-    def run_counts(self) -> None:
+    def run_counts(self, *arguments: str) -> None:
         """Build what counts usage and nothing on top of it: a third of the time, and where a loss or a double shows."""
-        self.run("--select", *(f"+{mart}" for mart in COUNTS))
+        self.run(*arguments, "--select", *(f"+{mart}" for mart in COUNTS))
 
     def build(self, *arguments: str) -> None:
         """Build all models and run all their tests."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.billing import books, catalogs, prices
+from pipelines.billing import books, catalogs, ledger, prices
 from pipelines.errors import ExpectedError
 from pipelines.home import ROOT, private_folder
 
@@ -101,6 +101,7 @@ def what_if(
         with duckdb.connect(str(path)) as connection:
             _take_along(connection, source, scenario, first_day=first_day, end_day=end_day)
             books.load(connection, signed)
+            ledger.load(connection, aside)  # a scenario has no closed months and no provider's report
         _rate(path, scenario)
         with duckdb.connect(str(path)) as connection:
             connection.execute("SET TimeZone = 'UTC'")

@@ -52,6 +52,8 @@ class LogKind:
     is_record: Callable[[dict[str, Any]], bool]
     parse: Parse
     may_matter: Callable[[bytes], bool] = lambda _: True
+    looks_back: bool = False
+    """Whether `may_matter` remembers lines: then it is shown again what stood before a pass."""
 
 
 def check_homes(homes: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -271,7 +273,7 @@ class Collector:
 
         events = LogKind(
             kind="worker_events" if folder.kind == "worker" else "events", is_record=hive_events.is_event, parse=event,
-            may_matter=context.may_matter,
+            may_matter=context.may_matter, looks_back=True,
         )  # fmt: skip
         l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=lambda found, at: hive_logs.steps(found, at, tenant))
         l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))
@@ -304,6 +306,9 @@ class Collector:
             return
         modified_at = epoch_time(Decimal(status.st_mtime_ns) / 1_000_000_000)
         try:
+            if kind.looks_back:
+                for data in lines.before(path, checkpoint):
+                    kind.may_matter(data)
             for chunk in lines.read_new(path, checkpoint, now=self._now.timestamp()):
                 fp("read.chunk")
                 counts = Counts(bytes=status.st_size, generation=chunk.checkpoint.generation)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 from pipelines.failpoints import fp
 
 CHUNK = 1 << 20  # one transaction's worth of reading
+LOOK_BACK = 1 << 20  # a tool call that began further back has no duration
 MAX_LINE = 32 << 20  # far above any record that counts; a longer line is passed over in constant memory
 TAIL_PATIENCE_SECONDS = 86_400  # no write takes a day
 FINGERPRINT = 1024
@@ -117,6 +118,23 @@ def read_new(path: Path, checkpoint: Checkpoint, *, now: float = 0.0) -> Iterato
             yield from _chunks(file, checkpoint, now)
         except OSError as error:  # a bad sector costs this file, not the shipping
             raise UnreadableError(error.strerror) from None
+
+
+def before(path: Path, checkpoint: Checkpoint) -> list[bytes]:
+    """The whole lines of the last megabyte before a checkpoint: what was under way when the last pass ended.
+
+    Raises FileNotFoundError, UnreadableError.
+    """
+    if not checkpoint.offset:
+        return []
+    with open_plain(path) as file:
+        try:
+            start = max(0, checkpoint.offset - LOOK_BACK)
+            file.seek(start)
+            found = file.read(checkpoint.offset - start).splitlines()
+        except OSError as error:
+            raise UnreadableError(error.strerror) from None
+    return found[1:] if start else found
 
 
 def _chunks(file: BinaryIO, checkpoint: Checkpoint, now: float) -> Iterator[Chunk]:

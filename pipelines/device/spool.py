@@ -225,7 +225,7 @@ def to_parquet(table: Table, rows: Iterable[Row]) -> tuple[bytes, dict[str, int]
             values = [_typed(column.type, row.get(column.name)) for row in some]
             columns.append(pa.array(values, type=table.arrow.field(column.name).type))
         slices.append(pa.RecordBatch.from_arrays(columns, schema=table.arrow))
-        sums = {name: total + sum(row[name] for row in some) for name, total in sums.items()}
+        sums = {name: total + sum(row[name] or 0 for row in some) for name, total in sums.items()}
     whole = pa.Table.from_batches(slices, schema=table.arrow)
     sink = pa.BufferOutputStream()
     # A tiny file grows by compression, and opening it takes four times as long.

@@ -16,7 +16,7 @@ import duckdb
 from pipelines.contract.ddl import DECISIONS
 from pipelines.contract.wire import TABLES
 from pipelines.errors import ExpectedError
-from pipelines.home import ROOT
+from pipelines.home import ROOT, private_folder
 from pipelines.store import Store
 from pipelines.warehouse import kept, landing, load
 from pipelines.warehouse.landing import Judge
@@ -55,8 +55,9 @@ def rebuild(
 
     Raises RebuildError, StoreUnavailableError, StoreRefusedError.
     """
-    aside = warehouse.with_name("rebuilt.duckdb")
-    for left in (aside, aside.with_name("rebuilt.duckdb.wal")):
+    # The models name the database by its file: under another name the views would lead nowhere once it is in place.
+    aside = private_folder(warehouse.parent / "rebuilt") / warehouse.name
+    for left in (aside, aside.with_name(f"{aside.name}.wal")):
         left.unlink(missing_ok=True)
     with duckdb.connect(str(aside)) as connection:
         load.prepare(connection)
@@ -133,7 +134,7 @@ def _carry_over(connection: duckdb.DuckDBPyConnection, warehouse: Path) -> None:
 
 def _build(warehouse: Path) -> None:
     project = ROOT / "dbt_project"
-    scratch = str(warehouse.with_name("rebuilt-target"))
+    scratch = str(warehouse.parent / "target")
     folders = {"project-dir": project, "profiles-dir": project, "target-path": scratch, "log-path": scratch}
     command = [
         str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build",

@@ -153,10 +153,13 @@ def _differences(left: dict[str, list], right: dict[str, list]) -> dict[str, tup
     }
 
 
-# Nothing here is copied, closed or reported by a provider, and no model of it has a price: tests/billing have that.
+# Nothing here is copied, closed, budgeted, planned or reported by a provider or a device, and no model of it has a
+# price: tests/billing and the tests beside have that.
 UNFED = {
     "mart_dedupe_ledger", "export_focus_daily", "fct_invoice_lines", "fct_adjustments", "fct_period_events",
-    "fct_provider_costs", "dim_billing_periods", "rpt_reconciliation",
+    "fct_provider_costs", "dim_billing_periods", "rpt_reconciliation", "fct_charges", "fct_credit_ledger",
+    "mart_budget",
+    "mart_coverage", "mart_delivery_balance", "mart_manifest_chain", "mart_queen_usage",
 }  # fmt: skip
 
 
@@ -296,11 +299,11 @@ def test_a_colony_learnt_late_moves_the_usage_of_the_whole_tree(warehouse):
 
 def test_erased_rows_leave_the_marts_when_their_session_is_named(warehouse):
     warehouse.load([_turn(1, "s", 1), _turn(2, "s", 2), _turn(3, "r", 1)])
-    warehouse.run()
+    warehouse.run_counts()
     warehouse.execute("delete from wire.llm_turns where session_id = 's'")
     warehouse.execute("insert into wire.touched_sessions values ('acme', 's', 2)")
-    warehouse.run()
+    warehouse.run_counts()
     step_by_step = warehouse.marts()
     assert warehouse.query("select day(usage_date), turns from marts.agg_usage_tenant_daily") == [(1, 1)]
-    warehouse.run("--full-refresh")
+    warehouse.run_counts("--full-refresh")
     assert _differences(step_by_step, warehouse.marts()) == {}

@@ -76,11 +76,11 @@ def test_a_session_the_loader_forgot_to_name_is_found(warehouse):
     }  # fmt: skip
     warehouse.load([("llm_turns", turn)])
     warehouse.execute("delete from wire.touched_sessions")
-    warehouse.run_counts()
+    warehouse.run("--select", "+fct_llm_turns", "+mart_held_turns")
     select = ("--select", "assert_every_turn_of_the_wire_counts_once")
     assert not warehouse.dbt("test", *select).success
     warehouse.execute("insert into wire.touched_sessions values ('acme', 's', 1)")
-    warehouse.run_counts()
+    warehouse.run("--select", "+fct_llm_turns", "+mart_held_turns")
     assert warehouse.dbt("test", *select).success
 
 

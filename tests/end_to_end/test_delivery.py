@@ -149,7 +149,7 @@ def test_sent_in_halves(
     assert "\n".join(map(str, difference(business(warehouse), expected))) == ""
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_sent_session_by_session_in_any_order(
     expected: Marts,
     agents: Path,

@@ -16,7 +16,6 @@ from pipelines.simulate.homes import HomeSpec, Truth, write_home
 from pipelines.warehouse import usage
 from tests.end_to_end.driving import PROGRAM, apiary, device
 
-SHORT = {"ship": 6, "run": 2}
 FULL = {"ship": 40, "run": 10}
 
 
@@ -102,11 +101,7 @@ def _comparable(row: dict[str, Any]) -> str:
     return repr({name: "keyed" if str(value).startswith("k1_") else value for name, value in row.items()})
 
 
-def test_killed_and_started_again(tmp_path: Path) -> None:
-    killed_run_of(tmp_path, seed=20261, counts=SHORT)
-
-
-@pytest.mark.long
+@pytest.mark.long  # `make test` has tests/torture, which kills the same code without starting the whole job each time
 @pytest.mark.parametrize("seed", [1])
 def test_killed_often_and_started_again(tmp_path: Path, seed: int) -> None:
     killed_run_of(tmp_path, seed=seed, counts=FULL)

@@ -215,7 +215,7 @@ def test_the_wire_is_rebuilt_from_the_landing_and_takes_over(store: FolderStore,
         connection.execute("UPDATE wire.llm_turns SET input_tokens = 2 WHERE record_id IN "
                            "(SELECT min(record_id) FROM wire.llm_turns)")  # fmt: skip
     registry.revoke(tmp_path, SERVER, since=START + timedelta(minutes=20))
-    again = rebuild.rebuild(warehouse, store, judge=registry.judge(tmp_path), with_marts=False)
+    again = rebuild.rebuild(warehouse, store, judge=registry.judge(tmp_path, store), with_marts=False)
     changed = {difference.table for difference in again.differences}
     assert changed == {"wire.llm_turns", "wire.node_steps"}
     assert load_count(warehouse) > load_count(again.aside), "the one before is as it was, until somebody accepts"
@@ -238,7 +238,8 @@ def test_marts_are_the_same_from_the_landing_alone(warehouse: Warehouse, store: 
     warehouse.run()
     with warehouse.connect() as connection:
         connection.execute("CHECKPOINT")
-    shutil.copy(warehouse.path, tmp_path / "apiary.duckdb")  # dbt keeps the file open in this process
-    done = rebuild.rebuild(tmp_path / "apiary.duckdb", store, judge=everybody)
+    copy = tmp_path / warehouse.path.name  # dbt keeps the file open in this process
+    shutil.copy(warehouse.path, copy)
+    done = rebuild.rebuild(copy, store, judge=everybody)
     assert done.differences == []
     assert done.compared > 25
