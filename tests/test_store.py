@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pipelines.store import FolderStore, Put, Store, StoreRefusedError, StoreUnavailableError, open_store
 from tests.object_server import PROGRAM, object_server
 
-pytestmark = pytest.mark.xdist_group("object_server")
 needs_server = pytest.mark.skipif(not PROGRAM.exists(), reason="the object server's package is for Linux only")
 
 

@@ -16,8 +16,6 @@ import pytest
 
 from tests.warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("dbt_activity")
-
 Row = dict[str, Any]
 Marts = dict[str, list[Row]]
 

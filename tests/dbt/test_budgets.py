@@ -11,8 +11,6 @@ import pytest
 
 from tests.warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("dbt_budgets")
-
 NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
 RECEIVED = NOON + timedelta(hours=6)
 Record = tuple[str, dict[str, Any]]

@@ -19,8 +19,6 @@ from pipelines.billing import books
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
 from tests.warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("contracts")  # one worker builds what they share
-
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MILLIONTH = Decimal("0.000001")
 MONTHS = [date(2026, month, 1) for month in (1, 2, 3)]

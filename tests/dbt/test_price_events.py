@@ -16,8 +16,6 @@ from pipelines.billing import books
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
 from tests.warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("price_events")  # one worker builds what they share
-
 D = Decimal
 SOURCE = Source(name="events", version="1", sha256="0" * 64)
 START = datetime(2026, 1, 1, tzinfo=UTC)

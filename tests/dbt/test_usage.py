@@ -14,8 +14,6 @@ import pytest
 from pipelines.warehouse.metrics import metrics
 from tests.warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("dbt_usage")
-
 # Zone -> days on which something happens to its clocks or to the calendar, with the hours that the zone's day has.
 ZONES = {
     "Europe/Berlin": {date(2026, 3, 29): 23, date(2026, 10, 25): 25, date(2026, 12, 31): 24},

@@ -15,8 +15,6 @@ from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import TABLES
 from pipelines.quality import gates
 
-pytestmark = pytest.mark.xdist_group("definitions")  # one worker builds what they share
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 NEEDED = ("pipelines", "models", "dbt_project", "expectations", "policies")
 SCRIPT = """

@@ -23,10 +23,7 @@ from pipelines.home import Home
 from pipelines.store import Put, StoreRefusedError, open_store
 from tests.object_server import PROGRAM, ObjectServer, object_server
 
-pytestmark = [
-    pytest.mark.xdist_group("object_server"),
-    pytest.mark.skipif(not PROGRAM.exists(), reason="the object server's package is for Linux only"),
-]
+pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the object server's package is for Linux only")
 ONE, OTHER = "a" * 32, "b" * 32
 LANDING = "landing/v1/eu/acme"
 

@@ -18,7 +18,7 @@ from pipelines.simulate.homes import HomeSpec, write_home
 from pipelines.store import open_store
 from tests.end_to_end.driving import apiary, device, send
 
-pytestmark = [pytest.mark.xdist_group("job"), pytest.mark.long]
+pytestmark = pytest.mark.long
 
 USERS = ("ada-lovelace", "bob-the-operator", "carol-of-finance")
 

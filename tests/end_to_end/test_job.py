@@ -14,8 +14,6 @@ from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, Truth, write_home
 from tests.end_to_end.driving import apiary, device, send
 
-pytestmark = pytest.mark.xdist_group("job")
-
 
 class Site:
     """One machine that is device and warehouse."""

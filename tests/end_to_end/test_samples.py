@@ -29,7 +29,7 @@ present = pytest.mark.skipif(
     not all((SAMPLES / f"hive-home-{layout}.tar.gz").exists() for layout in LAYOUTS),
     reason="no sample homes: set APIARY_SAMPLES to the folder that holds hive-home-*.tar.gz",
 )
-pytestmark = [pytest.mark.samples, present, pytest.mark.xdist_group("samples")]
+pytestmark = [pytest.mark.samples, present]
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,6 @@ def run_here(path: Path) -> tuple[str, list[str]]:
     return "".join(said), drawn
 
 
-@pytest.mark.xdist_group("published")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebooks_run_on_published_data(
     path: Path, published_home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -17,8 +17,6 @@ from pipelines.serve.app import make_app
 from pipelines.warehouse.metrics import metrics
 from pipelines.warehouse.reading import connect
 
-pytestmark = pytest.mark.xdist_group("published")
-
 SERVE = Path(__file__).resolve().parents[2] / "pipelines" / "serve"
 ROUTES = {
     "/api/sessions/queen/usage", "/api/sessions/queen/usage/by-model", "/api/usage/by-model",

@@ -13,8 +13,6 @@ from pipelines.serve import report
 from pipelines.warehouse.metrics import metrics
 from pipelines.warehouse.reading import connect
 
-pytestmark = pytest.mark.xdist_group("published")
-
 
 class Page(HTMLParser):
     """What a reader finds: tables by caption, headline numbers, attributes, and tags that were left open."""
