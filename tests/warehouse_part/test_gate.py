@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -80,6 +81,9 @@ def throw(store: MemoryStore, bombs: Sequence[bytes]) -> tuple[Judged, float]:
     return judged, time.monotonic() - begun
 
 
+looks_into_proc = pytest.mark.skipif(sys.platform != "linux", reason="a child's limits are read from /proc")
+
+
 def thrown(store: MemoryStore, makers: dict[str, Callable[[], bytes]]) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, make in makers.items():
@@ -94,14 +98,14 @@ def thrown(store: MemoryStore, makers: dict[str, Callable[[], bytes]]) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >= before
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the child's memory is read from /proc")
+@looks_into_proc
 def test_bombs_cost_a_child_and_their_own_batch(store: MemoryStore) -> None:
     """Test 45: bombs that are made in a moment."""
     thrown(store, BOMBS)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the child's memory is read from /proc")
+@looks_into_proc
 def test_large_bombs(store: MemoryStore) -> None:
     """Test 45: 50 million rows, values of 1.5 GB, a dictionary of 1 GB."""
     thrown(store, LARGE_BOMBS)
@@ -224,14 +228,13 @@ def test_a_child_that_stands_still_is_ended(store: MemoryStore, monkeypatch: pyt
     assert sound(gate.shared().judge(parcels)) == {1, 2}, "the next one has a child again"
 
 
+@looks_into_proc
 def test_a_child_has_no_credentials_and_no_way_out(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-pears-of-acme")
     own = gate.Gate()
     try:
         own.judge((landing.fetch(store, batch(store, {"llm_turns": [turn(1)]})),))
         place = Path("/proc") / str(child_of(own)._process.pid)
-        if not place.exists():
-            pytest.skip("there is no /proc to look into")
         told = (place / "environ").read_bytes().split(b"\0")
         assert {entry.partition(b"=")[0].decode() for entry in told if entry} <= {*gate.ENVIRONMENT, "LD_LIBRARY_PATH"}
         limits = (place / "limits").read_text()
