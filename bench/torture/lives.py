@@ -243,7 +243,7 @@ def _enrol(life: Life, counters: Counters) -> int:
         home, tenant="acme", user="ada", region="eu", timezone="UTC", store=life.store, tenant_key=key,
         now=datetime.now(UTC),
     )  # fmt: skip
-    with closing(state.State(home.device / "state.db")) as opened:
+    with state.opened(home.device / "state.db") as opened:
         found = consent.current(opened)
     if found is None or found.state != "granted":
         grant.grant(home, [], history="include")
@@ -259,7 +259,7 @@ def _withdraw(life: Life, counters: Counters) -> int:
 def _outbox(life: Life, counters: Counters) -> int:
     """What a shipping does first after a withdrawal that could not send."""
     _device(life, counters)
-    with closing(state.State(Home(life.home).device / "state.db")) as opened:
+    with state.opened(Home(life.home).device / "state.db") as opened:
         outbox.send(opened, _store(life, counters, life.store))
     return DONE
 

@@ -114,6 +114,10 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
     total["seconds"] = round(sum(row["seconds"] for row in rows), 1)
     for name in (*WRONG, "present", "excused"):
         total[name] = sum(row["verdict"].get(name, 0) for row in rows)
+    total["ended_early"] = [
+        (row["seed"], row.get("revision", ""), row["problems"][0].strip().splitlines()[-1])
+        for row in rows if row["problems"]
+    ]  # fmt: skip
     total["rounds_with_problems"] = sum(bool(row["problems"]) for row in rows)
     for name in ("points", "full_at", "faults", "acts", "states"):
         added: Counter[str] = Counter()
@@ -142,6 +146,12 @@ def _text(total: dict[str, Any]) -> str:
         _table(("failpoint", "deaths there", "disk full there"),
                [(f"`{name}`", points_hit.get(name, 0), full_at.get(name, 0)) for name in points.TORTURED]),
     ]  # fmt: skip
+    if total["ended_early"]:
+        parts += [
+            "## Rounds that ended early",
+            "",
+            _table(("seed", "commit", "what"), [tuple(row) for row in total["ended_early"]]),
+        ]
     for title, name in (
         ("Faults of the store and the disk", "faults"), ("What the writer did", "acts"), ("States", "states"),
     ):  # fmt: skip

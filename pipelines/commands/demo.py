@@ -53,8 +53,8 @@ def _ship_real(home: Home, homes: list[Path]) -> None:
             home, tenant="local", user="owner", region="local", timezone=None, store=None, tenant_key=None,
             now=datetime.now(UTC),
         )  # fmt: skip
-    state = consent.open_state(home)
-    current = consent.current(state) if state else None
+    with consent.open_state(home) as state:
+        current = consent.current(state) if state else None
     if current is None or current.state != "granted" or current.history != "include":
         grant.grant(home, homes, history="include")
     with progress("reading") as step:

@@ -116,9 +116,10 @@ def _consent_status(options: argparse.Namespace) -> int:
         grant.confirm(home, store_url=options.store or os.environ.get("APIARY_STORE"))
     except (StoreUnavailableError, StoreRefusedError) as error:
         tell(0, f"whether a deletion was carried out is not known now: {error}")
-    state = consent.open_state(home)
-    current = consent.current(state) if state else None
-    if state is None or current is None:
+    with consent.open_state(home) as state:
+        current = consent.current(state) if state else None
+        receipt: ErasureReceipt | None = read_receipt(state.last_confirmation() if state else None)
+    if current is None:
         print("consent: none was ever given; nothing is read and nothing leaves")
         return 0
     print(f"consent {current.consent_id[:8]}: {current.state} at {current.at:%Y-%m-%d %H:%M:%S} UTC")
@@ -132,7 +133,6 @@ def _consent_status(options: argparse.Namespace) -> int:
             print(f"  - the home {path}" if is_covered else f"  - not: the home {path}")
         print("  - every agent's home that is named" if known is None else f"  - {len(known)} homes in all")
         _print_sources(current.scope.sources)
-    receipt: ErasureReceipt | None = read_receipt(state.last_confirmation())
     if receipt is not None:
         print(
             f"the deletion asked for last was carried out at {receipt.erased_at:%Y-%m-%d %H:%M:%S} UTC:"
@@ -258,9 +258,9 @@ def _device_status(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     enrolled = enrolment.require(home)
-    state = consent.open_state(home)
-    current = consent.current(state) if state else None
-    totals = state.totals() if state else {}
+    with consent.open_state(home) as state:
+        current = consent.current(state) if state else None
+        totals = state.totals() if state else {}
     facts = {
         "tenant": enrolled.tenant, "user": enrolled.user, "region": enrolled.region, "timezone": enrolled.timezone,
         "device_id": enrolled.device_id, "store": os.environ.get("APIARY_STORE") or enrolled.store,

@@ -50,7 +50,8 @@ def homes_of(options: argparse.Namespace, *, consented: bool = False, needed: bo
         # Without consent the homes are not even looked for.
         home = Home.from_environment()
         enrolment.require(home)
-        consent.require(consent.open_state(home))
+        with consent.open_state(home) as state:
+            consent.require(state)
     homes = [path.expanduser() for path in options.home] if options.home else hive_layout.usual_homes()
     if needed and not homes:
         raise Stop(2, "no agent home was found in the usual places: name one with --home")

@@ -109,8 +109,8 @@ def _is_device_without_consent(home: Home) -> bool:
     """No store is asked anything for a device before its owner has consented."""
     from pipelines.device import consent, enrolment
 
-    state = consent.open_state(home)
-    current = consent.current(state) if state else None
+    with consent.open_state(home) as state:
+        current = consent.current(state) if state else None
     return enrolment.load(home) is not None and (current is None or current.state != "granted")
 
 

@@ -7,6 +7,7 @@ Does not belong here: what a grant lets out (the contract), what else belongs to
 
 import json
 import secrets
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -14,7 +15,7 @@ from typing import Literal
 from pipelines.contract.receipts import ErasureRequest
 from pipelines.contract.wire import contract_hash
 from pipelines.device.enrolment import Enrolment
-from pipelines.device.state import State
+from pipelines.device.state import State, opened
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 from pipelines.home import Home
@@ -72,10 +73,10 @@ class Consent:
         return self.at if self.history == "exclude" else None
 
 
-def open_state(home: Home) -> State | None:
-    """The state of this device, opened; None if there is none: then there is no consent either."""
+def open_state(home: Home) -> AbstractContextManager[State | None]:
+    """The state of this device; None if there is none: then there is no consent either. Raises DeviceError."""
     path = home.device / "state.db"
-    return State(path) if path.exists() else None
+    return opened(path) if path.exists() else nullcontext()
 
 
 def current(state: State) -> Consent | None:

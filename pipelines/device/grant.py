@@ -5,7 +5,7 @@ Does not belong here: the book's rules (consent.py), reading for sending (collec
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pipelines.device.errors import DeviceError
 from pipelines.device.probe import Probe, probe
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import Spool
-from pipelines.device.state import State
+from pipelines.device.state import State, opened
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 from pipelines.home import BusyError, Home, exclusive
@@ -48,7 +48,7 @@ def grant(
     redactor = Redactor(enrolment.tenant_key(home))
     scope = Scope(frozenset(home_key(redactor, path) for path in homes) if homes else None, frozenset(sources))
     try:
-        with exclusive(home.device / "lock"), closing(State(home.device / "state.db")) as state:
+        with exclusive(home.device / "lock"), opened(home.device / "state.db") as state:
             before = consent.current(state)
             if before and before.state == "granted" and (before.history != history or not scope.covers(before.scope)):
                 # What was passed over must be read after all, or what was read and not sent must stay.
@@ -67,8 +67,7 @@ def grant(
 def ask_store(home: Home, store_url: str | None = None) -> Probe:
     """Ask the store what kind it is, under an open grant. Raises UsageError."""
     enrolled = enrolment.require(home)
-    state = consent.open_state(home)
-    with closing(state) if state else nullcontext():
+    with consent.open_state(home) as state:
         consent.require(state)
         assert state is not None  # noqa: S101 - a grant lives in a state
         answer = probe(enrolment.open_store(home, store_url or enrolled.store), enrolled)
@@ -115,8 +114,7 @@ def confirm(home: Home, *, store_url: str | None = None) -> None:
     Raises UsageError, StoreUnavailableError, StoreRefusedError.
     """
     enrolled = enrolment.require(home)
-    state = consent.open_state(home)
-    with closing(state) if state else nullcontext():
+    with consent.open_state(home) as state:
         if state is not None and state.unconfirmed_requests():
             outbox.confirm(state, enrolled, enrolment.open_store(home, store_url or enrolled.store))
 
@@ -125,11 +123,11 @@ def confirm(home: Home, *, store_url: str | None = None) -> None:
 def _book(home: Home) -> Iterator[State]:
     """The state with the consent book, held alone."""
     enrolment.require(home)
-    state = consent.open_state(home)
-    if state is None:
-        raise UsageError("there is no consent: nothing was ever granted")
     try:
-        with closing(state), exclusive(home.device / "lock"):
-            yield state
+        with consent.open_state(home) as state:
+            if state is None:
+                raise UsageError("there is no consent: nothing was ever granted")
+            with exclusive(home.device / "lock"):
+                yield state
     except BusyError:
         raise DeviceError("a shipping of this device is running: wait for it to end") from None

@@ -5,8 +5,8 @@ Does not belong here: printing (pipelines/commands).
 """
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from pipelines.contract.wire import contract_hash
 from pipelines.device import consent, enrolment
 from pipelines.device.collect import Collector, Progress
 from pipelines.device.consent import Consent, History
+from pipelines.device.errors import DeviceError
 from pipelines.device.redact import Redactor
 from pipelines.device.state import MEMORY, Counts, State
 from pipelines.home import Home
@@ -34,11 +35,14 @@ class Preview:
 
 
 def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = None) -> Preview:
-    """What the next shipping would send. Without consent: what a grant with history would send."""
+    """What the next shipping would send. Without consent: what a grant with history would send.
+
+    Raises UsageError, DeviceError.
+    """
     enrolled = enrolment.require(home)
     now = datetime.now(UTC)
     path = home.device / "state.db"
-    with closing(State(MEMORY)) as state:
+    with _readable(), closing(State(MEMORY)) as state:
         if path.exists():
             with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as source:
                 state.copy_from(source)
@@ -56,3 +60,14 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
         return Preview(
             "granted" if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems)
         )
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """A damaged state shows itself when it is copied, or at any page of the copy."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise DeviceError(
+            f"the state of this device cannot be read: {error}; ship, which sets a damaged one aside, then look again"
+        ) from error

@@ -3,11 +3,10 @@
 Does not belong here: reading (collect.py), files (spool.py), consent's rules (consent.py).
 """
 
-import sqlite3
 import time
 from collections import Counter as TallyOf
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from pipelines.device.errors import DeviceError
 from pipelines.device.redact import Redactor
 from pipelines.device.retry import Clock, LaterError, Retry, Sleep, utc_now
 from pipelines.device.spool import DamagedError, Sealed, Spool
-from pipelines.device.state import CLOCK_OFFSET, Counts, State, is_damaged, set_aside
+from pipelines.device.state import CLOCK_OFFSET, Counts, State
 from pipelines.failpoints import fp
 from pipelines.home import BusyError, Home, exclusive
 from pipelines.store import Store, StoreRefusedError, StoreRejectedError, StoreUnavailableError
@@ -103,10 +102,6 @@ def ship(
             raise DeviceError("the spool is damaged again and again: check this disk, then ship again")
     except BusyError:
         raise DeviceError("another shipping of this device is running: wait for it to end") from None
-    except sqlite3.DatabaseError as error:
-        if is_damaged(error):
-            raise set_aside(home.device / "state.db") from error
-        raise DeviceError(f"the device's state cannot be written: {error}; free some space and ship again") from error
     except OSError as error:
         raise DeviceError(
             f"{error.strerror or error}: free some space or mend the permissions, and ship again"
@@ -127,8 +122,7 @@ def _fetch_quota(home: Home, state: State, enrolled: Enrolment, granted: Consent
 @contextmanager
 def _granted_state(home: Home, store_url: str) -> Iterator[State]:
     """The state of a device with an open grant. Without one nothing is made, not even a lock file."""
-    state = consent.open_state(home)
-    with closing(state) if state else nullcontext():
+    with consent.open_state(home) as state:
         if state is not None and (state.open_requests() or state.unconfirmed_requests()):
             _send_requests(home, state, store_url)
         if state is not None:

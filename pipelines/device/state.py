@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import date, datetime
 from pathlib import Path
@@ -141,12 +141,19 @@ class Trouble:
     stored: tuple[str, ...] = ()
 
 
-def is_damaged(error: sqlite3.DatabaseError) -> bool:
-    """Whether SQLite found a file that is no database, or a broken one."""
-    return (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+@contextmanager
+def opened(path: Path) -> "Iterator[State]":
+    """The state in a file. Raises DeviceError if it is damaged, which may show at any page, or cannot be written."""
+    try:
+        with closing(State(path)) as state:
+            yield state
+    except sqlite3.DatabaseError as error:
+        if (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise _set_aside(path) from error
+        raise DeviceError(f"the device's state cannot be written: {error}; free some space and try again") from error
 
 
-def set_aside(path: Path) -> DeviceError:
+def _set_aside(path: Path) -> DeviceError:
     """Move a damaged state out of the way, and what to tell the owner.
 
     It held the consent, so nothing is sent without a new one; then everything is read anew and counted once.
@@ -184,10 +191,8 @@ class State:
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(SCHEMA)
             usage.install(self._db)
-        except sqlite3.DatabaseError as error:
+        except sqlite3.DatabaseError:
             self._db.close()
-            if is_damaged(error):
-                raise set_aside(path) from error
             raise
 
     def close(self) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
+from pipelines.cli import main
 from pipelines.device import limits, lines, ship, spool
 from pipelines.device.errors import DeviceError
+from pipelines.device.preview import preview
 from pipelines.device.spool import Spool
 from pipelines.device.state import State
 from pipelines.errors import UsageError
@@ -324,7 +326,7 @@ def small_files_only(size: int) -> Iterator[None]:
 def test_a_disk_that_is_full_while_staging_says_so_and_loses_nothing(tmp_path: Path, home: Path) -> None:
     append(queen_folder(home) / "events.jsonl", dump(*map(turn, range(3000))))
     made = granted(tmp_path / "apiary", home)
-    with small_files_only(300_000), pytest.raises(DeviceError, match="free some space and ship again"):
+    with small_files_only(300_000), pytest.raises(DeviceError, match="free some space and try again"):
         made.ship(home)
     assert made.manifests() == []
     finish(made, home)
@@ -379,6 +381,24 @@ def test_a_damaged_state_is_a_failure_with_words(tmp_path: Path, home: Path) -> 
         assert made.ids() == sent
     made.withdraw()
     assert not made.state_file.with_name("state.db.damaged").exists()
+
+
+def test_damage_that_shows_after_the_opening_is_set_aside_by_every_command(tmp_path: Path, home: Path) -> None:
+    made = granted(tmp_path / "apiary", home)
+    made.ship(home)
+    sent, whole = made.ids(), made.state_file.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APIARY_HOME", str(made.home.root))
+        for command in ("consent status", "status", "consent pause", "consent grant --history include", "ship"):
+            made.state_file.write_bytes(whole[:4096] + bytes(len(whole) - 4096))
+            with pytest.raises(DeviceError, match="cannot be read"):
+                preview(made.home, [home])
+            options = [] if "consent" in command or command == "status" else ["--home", str(home)]
+            assert main(["device", *command.split(), *options]) == 1, command
+            assert made.state_file.with_name("state.db.damaged").exists(), command
+    made.grant([home])
+    made.ship(home)
+    assert made.ids() == sent
 
 
 def test_a_damaged_enrolment_is_a_failure_with_words(tmp_path: Path, home: Path) -> None:

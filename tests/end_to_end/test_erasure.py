@@ -98,11 +98,10 @@ def test_an_owner_withdraws_and_a_user_is_erased(tmp_path: Path) -> None:
     copy = {key: data for key, data in objects(fleet.home) if ids["ada-lovelace"] in key}
 
     # The owner withdraws on the device; the next run of the warehouse erases and answers.
-    state = consent.open_state(ada)
-    assert state is not None
-    consent.withdraw(state, enrolment.require(ada), now=datetime.now(UTC))
-    assert outbox.send(state, open_store(fleet.home.store_url)) == 1
-    state.close()
+    with consent.open_state(ada) as state:
+        assert state is not None
+        consent.withdraw(state, enrolment.require(ada), now=datetime.now(UTC))
+        assert outbox.send(state, open_store(fleet.home.store_url)) == 1
     told = apiary(fleet.home.root, "run")
     assert "files and objects searched, nothing found" in told.stderr
     receipts = [key for key, _ in objects(fleet.home) if key.startswith(f"receipts/v1/eu/acme/{ids['ada-lovelace']}/")]
