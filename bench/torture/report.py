@@ -22,7 +22,8 @@ from bench.torture import points
 from bench.torture.rounds import Outcome, Round
 from bench.torture.truth import WRONG
 
-REPORTS = Path(__file__).resolve().parents[1] / "reports"
+REPOSITORY = Path(__file__).resolve().parents[2]
+REPORTS = REPOSITORY / "bench" / "reports"
 ROUNDS = REPORTS / "torture.jsonl"
 GOAL_DEATHS, GOAL_RECORDS, GOAL_HITS = 10_000, 5_000_000, 20
 Make = Callable[[Path, int, Counter[str]], Round]
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace, seed: int, make: Make) -> int:
         done += 1
         print(_line(outcome), flush=True)
         finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+        for said, of_the_report in ((folder, "round"), (REPOSITORY, ".")):
+            outcome.problems = [text.replace(str(said), of_the_report) for text in outcome.problems]
         row = asdict(outcome) | {"finished_at": finished_at, "revision": _revision()}
         rows.append(row)
         if not options.no_report:
@@ -70,7 +73,7 @@ def run(options: argparse.Namespace, seed: int, make: Make) -> int:
 def _revision() -> str:
     """Which commit was tortured."""
     command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=REPORTS.parent, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _goes_on(
