@@ -66,25 +66,7 @@ built as (
     group by rows_of_days.tenant_id, rows_of_days.session_id, rows_of_days.activity_date
 ),
 
-{% if is_incremental() %}
-stored as (
-    select * from {{ this }}
-),
-
-{% endif -%}
--- As in int_usage__session_days: a day that a run has left must be built again without it.
-pairs as (
-    select tenant_id, session_id, activity_date
-    from built
-    {% if is_incremental() %}
-    union
-    select stored.tenant_id, stored.session_id, stored.activity_date
-    from stored
-    inner join changed
-        on stored.tenant_id = changed.tenant_id
-        and stored.session_id = changed.session_id
-    {% endif %}
-)
+{{ session_day_pairs('activity_date') }}
 
 select
     pairs.session_id,

@@ -72,25 +72,7 @@ built as (
     group by rows_of_days.tenant_id, rows_of_days.session_id, rows_of_days.usage_date
 ),
 
-{% if is_incremental() %}
-stored as (
-    select * from {{ this }}
-),
-
-{% endif -%}
--- A pair is never forgotten: a day that a session left must be built again without it, now and when it comes back.
-pairs as (
-    select tenant_id, session_id, usage_date
-    from built
-    {% if is_incremental() %}
-    union
-    select stored.tenant_id, stored.session_id, stored.usage_date
-    from stored
-    inner join changed
-        on stored.tenant_id = changed.tenant_id
-        and stored.session_id = changed.session_id
-    {% endif %}
-),
+{{ session_day_pairs('usage_date') }},
 
 current_pairs as (
     select

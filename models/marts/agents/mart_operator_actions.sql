@@ -18,85 +18,84 @@ sides as (
     cross join (select 'before' as side union all select 'after' as side) as side
 ),
 
-agent_sessions as (
-    select * from {{ ref('int_agents__sessions_assigned') }}
+-- What the agent did in the days before, and in those after.
+watched as (
+    select
+        sides.action_id,
+        sides.side,
+        sides.from_at,
+        sides.to_at,
+        agent_sessions.tenant_id,
+        agent_sessions.session_id
+    from sides
+    inner join {{ ref('int_agents__sessions_assigned') }} as agent_sessions
+        on sides.tenant_id = agent_sessions.tenant_id
+        and sides.agent_id = agent_sessions.agent_id
 ),
 
 runs as (
     select
-        sides.action_id,
-        sides.side,
+        watched.action_id,
+        watched.side,
         count(*) as runs,
         count(*) filter (where r.outcome = 'success') as successes,
         count(*) filter (where r.outcome in ('failed', 'timeout')) as failures,
         cast(sum(r.retries) as bigint) as retries
-    from sides
-    inner join agent_sessions
-        on sides.tenant_id = agent_sessions.tenant_id
-        and sides.agent_id = agent_sessions.agent_id
+    from watched
     inner join {{ ref('fct_agent_runs') }} as r
-        on agent_sessions.tenant_id = r.tenant_id
-        and agent_sessions.session_id = r.session_id
-        and r.started_at >= sides.from_at
-        and r.started_at < sides.to_at
+        on watched.tenant_id = r.tenant_id
+        and watched.session_id = r.session_id
+        and r.started_at >= watched.from_at
+        and r.started_at < watched.to_at
     where not r.is_dispatch_fault
-    group by sides.action_id, sides.side
+    group by watched.action_id, watched.side
 ),
 
 events as (
     select
-        sides.action_id,
-        sides.side,
+        watched.action_id,
+        watched.side,
         count(*) filter (where e.kind in ('stalled', 'inactive')) as stalls,
         count(*) filter (where e.kind = 'doom_loop') as doom_loops,
         count(*) filter (where e.kind = 'compacted') as compactions,
         count(*) filter (where e.error_class = 'context_length') as context_errors
-    from sides
-    inner join agent_sessions
-        on sides.tenant_id = agent_sessions.tenant_id
-        and sides.agent_id = agent_sessions.agent_id
+    from watched
     inner join {{ ref('fct_status_events') }} as e
-        on agent_sessions.tenant_id = e.tenant_id
-        and agent_sessions.session_id = e.session_id
-        and e.occurred_at >= sides.from_at
-        and e.occurred_at < sides.to_at
-    group by sides.action_id, sides.side
+        on watched.tenant_id = e.tenant_id
+        and watched.session_id = e.session_id
+        and e.occurred_at >= watched.from_at
+        and e.occurred_at < watched.to_at
+    group by watched.action_id, watched.side
 ),
 
 calls as (
     select
-        sides.action_id,
-        sides.side,
+        watched.action_id,
+        watched.side,
         count(*) as tool_calls,
         count(*) filter (where c.is_error) as tool_errors
-    from sides
-    inner join agent_sessions
-        on sides.tenant_id = agent_sessions.tenant_id
-        and sides.agent_id = agent_sessions.agent_id
+    from watched
     inner join {{ ref('fct_tool_calls') }} as c
-        on agent_sessions.tenant_id = c.tenant_id
-        and agent_sessions.session_id = c.session_id
-        and c.occurred_at >= sides.from_at
-        and c.occurred_at < sides.to_at
-    group by sides.action_id, sides.side
+        on watched.tenant_id = c.tenant_id
+        and watched.session_id = c.session_id
+        and c.occurred_at >= watched.from_at
+        and c.occurred_at < watched.to_at
+    group by watched.action_id, watched.side
 ),
 
 silences as (
     select
-        sides.action_id,
-        sides.side,
+        watched.action_id,
+        watched.side,
         sum(i.seconds) as silent_seconds
-    from sides
-    inner join agent_sessions
-        on sides.tenant_id = agent_sessions.tenant_id
-        and sides.agent_id = agent_sessions.agent_id
+    from watched
     inner join {{ ref('fct_status_intervals') }} as i
-        on agent_sessions.tenant_id = i.tenant_id
-        and agent_sessions.session_id = i.session_id
-        and i.started_at >= sides.from_at
-        and i.started_at < sides.to_at
+        on watched.tenant_id = i.tenant_id
+        and watched.session_id = i.session_id
+        and i.started_at >= watched.from_at
+        and i.started_at < watched.to_at
     where i.status = 'silent'
-    group by sides.action_id, sides.side
+    group by watched.action_id, watched.side
 ),
 
 evidence as (

@@ -281,12 +281,7 @@ run_turns as (
     inner join {{ ref('fct_llm_turns') }} as t
         on resolved.tenant_id = t.tenant_id
         and resolved.session_id = t.session_id
-    where resolved.is_whole_session
-        or (
-            t.agent_kind <> 'queen'
-            and t.occurred_at > resolved.started_at
-            and (resolved.ended_at is null or t.occurred_at <= resolved.ended_at)
-        )
+    where {{ in_run('t', 'resolved') }}
 ),
 
 turns as (
@@ -317,12 +312,7 @@ run_events as (
     inner join {{ ref('fct_status_events') }} as e
         on resolved.tenant_id = e.tenant_id
         and resolved.session_id = e.session_id
-    where resolved.is_whole_session
-        or (
-            e.agent_kind <> 'queen'
-            and e.occurred_at > resolved.started_at
-            and (resolved.ended_at is null or e.occurred_at <= resolved.ended_at)
-        )
+    where {{ in_run('e', 'resolved') }}
 ),
 
 verdicts as (
