@@ -5,17 +5,22 @@ machine only their ratio to the floor of the same run says something. Does not b
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from pipelines.contract.wire import LLM_TURNS
+from pipelines.device.spool import to_parquet
 from pipelines.store import FolderStore
 from pipelines.warehouse import gate, landing, load
-from tests.warehouse_part.batches import MemoryStore, batch, record, turn
+from tests.warehouse_part.batches import START, MemoryStore, batch, record, turn
 
 GOAL_SECONDS = 60.0
 
@@ -33,20 +38,39 @@ def _used() -> float:
 
 
 def fleet(store: FolderStore, batches: int, devices: int) -> None:
-    """One row each, from many devices."""
+    """One row each, from many devices, in files as devices write them."""
     for number in range(batches):
         memory = MemoryStore()
-        batch(memory, {"llm_turns": [turn(number)]}, device=record(number % devices), seq=number // devices + 1)
+        staged = turn(number, occurred_at=START.isoformat())
+        data, sums = to_parquet(LLM_TURNS, [staged])
+        place = {"device": record(number % devices), "seq": number // devices + 1}
+        batch(memory, {"llm_turns": data}, **place, change=partial(claim, sums))
         for key, body in memory.objects.items():
             path = store.root / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(body)
 
 
+def claim(sums: dict[str, int], manifest: dict[str, Any]) -> None:
+    """Have a manifest say of its only object what a device's says."""
+    manifest["objects"][0].update(sums)
+
+
 def floor(store: FolderStore) -> None:
     """Open and read every file, and nothing else."""
     for entry in store.list(landing.ROOT):
         store.get(entry.key)
+
+
+def seconds_of(rows: list[tuple[str, float, float]], batches: int) -> list[str]:
+    """A table of the floor and of the whole, and their ratio."""
+    (_, *bare), (_, *whole) = rows
+    return [
+        "| what | seconds | seconds of the processor | microseconds of it for a batch |", "|---|---|---|---|",
+        *(f"| {name} | {clock:.1f} | {used:.1f} | {used / batches * 1e6:.0f} |" for name, clock, used in rows), "",
+        f"Ratio to the floor: {whole[1] / bare[1]:.1f} of the processor, {whole[0] / bare[0]:.1f} of the clock.",
+        f"The machine has {os.cpu_count()} cores; {os.getloadavg()[0]:.1f} programs wanted them in the last minute.",
+    ]  # fmt: skip
 
 
 def run(batches: int, devices: int) -> str:
@@ -67,13 +91,10 @@ def run(batches: int, devices: int) -> str:
             whole = measured(work)
         if (done.loaded, done.rows_new) != (batches, batches):
             raise SystemExit(f"loaded {done.loaded} batches and {done.rows_new} rows of {batches}")
-    rows = [("open and read every file", *bare), ("list, gate, ledger and load", *whole)]
     lines = [
         "# Tiny batches", "", f"{batches:,} batches of one row from {devices} devices, in a folder store.",
         f"Goal for 100,000: {GOAL_SECONDS:.0f} s on two cores of their own.", "",
-        "| what | seconds | seconds of the processor | microseconds of it for a batch |", "|---|---|---|---|",
-        *(f"| {name} | {clock:.1f} | {used:.1f} | {used / batches * 1e6:.0f} |" for name, clock, used in rows), "",
-        f"Ratio to the floor: {whole[1] / bare[1]:.1f} of the processor, {whole[0] / bare[0]:.1f} of the clock.",
+        *seconds_of([("open and read every file", *bare), ("list, gate, ledger and load", *whole)], batches),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -228,9 +228,12 @@ def to_parquet(table: Table, rows: Iterable[Row]) -> tuple[bytes, dict[str, int]
         sums = {name: total + sum(row[name] or 0 for row in some) for name, total in sums.items()}
     whole = pa.Table.from_batches(slices, schema=table.arrow)
     sink = pa.BufferOutputStream()
-    # A tiny file grows by compression, and opening it takes four times as long.
-    compression = "zstd" if whole.num_rows > TINY_ROWS else "none"
-    pq.write_table(whole, sink, compression=compression, store_schema=False)
+    if whole.num_rows > TINY_ROWS:
+        pq.write_table(whole, sink, compression="zstd", store_schema=False)
+    else:  # it would double by what helps a large file, and opening it would take three times as long
+        pq.write_table(
+            whole, sink, compression="none", use_dictionary=False, write_statistics=False, store_schema=False
+        )  # fmt: skip
     data: bytes = sink.getvalue().to_pybytes()
     return data, {"rows": whole.num_rows} | sums
 

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 
 import pyarrow as pa
 
@@ -81,9 +81,9 @@ class DiedError(Exception):
 class Gate:
     """Some children and the threads that wait for them."""
 
-    def __init__(self, children: int = 1) -> None:
+    def __init__(self, children: int = 2) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="apiary-gate-")
-        self._free: SimpleQueue[_Child] = SimpleQueue()
+        self._free: LifoQueue[_Child] = LifoQueue()  # a child that has not been needed is not started
         for number in range(children):
             self._free.put(_Child(Path(self._folder.name) / f"progress-{number}"))
         self._threads = ThreadPoolExecutor(children, "gate")

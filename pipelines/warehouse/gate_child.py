@@ -55,7 +55,7 @@ def _answer(answers: BinaryIO, decoded: Any) -> None:
     for name in said["counts"]:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, decoded.tables[name].schema) as stream:
-            stream.write_table(decoded.tables[name].combine_chunks())
+            stream.write_table(decoded.tables[name])
         parts.append(sink.getvalue())
     for part in parts:
         answers.write(LENGTH.pack(len(part)))

@@ -64,7 +64,7 @@ def sound(judged: Judged) -> set[int]:
 
 
 def child_of(found: gate.Gate) -> Any:
-    """The process of the gate's only child."""
+    """The child that takes the next job."""
     child = found._free.get()
     found._free.put(child)
     return child
