@@ -30,28 +30,31 @@ def stamp(number: int) -> str:
     return f"{DAY}T{minutes // 60:02}:{minutes % 60:02}:{second:02}.{milliseconds:03}000"
 
 
-def turn(number: int, session: str) -> bytes:
+def event(kind: str, data: str, number: int, session: str) -> bytes:
     return (
-        f'{{"type": "llm_turn_complete", "stream_id": "queen", "node_id": "queen", "execution_id": "{session}", '
-        f'"data": {{"stop_reason": "stop", "model": "anthropic/claude-opus-4-6", "input_tokens": {number}, '
-        f'"output_tokens": {output_tokens(number)}, "cached_tokens": 0, "cost_usd": 0.0125, "iteration": {number % 50}}}, '
+        f'{{"type": "{kind}", "stream_id": "queen", "node_id": "queen", "execution_id": "{session}", "data": {data}, '
         f'"timestamp": "{stamp(number)}", "correlation_id": null, "colony_id": null}}'
     ).encode()
 
 
+def turn(number: int, session: str) -> bytes:
+    data = (
+        f'{{"stop_reason": "stop", "model": "anthropic/claude-opus-4-6", "input_tokens": {number}, '
+        f'"output_tokens": {output_tokens(number)}, "cached_tokens": 0, "cost_usd": 0.0125, "iteration": {number % 50}}}'
+    )
+    return event("llm_turn_complete", data, number, session)
+
+
 def call(number: int, session: str) -> bytes:
-    return (
-        f'{{"type": "tool_call_completed", "stream_id": "queen", "node_id": "queen", "execution_id": "{session}", '
-        f'"data": {{"tool_use_id": "toolu_{number}", "tool_name": "read_file", "result": "x {{\\"a\\": 1}} y", '
-        f'"is_error": false}}, "timestamp": "{stamp(number)}", "correlation_id": null, "colony_id": null}}'
-    ).encode()
+    data = (
+        f'{{"tool_use_id": "toolu_{number}", "tool_name": "read_file", "result": "x {{\\"a\\": 1}} y", '
+        f'"is_error": false}}'
+    )
+    return event("tool_call_completed", data, number, session)
 
 
 def status(number: int, session: str) -> bytes:
-    return (
-        f'{{"type": "node_loop_completed", "stream_id": "queen", "node_id": "queen", "execution_id": "{session}", '
-        f'"data": {{"iterations": 3}}, "timestamp": "{stamp(number)}", "correlation_id": null, "colony_id": null}}'
-    ).encode()
+    return event("node_loop_completed", '{"iterations": 3}', number, session)
 
 
 def step(number: int, session: str) -> bytes:
