@@ -3,16 +3,21 @@
 Does not belong here: how homes are simulated (pipelines/simulate).
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.terminal import Shared, Stop, homes_of, progress, table
 from pipelines.commands.warehouse import run_job, usage_table
 from pipelines.home import Home
+
+if TYPE_CHECKING:
+    from pipelines.simulate.fleet import DeviceSpec
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -30,12 +35,10 @@ def _demo(options: argparse.Namespace) -> int:
     print()
     usage_table(usage.usage(home.published, "tenant and model"))
     print()
-    ledger = usage.collapsed(home.published)
-    table(
-        [name.replace("_", " ") for name in ledger[0]] if ledger else ["no usage"],
-        [list(row.values()) for row in ledger],
-    )
-    print()
+    for rows in (usage.collapsed(home.published), usage.billing_models(home.published)):
+        if rows:
+            table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
+            print()
     places = [
         ("object store", store_url), ("warehouse", home.warehouse), ("published marts", home.published / "current"),
         ("billing exports", home.exports / "daily"),
@@ -72,7 +75,9 @@ def _ship_fleet(home: Home) -> None:
     store_url = os.environ.get("APIARY_STORE") or home.store_url
     # The newest sessions end on a local evening: two days back is the past in every zone.
     last_day = datetime.now(UTC).date() - timedelta(days=2)
-    for device in fleet.demo_fleet(last_day=last_day):
+    devices = fleet.demo_fleet(last_day=last_day)
+    sign_books(home, devices)
+    for device in devices:
         mine = Home(home.root / "devices" / device.name)
         agents = mine.root / "hive"
         if not agents.exists():
@@ -87,6 +92,28 @@ def _ship_fleet(home: Home) -> None:
         with progress(f"{device.name:<12}") as step:
             shipped = ship.ship(mine, [agents], store_url=store_url, progress=step)
         sys.stderr.write(f"{device.name:<20} {device.tenant}/{device.user}: sent {shipped.rows} rows\n")
+
+
+def sign_books(home: Home, devices: tuple[DeviceSpec, ...]) -> None:
+    """Accounts and contracts of the simulated tenants, once. Where finance keeps books already, nothing is added."""
+    from pipelines.billing import books, prices
+    from pipelines.simulate import contracts
+
+    if (home.books / f"{books.ACCOUNTS.name}.csv").exists():
+        return
+    now, folders = datetime.now(UTC), [books.SHIPPED, home.books]
+    made = contracts.demo_contracts(devices, signed_at=now)
+    sheet = prices.Sheet(
+        provider_name="apiary",
+        model="platform",
+        prices=tuple(prices.Price(component=name, unit_price=price) for name, price in contracts.PLATFORM.items()),
+        valid_from=contracts.first_month(devices),
+        source=prices.Source(name="operator", version="demo", sha256="0" * 64),
+    )
+    prices.propose(folders, [sheet], now=now)
+    prices.decide(folders, [sheet.sheet_id], "approve", by="demo", reason="the demo's own price list", now=now)
+    for book in books.BOOKS:
+        books.append(book, home.books, made.get(book.name, ()))
 
 
 def add(group: Any, shared: Shared) -> None:

@@ -95,12 +95,16 @@ def table(names: list[str], rows: list[list[object]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(names):
-        is_number = bool(rows) and all(isinstance(row[number], int) or row[number] is None for row in rows)
-        table.add_column(name, justify="right" if is_number or "USD" in name else "left", overflow="fold")
+        is_number = bool(rows) and all(_is_number(row[number]) for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*[_cell(value) for value in row])
     width = None if sys.stdout.isatty() else 240  # a file or a pipe has no edge to break lines at
     Console(width=width, soft_wrap=False).print(table)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, int) or re.fullmatch(r"-?\d+\.\d+", str(value)) is not None
 
 
 def _cell(value: object) -> str:

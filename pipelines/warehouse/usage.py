@@ -4,6 +4,7 @@ Does not belong here: printing (pipelines/commands), counting (models/).
 """
 
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,29 @@ def collapsed(published: Path) -> list[dict[str, Any]]:
         cursor = connection.execute("SELECT * FROM mart_dedupe_ledger ORDER BY tenant_id")
         columns = [column[0] for column in cursor.description]
         return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+
+def billing_models(published: Path) -> list[dict[str, Any]]:
+    """What each account would pay for a month by tokens, by seats and by colony days: exact texts, None if unpriced."""
+    with connect(published) as connection:
+        cursor = connection.execute(
+            """
+            SELECT
+                billing_account_id AS account, left(billing_month::VARCHAR, 7) AS month, currency,
+                per_token_amount AS by_tokens, per_seat_amount AS by_seats,
+                per_colony_day_amount AS by_colony_days, unpriced_tokens
+            FROM mart_billing_model_comparison
+            ORDER BY account, month
+            """
+        )
+        columns = [column[0] for column in cursor.description]
+        return [
+            {
+                name: plain(value) if isinstance(value, Decimal) else value
+                for name, value in zip(columns, row, strict=True)
+            }
+            for row in cursor.fetchall()
+        ]
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

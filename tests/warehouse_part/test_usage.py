@@ -118,3 +118,23 @@ def test_no_usage_is_no_row(tmp_path: Path) -> None:
     (tmp_path / "current").mkdir()
     fill(tmp_path, [])
     assert [usage.usage(tmp_path, by) for by in DIMENSIONS] == [[]] * len(DIMENSIONS)
+
+
+def test_the_three_billing_models_side_by_side(tmp_path: Path) -> None:
+    (tmp_path / "current").mkdir()
+    with duckdb.connect(str(tmp_path / "current" / "marts.duckdb")) as connection:
+        connection.execute(
+            """
+            CREATE TABLE mart_billing_model_comparison AS
+            SELECT
+                account AS billing_account_id, DATE '2026-10-01' AS billing_month, 'EUR' AS currency,
+                amount::DECIMAL(38, 15) AS per_token_amount, 40::DECIMAL(38, 15) AS per_seat_amount,
+                NULL::DECIMAL(38, 15) AS per_colony_day_amount, 7::BIGINT AS unpriced_tokens
+            FROM (VALUES ('b', '0.000000000000001'), ('a', '12345678901234567890.5')) AS made (account, amount)
+            """
+        )
+    same = {"month": "2026-10", "currency": "EUR", "by_seats": "40", "by_colony_days": None, "unpriced_tokens": 7}
+    assert usage.billing_models(tmp_path) == [
+        same | {"account": "a", "by_tokens": "12345678901234567890.5"},
+        same | {"account": "b", "by_tokens": "0.000000000000001"},
+    ]
