@@ -334,3 +334,12 @@ def test_debug_shows_the_traceback(call: Call) -> None:
 
 def test_now_is_not_needed_to_parse() -> None:
     assert terminal.day("2026-03-01") == date(2026, 3, 1) < datetime.now(UTC).date()
+
+
+def test_numbers_of_a_table_stand_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table(["name", "n", "cost"], [["a", 1234567, "0.25"], ["b", 1, None], ["c1.5", 20, "-100"]])
+    lines = capsys.readouterr().out.splitlines()
+    head, *rows = [line for line in lines if line.strip() and "─" not in line]
+    assert [row.split() for row in rows] == [["a", "1,234,567", "0.25"], ["b", "1", "-"], ["c1.5", "20", "-100"]]
+    assert head.index("n ", 5) == rows[0].index("7 ") == rows[1].index("1 ") == rows[2].index("0 ")
+    assert rows[0].index(".") == rows[1].index("-") + 1 == rows[2].index("-100") + 4

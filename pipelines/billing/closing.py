@@ -184,5 +184,6 @@ def _lines_are_rows(connection: duckdb.DuckDBPyConnection, period: date) -> Cond
         """,
         [period] * 4,
     ).fetchone()
-    cost, lines = found or (0, 0)
-    return Condition("lines_are_rows", cost == 0 and lines == 0, f"off by {cost} and {lines} lines: `apiary run` first")
+    cost, lines = found or (Decimal(0), 0)
+    text = f"off by {plain(Decimal(cost))} and {lines} lines: `apiary run` first" if cost or lines else "equal"
+    return Condition("lines_are_rows", cost == 0 and lines == 0, text)

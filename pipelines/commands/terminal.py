@@ -88,23 +88,32 @@ def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def table(names: list[str], rows: list[list[object]]) -> None:
-    """A table that lines up; numbers to the right, with thousands."""
+    """A table that lines up; numbers to the right and by their points, counts with thousands."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(names):
-        is_number = bool(rows) and all(_is_number(row[number]) for row in rows)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[_cell(value) for value in row])
+    columns = [_lined_up(name, [_cell(row[number]) for row in rows]) for number, name in enumerate(names)]
+    for name, *_ in columns:
+        table.add_column(name, overflow="fold")
+    for row in zip(*(cells for _, *cells in columns), strict=True):
+        table.add_row(*row)
     width = None if sys.stdout.isatty() else 240  # a file or a pipe has no edge to break lines at
     Console(width=width, soft_wrap=False).print(table)
 
 
-def _is_number(value: object) -> bool:
-    return value is None or isinstance(value, int) or re.fullmatch(r"-?\d+\.\d+", str(value)) is not None
+_NUMBER = re.compile(r"-|-?\d[\d,]*(\.\d+)?")
+
+
+def _lined_up(name: str, cells: list[str]) -> list[str]:
+    """A column's head and cells; numbers of one width, with their points below each other."""
+    if not cells or not all(_NUMBER.fullmatch(cell) for cell in cells):
+        return [name, *cells]
+    behind = max(len("".join(cell.partition(".")[1:])) for cell in cells)
+    cells = [cell + " " * (behind - len("".join(cell.partition(".")[1:]))) for cell in cells]
+    width = max(map(len, (name, *cells)))
+    return [text.rjust(width) for text in (name, *cells)]
 
 
 def _cell(value: object) -> str:
