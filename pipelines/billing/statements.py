@@ -27,7 +27,7 @@ from pipelines.home import private_folder
 
 MANIFEST = "manifest.json"
 FIRST_HASH = "0" * 64
-FORMULA_STARTS = ("=", "+", "-", "@")
+FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the full-width ones are read as the others in some locales
 Row = dict[str, Any]
 
 

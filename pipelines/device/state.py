@@ -20,8 +20,9 @@ from pipelines.device import usage
 from pipelines.device.errors import DeviceError
 from pipelines.device.lines import Checkpoint
 from pipelines.device.redact import Row
+from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
-from pipelines.home import private_folder
+from pipelines.home import BusyError, private_folder
 
 Rejection = Literal["torn", "nul_fill", "bad_utf8", "too_long", "bad_type", "tail_abandoned"]
 CLOCK_OFFSET = "clock_offset_seconds"
@@ -147,10 +148,43 @@ def opened(path: Path) -> "Iterator[State]":
     try:
         with closing(State(path)) as state:
             yield state
-    except sqlite3.DatabaseError as error:
-        if (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    except (ExpectedError, BusyError, OSError):
+        raise
+    except Exception as error:
+        if _is_damaged(path, error):
             raise _set_aside(path) from error
-        raise DeviceError(f"the device's state cannot be written: {error}; free some space and try again") from error
+        if isinstance(error, sqlite3.DatabaseError):
+            text = f"the device's state cannot be written: {error}; free some space and try again"
+            raise DeviceError(text) from error
+        raise
+
+
+def _is_damaged(path: Path, error: Exception) -> bool:
+    """Whether a state is no database, a broken one, or lacks columns: asked after an unexpected error, because bytes
+    that changed on a disk may end in any. A state in use, or on a full disk, is not damaged."""
+    if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorname"):
+        return True  # not SQLite's, but of its driver: a text that is no UTF-8
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(path, timeout=5)) as found, closing(sqlite3.connect(MEMORY)) as whole:
+            whole.executescript(SCHEMA)
+            is_sound = found.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+            return not is_sound or not _columns(whole) <= _columns(found)
+    except UnicodeDecodeError:
+        return True
+    except sqlite3.DatabaseError as found_error:
+        # SQLITE_ERROR: these questions are well formed, so it is about the file (an unknown format).
+        name = getattr(found_error, "sqlite_errorname", "SQLITE_CORRUPT")
+        return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"))
+
+
+def _columns(database: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(
+        database.execute(
+            "SELECT tables.name, columns.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns"
+        )
+    )
 
 
 def _set_aside(path: Path) -> DeviceError:
@@ -191,7 +225,7 @@ class State:
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(SCHEMA)
             usage.install(self._db)
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             self._db.close()
             raise
 

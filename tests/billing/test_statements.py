@@ -79,6 +79,32 @@ def test_m1_m4_csv_and_parquet_hold_the_same(amounts: list[Decimal], text: str) 
         assert not words.lstrip().startswith(("=", "+", "-", "@"))
 
 
+FORMULAS = [
+    start + formula
+    for start in ("", " ", "\t", "\r", "\n", "\u00a0", '"', "'", ",", ";")
+    for formula in (
+        "=1+1", "=HYPERLINK(1)", "=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1",
+        "=1\n=2", '"=1+1', '=1+1","=1+1', "x\r=1+1", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20x", "%0A=1+1", "DDE(1)",
+    )
+]  # fmt: skip
+
+
+def test_no_text_of_a_statement_is_a_formula() -> None:
+    """Test 60: each of them as every text of every published table, read back as a spreadsheet would: no cell begins as
+    a formula does, none ends up in another column or row, and Parquet says the same."""
+    for schema in verify.SCHEMAS.values():
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        fields = [pa.field(name, pa.string()) for name in texts]
+        rows = [dict.fromkeys(texts, formula) for formula in FORMULAS]
+        found = list(csv.reader(io.StringIO(to_csv(pa.schema(fields), rows).decode(), newline="")))
+        assert found[0] == texts
+        stored = pq.read_table(io.BytesIO(to_parquet(pa.schema(fields), rows))).to_pylist()
+        assert found[1:] == [[*row.values()] for row in stored]
+        assert [[*row.values()] for row in stored] == [[harmless(formula)] * len(texts) for formula in FORMULAS]
+        cells = {cell for row in found[1:] for cell in row}
+        assert not [cell for cell in cells if cell.lstrip().startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))]
+
+
 def test_m1_no_published_column_is_a_float() -> None:
     for schema in verify.SCHEMAS.values():
         assert not [field.name for field in schema if pa.types.is_floating(field.type)]

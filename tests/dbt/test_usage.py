@@ -129,6 +129,22 @@ TREE: list[Record] = [
 ]  # fmt: skip
 
 
+def level(table: str, session: str, tokens: tuple[int, int]) -> Record:
+    names = (
+        ("total_input_tokens", "total_output_tokens") if table == "run_summaries" else ("input_tokens", "output_tokens")
+    )
+    row = {"record_id": f"{table} {session}", "tenant_id": "tree", "session_id": session}
+    return table, row | dict(zip(names, tokens, strict=True))
+
+
+# What the other logs say of three of the tree's sessions: two agree with the events, an L2 line has a token more.
+OTHER_LEVELS = [
+    level("node_details", "deep", (900, 10)), level("run_summaries", "deep", (900, 10)),
+    level("node_details", "w2", (3000, 31)), level("run_summaries", "w2", (3000, 30)),
+    level("run_summaries", "w1", (3200, 20)),
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def zoned() -> list[Turn]:
     return zoned_turns()
@@ -145,7 +161,9 @@ def query(dbt_home: Path, zoned: list[Turn]) -> Iterator[Query]:
         )
         warehouse.load([("llm_turns", row) for row in zoned])
         warehouse.load(TREE)
-        warehouse.run("--select", "+agg_usage_quarter_hourly", "+mart_session_usage", "+mart_colony_usage")
+        warehouse.load(OTHER_LEVELS)
+        marts = ("agg_usage_quarter_hourly", "mart_session_usage", "mart_colony_usage", "mart_usage_crosscheck")
+        warehouse.run("--select", *(f"+{mart}" for mart in marts))
         file = warehouse.copy(dbt_home / "usage.duckdb")
     with duckdb.connect(str(file), read_only=True) as connection:
         connection.execute("use marts")
@@ -173,6 +191,7 @@ def counted(turns: list[Turn]) -> tuple[Any, ...]:
 def test_every_grain_of_every_zone_is_what_the_calendar_says(
     query: Query, zoned: list[Turn], prefix: str, grain: str
 ) -> None:
+    """Test 53: every half hour around both changes of the clocks in six zones, a leap day, the end of a year."""
     expected: dict[Any, list[Turn]] = defaultdict(list)
     for zone, tenant in TENANTS.items():
         clock = ZoneInfo(zone if prefix == "zone" else "UTC")
@@ -222,6 +241,19 @@ def test_a_tenant_without_a_zone_reports_in_utc(query: Query) -> None:
         "select distinct time_zone, zone_offset_minutes, zone_date = usage_date, zone_hour = usage_hour"
         " from agg_usage_quarter_hourly where tenant_id = 'tree'"
     ) == [("UTC", 0, True, True)]
+
+
+def test_one_token_too_many_in_one_log_is_flagged(query: Query) -> None:
+    """Test 56: a session's tokens in its events, its L2 lines and its summary; cached ones are within the input."""
+    rows = query(
+        "select session_id, event_tokens, detail_tokens, summary_tokens, difference_tokens, is_corroborated"
+        " from mart_usage_crosscheck where tenant_id = 'tree' and levels > 1 order by session_id"
+    )
+    assert rows == [
+        ("deep", 910, 910, 910, 0, True),
+        ("w1", 3220, None, 3220, 0, True),
+        ("w2", 3030, 3031, 3030, 1, False),
+    ]
 
 
 def test_own_and_subtree(query: Query) -> None:

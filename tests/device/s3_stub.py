@@ -47,6 +47,8 @@ class Stub:
     puts: list[str] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     clock_offset: float = 0.0
+    is_careless: bool = False
+    """Conditions and checksums are ignored: the last put stays."""
     endpoint: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -85,10 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None or fault.stores:
             with stub.lock:
                 existed = key in stub.objects
-                if not existed:
+                if not existed or stub.is_careless:
                     stub.objects[key] = data
             if fault is None:
-                if existed and self.headers.get("If-None-Match") == "*":
+                if existed and not stub.is_careless and self.headers.get("If-None-Match") == "*":
                     self._answer(412, ERROR.format(code="PreconditionFailed"))
                 else:
                     self._answer(200, "", {"ETag": f'"{hashlib.md5(data).hexdigest()}"'})

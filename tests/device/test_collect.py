@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from dataclasses import astuple
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,19 @@ def test_a_simulated_home_is_counted_exactly(home: Path, apiary: Path, layout: L
     assert total["lines_rejected"] + total["lines_salvaged"] == truth.torn_lines, "a torn line is counted, not lost"
     tasks = [row for row in made.delivered("tasks") if row["list_kind"] == "progress_db" and row["item"] == "task"]
     assert len(tasks) == sum(truth.tasks_by_status.values())
+
+
+def test_layouts_of_different_ages_in_one_home_are_each_counted(tmp_path: Path, home: Path, apiary: Path) -> None:
+    """Test 26: a home that went through an upgrade holds what both wrote, databases too."""
+    truths = []
+    for seed, layout in enumerate(LAYOUTS):
+        truths.append(simulated(tmp_path / layout, layout, seed=50 + seed))
+        shutil.copytree(tmp_path / layout, home, dirs_exist_ok=True)
+    made = shipped(apiary, home)
+    expected = [truth.total for truth in truths]
+    assert usage_of(made) == Usage(*map(sum, zip(*map(astuple, expected), strict=True)))
+    tasks = [row for row in made.delivered("tasks") if row["list_kind"] == "progress_db" and row["item"] == "task"]
+    assert len(tasks) == sum(sum(truth.tasks_by_status.values()) for truth in truths)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

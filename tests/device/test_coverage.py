@@ -126,7 +126,7 @@ def test_lines_seen_are_all_accounted_for_in_many_files(tmp_path_factory: pytest
 
 
 def test_glued_lines_are_counted_as_what_they_hold(tmp_path: Path) -> None:
-    """14: a torn line with the next one glued to it, two whole ones in one line, no last line end."""
+    """Test 14: a torn line with the next one glued to it, two whole ones in one line, no last line end."""
     home = tmp_path / "hive"
     path = queen_folder(home) / "events.jsonl"
     append(
@@ -174,7 +174,7 @@ def full(patch: pytest.MonkeyPatch) -> None:
 def test_a_file_deleted_while_unread_is_lost_and_counted_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """23: while the spool is full nothing is read; what its owner deletes meanwhile is the loss, and all of it."""
+    """Test 23: while the spool is full nothing is read; what its owner deletes meanwhile is the loss, and all of it."""
     home = tmp_path / "hive"
     read = append(queen_folder(home) / "events.jsonl", dump(turn(1)))
     made = granted(tmp_path / "apiary", home)
@@ -196,7 +196,7 @@ def test_a_file_deleted_while_unread_is_lost_and_counted_to_the_byte(
 
 
 def test_a_file_cut_off_while_unread_is_lost_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """23"""
+    """Test 23: a file cut off while unread is lost from there, to the byte."""
     home = tmp_path / "hive"
     path = append(queen_folder(home) / "events.jsonl", dump(turn(1)))
     made = granted(tmp_path / "apiary", home)
@@ -214,7 +214,7 @@ def test_a_file_cut_off_while_unread_is_lost_from_there(tmp_path: Path, monkeypa
 
 
 def test_a_session_that_was_moved_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """18"""
+    """Test 18: a session that moved is read on, and nothing of it counts as lost."""
     home = tmp_path / "hive"
     path = append(queen_folder(home) / "events.jsonl", dump(turn(1)))
     made = granted(tmp_path / "apiary", home)
@@ -249,7 +249,7 @@ def test_what_was_held_back_and_read_later_is_not_lost(tmp_path: Path, monkeypat
 def test_seven_days_offline_with_a_small_quota_pause_and_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """40: a spool of some kilobytes is full after a day; what was not read stays with the agents and drains after."""
+    """Test 40: a spool of some kilobytes is full after a day; what was not read stays at home and drains after."""
     home = tmp_path / "hive"
     path = queen_folder(home) / "events.jsonl"
     made = granted(tmp_path / "apiary", home)

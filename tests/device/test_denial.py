@@ -1,4 +1,4 @@
-"""37: what one device's credentials can do at a real object server, to others and to what it sent itself.
+"""Test 37: what one device's credentials can do at a real object server, to others and to what it sent itself.
 
 The server of the tests confines identities to prefixes and knows no conditions: what it cannot refuse, the probe says.
 """

@@ -192,7 +192,7 @@ grant.withdraw(Home(Path(sys.argv[1])), store_url="file:///dev/null/nowhere")
 def test_a_withdrawal_outlives_a_kill_a_full_spool_and_thirty_days_offline(
     made: Device, home: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    """71: what was read and not sent is gone, nothing leaves any more, and the request arrives in the end."""
+    """Test 71: what was read and not sent is gone, nothing leaves any more, and the request arrives in the end."""
     with monkeypatch.context() as patch:
         patch.setattr(FolderStore, "put", unreachable)
         with pytest.raises(DeviceError):

@@ -78,7 +78,7 @@ def fill(home: Path, values: list[str], name: str) -> int:
 
 
 def test_there_are_many_rules_and_no_whole_token_here() -> None:
-    """64: the corpus is as large as it says, and its templates are no tokens."""
+    """Test 64: the corpus is as large as it says, and its templates are no tokens."""
     rules = len(tokens.TEMPLATES) + ALL_PLUGINS
     print(f"{len(tokens.TEMPLATES)} templates, {ALL_PLUGINS} plugins: {rules} rules; seed {SEED}")  # noqa: T201
     assert rules >= MIN_RULES
@@ -88,7 +88,7 @@ def test_there_are_many_rules_and_no_whole_token_here() -> None:
 
 
 def test_no_token_in_any_position_is_kept_or_sent(tmp_path: Path) -> None:
-    """64, 65: each position holds another token in another form: plain, base64, URL-encoded, split in two."""
+    """Tests 64, 65: each position holds another token in another form: plain, base64, URL-encoded, split in two."""
     made_up = tokens.tokens(SEED)
     values = [form for token in made_up.values() for form in tokens.forms(token)]
     home, name = tmp_path / "hive", f"acme{secrets.token_hex(6)}"
@@ -104,7 +104,7 @@ def test_no_token_in_any_position_is_kept_or_sent(tmp_path: Path) -> None:
 
 
 def test_all_tokens_in_every_position_and_in_names_of_files_are_nowhere(tmp_path: Path) -> None:
-    """65: every token in every string, key, file and folder name."""
+    """Test 65: every token in every string, key, file and folder name."""
     made_up = tokens.tokens(SEED + 1)
     home = tmp_path / "hive"
     name = re.sub(r"[^\w.=-]", "_", "_".join((made_up["github"], made_up["stripe"], made_up["word"])))
@@ -138,7 +138,7 @@ def _lines(root: Path) -> Iterator[str]:
 
 
 def test_an_independent_detector_sees_its_secrets_in_the_home_and_none_elsewhere(tmp_path: Path) -> None:
-    """64: the plugins' own forms. That they see them in the home proves that they look."""
+    """Test 64: the plugins' own forms. That they see them in the home proves that they look."""
     home = tmp_path / "hive"
     home.mkdir()
     fill(home, list(tokens.tokens(SEED + 2).values()), "acme")
@@ -183,7 +183,7 @@ def test_a_planted_secret_is_found(tmp_path: Path) -> None:
 
 
 def test_private_stores_and_the_users_own_database_are_never_opened(tmp_path: Path) -> None:
-    """68: the paths that are opened under a home are those of the allow-list."""
+    """Test 68: the paths that are opened under a home are those of the allow-list."""
     home = tmp_path / "hive"
     write(home, "x", "acme")
     never = [

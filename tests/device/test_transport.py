@@ -95,8 +95,10 @@ def manifests(stub: Stub) -> list[str]:
 def test_lost_answers_errors_resets_and_stalls_converge(
     stub: Stub, made: Device, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """33: 30 % 503, 10 % answers lost, 5 % resets in mid-body, 5 % stalls; puts at most twice the objects."""
+    """Test 33: 30 % 503, 10 % answers lost, 5 % resets in mid-body, 5 % stalls that we wait for, some that we do not.
+    Puts are at most twice the objects."""
     rng = random.Random(33)
+    monkeypatch.setattr(store, "READ_SECONDS", 1.0)
     monkeypatch.setattr(spool, "MAX_ROWS", 5)
     monkeypatch.setattr(limits, "PATIENCE_SECONDS", 1800.0)
     append(queen_folder(home) / "events.jsonl", dump(*map(turn, range(10, 130))))
@@ -111,6 +113,8 @@ def test_lost_answers_errors_resets_and_stalls_converge(
             return Fault(cut="body")
         if dice < 0.50:
             time.sleep(0.1)  # shorter than our patience, as 30 seconds are in the field
+        elif dice < 0.52:
+            return Fault(stall=1.5, cut="answer")
         return None
 
     stub.decide = decide
@@ -132,7 +136,7 @@ def test_lost_answers_errors_resets_and_stalls_converge(
 
 
 def test_an_answer_that_was_lost_is_a_delivery(stub: Stub, made: Device, home: Path) -> None:
-    """34: stored, the answer lost, then 412: delivered, and nothing is there twice."""
+    """Test 34: stored, the answer lost, then 412: delivered, and nothing is there twice."""
     stub.decide = lambda number, _: Fault(stores=True, cut="answer") if number % 2 == 0 else None
     assert send(made, home).waiting == 0
     assert len(stub.puts) == 2 * len(set(stub.puts)) == 2 * len(stub.objects)
@@ -140,7 +144,7 @@ def test_an_answer_that_was_lost_is_a_delivery(stub: Stub, made: Device, home: P
 
 
 def test_a_storm_of_conflicts_is_waited_out(stub: Stub, made: Device, home: Path) -> None:
-    """35: 409 means that somebody is writing just now."""
+    """Test 35: 409 means that somebody is writing just now."""
     stub.decide = lambda number, _: Fault(409, "ConditionalRequestConflict") if number < 3 else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "PATIENCE_SECONDS", 1e6)
@@ -150,7 +154,7 @@ def test_a_storm_of_conflicts_is_waited_out(stub: Stub, made: Device, home: Path
 
 @pytest.mark.parametrize("form", ["seconds", "time"])
 def test_a_server_that_names_a_time_is_asked_at_that_time(stub: Stub, made: Device, home: Path, form: str) -> None:
-    """35: 429 with Retry-After. The next run is prompt, says so and asks for nothing."""
+    """Test 35: 429 with Retry-After. The next run is prompt, says so and asks for nothing."""
     now = Now()
     value = "120" if form == "seconds" else (now.time + timedelta(seconds=120)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     stub.decide = lambda number, _: Fault(429, "TooManyRequests", {"Retry-After": value}) if number == 0 else None
@@ -181,7 +185,7 @@ def test_an_endless_delay_is_not_believed(stub: Stub, made: Device, home: Path) 
 def test_refused_credentials_open_the_breaker_and_keep_everything(
     stub: Stub, made: Device, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """35: 403 in mid-batch. Asked once more with fresh credentials, then hourly, over as many runs as it takes."""
+    """Test 35: 403 in mid-batch. Asked once more with fresh credentials, then hourly, over as many runs as it takes."""
     now = Now()
     stub.decide = lambda number, _: Fault(403, "AccessDenied") if number >= 1 else None
     with pytest.raises(DeviceError, match="403 AccessDenied"):
@@ -207,7 +211,7 @@ def test_refused_credentials_open_the_breaker_and_keep_everything(
 
 
 def test_renewed_credentials_are_read_in_mid_batch(stub: Stub, made: Device, home: Path) -> None:
-    """35: an expired token costs one request."""
+    """Test 35: an expired token costs one request."""
     stub.decide = lambda number, _: Fault(400, "ExpiredToken") if number == 1 else None
     assert send(made, home).waiting == 0
 
@@ -231,7 +235,7 @@ def test_a_device_enrolled_anew_asks_at_once(stub: Stub, made: Device, home: Pat
 def test_a_poisoned_batch_is_buried_and_later_ones_go_on(
     stub: Stub, made: Device, home: Path, monkeypatch: pytest.MonkeyPatch, status: int, code: str
 ) -> None:
-    """35: 400 and 413. A tombstone with the counts takes its place in the chain."""
+    """Test 35: 400 and 413. A tombstone with the counts takes its place in the chain."""
     monkeypatch.setattr(spool, "MAX_ROWS", 4)
     poison: list[str] = []
 
@@ -281,7 +285,7 @@ def test_a_store_that_takes_not_even_a_tombstone_loses_nothing(stub: Stub, made:
 def test_a_clock_that_is_off_is_corrected_for_the_signature(
     stub: Stub, made: Device, home: Path, minutes: float
 ) -> None:
-    """36: a server 15 minutes off refuses. What it says of its time is signed with; no record's day changes."""
+    """Test 36: a server 15 minutes off refuses. What it says of its time is signed with; no record's day changes."""
     stub.clock_offset = minutes * 60
 
     def decide(_: int, key: str) -> Fault | None:
@@ -315,7 +319,7 @@ def nothing_was_delivered(made: Device, home: Path) -> None:
 def test_no_way_to_the_store_delivers_nothing(
     stub: Stub, made: Device, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """39: nobody listens, the name is unknown, the connection hangs."""
+    """Test 39: nobody listens, the name is unknown, the connection hangs."""
     monkeypatch.setattr(store, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(store, "READ_SECONDS", 0.2)
     monkeypatch.setattr(limits, "PATIENCE_SECONDS", 0.0)
@@ -347,7 +351,7 @@ def self_signed(key: Path, certificate: Path) -> None:
 def test_a_bad_certificate_delivers_nothing(
     made: Device, home: Path, tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """39: a certificate that nobody we trust has signed."""
+    """Test 39: a certificate that nobody we trust has signed."""
     import http.server
     import threading
 
@@ -389,7 +393,7 @@ HTML = "<!doctype html><html><body>Welcome to our hotel</body></html>"
 def test_what_is_no_store_delivers_nothing(
     stub: Stub, made: Device, home: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """39: a captive portal answers 200 to everything."""
+    """Test 39: a captive portal answers 200 to everything."""
     monkeypatch.setattr(limits, "PATIENCE_SECONDS", 0.0)
     stub.decide = lambda *_: fault
     nothing_was_delivered(made, home)
@@ -436,7 +440,7 @@ def test_a_backlog_goes_out_at_a_measured_pace(made: Device) -> None:
 
 
 def test_a_fleet_that_lost_the_store_does_not_come_back_at_once(made: Device) -> None:
-    """41: 100 devices fail at one moment; no second of the next minutes sees more than three times the mean."""
+    """Test 41: 100 devices fail at one moment; no second of the next minutes sees more than three times the mean."""
     random.seed(41)
     now = Now()
     seconds: dict[int, int] = {}

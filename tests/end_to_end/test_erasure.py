@@ -44,11 +44,11 @@ class Fleet:
         return {row["user"]: row["turns"] for row in rows}
 
     def totals(self) -> list[tuple[object, ...]]:
-        """What is billed of each day and class, whoever used it."""
+        """What is billed of each day and class, whoever used it; models that a person named count together."""
         with duckdb.connect(str(self.home.published / "current" / "marts.duckdb"), read_only=True) as connection:
             return connection.execute(
-                "SELECT usage_date, model, charge_class, sum(quantity) FROM mart_daily_billing"
-                " GROUP BY ALL ORDER BY ALL"
+                "SELECT usage_date, if(starts_with(model, 'k1_'), 'unknown', model) AS named, charge_class,"
+                " sum(quantity) FROM mart_daily_billing GROUP BY ALL HAVING sum(quantity) <> 0 ORDER BY ALL"
             ).fetchall()
 
     def statements(self) -> int:

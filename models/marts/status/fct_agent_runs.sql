@@ -400,7 +400,9 @@ select
         when ended_at >= started_at then greatest({{ seconds_between('started_at', 'ended_at') }} - paused_seconds, 0)
     end as active_seconds,
     paused_seconds,
-    {{ seconds_between('started_at', 'first_turn_at') }} as first_response_seconds,
+    -- A turn whose time is only that of its file may stand before the start.
+    case when first_turn_at >= started_at then {{ seconds_between('started_at', 'first_turn_at') }} end
+        as first_response_seconds,
     pauses,
     resurrections,
     accepts,

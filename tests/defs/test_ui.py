@@ -1,0 +1,84 @@
+"""The Dagster UI is reached from this machine only, and for readers it changes nothing.
+
+Does not belong here: what Dagster shows (test_definitions.py), Apiary's own pages (tests/serve).
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+
+from pipelines import cli
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_ui_is_asked_to_listen_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Test 63: what `apiary dev` starts, word for word."""
+    started: list[list[str]] = []
+    for name in ("HOME", "WAREHOUSE", "STORE"):
+        monkeypatch.setenv(f"APIARY_{name}", str(tmp_path / "apiary"))
+    monkeypatch.delenv("APIARY_STORE")
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setattr(os, "execv", lambda _program, arguments: started.append(arguments))
+    cli.main(["dev"])
+    ((_, command, *options),) = started
+    assert command == "dev"
+    assert options[options.index("-h") + 1] == "127.0.0.1"
+
+
+def ask(port: int, query: str, host: str = "127.0.0.1") -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"http://{host}:{port}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+@pytest.mark.long
+def test_a_reader_of_the_ui_can_change_nothing_and_a_neighbour_not_even_read(tmp_path: Path) -> None:
+    """Test 63: the server itself, read-only: no other address of this machine answers, and mutations are refused."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [
+        str(Path(sys.executable).with_name("dagster-webserver")),
+        "--read-only",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path), "APIARY_HOME": str(tmp_path / "apiary")}
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(
+        [*program, "-w", str(REPOSITORY / "workspace.yaml")], env=environment, cwd=REPOSITORY, stdout=log, stderr=log
+    ) as server:  # fmt: skip
+        try:
+            for _ in range(180):
+                try:
+                    assert ask(port, "{version}")["data"]["version"]
+                    break
+                except URLError:
+                    time.sleep(1)
+            else:
+                pytest.fail((tmp_path / "log").read_text())
+            for mutation in (
+                'mutation {reloadWorkspace {__typename}}', 'mutation {deletePipelineRun(runId: "x") {__typename}}',
+                'mutation {terminateRun(runId: "x") {__typename}}',
+            ):  # fmt: skip
+                assert "Unauthorized" in json.dumps(ask(port, mutation))
+            others = {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+            for address in others - {"127.0.0.1"}:
+                with pytest.raises(OSError):  # noqa: PT011 - refused, or no way there: nobody answers
+                    ask(port, "{version}", address)
+        finally:
+            server.terminate()
