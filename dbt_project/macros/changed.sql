@@ -136,7 +136,7 @@
             dates.model,
             {{ fingerprint([
                 'aliases.model', 'rates.price_id', 'rates.status', 'rates.component', 'rates.context_from',
-                'rates.tod_from', 'rates.unit_price', 'rates.low_unit_price', 'rates.high_unit_price',
+                'rates.tod_from', 'rates.known_from', 'rates.unit_price', 'rates.low_unit_price', 'rates.high_unit_price',
                 'greatest(rates.in_force_from, ' ~ utc_midnight('dates.usage_date') ~ ')',
                 'least(rates.in_force_to, ' ~ utc_midnight('dates.usage_date + 1') ~ ')'
             ]) }} as _fingerprint
@@ -244,6 +244,38 @@
     {% if is_incremental() -%}
     where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
     {%- endif %}
+{% endmacro %}
+
+{# Days whose exceptions may differ: rated anew, with turns that are held or were, or told of in another way since. #}
+{% macro changed_exception_days() %}
+    select
+        candidates.tenant_id,
+        candidates.usage_date,
+        coalesce(max(rated._rating_seq), 0) as _rating_seq
+    from (
+        select tenant_id, usage_date
+        from ({{ changed_rating_days() }}) as rated_days
+        union all
+        select tenant_id, {{ utc_date('occurred_at') }} as usage_date
+        from {{ ref('mart_held_turns') }}
+        {% if is_incremental() -%}
+        union all
+        select tenant_id, usage_date
+        from {{ this }}
+        where exception_kind = 'future_dated'
+        union all
+        select lines.tenant_id, lines.usage_date
+        from {{ ref('fct_rated_lines') }} as lines
+        inner join {{ ref('stg_wire__conflicts') }} as conflicts
+            on lines.tenant_id = conflicts.tenant_id
+            and lines.record_id = conflicts.record_id
+        where conflicts._ingest_seq > {{ watermark() }}
+        {%- endif %}
+    ) as candidates
+    left join {{ ref('int_billing__rating_days') }} as rated
+        on candidates.tenant_id = rated.tenant_id
+        and candidates.usage_date = rated.usage_date
+    group by candidates.tenant_id, candidates.usage_date
 {% endmacro %}
 
 {# The same of what sessions did: events, runs, exits of nodes. #}

@@ -39,26 +39,133 @@
     end
 {%- endmacro %}
 
-{# Days whose rows of the cost export may differ from those that stand: rated anew, or with corrections that belong to
-   another period since one was reopened, or trusted in another way since a provider reported. #}
+{# Days of a tenant whose booked lines may differ from those that stand: rated anew, trusted in another way since a
+   provider reported, with other charges of the month on its first day, another name of the account or the queen, or
+   closed since. A day that had lines once stays known. `_booking_seq` counts the builds that changed anything. #}
+{% macro changed_booking_inputs() %}
+    with rated as (
+        select * from {{ ref('int_billing__rating_days') }}
+    ),
+
+    charged as (
+        select
+            tenant_id,
+            billing_month as usage_date,
+            {{ fingerprint_of_all(fingerprint([
+                'charge_id', 'billing_account_id', 'plan_item_id', 'user_id', 'currency', 'quantity', 'amount'
+            ])) }} as _fingerprint
+        from {{ ref('fct_charges') }}
+        group by tenant_id, billing_month
+    ),
+
+    sealed as (
+        select
+            tenant_id,
+            charge_start_date as usage_date,
+            max(seal_seq) as seal_seq
+        from {{ ref('stg_billing__closed_lines') }}
+        group by tenant_id, charge_start_date
+    ),
+
+    matched as (
+        select
+            usage_date,
+            {{ fingerprint_of_all(fingerprint(['provider_name', 'model', 'token_type'])) }} as _fingerprint
+        from {{ ref('rpt_reconciliation') }}
+        where variance_class in ('match', 'within_tolerance')
+        group by usage_date
+    ),
+
+    queens as (
+        select
+            days.tenant_id,
+            days.usage_date,
+            {{ fingerprint_of_all(fingerprint(['days.session_id', 'sessions.queen_name'])) }} as _fingerprint
+        from {{ ref('int_usage__session_days') }} as days
+        inner join {{ ref('dim_sessions') }} as sessions
+            on days.tenant_id = sessions.tenant_id
+            and days.root_session_id = sessions.session_id
+        where sessions.queen_name is not null
+        group by days.tenant_id, days.usage_date
+    ),
+
+    days as (
+        select tenant_id, usage_date from rated
+        union
+        select tenant_id, usage_date from charged
+        union
+        select tenant_id, usage_date from sealed
+    ),
+
+    current_days as (
+        select
+            days.tenant_id,
+            days.usage_date,
+            {{ fingerprint([
+                'rated._rating_seq', 'charged._fingerprint', 'sealed.seal_seq', 'matched._fingerprint',
+                'queens._fingerprint', 'accounts.name', month_of('days.usage_date') ~ ' <= frozen.closed_through'
+            ]) }} as _fingerprint
+        from days
+        cross join {{ ref('int_billing__frozen') }} as frozen
+        left join rated
+            on days.tenant_id = rated.tenant_id
+            and days.usage_date = rated.usage_date
+        left join charged
+            on days.tenant_id = charged.tenant_id
+            and days.usage_date = charged.usage_date
+        left join sealed
+            on days.tenant_id = sealed.tenant_id
+            and days.usage_date = sealed.usage_date
+        left join matched
+            on days.usage_date = matched.usage_date
+        left join queens
+            on days.tenant_id = queens.tenant_id
+            and days.usage_date = queens.usage_date
+        left join {{ ref('dim_billing_accounts') }} as accounts
+            on days.tenant_id = accounts.tenant_id
+    )
+
+    {% if is_incremental() -%}
+    select
+        coalesce(current_days.tenant_id, stored.tenant_id) as tenant_id,
+        coalesce(current_days.usage_date, stored.usage_date) as usage_date,
+        current_days._fingerprint,
+        cast((select coalesce(max(_booking_seq), 0) + 1 from {{ this }}) as bigint) as _booking_seq
+    from current_days
+    full outer join {{ this }} as stored
+        on current_days.tenant_id = stored.tenant_id
+        and current_days.usage_date = stored.usage_date
+    where current_days._fingerprint is distinct from stored._fingerprint
+    {%- else -%}
+    select
+        tenant_id,
+        usage_date,
+        _fingerprint,
+        cast(1 as bigint) as _booking_seq
+    from current_days
+    {%- endif %}
+{% endmacro %}
+
+{# Days to build again of the cost export: what is booked on them changed, or they hold corrections that belong to
+   another period since one was reopened. #}
 {% macro changed_export_days() %}
     select
         tenant_id,
         usage_date,
-        max(_rating_seq) as _rating_seq
+        max(_booking_seq) as _booking_seq
     from (
         select
             tenant_id,
             usage_date,
-            _rating_seq
-        from {{ ref('int_billing__rating_days') }}
+            _booking_seq
+        from {{ ref('int_billing__booking_days') }}
         {% if is_incremental() -%}
-        where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
+        where _booking_seq > (select coalesce(max(_booking_seq), 0) from {{ this }})
         union all
         select
             stored.tenant_id,
             stored.usage_date,
-            stored._rating_seq
+            stored._booking_seq
         from {{ this }} as stored
         cross join {{ ref('int_billing__frozen') }} as frozen
         where stored."ChargeClass" = 'Correction'

@@ -1,6 +1,13 @@
 -- What the plans count: one row for each account and UTC month with usage.
 with lines as (
-    select * from {{ ref('fct_rated_lines') }}
+    select tenant_id, billing_account_id, colony_id, quantity, billed_cost, usage_date
+    from {{ ref('fct_rated_lines') }}
+    union all
+    -- Usage that was erased after its month was closed was counted: what was charged for it stays too.
+    select tenant_id, billing_account_id, colony_id, consumed_quantity as quantity, billed_cost,
+        charge_start_date as usage_date
+    from {{ ref('stg_billing__closed_lines') }}
+    where record_id = 'ERASED'
 ),
 
 colony_days as (

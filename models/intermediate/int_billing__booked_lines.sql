@@ -15,6 +15,7 @@ usage_lines as (
         lines.session_id,
         lines.root_session_id,
         lines.colony_id,
+        queens.queen_name as queen_id,
         lines.provider_name,
         lines.model,
         lines.component,
@@ -40,8 +41,12 @@ usage_lines as (
         lines.contracted_cost,
         lines.billed_cost,
         lines.usage_date as charge_start_date,
-        lines.usage_date + 1 as charge_end_date
+        lines.usage_date + 1 as charge_end_date,
+        lines.price_known_at as rated_as_of
     from {{ ref('fct_rated_lines') }} as lines
+    left join {{ ref('dim_sessions') }} as queens
+        on lines.tenant_id = queens.tenant_id
+        and lines.root_session_id = queens.session_id
     left join {{ ref('mart_usage_crosscheck') }} as checked
         on lines.tenant_id = checked.tenant_id
         and lines.session_id = checked.session_id
@@ -54,8 +59,54 @@ usage_lines as (
     where lines.billed_cost is not null
 ),
 
+-- What a plan, a commitment or a credit adds. A tier, a package or a share of a month has no unit price; a charge is of
+-- the whole month and stands on its first day.
+charge_lines as (
+    select
+        charge_id as line_id,
+        tenant_id,
+        billing_account_id,
+        user_id,
+        item as component,
+        case charge_kind
+            when 'plan' then 'Purchase'
+            when 'true_up' then 'Adjustment'
+            when 'credit' then 'Credit'
+        end as charge_category,
+        case when charge_kind = 'plan' then 'Recurring' else 'One-Time' end as charge_frequency,
+        case charge_kind
+            when 'plan' then concat('plan: ', item)
+            when 'true_up' then concat('up to the commitment: ', item)
+            when 'credit' then 'credit drawn'
+        end as description,
+        plan_item_id as contract_rate_id,
+        currency,
+        case
+            when charge_kind <> 'plan' then null
+            when item = 'tokens' then '1000000 Tokens'
+            when item = 'colony_day' then 'Colony-Days'
+            when user_id is not null then 'Seat-Days'
+            else 'Seats'
+        end as pricing_unit,
+        'self_reported' as trust_grade,
+        cast(1 as bigint) as events,
+        case
+            when charge_kind <> 'plan' then null
+            when item = 'tokens' then {{ millions('quantity') }}
+            else cast(quantity as decimal(20, 6))
+        end as pricing_quantity,
+        amount as list_cost,
+        amount as contracted_cost,
+        amount as billed_cost,
+        billing_month as charge_start_date,
+        {{ next_month('billing_month') }} as charge_end_date
+    from {{ ref('fct_charges') }}
+),
+
 truth as (
     select * from usage_lines
+    union all by name
+    select * from charge_lines
 ),
 
 dated as (
@@ -92,7 +143,7 @@ compared as (
         dated.line_id is null as is_gone,
         case
             when dated.line_id is null then 'withdrawn'
-            when booked.consumed_quantity <> dated.consumed_quantity then 'quantity'
+            when booked.pricing_quantity is distinct from dated.pricing_quantity then 'quantity'
             when booked.billed_cost <> dated.billed_cost
                 or booked.list_unit_price is distinct from dated.list_unit_price
                 or booked.contracted_unit_price is distinct from dated.contracted_unit_price
@@ -104,7 +155,7 @@ compared as (
         on booked.tenant_id = dated.tenant_id
         and booked.line_id = dated.line_id
     -- A line whose owner had it erased is no correction: the amount stays, and nothing else is known of it any more.
-    where coalesce(booked.record_id, '') <> 'ERASED'
+    where coalesce(booked.record_id, booked.user_id, '') <> 'ERASED'
         and (
             dated.line_id is null
             {% for fact in line_facts() -%}
@@ -202,6 +253,7 @@ select
     session_id,
     root_session_id,
     colony_id,
+    queen_id,
     provider_name,
     model,
     component,
@@ -230,5 +282,6 @@ select
     incurred_period,
     original_period,
     billing_period,
+    rated_as_of,
     seal_seq
 from everything

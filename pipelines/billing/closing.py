@@ -20,6 +20,13 @@ from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 
 MATERIAL = Decimal("0.01")  # what an open exception may come to: less than the smallest payable amount
+# What may be passed over by name and reason, by kind of exception. A line without a price may not: it would be missing.
+QUESTIONS = {
+    "unattributed": "lines have no account",
+    "conflict": "lines are of records that came again with other facts",
+    "future_dated": "turns are held: they claim to be later than their arrival",
+    "subset_violation": "lines are of turns with more cache than input",
+}
 
 
 class SignatureError(ExpectedError):
@@ -57,7 +64,8 @@ def readiness(
     conditions = (
         waiting,
         _arrivals(connection, period, as_of=as_of),
-        _exceptions(connection, period),
+        _priced(connection, period),
+        *_questions(connection, period),
         _reconciled(connection, period),
         _gate(checks),
         _lines_are_rows(connection, period),
@@ -134,8 +142,8 @@ def _arrivals(connection: duckdb.DuckDBPyConnection, period: date, *, as_of: dat
     )
 
 
-def _exceptions(connection: duckdb.DuckDBPyConnection, period: date) -> Condition:
-    """Usage without a price or an account: never waived, because a closed month could only be corrected."""
+def _priced(connection: duckdb.DuckDBPyConnection, period: date) -> Condition:
+    """Usage without a price: never waived, because a closed month could only be corrected."""
     found = connection.execute(
         """
         SELECT count(*), coalesce(sum(high_cost), 0), count(*) FILTER (WHERE high_cost IS NULL)
@@ -146,6 +154,32 @@ def _exceptions(connection: duckdb.DuckDBPyConnection, period: date) -> Conditio
     lines, exposure, unknown = found or (0, Decimal(0), 0)
     is_met = exposure < MATERIAL and unknown == 0
     return Condition("exceptions", is_met, f"{lines} lines have no price and may cost up to {plain(Decimal(exposure))}")
+
+
+def _questions(connection: duckdb.DuckDBPyConnection, period: date) -> list[Condition]:
+    """What else is open about a period's usage, as far as money hangs on it.
+
+    A held turn counts if it arrived before the period's end: it may be of any day until then.
+    """
+    found = connection.execute(
+        """
+        SELECT exception_kind, sum(lines), coalesce(sum(high_cost), 0), bool_or(high_cost IS NULL)
+        FROM marts.exc_billing_exceptions
+        WHERE exception_kind <> 'future_dated' AND usage_date >= $1 AND usage_date < $2
+        GROUP BY exception_kind
+        UNION ALL
+        SELECT 'future_dated', count(*), 0, count(*) > 0 FROM marts.mart_held_turns WHERE received_at < $3
+        """,
+        [period, periods.after(period), periods.end_of(period)],
+    ).fetchall()
+    by_kind = {kind: (int(lines), Decimal(exposure), bool(unknown)) for kind, lines, exposure, unknown in found}
+    conditions = []
+    for kind, words in QUESTIONS.items():
+        lines, exposure, unknown = by_kind.get(kind, (0, Decimal(0), False))
+        is_met = lines == 0 or (exposure < MATERIAL and not unknown and kind != "conflict")
+        most = "nobody knows what" if unknown else plain(exposure)
+        conditions.append(Condition(kind, is_met, f"{lines} {words}, worth up to {most}", can_be_waived=True))
+    return conditions
 
 
 def _reconciled(connection: duckdb.DuckDBPyConnection, period: date) -> Condition:

@@ -30,6 +30,7 @@ from pipelines.home import ROOT
 
 GAP_DAYS = 92  # how far back a day without usage gets its empty export
 COSTS = "focus_cost_and_usage"
+HASH = "x_RowHash"
 MEASURES = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
 
 
@@ -165,7 +166,7 @@ def restatement(last: Version | None, rows: Sequence[Row]) -> list[Row]:
     found: list[Row] = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
-        if old is not None and new is not None and _line(old) == _line(new):
+        if old is not None and new is not None and _line(old) == _line(new, old):
             continue
         some = new or old or {}
         found.append({
@@ -181,6 +182,11 @@ def restatement(last: Version | None, rows: Sequence[Row]) -> list[Row]:
             "row_after": _line(new) if new else None,
         })  # fmt: skip
     return found
+
+
+def row_sha256(row: Row) -> str:
+    """The other cells of a row, as the CSV file has them, as one hash: x_RowHash."""
+    return hashlib.sha256(_line(row).encode()).hexdigest()
 
 
 def restatement_sha256(restated: Sequence[Row]) -> str:
@@ -310,13 +316,17 @@ def _about(
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, where: str, values: Sequence[object]) -> list[Row]:
-    names = focus.COST_AND_USAGE.names
+    names = [name for name in focus.COST_AND_USAGE.names if name != HASH]
     cursor = connection.execute(
         f"SELECT {', '.join(names)} FROM marts.export_focus_daily WHERE {where}"
         ' ORDER BY "BillingAccountId", "ChargePeriodStart", "SubAccountId", "SkuId", "SkuMeter", "x_RowKey"',
         list(values),
     )
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [_hashed(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def _hashed(row: Row) -> Row:
+    return row | {HASH: row_sha256(row)}
 
 
 def _unpriced(connection: duckdb.DuckDBPyConnection, first: date, end: date) -> list[Row]:
@@ -384,7 +394,7 @@ def _rounding_rows(rows: Sequence[Row], invoices: Sequence[Row]) -> list[Row]:
             "HostProviderName", "InvoiceDetailId", "InvoiceId", "InvoiceIssuerName", "ServiceCategory", "ServiceName",
             "ServiceProviderName", "ServiceSubcategory", "x_TenantId",
         )  # fmt: skip
-        found.append(dict.fromkeys(focus.COST_AND_USAGE.names) | {name: example[name] for name in kept} | {
+        found.append(_hashed(dict.fromkeys(focus.COST_AND_USAGE.names) | {name: example[name] for name in kept} | {
             "BilledCost": delta, "ContractedCost": delta, "EffectiveCost": delta, "ListCost": delta,
             "ChargeCategory": "Adjustment", "ChargeDescription": "Rounding to the currency's minor unit",
             "ChargeFrequency": "One-Time", "ChargePeriodEnd": line["BillingPeriodEnd"],
@@ -392,7 +402,7 @@ def _rounding_rows(rows: Sequence[Row], invoices: Sequence[Row]) -> list[Row]:
             "x_IncurredPeriod": f"{line['BillingPeriodStart']:%Y-%m}", "x_ReasonCode": "rounding",
             "x_RowKey": hashlib.md5(f"rounding|{line['InvoiceDetailId']}".encode(), usedforsecurity=False).hexdigest(),
             "x_TrustGrade": "self_reported",
-        })  # fmt: skip
+        }))  # fmt: skip
     return found
 
 
@@ -413,9 +423,13 @@ def _stored(version: Version) -> dict[str, Row]:
     return {row["x_RowKey"]: row for row in table.to_pylist()}
 
 
-def _line(row: Row) -> str:
-    """A row as text, column by column; two rows are the same when their texts are."""
-    return json.dumps([cell(row[name]) if row.get(name) is not None else None for name in focus.COST_AND_USAGE.names])
+def _line(row: Row, like: Row | None = None) -> str:
+    """A row as text, column by column; two rows are the same when their texts are.
+
+    A version may be older than a column: beside such a row (`like`) the other one is told without it.
+    """
+    names = [name for name in focus.COST_AND_USAGE.names if name != HASH and name in (like or row)]
+    return json.dumps([cell(row[name]) if row[name] is not None else None for name in names])
 
 
 def _cause(old: Row | None, new: Row | None) -> str:

@@ -1,7 +1,9 @@
-"""What of billing outlives the warehouse: the book of periods, the sealed lines of closed months, provider reports.
+"""What of billing outlives the warehouse: the book of periods, the sealed lines of closed months, provider reports,
+and what versions of statements changed.
 
-All of it is files under `billing/` in APIARY_HOME that are only ever added; here they are read into the warehouse's
-schema `billing`, where the models find them. A sealed file is named by its content.
+The first three are files under `billing/` in APIARY_HOME that are only ever added, the last lies beside each statement;
+here they are read into the warehouse's schema `billing`, where the models find them. A sealed file is named by its
+content.
 Does not belong here: the rules of the book (periods.py), what a report says (provider_reports.py), the models.
 """
 
@@ -17,8 +19,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.billing import periods, provider_reports
+from pipelines.billing import focus, periods, provider_reports
 from pipelines.billing.periods import Book
+from pipelines.billing.statements import MANIFEST
 from pipelines.errors import ExpectedError
 from pipelines.home import replace_file
 
@@ -27,7 +30,7 @@ _PRICE = pa.decimal128(18, 9)
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = (
     "line_id", "record_id", "tenant_id", "billing_account_id", "user_id", "session_id", "root_session_id", "colony_id",
-    "provider_name", "model", "component", "charge_category", "charge_frequency", "description", "price_id",
+    "queen_id", "provider_name", "model", "component", "charge_category", "charge_frequency", "description", "price_id",
     "contract_rate_id", "currency", "consumed_unit", "pricing_unit", "trust_grade", "line_kind", "cause",
 )  # fmt: skip
 LINES = pa.schema(
@@ -40,8 +43,9 @@ LINES = pa.schema(
         pa.field(name, pa.date32())
         for name in ("charge_start_date", "charge_end_date", "incurred_period", "original_period", "billing_period")
     ]
+    + [pa.field("rated_as_of", _TIME)]
 )
-"""A booked line as it is sealed: the columns of int_billing__booked_lines."""
+"""A booked line as it is sealed: as in int_billing__booked_lines. A file that is older than a column has NULL."""
 
 _CLOSED = LINES.append(pa.field("seal_seq", pa.int64()))
 _PERIODS = pa.schema([
@@ -54,6 +58,14 @@ _EVENTS = pa.schema([
     pa.field("reason", pa.string()), pa.field("waived", pa.string()), pa.field("totals_sha256", pa.string()),
     pa.field("seal_sha256", pa.string()), pa.field("as_of", _TIME), pa.field("watermark_at", _TIME),
     pa.field("grace_until", _TIME),
+])  # fmt: skip
+
+
+# A row as text holds ids of sessions: who wants it finds it in the statement's own file.
+_RESTATED = [field for field in focus.RESTATEMENT if not field.name.startswith("row_") or field.name == "row_key"]
+_RESTATEMENTS = pa.schema([
+    pa.field("export", pa.string()), pa.field("billing_period", pa.date32()), pa.field("usage_date", pa.date32()),
+    pa.field("version", pa.int64()), pa.field("accepted_by", pa.string()), pa.field("as_of", _TIME), *_RESTATED,
 ])  # fmt: skip
 
 
@@ -134,6 +146,9 @@ def load(connection: duckdb.DuckDBPyConnection, folder: Path) -> Book:
             connection.execute(f"CREATE OR REPLACE TABLE billing.{name} AS SELECT * FROM ledger_rows")
             connection.unregister("ledger_rows")
         _load_seals(connection, folder, book)
+        connection.register("ledger_rows", _RESTATEMENTS.empty_table())
+        connection.execute("CREATE TABLE IF NOT EXISTS billing.restatements AS SELECT * FROM ledger_rows")
+        connection.unregister("ledger_rows")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -141,9 +156,37 @@ def load(connection: duckdb.DuckDBPyConnection, folder: Path) -> Book:
     return book
 
 
+def load_restatements(connection: duckdb.DuckDBPyConnection, exports: Path) -> None:
+    """Read what each version of a statement changed of the one before. Raises OSError, ValueError."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted(exports.glob(f"*/**/v[0-9][0-9][0-9][0-9]/{MANIFEST}")):
+        manifest = json.loads(path.read_bytes())
+        if not manifest["restatement"]["rows"]:
+            continue
+        about = {
+            "export": manifest["export"], "billing_period": periods.month_of(manifest["billing_period"]),
+            "usage_date": date.fromisoformat(day) if (day := manifest.get("usage_date")) else None,
+            "version": manifest["version"], "accepted_by": manifest["restatement"]["accepted_by"],
+            "as_of": datetime.fromisoformat(manifest["generated_from"]["as_of"]),
+        }  # fmt: skip
+        columns = [field.name for field in _RESTATED]
+        table = pq.read_table(path.with_name("restatement.parquet"), columns=columns, partitioning=None)
+        rows += [about | row for row in table.to_pylist()]
+    connection.register("ledger_rows", pa.Table.from_pylist(rows, schema=_RESTATEMENTS))
+    connection.execute("CREATE OR REPLACE TABLE billing.restatements AS SELECT * FROM ledger_rows")
+    connection.unregister("ledger_rows")
+
+
 def _load_seals(connection: duckdb.DuckDBPyConnection, folder: Path, book: Book) -> None:
     """Add the sealed files that the warehouse has not read yet: they never change, only their number grows."""
     connection.register("ledger_rows", _CLOSED.empty_table())
+    found = connection.execute(
+        "SELECT list(column_name ORDER BY column_index) FROM duckdb_columns()"
+        " WHERE database_name = current_database() AND schema_name = 'billing' AND table_name = 'closed_lines'"
+    ).fetchone()
+    if found and found[0] and found[0] != _CLOSED.names:  # of another version
+        connection.execute("DROP TABLE billing.closed_lines")
+        connection.execute("DELETE FROM billing.read_seals")
     connection.execute("CREATE TABLE IF NOT EXISTS billing.closed_lines AS SELECT * FROM ledger_rows")
     connection.execute("CREATE TABLE IF NOT EXISTS billing.read_seals (seal_seq BIGINT, sha256 VARCHAR)")
     connection.unregister("ledger_rows")

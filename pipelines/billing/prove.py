@@ -104,14 +104,16 @@ def _prove_sum(proof: Proof, row: Row, lines: list[Row]) -> None:
             ("ListCost", "list_cost"),
             ("PricingQuantity", "pricing_quantity"),
         ):
+            if row[column] is None:
+                continue  # a charge that counts nothing
             total = sum((line[measure] for line in lines), Decimal(0))
             proof.add(f"{column} is the sum of {len(lines)} lines: {plain(total)}", holds=total == row[column])
 
 
 def _prove_line(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
     """Quantity times price, worked out here again."""
-    if line["list_unit_price"] is None:
-        proof.add(f"line {line['line_id']}: a charge of {plain(line['billed_cost'])}, no quantity to multiply")
+    if line["charge_category"] != "Usage":
+        _prove_charge(proof, connection, line)
         return
     with localcontext(prec=60):
         millions = line["consumed_quantity"] * MILLIONTH
@@ -124,6 +126,31 @@ def _prove_line(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) 
         f" tokens at {plain(line['contracted_unit_price'])} per million = {plain(line['contracted_cost'])}",
         holds=holds,
     )
+
+
+def _prove_charge(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
+    """A charge comes to what all its bookings come to, in whatever periods; who signed what it is counted by."""
+    key = [line["tenant_id"], line["line_id"]]
+    lines = "SELECT billed_cost FROM intermediate.int_billing__booked_lines WHERE tenant_id = ? AND line_id = ?"
+    charges = "SELECT amount FROM marts.fct_charges WHERE tenant_id = ? AND charge_id = ?"
+    with localcontext(prec=60):
+        booked = sum((found["billed_cost"] for found in _query(connection, lines, key)), Decimal(0))
+        amount = sum((found["amount"] for found in _query(connection, charges, key)), Decimal(0))
+    said = f"charge {line['line_id']} of {line['charge_start_date']:%Y-%m}, {line['description']}"
+    proof.add(f"{said}: {plain(amount)}, and so are its bookings together", holds=booked == amount)
+    if line["charge_category"] == "Credit":
+        signed = "SELECT * FROM billing.credit_grants WHERE billing_account_id = ? ORDER BY granted_on"
+        grants = _query(connection, signed, [line["billing_account_id"]])
+        for grant in grants:
+            by = f"by {grant['granted_by']} on {grant['granted_on']}: {grant['reason']}"
+            proof.add(f"credit of {plain(grant['amount'])} granted {by}")
+        proof.add(f"{len(grants)} grants of credit", holds=bool(grants))
+        return
+    signed = "SELECT * FROM billing.plan_items WHERE plan_item_id = ?"
+    items = _query(connection, signed, [line["contract_rate_id"]])
+    proof.add(f"plan item {line['contract_rate_id']} is in the book", holds=len(items) == 1)
+    for item in items:
+        proof.add(f"it is {item['item']}, {item['pricing']}, from {item['valid_from']}: {item['note'] or 'no note'}")
 
 
 def _prove_turn(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, store: Store) -> None:

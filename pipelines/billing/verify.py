@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.billing import focus
-from pipelines.billing.exports import COSTS, restatement, totals
+from pipelines.billing.exports import COSTS, HASH, restatement, row_sha256, totals
 from pipelines.billing.statements import FIRST_HASH, MANIFEST, Version, cell, harmless, manifest_bytes, schema_sha256
 from pipelines.errors import UsageError
 
@@ -128,6 +128,8 @@ def _cost_faults(version: Version, path: Path, table: pa.Table, contents: Mappin
 def row_faults(row: Mapping[str, Any]) -> Iterator[str]:
     """What a cost row breaks of FOCUS' rules: identities, allowed values, half-open periods, one month each."""
     quantity = row["PricingQuantity"]
+    if HASH in row and row[HASH] != row_sha256(dict(row)):
+        yield f"{HASH} is not the hash of its other cells"
     for cost, price in (("ListCost", "ListUnitPrice"), ("ContractedCost", "ContractedUnitPrice")):
         if row[price] is not None and row[cost] != row[price] * quantity:
             yield f"{cost} is not {price} times PricingQuantity"

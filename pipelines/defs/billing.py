@@ -1,4 +1,4 @@
-"""Billing statements, once the marts were published: of every day, and of the month that has just ended.
+"""Billing statements of what was published: of every day with each run, and once a month of the month that has ended.
 
 Does not belong here: rows and files of a statement (billing/exports.py), what is checked (expectations/).
 """
@@ -35,14 +35,27 @@ def scene_of(connection: DuckDBPyConnection, folders: FoldersResource, *, as_of:
 def billing_statements(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
 ) -> dg.MaterializeResult[None]:
-    """Statements whose rows have changed. The departure gate is judged once more: each manifest says how."""
+    """Statements of days whose rows have changed. The departure gate is judged once more: each manifest says how."""
     with duckdb.get_connection() as connection:
-        scene = scene_of(connection, folders, as_of=datetime.now(UTC))
-        done = exports.export_days(scene)
-        last_month = (scene.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
-        if scene.book.status(last_month) == "open":
-            done.append(exports.export_month(scene, last_month))
+        done = exports.export_days(scene_of(connection, folders, as_of=datetime.now(UTC)))
     written = [item for item in done if item.is_new]
     context.log.info(f"{len(done)} statements looked at, {len(written)} of them written now")
     rows = sum(item.rows for item in done)
     return dg.MaterializeResult(metadata={"statements": len(done), "written": len(written), "rows": rows})
+
+
+@dg.asset(
+    key=["billing", "monthly_statement"], deps=[billing_statements], group_name="billing", kinds={"csv", "parquet"},
+    pool=WRITER,
+)  # fmt: skip
+def monthly_statement(
+    context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
+) -> dg.MaterializeResult[None]:
+    """The statement of the month that has ended. One that is closing is somebody's already: `apiary export month`."""
+    with duckdb.get_connection() as connection:
+        scene = scene_of(connection, folders, as_of=datetime.now(UTC))
+        last_month = (scene.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
+        status = scene.book.status(last_month)
+        rows = exports.export_month(scene, last_month).rows if status == "open" else 0
+    context.log.info(f"{last_month:%Y-%m} is {status}: {rows} rows")
+    return dg.MaterializeResult(metadata={"rows": rows, "period": f"{last_month:%Y-%m}", "status": status})

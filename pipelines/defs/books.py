@@ -18,6 +18,7 @@ LEDGER = {
     "period_events": "The book of periods.",
     "closed_lines": "The lines of closed periods, as they were sealed.",
     "provider_costs": "The buckets of all reports of providers.",
+    "restatements": "What versions of statements changed.",
 }
 
 
@@ -36,6 +37,7 @@ def signed_books(duckdb: DuckDBResource, folders: FoldersResource) -> Iterator[d
     with duckdb.get_connection() as connection:
         rows = books.load(connection, [books.SHIPPED, Path(folders.books)])
         ledger.load(connection, Path(folders.books))
+        ledger.load_restatements(connection, Path(folders.exports))
     for name, count in rows.items():
         yield dg.MaterializeResult(asset_key=["billing", name], metadata={"rows": count})
     for name in ("knowledge", *LEDGER):

@@ -4,6 +4,7 @@ Does not belong here: what a statement should hold (test_*.py).
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,11 @@ from tests.billing.ledgers import Ledger, compiled
 
 
 @pytest.fixture(scope="session")
-def statement_models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+def statement_models(dbt_home: Path) -> Mapping[str, str]:
     """The models of statements as SQL: dbt is asked once for each worker."""
-    folder = tmp_path_factory.mktemp("statements")
     with pytest.MonkeyPatch.context() as patches:
-        patches.setenv("APIARY_WAREHOUSE", str(folder / "warehouse.duckdb"))
-        return compiled(folder)
+        patches.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
+        return compiled(dbt_home)
 
 
 @pytest.fixture

@@ -22,10 +22,14 @@ from tests.warehouse import REPOSITORY, Warehouse
 ISSUER = "Apiary"
 BUILT = (
     "stg_billing__periods", "stg_billing__period_events", "stg_billing__closed_lines", "stg_billing__provider_costs",
-    "stg_wire__kept_charges", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
-    "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily", "fct_invoice_lines", "fct_adjustments",
+    "stg_wire__kept_charges", "stg_wire__conflicts", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
+    "int_billing__booking_days", "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily",
+    "fct_invoice_lines", "fct_adjustments", "exc_billing_exceptions", "stg_billing__restatements", "rpt_restatement",
 )  # fmt: skip
-GIVEN = ("fct_rated_lines", "dim_billing_accounts", "fct_llm_turns", "mart_usage_crosscheck")
+GIVEN = (
+    "fct_rated_lines", "fct_charges", "dim_billing_accounts", "dim_prices", "dim_sessions", "fct_llm_turns",
+    "mart_held_turns", "mart_usage_crosscheck",
+)  # fmt: skip
 """Marts that the statements read: made empty here, by the types of their contracts."""
 MET = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=True, found="0")
 NOON = timedelta(hours=12)
@@ -42,9 +46,14 @@ def contracted() -> dict[str, dict[str, str]]:
 
 
 def compiled(folder: Path) -> dict[str, str]:
-    """The SQL of the statements' models as for a first run, by name in the order of building."""
+    """The SQL of the statements' models as for a first run, by name in the order of building.
+
+    `folder`: where the tests of this process have their warehouse, so that dbt parses the project once for all.
+    """
     path = folder / "warehouse.duckdb"
     with duckdb.connect(str(path)) as connection:
+        for schema in ("marts", "intermediate", "staging", "wire", "billing"):
+            connection.execute(f"drop schema if exists {schema} cascade")
         _scenery(connection)
     warehouse = Warehouse.__new__(Warehouse)
     warehouse.path, warehouse.target = path, folder / "target"
@@ -63,7 +72,10 @@ def _scenery(connection: duckdb.DuckDBPyConnection) -> None:
         columns = ", ".join(f"{column} {kind}" for column, kind in types[name].items())
         connection.execute(f"create table marts.{name} ({columns})")
     connection.execute(
-        "create table intermediate.int_billing__rating_days (tenant_id varchar, usage_date date, _rating_seq bigint)"
+        "create table intermediate.int_billing__rating_days"
+        " (tenant_id varchar, usage_date date, _ingest_seq bigint, _rating_seq bigint);"
+        " create table intermediate.int_usage__session_days"
+        " (tenant_id varchar, session_id varchar, root_session_id varchar, usage_date date)"
     )
     for book in ("price_book", "price_decisions"):
         connection.execute(f"create table billing.{book} (price_id varchar)")
@@ -79,6 +91,7 @@ class Ledger:
         self.exports = folder / "exports"
         self.models = models
         self.lines: dict[str, Line] = {}
+        self.charges: dict[str, Line] = {}
         self.connection = duckdb.connect(":memory:")
         self.connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
         _scenery(self.connection)
@@ -92,21 +105,28 @@ class Ledger:
             self.lines[line["rated_line_id"]] = line
         self._put()
 
+    def charge(self, charges: Iterable[Line]) -> None:
+        """Charges that are made from now on, by their id."""
+        for item in charges:
+            self.charges[item["charge_id"]] = item
+        self._put()
+
     def forget(self, *ids: str) -> None:
-        """Lines that are not true any more."""
+        """Lines and charges that are not true any more."""
         for name in ids:
-            del self.lines[name]
+            (self.lines if name in self.lines else self.charges).pop(name)
         self._put()
 
     def _put(self) -> None:
-        self.connection.execute("delete from marts.fct_rated_lines")
-        if self.lines:
-            rows = list(self.lines.values())
-            names = list(rows[0])
-            self.connection.executemany(
-                f"insert into marts.fct_rated_lines ({', '.join(names)}) values ({', '.join('?' * len(names))})",
-                [[row[name] for name in names] for row in rows],
-            )
+        for table, held in (("fct_rated_lines", self.lines), ("fct_charges", self.charges)):
+            self.connection.execute(f"delete from marts.{table}")
+            if held:
+                rows = list(held.values())
+                names = list(rows[0])
+                self.connection.executemany(
+                    f"insert into marts.{table} ({', '.join(names)}) values ({', '.join('?' * len(names))})",
+                    [[row[name] for name in names] for row in rows],
+                )
         self.connection.execute("delete from marts.fct_llm_turns")
         self.connection.execute(
             "insert into marts.fct_llm_turns (turn_id, tenant_id, usage_date, occurred_at)"
@@ -116,23 +136,38 @@ class Ledger:
     def build(self) -> None:
         """Build the marts anew, as a full refresh does."""
         ledger.load(self.connection, self.books)
+        ledger.load_restatements(self.connection, self.exports)
         self.connection.execute(
             """
             create or replace table intermediate.int_billing__rating_days as
-            select tenant_id, usage_date, 1::bigint as _rating_seq from (
+            select tenant_id, usage_date, 1::bigint as _ingest_seq, 1::bigint as _rating_seq from (
                 select tenant_id, usage_date from marts.fct_rated_lines
                 union select tenant_id, charge_start_date from billing.closed_lines
             )
             """
         )
         for name, sql in self.models.items():
-            if name.startswith(("dim", "fct", "rpt", "export")):
+            if name.startswith(("dim", "fct", "rpt", "export", "exc")):
                 self.connection.execute(f"create or replace table marts.{name} as {sql}")
 
     def report(self, kind: str, *pages: str, pulled_at: datetime = datetime(2025, 3, 1, tzinfo=UTC)) -> None:
         """A provider's report, kept as the command keeps it."""
         report = provider_reports.parse_pages(kind, pages, pulled_at=pulled_at)
         provider_reports.keep(self.books / "provider", report)
+
+    def plant(self, kind: str, name: str) -> None:
+        """An exception of a kind about the turn of a line."""
+        turn = self.lines[name]["record_id"]
+        if kind == "conflict":
+            row = "'llm_turns' as table_name, 'acme' as tenant_id, $turn as record_id, 1 as _ingest_seq"
+            self.connection.execute(f"insert into wire.conflicts by name select {row}", {"turn": turn})
+        elif kind == "future_dated":
+            when = "'2025-04-01'::timestamptz as occurred_at, '2025-01-09'::timestamptz as received_at"
+            row = f"$turn as turn_id, 'acme' as tenant_id, {when}"
+            self.connection.execute(f"insert into marts.mart_held_turns by name select {row}", {"turn": turn})
+        elif kind == "subset_violation":
+            more = "input_tokens = 1, cache_read_input_tokens = 1, cache_write_input_tokens = 1"
+            self.connection.execute(f"update marts.fct_llm_turns set {more} where turn_id = $turn", {"turn": turn})
 
     def scene(self, as_of: datetime, **more: Any) -> exports.Scene:
         """What a run of the export is given."""
@@ -154,7 +189,8 @@ class Ledger:
             "actor": "ada", "reason": "month end", "as_of": as_of, "checks": [MET], "waived": {"grace": "told so"},
             "signed": "",
         } | more  # fmt: skip
-        closing.close(self.connection, self.books, period, **given)
+        if periods.read(ledger.book_path(self.books)).status(period) == "open":
+            closing.close(self.connection, self.books, period, **given)
         book = periods.read(ledger.book_path(self.books))
         ready = closing.readiness(self.connection, book, period, as_of=as_of, checks=given["checks"])
         closing.close(self.connection, self.books, period, **given | {"signed": ready.totals_sha256})
@@ -179,6 +215,7 @@ class Ledger:
             shutil.copytree(self.books, folder / "billing")
         other = Ledger(self.models, folder)
         other.tell(self.lines.values())
+        other.charge(self.charges.values())
         return other
 
 
@@ -195,4 +232,14 @@ def line(name: str, day: date, tokens: int = 1_000_000, price: str = "3", **more
         "contracted_unit_price": unit, "list_cost": cost, "contracted_cost": cost, "billed_cost": cost,
         "low_cost": cost, "high_cost": cost, "usage_date": day,
         "occurred_at": datetime.combine(day, datetime.min.time(), UTC) + NOON,
+    } | more  # fmt: skip
+
+
+def charge(name: str, month: date, amount: str, kind: str = "plan", **more: Any) -> Line:
+    """A charge of a month: of a plan's seats, up to a commitment (`true_up`), or drawn from credit."""
+    return {
+        "charge_id": name, "billing_account_id": "acct-acme", "tenant_id": "acme",
+        "plan_item_id": None if kind == "credit" else "item-1", "user_id": None, "charge_kind": kind,
+        "item": "credit" if kind == "credit" else "seat", "currency": "USD", "quantity": int(kind == "plan"),
+        "amount": Decimal(amount), "billing_month": month,
     } | more  # fmt: skip

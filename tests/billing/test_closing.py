@@ -5,17 +5,20 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.billing import closing, periods
+from pipelines import failpoints
+from pipelines.billing import closing, periods, verify
 from pipelines.billing import ledger as files
 from pipelines.billing.exports import export_days, export_month
 from pipelines.billing.gate import Check
 from pipelines.billing.periods import NotReadyError, PeriodError
-from tests.billing.ledgers import MET, Ledger, line
+from tests.billing.ledgers import MET, Ledger, charge, line
 
 JANUARY = date(2025, 1, 1)
 FAILED = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=False, found="-3")
@@ -33,6 +36,8 @@ def truth(ledger: Ledger) -> dict[str, Decimal]:
     sums: dict[str, Decimal] = defaultdict(Decimal)
     for item in ledger.lines.values():
         sums[f"{item['usage_date']:%Y-%m}"] += item["billed_cost"]
+    for item in ledger.charges.values():
+        sums[f"{item['billing_month']:%Y-%m}"] += item["amount"]
     return {month: amount for month, amount in sums.items() if amount}
 
 
@@ -76,10 +81,10 @@ def test_c1_c2_three_years_late_after_36_closed_months(ledger: Ledger) -> None:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[str, int, int, str, int]]:
-    """Steps of a story: which line, on which day of which of six months, its price, its tokens; or a close."""
+    """Steps of a story: which line or charge, on which day of six months, its price, its tokens; or a close."""
     steps = []
     for _ in range(draw(st.integers(3, 14))):
-        kind = draw(st.sampled_from(("tell", "tell", "tell", "forget", "close", "reopen")))
+        kind = draw(st.sampled_from(("tell", "tell", "charge", "forget", "close", "reopen")))
         steps.append((
             kind, draw(st.integers(0, 7)), draw(st.integers(0, 170)), draw(st.sampled_from(("1", "3", "0.075"))),
             draw(st.integers(0, 3)) * 333_333,
@@ -94,11 +99,15 @@ def play(ledger: Ledger, steps: list[tuple[str, int, int, str, int]]) -> list[di
     for kind, number, day, price, tokens in steps:
         now += timedelta(days=40)
         book = periods.read(files.book_path(ledger.books))
-        name = f"line{number}"
+        name, on = f"line{number}", JANUARY + timedelta(days=day)
         if kind == "tell":
-            ledger.tell([line(name, JANUARY + timedelta(days=day), tokens, price)])
-        elif kind == "forget" and name in ledger.lines:
-            ledger.forget(name)
+            ledger.tell([line(name, on, tokens, price)])
+        elif kind == "charge":
+            what = ("plan", "true_up", "credit")[number % 3]
+            amount = f"{'-' if what == 'credit' else ''}{tokens}.{price[-1]}"
+            ledger.charge([charge(f"charge{number}", on.replace(day=1), amount, what)])
+        elif kind == "forget":
+            ledger.forget(*({name, f"charge{number}"} & (ledger.lines.keys() | ledger.charges.keys())))
         elif kind == "close":
             ledger.close(book.oldest_open or JANUARY, not_before=now)
         elif kind == "reopen" and book.closed_through and book.status(book.closed_through) == "closed":
@@ -136,7 +145,7 @@ def test_c1_c2_c5_closed_and_corrections_are_the_truth(new_ledger, steps) -> Non
     other = ledger.copy(ledger.folder / "rebuilt")
     other.build()
     order = 'order by "x_RowKey"'
-    sql = f"select * exclude (_rating_seq) from marts.export_focus_daily {order}"
+    sql = f"select * exclude (_booking_seq) from marts.export_focus_daily {order}"
     assert other.connection.execute(sql).fetchall() == ledger.connection.execute(sql).fetchall()
 
 
@@ -159,6 +168,57 @@ def test_c5_a_price_correction_is_a_reversal_and_a_replacement(ledger: Ledger) -
     ledger.close(date(2025, 2, 1))
     assert ledger.booked("count(*)", "seal_seq is null") == [(0,)], "what was corrected is not corrected again"
     assert billed(ledger) == truth(ledger)
+
+
+def test_c2_a_charge_that_changes_after_its_month_was_closed_is_corrected(ledger: Ledger) -> None:
+    """C2, M2: a contracted account's month is its usage and its charges; what changes of either is corrected later."""
+    ledger.tell(
+        [line("a", date(2025, 1, 5), billed_cost=Decimal(0), rating_status="excluded"), line("b", date(2025, 2, 5))]
+    )
+    ledger.charge([
+        charge("seat", JANUARY, "20.333333333333333", user_id="ada", quantity=31),
+        charge("short", JANUARY, "4.005", "true_up"),
+        charge("credit", JANUARY, "-1.2345", "credit"),
+    ])  # fmt: skip
+    ledger.close(JANUARY)
+    month = export_month(ledger.scene(datetime(2025, 2, 20, tzinfo=UTC)), JANUARY)
+    sql = """
+        select "ChargeCategory", "ChargeFrequency", "ChargeClass", "BilledCost", "PricingQuantity", "PricingUnit",
+            "SkuId", "SubAccountId", "x_TokenType", "BillingPeriodStart"::date
+        from marts.export_focus_daily where "ChargeCategory" <> 'Usage' order by "BillingPeriodStart", "BilledCost"
+        """
+    january = [
+        ("Credit", "One-Time", None, Decimal("-1.2345"), None, None, "plan/credit", None, None, JANUARY),
+        ("Adjustment", "One-Time", None, Decimal("4.005"), None, None, "plan/seat", None, None, JANUARY),
+        ("Purchase", "Recurring", None, Decimal("20.333333333333333"), Decimal(31), "Seat-Days", "plan/seat", "ada",
+         None, JANUARY),
+    ]  # fmt: skip
+    assert ledger.connection.execute(sql).fetchall() == january
+    invoice = pq.read_table(month.folder / "focus_invoice_detail.parquet", partitioning=None).to_pylist()
+    assert sorted((row["ChargeCategory"], row["BilledCost"]) for row in invoice) == [
+        ("Adjustment", Decimal("4.01")), ("Credit", Decimal("-1.23")), ("Purchase", Decimal("20.33")),
+        ("Usage", Decimal("0.00")),
+    ]  # fmt: skip
+    assert verify.verify(ledger.exports).faults == ()
+    ledger.charge([charge("seat", JANUARY, "10", user_id="ada", quantity=15)])
+    ledger.forget("credit")
+    ledger.build()
+    rows = ledger.connection.execute(sql).fetchall()
+    assert rows[:3] == january
+    assert [row[:4] + row[9:] for row in rows[3:]] == [
+        ("Purchase", "Recurring", "Correction", Decimal("-20.333333333333333"), date(2025, 2, 1)),
+        ("Credit", "One-Time", "Correction", Decimal("1.2345"), date(2025, 2, 1)),
+        ("Purchase", "Recurring", "Correction", Decimal("10"), date(2025, 2, 1)),
+    ]
+    causes = ledger.booked("line_id, line_kind, cause", "line_kind <> 'original'")
+    assert causes == [
+        ("credit", "reversal", "withdrawn"),
+        ("seat", "replacement", "quantity"),
+        ("seat", "reversal", "quantity"),
+    ]
+    assert billed(ledger) == truth(ledger)
+    ledger.close(date(2025, 2, 1))
+    assert ledger.booked("count(*)", "seal_seq is null") == [(0,)]
 
 
 def test_c3_each_transition_has_a_name_a_reason_and_an_instant(ledger: Ledger) -> None:
@@ -191,6 +251,72 @@ def test_c4_no_close_with_material_exceptions(ledger: Ledger) -> None:
         waived={"grace": "told so"}, signed=ready.totals_sha256[:12],
     )  # fmt: skip
     assert periods.read(files.book_path(ledger.books)).status(JANUARY) == "closed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "high_cost"),
+    [("unattributed", "0.01"), ("subset_violation", None), ("conflict", "0"), ("future_dated", None)],
+)
+def test_c4_what_is_open_and_material_needs_a_name_and_a_reason(
+    ledger: Ledger, kind: str, high_cost: str | None
+) -> None:
+    """C4: usage without an account, of two stories, with more cache than input, or of the future."""
+    more: dict[str, Any] = {"high_cost": high_cost and Decimal(high_cost)}
+    ledger.tell(
+        [
+            line(
+                "a",
+                date(2025, 1, 5),
+                **more | ({"billing_account_id": "UNATTRIBUTED"} if kind == "unattributed" else {}),
+            )
+        ]
+    )
+    ledger.plant(kind, "a")
+    with pytest.raises(NotReadyError, match=f"{kind}: 1 (lines|turns) "):
+        ledger.close(JANUARY, waived={"grace": "told so", kind: " "})
+    book = periods.read(files.book_path(ledger.books))
+    assert book.status(JANUARY) == "closing"
+    ledger.connection.execute("delete from marts.fct_llm_turns where turn_id = 'tick'")
+    ready = closing.readiness(ledger.connection, book, JANUARY, as_of=datetime(2025, 3, 1, tzinfo=UTC), checks=[MET])
+    assert [c.name for c in ready.conditions if not c.is_met and c.name != "grace"] == [kind]
+    closing.close(
+        ledger.connection, ledger.books, JANUARY, actor="ada", reason="x", as_of=datetime(2025, 3, 1, tzinfo=UTC),
+        checks=[MET], waived={"grace": "told so", kind: "ada called them"}, signed=ready.totals_sha256,
+    )  # fmt: skip
+    assert periods.read(files.book_path(ledger.books)).transitions[-1].waived[kind] == "ada called them"
+
+
+@pytest.mark.parametrize("point", ["close.sealed", "close.booked"])
+def test_e3_a_close_that_was_killed_is_not_begun_or_whole(
+    ledger: Ledger, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E3: killed between the sealed file and the book, or after it: another warehouse goes on from the files."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(name: str) -> None:
+        if name == point:
+            raise Killed
+
+    ledger.tell([line("a", date(2025, 1, 5))])
+    ledger.charge([charge("seat", JANUARY, "20")])
+    monkeypatch.setattr(failpoints, "hook", die)
+    with pytest.raises(Killed):
+        ledger.close(JANUARY)
+    monkeypatch.setattr(failpoints, "hook", None)
+    other = ledger.copy(ledger.folder / "after")
+    other.build()
+    if point == "close.sealed":
+        assert other.booked("count(*)", "seal_seq is not null") == [(0,)], (
+            "nothing is frozen that the book does not say"
+        )
+        other.tell([line("late", date(2025, 1, 6))])
+        other.close(JANUARY)
+    assert periods.read(files.book_path(other.books)).closed_through == JANUARY
+    assert other.booked("count(*)", "seal_seq is null") == [(0,)]
+    assert len(other.booked("line_id", "line_kind = 'original'")) == len(other.lines) + 1
+    assert billed(other) == truth(other)
 
 
 def test_no_close_while_the_gate_fails_or_the_totals_are_others(ledger: Ledger) -> None:

@@ -174,7 +174,7 @@ def test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent(ledger: Ledger) -> Non
 
 
 def test_an_unchanged_day_is_not_written_again_and_a_changed_one_says_what_changed(ledger: Ledger) -> None:
-    """E4: a version less the one before is its restatement, exactly."""
+    """E4: a version less the one before is its restatement, exactly, in the file and in the mart."""
     used(ledger)
     export_days(ledger.scene(AS_OF))
     before = snapshot(ledger.exports)
@@ -191,6 +191,14 @@ def test_an_unchanged_day_is_not_written_again_and_a_changed_one_says_what_chang
     )
     changed = {key: (old.get(key), new.get(key)) for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
     assert {row["row_key"]: (row["billed_cost_before"], row["billed_cost_after"]) for row in said} == changed
+    ledger.build()
+    mart = ledger.connection.execute(
+        "select row_key, billed_cost_before, billed_cost_after from marts.rpt_restatement"
+        " where export = 'focus_daily' and version = 2 and usage_date = date '2025-01-03'"
+    ).fetchall()
+    assert {key: amounts for key, *amounts in mart} == {key: [*amounts] for key, amounts in changed.items()}
+    less = "select sum(billed_cost_change) from marts.rpt_restatement"
+    assert ledger.connection.execute(less).fetchone() == (sum(new.values()) - sum(old.values()),)
     assert sorted((row["change"], row["cause"]) for row in said) == [("added", "late_usage"), ("changed", "quantity")]
     assert verify.verify(ledger.exports).faults == ()
 

@@ -128,7 +128,7 @@ def billed(**given: object) -> str:
     month = {"BillingPeriodStart": "2026-03-01", "BillingPeriodEnd": "2026-04-01"}
     days = {"ChargePeriodStart": "2026-03-01", "ChargePeriodEnd": "2026-03-02", "usage_date": "2026-03-01"}
     numbers = dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost", "x_EventCount"), 1)
-    prices = {"PricingQuantity": 1, "ListUnitPrice": 1, "ContractedUnitPrice": 1, "_rating_seq": 1}
+    prices = {"PricingQuantity": 1, "ListUnitPrice": 1, "ContractedUnitPrice": 1, "_booking_seq": 1}
     words = (
         "BillingAccountId", "BillingCurrency", "ChargeFrequency", "HostProviderName", "InvoiceDetailId", "InvoiceId",
         "InvoiceIssuerName", "ServiceCategory", "ServiceName", "ServiceProviderName", "ServiceSubcategory",

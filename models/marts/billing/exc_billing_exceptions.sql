@@ -3,22 +3,95 @@
         materialized='incremental',
         incremental_strategy='replace_changed',
         on_schema_change='fail',
-        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_rating_days'}}
+        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_exception_days'}}
     )
 }}
 
 with changed as (
-    {{ changed_rating_days() }}
+    {{ changed_exception_days() }}
 ),
 
 lines as (
     select
-        l.*,
-        changed._rating_seq as _changed_seq
+        l.record_id,
+        l.billing_account_id,
+        l.tenant_id,
+        l.model,
+        l.component,
+        l.rating_status,
+        l.currency,
+        l.quantity,
+        l.contracted_cost,
+        l.low_cost,
+        l.high_cost,
+        l.is_tier_ambiguous,
+        l.usage_date,
+        l._ingest_seq,
+        changed._rating_seq
     from {{ ref('fct_rated_lines') }} as l
     inner join changed
         on l.tenant_id = changed.tenant_id
         and l.usage_date = changed.usage_date
+),
+
+-- One record told twice with other facts: the first is billed, and nobody knows that it was the true one.
+conflicts as (
+    select
+        tenant_id,
+        record_id,
+        max(_ingest_seq) as _ingest_seq
+    from {{ ref('stg_wire__conflicts') }}
+    group by tenant_id, record_id
+),
+
+-- More tokens of the cache than of the input that holds them: only the input is billed.
+overfull as (
+    select
+        tenant_id,
+        turn_id
+    from {{ ref('fct_llm_turns') }}
+    where cache_read_input_tokens + cache_write_input_tokens > input_tokens
+),
+
+-- What is wrong with a turn is wrong with all its components.
+turns_in_question as (
+    select
+        lines.* replace ('all' as component, greatest(lines._ingest_seq, conflicts._ingest_seq) as _ingest_seq),
+        'conflict' as exception_kind
+    from lines
+    inner join conflicts
+        on lines.tenant_id = conflicts.tenant_id
+        and lines.record_id = conflicts.record_id
+    union all by name
+    select
+        lines.* replace ('all' as component),
+        'subset_violation' as exception_kind
+    from lines
+    inner join overfull
+        on lines.tenant_id = overfull.tenant_id
+        and lines.record_id = overfull.turn_id
+),
+
+-- A held turn is in no other mart. It stands on the day that it claims; nobody knows what it costs.
+held as (
+    select
+        held.turn_id as record_id,
+        coalesce(accounts.billing_account_id, 'UNATTRIBUTED') as billing_account_id,
+        held.tenant_id,
+        'unknown' as model,
+        'all' as component,
+        coalesce(accounts.currency, 'USD') as currency,
+        held.input_tokens + held.output_tokens as quantity,
+        changed.usage_date,
+        cast(0 as bigint) as _ingest_seq,
+        changed._rating_seq,
+        'future_dated' as exception_kind
+    from {{ ref('mart_held_turns') }} as held
+    inner join changed
+        on held.tenant_id = changed.tenant_id
+        and {{ utc_date('held.occurred_at') }} = changed.usage_date
+    left join {{ ref('dim_billing_accounts') }} as accounts
+        on held.tenant_id = accounts.tenant_id
 ),
 
 kinds as (
@@ -38,6 +111,10 @@ kinds as (
     from lines
     where component = 'cache_write_unknown' and not is_tier_ambiguous and rating_status <> 'unpriced'
         and low_cost < high_cost
+    union all by name
+    select * from turns_in_question
+    union all by name
+    select * from held
 )
 
 select
@@ -50,13 +127,15 @@ select
     model,
     component,
     currency,
+    cast(count(distinct record_id) as bigint) as turns,
     cast(count(*) as bigint) as lines,
     cast(sum(quantity) as bigint) as quantity,
     cast(sum(contracted_cost) as decimal(38, 15)) as contracted_cost,
     cast(sum(low_cost) as decimal(38, 15)) as low_cost,
-    cast(sum(high_cost) as decimal(38, 15)) as high_cost,
+    -- Of lines that may cost anything the most is not known.
+    cast(case when bool_and(high_cost is not null) then sum(high_cost) end as decimal(38, 15)) as high_cost,
     usage_date,
     max(_ingest_seq) as _ingest_seq,
-    max(_changed_seq) as _rating_seq
+    max(_rating_seq) as _rating_seq
 from kinds
 group by billing_account_id, tenant_id, exception_kind, model, component, currency, usage_date

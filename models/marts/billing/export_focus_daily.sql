@@ -20,7 +20,7 @@ accounts as (
 lines as (
     select
         booked.*,
-        changed._rating_seq
+        changed._booking_seq
     from {{ ref('int_billing__booked_lines') }} as booked
     inner join changed
         on booked.tenant_id = changed.tenant_id
@@ -35,14 +35,15 @@ grouped as (
             'charge_end_date', 'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id',
             'root_session_id', 'colony_id', 'provider_name', 'model', 'component', 'charge_category',
             'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'list_unit_price',
-            'contracted_unit_price', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period'
+            'contracted_unit_price', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period', 'queen_id'
         ] -%}
         any_value({{ column }}) as {{ column }},
         {% endfor -%}
         {% for measure in line_measures() -%}
         sum({{ measure }}) as {{ measure }},
         {% endfor -%}
-        max(_rating_seq) as _rating_seq
+        max(rated_as_of) as rated_as_of,
+        max(_booking_seq) as _booking_seq
     from lines
     group by row_key
 ),
@@ -87,6 +88,7 @@ select
     cast(invoiced.list_cost as decimal(38, 15)) as "ListCost",
     invoiced.list_unit_price as "ListUnitPrice",
     case
+        when invoiced.charge_category = 'Purchase' then 'Other'
         when invoiced.charge_category <> 'Usage' then null
         when invoiced.contract_rate_id is null then 'Standard'
         else 'Committed'
@@ -97,30 +99,42 @@ select
     'Agent usage' as "ServiceName",
     '{{ var("invoice_issuer") }}' as "ServiceProviderName",
     'Generative AI' as "ServiceSubcategory",
-    concat_ws('/', coalesce(invoiced.provider_name, '-'), coalesce(invoiced.model, '-')) as "SkuId",
+    case
+        when invoiced.charge_category = 'Usage'
+            then concat_ws('/', coalesce(invoiced.provider_name, '-'), coalesce(invoiced.model, '-'))
+        else concat_ws('/', 'plan', invoiced.component)
+    end as "SkuId",
     invoiced.component as "SkuMeter",
-    cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar) as "SkuPriceDetails",
+    case
+        when invoiced.charge_category = 'Usage'
+            then cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar)
+    end as "SkuPriceDetails",
     invoiced.price_id as "SkuPriceId",
     invoiced.user_id as "SubAccountId",
     invoiced.user_id as "SubAccountName",
-    'User' as "SubAccountType",
+    case when invoiced.user_id is not null then 'User' end as "SubAccountType",
     invoiced.colony_id as "x_ColonyId",
     invoiced.contract_rate_id as "x_ContractRateId",
     cast(invoiced.events as bigint) as "x_EventCount",
     strftime(invoiced.incurred_period, '%Y-%m') as "x_IncurredPeriod",
     invoiced.model as "x_Model",
     strftime(invoiced.original_period, '%Y-%m') as "x_OriginalPeriod",
+    prices.valid_from as "x_PriceValidFrom",
+    invoiced.queen_id as "x_QueenId",
+    invoiced.rated_as_of as "x_RatedAsOf",
     case when invoiced.line_kind <> 'original' then concat(invoiced.line_kind, ':', invoiced.cause) end as "x_ReasonCode",
     invoiced.root_session_id as "x_RootSessionId",
     invoiced.row_key as "x_RowKey",
     invoiced.session_id as "x_SessionId",
     invoiced.tenant_id as "x_TenantId",
-    invoiced.component as "x_TokenType",
+    case when invoiced.charge_category = 'Usage' then invoiced.component end as "x_TokenType",
     invoiced.trust_grade as "x_TrustGrade",
     invoiced.tenant_id,
     invoiced.charge_start_date as usage_date,
     invoiced.billing_period,
-    invoiced._rating_seq
+    invoiced._booking_seq
 from invoiced
 left join accounts
     on invoiced.billing_account_id = accounts.billing_account_id
+left join {{ ref('dim_prices') }} as prices
+    on invoiced.price_id = prices.price_id
