@@ -1,6 +1,6 @@
 """A warehouse of statements without the long way to it: rated lines are put in, the billing models are real.
 
-The models are compiled by dbt once; then their SQL runs as it stands. Does not belong here: rating (tests/dbt).
+The models are compiled by dbt once; then their SQL runs as it stands. Does not belong here: rating (ratings.py).
 """
 
 import shutil
@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from pipelines.billing import closing, exports, ledger, periods, provider_reports
+from pipelines.billing import books, closing, exports, ledger, periods, provider_reports
 from pipelines.billing.gate import Check
 from pipelines.billing.statements import Shelf
 from pipelines.contract.ddl import create_wire
@@ -26,6 +26,15 @@ BUILT = (
     "int_billing__booking_days", "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily",
     "fct_invoice_lines", "fct_adjustments", "exc_billing_exceptions", "stg_billing__restatements", "rpt_restatement",
 )  # fmt: skip
+RATED = (
+    *(f"stg_billing__{name}" for name in (
+        "knowledge", "price_book", "price_decisions", "model_aliases", "billing_accounts", "contract_rates", "fx_rates",
+        "plan_items", "plan_tiers", "seats",
+    )),
+    "dim_billing_accounts", "int_billing__models_resolved", "int_billing__rates_in_force", "fct_rated_lines",
+    "int_billing__plan_charges",
+)  # fmt: skip
+"""What rates a turn and charges a plan, in the order of building: tests/billing/test_rating.py runs it alone."""
 GIVEN = (
     "fct_rated_lines", "fct_charges", "dim_billing_accounts", "dim_prices", "dim_sessions", "fct_llm_turns",
     "mart_held_turns", "mart_usage_crosscheck",
@@ -54,15 +63,16 @@ def compiled(folder: Path) -> dict[str, str]:
     with duckdb.connect(str(path)) as connection:
         for schema in ("marts", "intermediate", "staging", "wire", "billing"):
             connection.execute(f"drop schema if exists {schema} cascade")
-        _scenery(connection)
+        scenery(connection)
     warehouse = Warehouse.__new__(Warehouse)
     warehouse.path, warehouse.target = path, folder / "target"
-    warehouse.run("--select", *BUILT)
+    warehouse.run("--full-refresh", "--select", *BUILT, *RATED)
     files = {file.stem: file for file in (folder / "target" / "compiled").rglob("*.sql")}
-    return {name: files[name].read_text("utf-8") for name in BUILT}
+    return {name: files[name].read_text("utf-8") for name in (*BUILT, *RATED)}
 
 
-def _scenery(connection: duckdb.DuckDBPyConnection) -> None:
+def scenery(connection: duckdb.DuckDBPyConnection) -> None:
+    """The wire, the books and the marts that are given, all of them empty."""
     types = contracted()
     for schema in ("marts", "intermediate", "staging", "billing"):
         connection.execute(f"create schema if not exists {schema}")
@@ -75,10 +85,11 @@ def _scenery(connection: duckdb.DuckDBPyConnection) -> None:
         "create table intermediate.int_billing__rating_days"
         " (tenant_id varchar, usage_date date, _ingest_seq bigint, _rating_seq bigint);"
         " create table intermediate.int_usage__session_days"
-        " (tenant_id varchar, session_id varchar, root_session_id varchar, usage_date date)"
+        " (tenant_id varchar, session_id varchar, root_session_id varchar, usage_date date);"
+        " create table intermediate.int_billing__account_months (billing_account_id varchar, tokens bigint,"
+        " colony_days bigint, billed_cost decimal(38, 15), billing_month date)"
     )
-    for book in ("price_book", "price_decisions"):
-        connection.execute(f"create table billing.{book} (price_id varchar)")
+    books.load(connection, [Path("/nowhere")])
     ledger.load(connection, Path("/nowhere"))
 
 
@@ -94,8 +105,9 @@ class Ledger:
         self.charges: dict[str, Line] = {}
         self.connection = duckdb.connect(":memory:")
         self.connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
-        _scenery(self.connection)
-        for name, sql in models.items():
+        scenery(self.connection)
+        for name in BUILT:
+            sql = models[name]
             schema = {"stg": "staging", "int": "intermediate"}.get(name.partition("_")[0], "marts")
             self.connection.execute(f"create {'table' if schema == 'marts' else 'view'} {schema}.{name} as {sql}")
 
@@ -146,7 +158,8 @@ class Ledger:
             )
             """
         )
-        for name, sql in self.models.items():
+        for name in BUILT:
+            sql = self.models[name]
             if name.startswith(("dim", "fct", "rpt", "export", "exc")):
                 self.connection.execute(f"create or replace table marts.{name} as {sql}")
 

@@ -1,10 +1,9 @@
 """Plans, seats, commitments and credit against brute force: every unit, every day, every month, one after another.
 
-R10, R11, M3, M5, and the three billing models over the same usage. One warehouse, built once.
+R10, M3, M5, and the three billing models over the same usage. One warehouse, built once.
 """
 
 import calendar
-import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -241,25 +240,6 @@ def charges_of_seat(price: Decimal, held: list[int], month: date) -> Decimal:
     days = calendar.monthrange(month.year, month.month)[1]
     atoms = int(price.scaleb(15))
     return sum((Decimal(atoms * (day + 1) // days - atoms * day // days).scaleb(-15) for day in held), Decimal(0))
-
-
-def test_the_parts_of_a_month_are_the_month(built: tuple[Books, Warehouse]) -> None:
-    """R11: however a month is cut into spans of days, the parts add up to the price exactly."""
-    _, warehouse = built
-    macros = (Path(__file__).resolve().parents[2] / "dbt_project" / "macros" / "money.sql").read_text("utf-8")
-    body = macros.split("{% macro prorated(price, first_day, end_day, days) -%}")[1].split("{%- endmacro %}")[0]
-    rng = random.Random(3)
-    for _ in range(50):
-        days, price = rng.randint(28, 31), amount(rng)
-        cuts = [0, *sorted(rng.sample(range(1, days), rng.randint(0, 5))), days]
-        parts = []
-        for first, end in itertools.pairwise(cuts):
-            names = {"price": f"cast({price} as decimal(18, 9))", "first_day": first, "end_day": end, "days": days}
-            sql = body
-            for name, value in names.items():
-                sql = sql.replace("{{ " + name + " }}", str(value))
-            parts.append(f"({sql})")
-        assert warehouse.query(f"select {' + '.join(parts)}") == [(price,)]
 
 
 def test_credit_is_drawn_month_by_month_and_never_below_zero(built: tuple[Books, Warehouse]) -> None:

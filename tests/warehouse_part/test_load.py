@@ -10,6 +10,8 @@ from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import BY_NAME
@@ -150,6 +152,7 @@ def test_a_wire_of_an_earlier_release_is_widened_and_keeps_its_rows(store: Memor
 
 
 def test_loading_twice_is_nothing(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:
+    """I1: every table is as it was, however often the same batches are loaded, refused ones too."""
     arrivals = [
         batch(store, {"llm_turns": [turn(1)]}, seq=1), batch(store, {"llm_turns": [turn(2)]}, seq=2),
         batch(store, {"llm_turns": b"x"}, seq=3),
@@ -159,9 +162,10 @@ def test_loading_twice_is_nothing(store: MemoryStore, connection: duckdb.DuckDBP
     assert told == [(3, 3)]
     assert load.known_manifests(connection) == {arrival.key for arrival in arrivals}
     before = everything(connection)
-    again = load.load(connection, store, arrivals)
-    assert again == load.Loaded()
-    assert everything(connection) == before
+    for _ in range(3):
+        again = load.load(connection, store, arrivals)
+        assert again == load.Loaded()
+        assert everything(connection) == before
     assert (loaded.received, loaded.loaded, loaded.quarantined, loaded.rows_new) == (3, 2, 1, 2)
     assert loaded.new_by_table == {"llm_turns": 2}
 
@@ -219,7 +223,7 @@ def test_a_record_counts_once_for_each_tenant(store: MemoryStore, connection: du
 def test_of_two_stories_the_first_to_arrive_stays(
     store: MemoryStore, connection: duckdb.DuckDBPyConnection, together: bool
 ) -> None:
-    """The other one is set aside; it changes no total, whichever row would win among copies."""
+    """I4: the other one is set aside, once; it changes no total, whichever row would win among copies."""
     first = batch(store, {"llm_turns": [turn(1, session_id=YOUNG, output_tokens=10)]}, device=SERVER, minute=0)
     other = batch(store, {"llm_turns": [turn(1, session_id=OLD, output_tokens=99)]}, device=LAPTOP, minute=1)
     for arrivals in ([first, other],) if together else ([first], [other]):
@@ -359,6 +363,7 @@ def loaded_in(connection: duckdb.DuckDBPyConnection, store: MemoryStore, parts: 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_wire_does_not_depend_on_the_order(store: MemoryStore, seed: int) -> None:
+    """I2: any order and any split of the batches; tests/dbt/test_incremental.py goes on from here to the marts."""
     rng = random.Random(seed)
     arrivals = fleet(rng, store)
     with wire() as connection:
@@ -372,6 +377,34 @@ def test_the_wire_does_not_depend_on_the_order(store: MemoryStore, seed: int) ->
         parts = [arrivals[start:end] for start, end in zip([0, *cuts], [*cuts, len(arrivals)], strict=True)]
         with wire() as connection:
             assert loaded_in(connection, store, parts) == expected, f"seed {seed}: {cuts}"
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.integers(1, 2), st.booleans()), max_size=5), min_size=1, max_size=5
+    )
+)
+def test_every_row_of_a_batch_is_new_again_or_set_aside(batches: list[list[tuple[int, int, bool]]]) -> None:
+    """I3: of each batch that was loaded; one that was refused has no row anywhere, and says why."""
+    store = MemoryStore()
+    arrivals = []
+    for number, rows in enumerate(batches):
+        told = [turn(name, output_tokens=tokens) for name, tokens, _ in rows]
+        is_broken = any(broken for *_, broken in rows) and number % 2 == 1
+        arrivals.append(batch(store, {"llm_turns": b"x" if is_broken else told}, seq=number + 1, minute=number))
+    with wire() as connection:
+        load.load(connection, store, arrivals)
+        books_add_up(connection)
+        found = connection.execute(
+            "SELECT seq, status, reason IS NOT NULL, rows_in, rows_new + rows_duplicate + rows_conflict"
+            " FROM wire.batches ORDER BY seq"
+        ).fetchall()
+        assert len(found) == len(batches)
+        for (_, status, has_reason, rows_in, accounted), rows in zip(found, batches, strict=True):
+            assert (rows_in or 0) == (accounted or 0)
+            assert has_reason == (status == "quarantined")
+            assert (rows_in or 0) == (len(rows) if status == "loaded" else 0)
 
 
 def test_two_stories_in_one_batch_always_end_the_same_way() -> None:

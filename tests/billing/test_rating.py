@@ -1,0 +1,285 @@
+"""What rating promises for any turn and any plan: generated cases against second calculations and against themselves.
+
+R3 to R6, R8 to R11, T1 and T2. The same over whole builds: tests/dbt/test_rating.py, test_contracts.py.
+"""
+
+import itertools
+import locale
+import random
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.billing import books
+from pipelines.billing.exports import MEASURES, totals
+from pipelines.billing.prices import Price, Sheet, Source, decide, propose
+from tests.billing import oracle
+from tests.billing.ledgers import RATED, contracted
+from tests.billing.ratings import Rating
+from tests.dbt.test_contracts import unit_by_unit
+from tests.dbt.test_rating import COLUMNS, MODELS, START, TENANTS, write_books
+
+MODESTLY = settings(max_examples=8, deadline=None)
+KNOWN_AT = datetime(2028, 1, 1, tzinfo=UTC)
+SECONDS = st.integers(-20 * 86_400, 140 * 86_400)
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Books with tiers, hours, weekdays, agreements and three currencies."""
+    folder = tmp_path_factory.mktemp("books")
+    write_books(random.Random(4), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rating(statement_models: Mapping[str, str], signed: Path) -> Iterator[Rating]:
+    made = Rating(statement_models, signed)
+    yield made
+    made.connection.close()
+
+
+@pytest.fixture(scope="module")
+def edges(signed: Path) -> list[datetime]:
+    """The instants at which a price begins or ends, and the days whose hours have one."""
+    rows = books.read(books.PRICES, [signed])
+    days = [row[name] for row in rows for name in ("valid_from", "valid_to") if row[name]]
+    marks = sorted({row["tod_from"] for row in rows} | {0})
+    return sorted({*days, *(START + timedelta(days=3, seconds=mark) for mark in marks)})
+
+
+@st.composite
+def turns(draw: st.DrawFn, edges: list[datetime], count: int = 12) -> list[dict[str, Any]]:
+    """Turns, many of them in the first microsecond of a price or in the last one of another."""
+    made = []
+    for number in range(draw(st.integers(1, count))):
+        instant = draw(st.one_of(st.sampled_from(edges), SECONDS.map(lambda s: START + timedelta(seconds=s))))
+        given_ = draw(st.one_of(st.integers(0, 500), st.integers(0, 10**12)))
+        made.append({
+            "record_id": f"t{number}", "tenant_id": draw(st.sampled_from(TENANTS)), "session_id": "s",
+            "model": draw(st.sampled_from([*(f"log/{m}" for m in MODELS), "nobody's"])),
+            "input_tokens": given_, "output_tokens": draw(st.integers(0, 10**9)),
+            "cache_read_input_tokens": draw(st.integers(0, given_ + 1)),
+            "cache_write_input_tokens": draw(st.integers(0, given_ + 1)),
+            "occurred_at": instant - timedelta(microseconds=draw(st.integers(0, 1))),
+        })  # fmt: skip
+    return made
+
+
+@MODESTLY
+@given(data=st.data())
+def test_every_line_is_what_a_second_calculation_says(
+    rating: Rating, signed: Path, edges: list[datetime], data: st.DataObject
+) -> None:
+    """R5, R6, R8, T1, T2: to the last digit, also at the instants where one price ends and another begins."""
+    made = data.draw(turns(edges))
+    found: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = defaultdict(dict)
+    for tenant, turn, component, *line in rating.rate(made, COLUMNS):
+        found[tenant, turn][component] = tuple(line)
+    book = {one.name: books.read(one, [signed]) for one in books.BOOKS}
+    for turn in made:
+        lines = found.pop((turn["tenant_id"], turn["record_id"]))
+        expected = oracle.rate(turn, book, KNOWN_AT)
+        assert lines.keys() == expected.keys()
+        for name, line in expected.items():
+            compared = slice(5 if line[1] == "unpriced" else None)  # the exposure of those is of the whole book
+            assert lines[name][compared] == tuple(line)[compared], (turn, name)
+        given_ = {name: line[0] for name, line in lines.items() if name != "output"}
+        assert sum(given_.values()) == turn["input_tokens"], "T2: the components of the input are the input"
+        assert all(quantity >= 0 for quantity in given_.values()), "T1: the cache is within the input"
+    assert not found
+    amounts = "quantity * 0.000001::decimal(7, 6) * list_unit_price - list_cost"
+    rest = f"select count(*) from marts.fct_rated_lines where {amounts} <> 0"
+    assert rating.connection.execute(rest).fetchone() == (0,), "R5: exactly, without a tolerance"
+
+
+@MODESTLY
+@given(data=st.data())
+def test_turns_are_rated_alone(rating: Rating, edges: list[datetime], data: st.DataObject) -> None:
+    """Any order, and any split into days of work: the lines of a turn do not depend on the others."""
+    made = data.draw(turns(edges))
+    together = rating.rate(made)
+    assert rating.rate(data.draw(st.permutations(made))) == together
+    cut = data.draw(st.integers(0, len(made)))
+    apart = rating.rate(made[:cut]) + rating.rate(made[cut:])
+    assert sorted(apart, key=str) == sorted(together, key=str)
+
+
+@MODESTLY
+@given(data=st.data())
+def test_more_tokens_never_cost_less(rating: Rating, edges: list[datetime], data: st.DataObject) -> None:
+    """R9: within a tier, component by component; and nothing that was used costs less than nothing."""
+    (one,) = data.draw(turns(edges, 1))
+    more = {name: one[name] + data.draw(st.integers(0, 400)) for name in ("input_tokens", "output_tokens")}
+    columns = "record_id, component, tier_basis, list_cost, contracted_cost, billed_cost, quantity, price_id"
+    lines = {line[:2]: line[2:] for line in rating.rate([one, one | more | {"record_id": "more"}], columns)}
+    for (turn, component), (tier, *costs, quantity, price) in lines.items():
+        assert all(cost is None or cost >= 0 for cost in costs)
+        other = lines.get(("more", component))
+        if turn != "more" and other and other[0] == tier and other[-1] == price and other[-2] >= quantity:
+            for low, high in zip(costs, other[1:4], strict=True):
+                assert low is None or low <= high
+
+
+@pytest.fixture(scope="module")
+def growing(statement_models: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rating]:
+    """The same books in a folder that a test adds to."""
+    folder = tmp_path_factory.mktemp("growing")
+    write_books(random.Random(4), folder)
+    made = Rating(statement_models, folder)
+    yield made
+    made.connection.close()
+
+
+@MODESTLY
+@given(data=st.data())
+def test_what_is_decided_for_later_changes_no_line(growing: Rating, edges: list[datetime], data: st.DataObject) -> None:
+    """R4: sheets of a time after the turns, and proposals that nobody approved, whatever they say."""
+    made = data.draw(turns(edges))
+    columns = "* exclude (low_cost, high_cost)"  # what is unpriced is exposed to proposals: that is their use
+    before = growing.rate(made, columns)
+    last = max(turn["occurred_at"] for turn in made)
+    is_proposal = data.draw(st.booleans())
+    number = len(books.read(books.PRICES, [growing.folder]))
+    prices = tuple(Price(component=name, unit_price=Decimal(number)) for name in ("input_uncached", "output"))
+    sheet = Sheet(
+        provider_name="p", model=data.draw(st.sampled_from(MODELS)), prices=prices,
+        valid_from=START if is_proposal else last + timedelta(microseconds=1),
+        source=Source(name="later", version=str(number), sha256="0" * 64),
+    )  # fmt: skip
+    now = datetime(2027, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+    propose([growing.folder], [sheet], now=now)
+    if not is_proposal:
+        decide([growing.folder], [sheet.sheet_id], "approve", by="f", reason="r", now=now)
+    growing.sign()
+    assert growing.rate(made, columns) == before
+
+
+def test_the_machine_has_no_say(
+    statement_models: Mapping[str, str], signed: Path, edges: list[datetime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R3: zone, language, threads and the order of rows change no byte; a clock is not asked."""
+    made = [
+        {
+            "record_id": f"t{number}", "tenant_id": "acme", "session_id": "s", "model": f"log/{MODELS[number % 3]}",
+            "input_tokens": 300, "output_tokens": 7, "cache_read_input_tokens": 5, "cache_write_input_tokens": 5,
+            "occurred_at": instant - timedelta(microseconds=number % 2),
+        }
+        for number, instant in enumerate(edges)
+    ]  # fmt: skip
+    rated = []
+    for zone, language, threads in (("UTC", "C", 1), ("Pacific/Chatham", "C.UTF-8", 4), ("America/St_Johns", "C", 2)):
+        monkeypatch.setenv("TZ", zone)
+        monkeypatch.setenv("LC_ALL", language)
+        time.tzset()
+        locale.setlocale(locale.LC_ALL, language)
+        machine = Rating(statement_models, signed)
+        machine.connection.execute(f"set threads = {threads}; set TimeZone = '{zone}'")
+        lines = machine.rate(
+            reversed(made) if threads > 1 else made,
+            "* replace (epoch_us(occurred_at) as occurred_at, epoch_us(price_known_at) as price_known_at)",
+        )
+        machine.connection.close()
+        rated.append(repr(lines))
+    monkeypatch.undo()
+    time.tzset()
+    locale.setlocale(locale.LC_ALL, "")
+    assert rated[0] == rated[1] == rated[2]
+    assert len(rated[0]) > 10_000
+    clocks = re.compile(r"\b(now|today|current_date|current_timestamp|get_current_timestamp|random|uuid)\b")
+    assert [name for name in RATED if clocks.search(statement_models[name].lower())] == []
+
+
+# plans ----------------------------------------------------------------------------------------------------------------
+
+AMOUNTS = st.integers(1, 10**11).map(lambda n: Decimal(n).scaleb(-9))
+JANUARY = date(2026, 1, 1)
+
+
+@st.composite
+def plan_items(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:
+    """Items of as many accounts, their tiers, and the units that were used."""
+    items, tiers, units = [], [], {}
+    for number in range(draw(st.integers(1, 8))):
+        pricing = draw(st.sampled_from(("per_unit", "package", "graduated", "volume")))
+        is_tiered = pricing in ("graduated", "volume")
+        name = f"i{number}"
+        items.append({
+            "plan_item_id": name, "billing_account_id": name, "item": draw(st.sampled_from(("tokens", "colony_day"))),
+            "pricing": pricing, "note": None, "included_units": draw(st.integers(0, 5)),
+            "package_size": draw(st.integers(1, 7)) if pricing == "package" else None,
+            "unit_price": None if is_tiered else draw(AMOUNTS), "commit_amount": draw(st.none() | AMOUNTS),
+            "valid_from": JANUARY, "valid_to": None, "recorded_at": START,
+        })  # fmt: skip
+        if is_tiered:
+            for edge in sorted(draw(st.sets(st.integers(1, 40), max_size=3)) | {0}):
+                tier = {"plan_item_id": name, "tier_from": edge, "unit_price": draw(AMOUNTS)}
+                tiers.append(tier | {"recorded_at": START})
+        units[name] = draw(st.integers(0, 60))
+    return items, tiers, units
+
+
+@MODESTLY
+@given(made=plan_items())
+def test_a_plan_costs_what_its_units_do_one_by_one(rating: Rating, made: Any) -> None:
+    """R10: packages, tiers, included units and commitments against a count unit by unit."""
+    items, tiers, units = made
+    rating.put("billing.plan_items", items)
+    rating.put("billing.plan_tiers", tiers)
+    used = {"billed_cost": Decimal(0), "billing_month": JANUARY}
+    rating.put(
+        "intermediate.int_billing__account_months",
+        [used | {"billing_account_id": name, "tokens": count, "colony_days": count} for name, count in units.items()],
+    )
+    charges = "select plan_item_id, charge_kind, amount from intermediate.int_billing__plan_charges"
+    found: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for name, kind, amount in rating.connection.execute(charges).fetchall():
+        found[name, kind] += amount
+    for item in items:
+        name = item["plan_item_id"]
+        expected = unit_by_unit(item, tiers, units[name])
+        assert found[name, "plan"] == expected, item
+        assert found[name, "true_up"] == max((item["commit_amount"] or 0) - expected, 0), item
+
+
+@settings(max_examples=40, deadline=None)
+@given(price=AMOUNTS, days=st.integers(28, 31), cuts=st.sets(st.integers(1, 27), max_size=6))
+def test_the_parts_of_a_month_are_the_month(rating: Rating, price: Decimal, days: int, cuts: set[int]) -> None:
+    """R11: however a month is cut into spans of days, the parts add up to the price exactly."""
+    macros = (Path(__file__).resolve().parents[2] / "dbt_project" / "macros" / "money.sql").read_text("utf-8")
+    body = macros.split("{% macro prorated(price, first_day, end_day, days) -%}")[1].split("{%- endmacro %}")[0]
+    parts = []
+    for first, end in itertools.pairwise([0, *sorted(cuts), days]):
+        sql = body
+        names = {"price": f"cast({price} as decimal(18, 9))", "first_day": first, "end_day": end, "days": days}
+        for name, value in names.items():
+            sql = sql.replace("{{ " + name + " }}", str(value))
+        parts.append(f"({sql})")
+    assert rating.connection.execute(f"select {' + '.join(parts)}").fetchone() == (price,)
+
+
+def test_ten_million_nano_dollars_are_a_cent() -> None:
+    """M1: in every type that money has here, summed one by one; floats miss it."""
+    kinds = {
+        kind for columns in contracted().values() for name, kind in columns.items()
+        if kind.startswith("decimal") and re.search("cost|price|amount|usd|balance", name)
+    } - {"decimal(18,2)"}  # fmt: skip  # what is payable
+    assert len(kinds) >= 3
+    with duckdb.connect() as connection:
+        for kind in (*sorted(kinds), "double"):
+            sql = f"select sum(cast(0.000000001 as {kind})) from range(10000000)"
+            (total,) = connection.execute(sql).fetchone() or (None,)
+            assert (total == Decimal("0.01")) == (kind != "double"), kind
+    with localcontext(prec=5):  # the manifest's totals do not depend on who calls
+        row = {"BillingCurrency": "USD", "ChargeCategory": "Usage"} | dict.fromkeys(MEASURES, Decimal("0.000000001"))
+        assert totals([row] * 10**5)["USD"]["Usage"]["BilledCost"] == "0.0001"
