@@ -12,7 +12,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "requirements"
 PAGE = ROOT / "docs" / "requirements.md"
-CLASSES = {"D": "served", "T": "a rule", "L": "live only, the nearest is named", "O": "outside"}
+CLASSES = {"D": "served", "T": "a rule", "L": "live, or for hours, only: the nearest is named", "O": "outside"}
 
 
 class Line(NamedTuple):

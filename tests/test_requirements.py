@@ -4,11 +4,14 @@ Does not belong here: what the tests that are named assert.
 """
 
 import ast
+import re
 from functools import cache
 
 import yaml
 
 from tests.requirements import PAGE, ROOT, Line, asked, lines, page
+
+NUMBERS = re.compile(r"Tests? (\d+(?:, \d+)*)\b")
 
 
 @cache
@@ -39,6 +42,19 @@ def named_in(path: str) -> set[str]:
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
+@cache
+def numbered() -> dict[str, set[str]]:
+    """The delivery tests that a test's docstring says it is, by target."""
+    found = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            said = NUMBERS.match(ast.get_docstring(node) or "") if isinstance(node, ast.FunctionDef) else None
+            if said:
+                target = f"test:{path.relative_to(ROOT).as_posix()}::{node.name}"
+                found[target] = {f"DT-{number}" for number in said[1].split(", ")}
+    return found
+
+
 def exists(target: str) -> bool:
     kind, _, name = target.partition(":")
     if kind == "test":
@@ -60,12 +76,19 @@ def wrong(line: Line) -> bool:
 
 def test_every_requirement_is_mapped_once() -> None:
     ids = [line.id for line in lines()]
-    assert len(asked()) == 296
+    assert len(asked()) == 376
     assert sorted(ids) == sorted(asked())
 
 
 def test_every_target_exists() -> None:
     assert [line for line in lines() if wrong(line)] == []
+
+
+def test_a_delivery_test_and_its_test_name_each_other() -> None:
+    """The tests of the delivery protocol go by numbers: a line names a test, and the test's docstring the number."""
+    mapped = [line for line in lines() if line.id.startswith("DT-")]
+    assert [line for line in mapped if line.id not in numbered().get(line.test, ())] == []
+    assert {number for numbers in numbered().values() for number in numbers} == {line.id for line in mapped}
 
 
 def test_what_is_in_scope_is_served_or_says_why_not() -> None:

@@ -156,7 +156,7 @@ def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
 
 
 def test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent(ledger: Ledger) -> None:
-    """Rounded once per group, in the currency's own minor unit; the difference is a row."""
+    """Test 57: rounded once per group, in the currency's own minor unit; the difference is a row."""
     used(ledger)
     month = export_month(ledger.scene(AS_OF), JANUARY)
     rows = rows_of(month.folder)

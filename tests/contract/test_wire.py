@@ -25,6 +25,7 @@ TEXTS = (
 
 
 def test_the_published_contract_is_pinned() -> None:
+    """Test 74: another list of columns has another hash, which no grant of before covers."""
     assert wire.contract_hash() == PUBLISHED, (
         "a wider contract needs a new consent: say so in CHANGELOG and pin it anew"
     )

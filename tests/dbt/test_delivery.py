@@ -62,6 +62,7 @@ def deliver(warehouse: Warehouse) -> None:
 
 
 def test_the_books_balance_and_show_what_is_missing(warehouse: Warehouse) -> None:
+    """Test 44: gaps, forks and rollbacks of chains are noted by name in the run after the load; a residue stops it."""
     deliver(warehouse)
     warehouse.build(*MODELS, *NO_UNIT_TESTS)
     balance = warehouse.query(

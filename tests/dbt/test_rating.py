@@ -150,7 +150,7 @@ def random_turns(rng: random.Random, folder: Path, count: int) -> list[dict[str,
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
 def test_sql_and_a_second_calculation_agree_on_every_line(warehouse: Warehouse, tmp_path: Path, seed: int) -> None:
-    """R2, R5, R6, R8, T1, T2: quantity, price, cost and exposure of every component of every turn."""
+    """Test 55; R2, R5, R6, R8, T1, T2: quantity, price, cost and exposure of every component of every turn."""
     rng = random.Random(seed)
     write_books(rng, tmp_path)
     warehouse.sign(tmp_path, shipped=False)

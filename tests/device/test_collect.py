@@ -206,6 +206,7 @@ def test_a_graph_run_in_its_log_and_in_the_queens_events_is_both_and_told_apart(
 
 
 def test_an_event_in_the_workers_file_and_in_the_queens_is_one(home: Path, apiary: Path) -> None:
+    """Test 19: whichever of the two files is read first."""
     worker = "session_20260504_101600_00000001"
     queen = home / "colonies" / "leads" / "queens" / "queen_technology" / "sessions" / SESSION
     own = home / "colonies" / "leads" / "workers" / worker
@@ -297,6 +298,7 @@ def test_lines_of_an_early_version_keep_their_identity_over_passes_and_devices(t
 
 
 def test_an_observation_is_made_when_something_changes_and_an_a_b_a_stays_visible(home: Path, apiary: Path) -> None:
+    """Test 30: pending, completed, pending, each seen by a pass of its own."""
     path = queen_folder(home) / "tasks.json"
 
     def write(status: str) -> None:

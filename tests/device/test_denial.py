@@ -71,6 +71,7 @@ def refused(operation: Any, **arguments: Any) -> bool:
     "place", [f"{LANDING}/{OTHER}/e/d/1.parquet", f"{LANDING}/{OTHER}/e/d/new", f"x1/acme/{OTHER}/r"]
 )
 def test_another_devices_prefix_is_closed(server: ObjectServer, place: str) -> None:
+    """Test 37: to reading, listing, deleting and putting."""
     own = mine(server)
     assert refused(own.get_object, Key=place)
     assert refused(own.put_object, Key=place, Body=b"x")

@@ -275,6 +275,7 @@ def test_a_rewrite_that_drops_lines_between_two_passes_is_read_from_its_start(tm
 
 
 def test_truncated_and_grown_beyond_the_old_offset(tmp_path: Path) -> None:
+    """Test 16: all that is new is found, though the file is longer than what was read of it."""
     path = tmp_path / "events.jsonl"
     write(path, *map(record, range(10)))
     reader = Reader(path)

@@ -59,6 +59,7 @@ def test_nothing_private_is_kept_when_a_shipping_does_not_end(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", range(8))
 def test_a_text_in_every_position_of_a_home_is_nowhere_afterwards(tmp_path: Path, number: int) -> None:
+    """Test 66: sentences, names, addresses and paths."""
     home = tmp_path / "hive"
     poison = needles(random.Random())[number]
     name = f"acme{secrets.token_hex(6)}"

@@ -157,6 +157,7 @@ def folder_of(names_: list[str], kind: str = "queen") -> SessionFolder:
     document=documents, kind=st.sampled_from(sorted(hive_events.WANTED)), names_=st.lists(name, min_size=4, max_size=4)
 )
 def test_nothing_of_an_event_gets_past(document: Json, kind: str, names_: list[str]) -> None:
+    """Test 67: whatever JSON an event is, its row has columns and values of the contract only."""
     event = {"data": {}, "timestamp": "2026-05-04T10:00:00", **document, "type": kind}
     record = hive_events.read(event, hive_events.Context(folder_of(names_), CLOCK))
     check([record], event, set(names_))

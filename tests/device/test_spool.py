@@ -112,6 +112,7 @@ def test_batches_are_bounded_and_chained(state: State, tmp_path: Path, monkeypat
 def test_a_file_in_ready_is_whole_whenever_the_writing_dies(
     state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Test 3: within the writing, at fsync, between the move and the folder's fsync."""
     state.stage("llm_turns", row(1))
 
     def full(_: int) -> None:

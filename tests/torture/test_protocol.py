@@ -77,6 +77,7 @@ class Died(BaseException):
 
 
 def test_dying_once_at_every_point_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test 2: once at each; `make torture` dies at each at least twenty times."""
     home = tmp_path / "hive"
     log = queen_folder(home) / "events.jsonl"
     append(log, dump(turn(0)))

@@ -18,6 +18,7 @@ def torture(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_nothing_is_lost_doubled_or_invented() -> None:
+    """Tests 1, 78, in short: a round of lives that end at any moment; `make torture` adds rounds up."""
     result = torture("--seed", "20261120", "--deaths", "25", "--records", "4000")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "lost 0, doubled 0, phantom 0" in result.stdout

@@ -189,6 +189,7 @@ def surroundings(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     ],
 )  # fmt: skip
 def test_sql_reaches_nothing_outside_the_file(folder: Path, surroundings: Path, statement: str) -> None:
+    """Test 61: files, other databases, extensions, the network, settings."""
     before = sorted(surroundings.iterdir())
     with reading.open_published(folder / "marts.duckdb") as opened:
         assert opened.execute("SELECT count(*) FROM dim_tenants").fetchone() == (2 * len(HOSTILE),)

@@ -224,7 +224,7 @@ def test_a_tenant_goes_and_its_amounts_stay(site: Site) -> None:
 
 
 def test_a_late_batch_and_a_rebuild_bring_nothing_back(site: Site, tmp_path: Path) -> None:
-    """A device that was shut while it was erased delivers; then the warehouse is made again from the landing."""
+    """Test 72: a device that was shut while it was erased delivers; then the warehouse is made from the landing."""
     old = site.landing()
     site.suppress("device", DEVICE)
     site.erase()

@@ -244,7 +244,7 @@ ODD = (None, [], {}, [[]], 1.5, True, -1, 10**30, "", "\0", "../../..", "\ud800"
 
 
 def test_no_manifest_breaks_the_reader(store: MemoryStore) -> None:
-    """Any value anywhere: it is refused, or it is one that nobody reads. Nothing else is raised."""
+    """Test 80: any value anywhere: it is refused, or it is one that nobody reads. Nothing else is raised."""
     arrival = batch(store, {"llm_turns": [turn()]})
     manifest = json.loads(store.objects[arrival.key])
     places = [(name,) for name in manifest] + [("objects", 0, name) for name in manifest["objects"][0]]

@@ -138,6 +138,7 @@ def test_a_store_that_goes_away_leaves_what_was_loaded_before(
 
 
 def test_a_wire_of_an_earlier_release_is_widened_and_keeps_its_rows(store: MemoryStore) -> None:
+    """Test 79, in part: nothing was released yet."""
     added = {(name, c.name) for name, table in BY_NAME.items() for c in table.columns if c.is_addition}
     assert added
     with wire() as connection:
@@ -449,8 +450,8 @@ def test_the_hash_of_the_wire_sees_every_value(store: MemoryStore, connection: d
 
 
 def test_tiny_batches_load_in_time_that_grows_with_their_number(store: MemoryStore, record_property: Any) -> None:
-    """2,000 batches of one row against one batch of 2,000 rows: what a batch costs on its own is bounded, and the last
-    thousand costs what the first did."""
+    """Test 77: 2,000 batches of one row against one batch of 2,000 rows: what a batch costs on its own is bounded, and
+    the last thousand costs what the first did."""
     arrivals = [batch(store, {"llm_turns": [turn(n)]}, seq=n + 1, minute=n / 60) for n in range(2_000)]
     large = batch(store, {"llm_turns": [turn(n) for n in range(2_000)]}, device=CLONE)
 
