@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 from dbt.cli.main import dbtRunner, dbtRunnerResult
+from dbt.contracts.graph.manifest import Manifest
 
 from pipelines.billing import books, ledger
 from pipelines.contract.ddl import create_wire
@@ -30,6 +31,9 @@ COUNTS = (
     "agg_usage_colony_daily", "agg_usage_model_daily", "agg_usage_session_daily", "agg_usage_tenant_daily",
     "dim_colonies", "dim_tenants", "fct_tasks", "fct_tool_calls", "mart_daily_billing", "mart_dedupe_ledger",
 )  # fmt: skip
+
+PARSED: dict[Path, Manifest] = {}
+"""The project as dbt parsed it, by target path: a target belongs to one path of the warehouse."""
 
 Row = Mapping[str, Any]
 Marts = dict[str, list[tuple[Any, ...]]]
@@ -124,10 +128,17 @@ class Warehouse:
         return duckdb.connect(str(self.path))
 
     def dbt(self, *arguments: str) -> dbtRunnerResult:
-        """Run one dbt command; the target path is kept, so that only the first one parses everything."""
+        """Run one dbt command. The project is parsed once: to parse it again takes longer than most builds here."""
         paths = {"project": PROJECT, "profiles": PROJECT, "target": self.target, "log": self.target / "logs"}
         options = [f"--{name}-{'dir' if path == PROJECT else 'path'}={path}" for name, path in paths.items()]
-        return dbtRunner().invoke(["--quiet", "--log-level-file=none", "--no-version-check", *arguments, *options])
+        quiet = ["--quiet", "--log-level-file=none", "--no-version-check"]
+        if "--vars" in arguments:  # they are part of what is parsed
+            return dbtRunner().invoke([*quiet, *arguments, *options])
+        if self.target not in PARSED:
+            parsed = dbtRunner().invoke([*quiet, "parse", *options])
+            assert isinstance(parsed.result, Manifest), _failures(parsed)
+            PARSED[self.target] = parsed.result
+        return dbtRunner(PARSED[self.target]).invoke([*quiet, *arguments, *options])
 
     def run(self, *arguments: str) -> None:
         """Build all models, or those selected; no tests."""

@@ -245,6 +245,7 @@ class Round:
             self.needs_consent.add("b")
             self._count("copied_home")
         elif actor.name == "a" and share > 0.6 and len(self.actors) == 3:
+            self._free()  # a copy of half a state would be another fault than this one
             shutil.copytree(home, self.disk / "c", ignore=shutil.ignore_patterns("lock"))
             self.actors.append(self._device("c", self.agents / "a"))
             self._count("cloned_state")
@@ -272,8 +273,7 @@ class Round:
         now, ballast = time.monotonic(), self.disk / "ballast"
         if self.ballast_until:
             if now >= self.ballast_until:
-                ballast.unlink(missing_ok=True)
-                self.ballast_until = 0.0
+                self._free()
         elif self.rng.random() < 0.004:
             left = shutil.disk_usage(self.disk).free - self.rng.choice((0, 1 << 14, 1 << 17, 1 << 20))
             if left > 0:
@@ -283,10 +283,14 @@ class Round:
                 self.ballast_until = now + self.rng.uniform(0.02, 0.3)
                 self._count("disk_filled")
 
+    def _free(self) -> None:
+        (self.disk / "ballast").unlink(missing_ok=True)
+        self.ballast_until = 0.0
+
     # the end --------------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        (self.disk / "ballast").unlink(missing_ok=True)
+        self._free()
         self.writer.finish()
         for actor in [actor for actor in self.actors if actor.name != "load"]:
             for _ in range(DRAIN_TRIES):
