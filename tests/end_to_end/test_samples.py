@@ -20,6 +20,7 @@ from tests.end_to_end.driving import SAMPLES, apiary, by, device, send, unpack
 from tests.scanner import find
 
 LAYOUTS = ("v2", "v3", "doc")
+CREDENTIAL = "a-credential-that-only-the-environment-holds"
 MEASURES = {
     "turns": "turns", "input_tokens": "input_tokens", "output_tokens": "output_tokens", "tool_calls": "tool_calls",
     "cached_tokens": "cache_read_input_tokens", "cache_creation_tokens": "cache_write_input_tokens",
@@ -39,6 +40,8 @@ class Shipped:
     home: Home
     root: Path
     truths: dict[str, dict[str, Any]]
+    said: str
+    """What the job told on its way."""
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the published marts."""
@@ -70,8 +73,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
             zone=truths[layout]["tz"],
         )
         send(mine, agents)
-    apiary(apiary_home, "run")
-    return Shipped(Home(apiary_home), root, truths)
+    told = apiary(apiary_home, "run", environment={"AWS_SECRET_ACCESS_KEY": CREDENTIAL})
+    return Shipped(Home(apiary_home), root, truths, told.stdout + told.stderr)
 
 
 def same(found: dict[str, Any], truth: dict[str, Any]) -> None:
@@ -286,7 +289,14 @@ def test_every_canary_bears_a_mark(shipped: Shipped) -> None:
 
 
 def test_nothing_private_left(shipped: Shipped) -> None:
-    assert find(shipped.home.root, MARKS) == []
+    """Looked into: all that the job keeps, dbt's artifacts and logs and Dagster's runs with their logs too. Neither
+    content nor the credential that the job was given."""
+    kept = {path.relative_to(shipped.home.root).as_posix() for path in shipped.home.root.rglob("*")}
+    for pattern in (r"dbt/.*manifest\.json", r"dbt/.*dbt\.log", r"dbt/.*\.sql", r"dagster/history/runs/.*\.db",
+                    r"dagster/storage/.*\.err"):  # fmt: skip
+        assert any(re.fullmatch(pattern, name) for name in kept), pattern
+    assert find(shipped.home.root, [*MARKS, CREDENTIAL]) == []
+    assert not [mark for mark in (*MARKS, CREDENTIAL) if mark in shipped.said]
 
 
 def test_a_planted_leak_is_found(tmp_path: Path) -> None:
