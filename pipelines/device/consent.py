@@ -7,6 +7,7 @@ Does not belong here: what a grant lets out (the contract), what else belongs to
 
 import json
 import secrets
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -121,14 +122,19 @@ def resume(state: State) -> Consent:
     return _turn(state, "paused", "granted", "consent is not paused")
 
 
-def withdraw(state: State, enrolment: Enrolment, *, now: datetime) -> None:
-    """Withdraw: forget all that was read and not sent, and ask that what was sent be deleted. One step, all of it."""
+def withdraw(state: State, enrolment: Enrolment, *, now: datetime, epochs: Collection[str] = ()) -> None:
+    """Withdraw: forget all that was read and not sent, and ask that what was sent be deleted. One step, all of it.
+
+    `epochs`: those that something else than this state remembers, which may have been damaged and begun anew.
+    """
     consent = current(state)
     if consent is None or consent.state not in ("granted", "paused"):
         raise UsageError("there is no consent to withdraw")
     with state.step():
         _write(state, replace(consent, state="withdrawn"))
-        state.add_request(lambda seq: _request(state, enrolment, consent, seq, now))
+        own = json.loads(state.value("epochs") or "[]")  # the last one names the request's place
+        sent = [*sorted(set(epochs) - set(own)), *own]
+        state.add_request(lambda seq: _request(sent, enrolment, consent, seq, now))
         fp("withdraw.requested")
         forget(state)
         fp("withdraw.forgotten")
@@ -171,11 +177,13 @@ def _new_epoch(state: State) -> None:
     state.set_value("epoch", epoch)
 
 
-def _request(state: State, enrolment: Enrolment, consent: Consent, seq: int, now: datetime) -> tuple[str, bytes]:
+def _request(
+    epochs: Iterable[str], enrolment: Enrolment, consent: Consent, seq: int, now: datetime
+) -> tuple[str, bytes]:
     """The key and body of a withdrawal: everything this device ever sent is to go."""
     request = ErasureRequest(
         request_id=secrets.token_hex(16), region=enrolment.region, tenant=enrolment.tenant, device=enrolment.device_id,
-        epochs=tuple(json.loads(state.value("epochs") or "[]")), user=enrolment.user, consent_id=consent.consent_id,
+        epochs=tuple(epochs), user=enrolment.user, consent_id=consent.consent_id,
         seq=seq, requested_at=now,
     )  # fmt: skip
     return request.key(), request.to_json()

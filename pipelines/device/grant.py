@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.device import consent, enrolment, outbox
+from pipelines.device import consent, enrolment, outbox, receipts
 from pipelines.device.collect import Collector, home_key
 from pipelines.device.consent import SOURCES, Consent, History, Scope
 from pipelines.device.errors import DeviceError
@@ -95,7 +95,8 @@ def withdraw(home: Home, *, store_url: str | None = None) -> bool:
     """
     enrolled = enrolment.require(home)
     with _book(home) as state:
-        consent.withdraw(state, enrolled, now=datetime.now(UTC))
+        epochs = {receipt.epoch for receipt in receipts.receipts(home)}
+        consent.withdraw(state, enrolled, now=datetime.now(UTC), epochs=epochs)
         fp("withdraw.committed")
         Spool(home.device / "spool").purge()
         for damaged in home.device.glob("*.damaged"):

@@ -110,6 +110,20 @@ def test_a_withdrawal_asks_for_deletion(made: Device, home: Path) -> None:
         made.ship(home)
 
 
+def test_a_withdrawal_names_what_a_state_sent_that_is_gone(made: Device, home: Path) -> None:
+    """The receipts outlive a damaged state: their epochs are to be deleted too."""
+    made.ship(home)
+    for path in made.home.device.glob("state.db*"):
+        path.unlink()
+    made.grant([home])
+    made.ship(home)
+    epochs = {manifest["epoch"] for manifest in made.manifests()}
+    assert len(epochs) == 2
+    grant.withdraw(made.home, store_url=made.store_url)
+    (entry,) = made.store.list("x1/acme")
+    assert set(json.loads(made.store.get(entry.key))["epochs"]) >= epochs
+
+
 def test_a_withdrawal_is_delivered_later_if_it_must(made: Device, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made.ship(home)
     with monkeypatch.context() as patch:
