@@ -54,7 +54,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_c1_c2_three_years_late_after_36_closed_months(ledger: Ledger) -> None:
-    """Test 52: a batch that is three years late changes no closed file; it is booked in the oldest open month."""
+    """Test 52, C1, C2: a batch that is three years late changes no closed file; it is booked in the oldest open month."""
     closed = months(36)
     ledger.tell(line(f"{month}", month + timedelta(days=3), 1000 + number) for number, month in enumerate(closed))
     ledger.build()
@@ -128,8 +128,8 @@ def play(ledger: Ledger, steps: list[tuple[str, int, int, str, int]]) -> list[di
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=histories())
 def test_c1_c2_c5_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:  # type: ignore[no-untyped-def]
-    """Whatever comes late, is repriced, withdrawn, closed or reopened: statements together are the truth, and no file
-    that was once written changes."""
+    """C1, C2, C5: whatever comes late, is repriced, withdrawn, closed or reopened, usage or charge: statements together
+    are the truth, and no file that was once written changes."""
     ledger = new_ledger()
     shelves = play(ledger, steps)
     for earlier, later in itertools.pairwise(shelves):
@@ -150,6 +150,7 @@ def test_c1_c2_c5_closed_and_corrections_are_the_truth(new_ledger, steps) -> Non
 
 
 def test_c5_a_price_correction_is_a_reversal_and_a_replacement(ledger: Ledger) -> None:
+    """C5: in every measure the reversal is the original with another sign."""
     ledger.tell([line("a", date(2025, 1, 5), 2_000_000, "3"), line("b", date(2025, 2, 5))])
     ledger.close(JANUARY)
     ledger.tell([line("a", date(2025, 1, 5), 2_000_000, "2")])
@@ -222,6 +223,7 @@ def test_c2_a_charge_that_changes_after_its_month_was_closed_is_corrected(ledger
 
 
 def test_c3_each_transition_has_a_name_a_reason_and_an_instant(ledger: Ledger) -> None:
+    """C3: and one that is out of turn is refused."""
     ledger.tell([line("a", date(2025, 1, 5))])
     ledger.build()
     ledger.tick(datetime(2025, 2, 5, tzinfo=UTC))
@@ -235,7 +237,7 @@ def test_c3_each_transition_has_a_name_a_reason_and_an_instant(ledger: Ledger) -
 
 
 def test_c4_no_close_with_material_exceptions(ledger: Ledger) -> None:
-    """No waiver helps: a closed month could only be corrected."""
+    """C4: no waiver helps: a closed month could only be corrected."""
     nothing = dict.fromkeys(("list_unit_price", "contracted_unit_price", "list_cost", "contracted_cost", "billed_cost"))
     unpriced = line("a", date(2025, 1, 5)) | nothing | {"rating_status": "unpriced"}
     ledger.tell([unpriced | {"high_cost": Decimal("0.01")}, line("b", date(2025, 1, 6))])

@@ -65,6 +65,7 @@ def reconciled(ledger: Ledger) -> dict[date, dict[str, object]]:
 
 
 def test_p1_openai_writes_dollars_and_counts_the_cache_in() -> None:
+    """P1: lower-case currency, dollars with a point, the cache within the input."""
     start = int(datetime(2025, 1, 5, tzinfo=UTC).timestamp())
     costs = f"""{{"data": [{{"start_time": {start}, "end_time": {start + 86400}, "results": [
         {{"amount": {{"value": 0.06000000000000001, "currency": "usd"}}, "line_item": "gpt-5.5, cached_input_tokens",
@@ -86,6 +87,7 @@ def test_p1_openai_writes_dollars_and_counts_the_cache_in() -> None:
 
 
 def test_p1_anthropic_writes_cents_and_counts_apart() -> None:
+    """P1: cents, and each kind of token by itself."""
     costs = anthropic_costs((DAY, "output_tokens", "123.45"))
     (row,) = provider_reports.rows(parse_pages("anthropic-costs", [costs], pulled_at=PULLED))
     assert (row["amount"], row["currency"], row["token_type"]) == (Decimal("1.2345"), "USD", "output")
@@ -109,7 +111,7 @@ def test_p1_what_is_no_report_is_refused(page: str) -> None:
 
 
 def test_p3_a_planted_price_error_is_the_price(ledger: Ledger) -> None:
-    """Two per cent on the amount, the same tokens."""
+    """P3: two per cent on the amount, the same tokens."""
     ledger.tell([line("a", DAY, 2_000_000, "15")])
     ledger.report("anthropic-costs", anthropic_costs((DAY, "output_tokens", "3060")))
     ledger.report("anthropic-usage", anthropic_usage((DAY, 2_000_000)))
@@ -119,6 +121,7 @@ def test_p3_a_planted_price_error_is_the_price(ledger: Ledger) -> None:
 
 
 def test_p3_a_lost_batch_is_the_quantity(ledger: Ledger) -> None:
+    """P3: a quarter of the tokens never arrived."""
     ledger.tell([line("a", DAY, 1_500_000, "15")])
     ledger.report("anthropic-costs", anthropic_costs((DAY, "output_tokens", "3000")))
     ledger.report("anthropic-usage", anthropic_usage((DAY, 2_000_000)))
@@ -167,6 +170,7 @@ def test_a_revised_day_is_the_last_pull(ledger: Ledger) -> None:
 def test_p2_every_bucket_has_one_class_and_its_parts_are_its_variance(
     new_ledger: Callable[[], Ledger], ours: dict[int, int], theirs: dict[int, tuple[int, int]]
 ) -> None:
+    """P2: whatever both sides say; the parts of a variance are the variance."""
     ledger = new_ledger()
     ledger.tell(line(f"l{day}", DAY + timedelta(days=day), tokens, "15") for day, tokens in ours.items())
     days = {day: DAY + timedelta(days=day) for day in theirs}

@@ -65,7 +65,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 @settings(max_examples=60, deadline=None)
 @given(amounts=st.lists(AMOUNTS, max_size=4), text=TEXTS)
 def test_m1_m4_csv_and_parquet_hold_the_same(amounts: list[Decimal], text: str) -> None:
-    """Any amount reads back as itself from both, without exponent or minus zero; any text is harmless in its cell."""
+    """M1, M4: any amount reads back as itself from both, without exponent or minus zero; any text is harmless."""
     schema = pa.schema([("amount", focus.AMOUNT), ("text", pa.string())])
     rows = [{"amount": amount, "text": text} for amount in amounts]
     lines = list(csv.reader(io.StringIO(to_csv(schema, rows).decode(), newline="")))
@@ -106,12 +106,13 @@ def test_no_text_of_a_statement_is_a_formula() -> None:
 
 
 def test_m1_no_published_column_is_a_float() -> None:
+    """M1: in no file that leaves."""
     for schema in verify.SCHEMAS.values():
         assert not [field.name for field in schema if pa.types.is_floating(field.type)]
 
 
 def test_e7_the_published_schema_is_the_contract() -> None:
-    """FOCUS' columns by the alphabet, then ours; a column may be added, and nothing else."""
+    """E7: FOCUS' columns by the alphabet, then ours; a column may be added, and nothing else."""
     for schema in focus.SCHEMAS.values():
         own = [name for name in schema.names if name.startswith("x_")]
         theirs = [name for name in schema.names if not name.startswith("x_")]
@@ -135,6 +136,7 @@ def test_e7_the_published_schema_is_the_contract() -> None:
 
 
 def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
+    """E2, E8, E9: totals, identities, words, half-open periods; and a day without usage has its empty file."""
     used(ledger)
     done = {item.statement: item for item in export_days(ledger.scene(AS_OF))}
     month = export_month(ledger.scene(AS_OF), JANUARY)
@@ -156,7 +158,7 @@ def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
 
 
 def test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent(ledger: Ledger) -> None:
-    """Test 57: rounded once per group, in the currency's own minor unit; the difference is a row."""
+    """M2: rounded once per group, in the currency's own minor unit; the difference is a row."""
     used(ledger)
     month = export_month(ledger.scene(AS_OF), JANUARY)
     rows = rows_of(month.folder)
@@ -213,6 +215,7 @@ def test_a_day_that_lost_its_usage_says_so(ledger: Ledger) -> None:
 
 
 def test_e4_a_restated_month_needs_somebody_who_has_seen_it(ledger: Ledger) -> None:
+    """E4: what a closing month would change is shown before it is taken."""
     used(ledger)
     late = datetime(2025, 2, 10, tzinfo=UTC)
     ledger.tick(late)
@@ -268,7 +271,7 @@ def test_a_warning_stops_nothing() -> None:
 
 
 def test_e1_same_inputs_same_bytes(new_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In another zone, another locale, with another number of threads and the rows in another order."""
+    """E1: in another zone, another locale, with another number of threads and the rows in another order."""
     shelves = []
     for zone, language, threads in (("UTC", "C", 1), ("Pacific/Chatham", "C.UTF-8", 4)):
         monkeypatch.setenv("TZ", zone)
@@ -299,6 +302,7 @@ class Killed(BaseException):
 def test_e3_a_kill_at_any_point_leaves_a_whole_statement_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """E3: no manifest, or a whole one."""
     schema = pa.schema([("amount", focus.AMOUNT)])
     place = tmp_path / "daily" / "billing_period=2025-01" / "usage_date=2025-01-03"
 
@@ -341,6 +345,7 @@ def test_e3_a_kill_at_any_point_leaves_a_whole_statement_or_none(
 
 
 def test_e10_verify_names_the_file_of_one_changed_byte(ledger: Ledger) -> None:
+    """E10: in any file, at its beginning, its middle and its end."""
     used(ledger)
     export_days(ledger.scene(AS_OF))
     month = export_month(ledger.scene(AS_OF), JANUARY).folder
@@ -362,6 +367,7 @@ def test_e10_verify_names_the_file_of_one_changed_byte(ledger: Ledger) -> None:
 
 
 def test_e10_the_chain_shows_a_statement_that_was_taken_away_or_forged(ledger: Ledger) -> None:
+    """E10: also a manifest that fits its own files."""
     used(ledger)
     export_days(ledger.scene(AS_OF))
     export_month(ledger.scene(AS_OF), JANUARY)
@@ -378,6 +384,7 @@ def test_e10_the_chain_shows_a_statement_that_was_taken_away_or_forged(ledger: L
 
 
 def test_e5_e6_keys_are_unique_and_every_line_is_in_a_row(ledger: Ledger) -> None:
+    """E5, E6: no row without lines, no line without a row."""
     used(ledger)
     keys = [key for (key,) in ledger.connection.execute('select "x_RowKey" from marts.export_focus_daily').fetchall()]
     assert len(keys) == len(set(keys))
@@ -386,7 +393,7 @@ def test_e5_e6_keys_are_unique_and_every_line_is_in_a_row(ledger: Ledger) -> Non
 
 
 def test_q1_a_tenants_rows_are_its_own(ledger: Ledger) -> None:
-    """Every row names one tenant, and its account's invoice holds rows of no other."""
+    """Q1: every row names one tenant, and its account's invoice holds rows of no other."""
     used(ledger)
     export_days(ledger.scene(AS_OF))
     rows = [row for day in (3, 5) for row in rows_of(statement(ledger, date(2025, 1, day)) / "v0001")]

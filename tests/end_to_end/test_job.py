@@ -1,7 +1,7 @@
 """The whole job as a program: it publishes, it does nothing twice, and a gate that fails leaves yesterday in place."""
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,9 +9,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.billing import books
+from pipelines.billing.prove import prove
 from pipelines.device import enrolment
+from pipelines.errors import UsageError
 from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, Truth, write_home
+from pipelines.store import open_store
 from tests.end_to_end.driving import apiary, device, send
 
 
@@ -23,6 +27,14 @@ class Site:
         self.truth: Truth = write_home(root / "hive", spec)
         self.home = Home(root / "apiary")
         send(device(self.home.root, store=self.home.store_url, zone="Asia/Kolkata"), root / "hive")
+        signed = {"billing_account_id": "A", "recorded_at": datetime(2026, 1, 1, tzinfo=UTC)}
+        account = {"tenant_id": "acme", "name": "Acme", "reporting_timezone": "UTC", "charged_by": "tokens"}
+        commitment = dict.fromkeys(books.PLAN_ITEMS.columns) | {
+            "plan_item_id": "commitment", "item": "rated_cost", "pricing": "none", "included_units": 0,
+            "commit_amount": Decimal(1000), "valid_from": date(2026, 1, 1),
+        }  # fmt: skip
+        books.append(books.ACCOUNTS, self.home.books, [signed | account | {"currency": "USD"}])
+        books.append(books.PLAN_ITEMS, self.home.books, [commitment | signed])
         self.first = apiary(self.home.root, "run")
 
     @property
@@ -40,11 +52,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 def test_usage_is_the_truth_and_clean_json(site: Site) -> None:
+    """I6: the tokens of a day in the marts are those of the lines that were written, counted while writing."""
     result = apiary(site.home.root, "usage", "--by", "day", "--json")
     rows = json.loads(result.stdout)
     assert result.stderr == ""
-    assert {row["day"]: row["turns"] for row in rows} == {
-        day.isoformat(): usage.turns for day, usage in site.truth.by_utc_day.items()
+    counts = ("turns", "input_tokens", "output_tokens")
+    assert {row["day"]: tuple(row[name] for name in counts) for row in rows} == {
+        day.isoformat(): tuple(getattr(usage, name) for name in counts) for day, usage in site.truth.by_utc_day.items()
     }
     cost = sum(Decimal(row["reported_cost_usd"]) for row in rows if row["reported_cost_usd"])
     assert cost == site.truth.total.reported_cost_usd
@@ -73,19 +87,103 @@ def test_every_mart_is_published_twice_the_same(site: Site) -> None:
 
 
 def test_e2_statements_verify_and_their_tokens_are_the_truth(site: Site) -> None:
-    """Files = marts = events: every token that was used is in a cost row, or is said to have no price."""
+    """E2: files = marts = events: every token that was used is in a cost row, or is said to have no price."""
     verified = apiary(site.home.root, "verify", str(site.home.exports))
     assert verified.stdout.splitlines()[-1].endswith(" 0 faults")
     tokens = Decimal(0)
     for manifest_path in (site.home.exports / "daily").rglob("manifest.json"):
         rows = pq.read_table(manifest_path.parent / "focus_cost_and_usage.parquet").to_pylist()
         unpriced = pq.read_table(manifest_path.parent / "unpriced.parquet").to_pylist()
-        tokens += sum(row["ConsumedQuantity"] for row in rows) + sum(row["quantity"] for row in unpriced)
+        tokens += sum(row["ConsumedQuantity"] or 0 for row in rows) + sum(row["quantity"] for row in unpriced)
         assert json.loads(manifest_path.read_text())["rows"] == len(rows)
     assert tokens == site.truth.total.input_tokens + site.truth.total.output_tokens
 
 
+# What stands in the first and not in the second.
+CHAINS = {
+    "rows without lines": (
+        'SELECT "x_RowKey" FROM marts.export_focus_daily', "SELECT row_key FROM intermediate.int_billing__booked_lines"
+    ),
+    "lines without what is billed": (
+        "SELECT line_id FROM intermediate.int_billing__booked_lines",
+        "SELECT rated_line_id FROM marts.fct_rated_lines WHERE billed_cost IS NOT NULL"
+        " UNION ALL SELECT charge_id FROM marts.fct_charges",
+    ),
+    "rated lines without a turn": (
+        "SELECT DISTINCT record_id FROM marts.fct_rated_lines", "SELECT turn_id FROM marts.fct_llm_turns"
+    ),
+    "turns that no batch brought": (
+        "SELECT turn_id FROM marts.fct_llm_turns",
+        """
+        SELECT DISTINCT record_id FROM (
+            SELECT record_id, _manifest_key AS manifest_key, 'llm_turns' AS table_name FROM wire.llm_turns
+            UNION ALL SELECT record_id, _manifest_key, 'node_steps' FROM wire.node_steps
+        )
+        JOIN wire.batches USING (manifest_key) JOIN wire.batch_objects USING (manifest_key, table_name)
+        WHERE status = 'loaded' AND length(sha256) = 64
+        """,
+    ),
+}  # fmt: skip
+
+
+def test_e6_no_row_is_without_its_sources_and_no_source_without_a_row(site: Site) -> None:
+    """E6: row, lines, turns, batches with the hash of their bytes, followed both ways over everything.
+
+    A step that events took back, and a turn that is held, is no turn: that is the one way that is not looked at here.
+    """
+    with duckdb.connect(str(site.home.warehouse), read_only=True) as connection:
+        for what, (one, other) in CHAINS.items():
+            ways = [(one, other)] if what == "turns that no batch brought" else [(one, other), (other, one)]
+            for left, right in ways:
+                found = connection.execute(f"SELECT * FROM ({left}) EXCEPT SELECT * FROM ({right})").fetchall()
+                assert found == [], what
+
+
+def test_e6_a_row_is_proved_down_to_the_bytes_and_the_signature(site: Site) -> None:
+    """E6: and the proof breaks where anything it stands on is another one."""
+    store = open_store(site.home.store_url)
+    with duckdb.connect(str(site.home.warehouse)) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+
+        def broken(key: str) -> list[str]:
+            return [text for text, holds in prove(connection, key, site.home.exports, store).links if not holds]
+
+        keys = connection.execute(
+            'SELECT "SkuMeter", min("x_RowKey") FROM marts.export_focus_daily GROUP BY ALL ORDER BY ALL'
+        ).fetchall()
+        assert {meter for meter, _ in keys} >= {"input_uncached", "output", "rated_cost"}
+        assert [broken(key) for _, key in keys] == [[]] * len(keys)
+        key = dict(keys)["output"]
+        said = prove(connection, key, site.home.exports, store).lines
+        assert said[-1] == "proved: every link holds"
+        for link in ("statement: ", "BilledCost is the sum of ", "tokens at ", "turn ", "sha256 ", "decision: approve"):
+            assert [text for text in said if link in text], link
+        for change, link in (
+            ('UPDATE marts.export_focus_daily SET "BilledCost" = "BilledCost" + 1', "BilledCost is the sum"),
+            ("UPDATE marts.fct_rated_lines SET list_cost = list_cost + 1", "line "),
+            ("UPDATE marts.fct_llm_turns SET output_tokens = output_tokens + 1", "turn "),
+            ("UPDATE wire.llm_turns SET output_tokens = output_tokens + 1", "record "),
+            ("UPDATE wire.batch_objects SET sha256 = repeat('0', 64)", "object "),
+            ("DELETE FROM wire.batch_objects", "batch "),
+            ("UPDATE billing.price_book SET unit_price = unit_price + 1", "line "),
+            ("DELETE FROM billing.price_book", "price "),
+            ("UPDATE billing.price_decisions SET decision = 'reject'", "decision: reject"),
+            ("DELETE FROM billing.price_decisions", "decision: nobody"),
+        ):
+            connection.execute(f"BEGIN; {change}")
+            assert any(text.startswith(link) for text in broken(key)), change
+            connection.execute("ROLLBACK")
+        charge = dict(keys)["rated_cost"]
+        for change in ("UPDATE marts.fct_charges SET amount = amount + 1", "DELETE FROM billing.plan_items"):
+            connection.execute(f"BEGIN; {change}")
+            assert broken(charge), change
+            connection.execute("ROLLBACK")
+        with pytest.raises(UsageError, match="no row has the key"):
+            prove(connection, "no such row", site.home.exports, store)
+
+
 def test_i5_nothing_people_wrote_is_in_a_statement(site: Site) -> None:
+    """I5: no text of a prompt or a person is in any file of a statement."""
     files = [path.read_bytes() for path in site.home.exports.rglob("*") if path.is_file()]
     assert files
     assert site.truth.private

@@ -130,7 +130,6 @@ def test_days_equal_the_truth(shipped: Shipped, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_days_of_events_are_exact(shipped: Shipped, layout: str) -> None:
-    """I6: the tokens of a day in the marts are those of the raw lines, counted by somebody else."""
     priced = {
         day.isoformat(): row["reported_cost_usd"]
         for day, row in shipped.usage(layout, "usage_date").items()
