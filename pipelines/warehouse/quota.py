@@ -14,12 +14,14 @@ import duckdb
 from pipelines.contract.quota import Budget, Counted, Period, Scope, Snapshot, period_of, prefix
 from pipelines.store import Store
 
-# Budgets of colonies are watched in the warehouse only: a device does not know which colony another device's use is of.
+# Budgets of colonies and of rated cost are watched in the warehouse only: a device does not know which colony another
+# device's use is of, and has no price book.
 _BUDGETS = """
     SELECT b.tenant_id, b.scope, b.scope_id, b.period, b.measure, b.limit_amount, b.warn_at, b.unpriced_limit_tokens,
         b.budget_id
     FROM seeds.budgets AS b
-    WHERE b.scope IN ('tenant', 'user') AND b.valid_from <= $today AND (b.valid_to IS NULL OR b.valid_to > $today)
+    WHERE b.scope IN ('tenant', 'user') AND b.measure <> 'rated_cost_usd'
+        AND b.valid_from <= $today AND (b.valid_to IS NULL OR b.valid_to > $today)
     ORDER BY b.budget_id
 """
 _USED = (

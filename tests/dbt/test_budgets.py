@@ -9,6 +9,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from pipelines.billing import books
+from pipelines.billing.prices import Price, Sheet, Source, decide, propose
 from tests.warehouse import Warehouse
 
 NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -62,6 +64,8 @@ BUDGETS = [
     budget("begun", valid_from=date(2026, 3, 20), limit_amount=Decimal(1000), warn_at=Decimal(1)),
     budget("over", valid_to=date(2026, 3, 3), limit_amount=Decimal(1000), period="day", measure="turns"),
     budget("bolt", tenant_id="bolt", limit_amount=Decimal(1000)),
+    budget("rated", measure="rated_cost_usd", limit_amount=Decimal(1)),
+    budget("blind", measure="rated_cost_usd", limit_amount=Decimal(1), unpriced_limit_tokens=400),
 ]
 
 
@@ -108,11 +112,25 @@ def troubles() -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def query(dbt_home: Path) -> Iterator[Query]:
+def query(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Query]:
+    """The marts, with a book that has a price of model `m` and of no other."""
+    folder = tmp_path_factory.mktemp("books")
+    prices = tuple(
+        Price(component=n, unit_price=p) for n, p in (("input_uncached", Decimal(1)), ("output", Decimal(10)))
+    )
+    source = Source(name="operator", version="1", sha256="0" * 64)
+    sheet = Sheet(
+        provider_name="p", model="m", prices=prices, source=source, valid_from=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    propose([folder], [sheet], now=NOON)
+    decide([folder], [sheet.sheet_id], "approve", by="f", reason="r", now=NOON)
+    alias = {"alias_id": "m", "model": "m", "provider_name": "p", "price_model": "m", "note": None}
+    books.append(books.ALIASES, folder, [alias | {"recorded_at": NOON}])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
         warehouse = Warehouse(dbt_home / "warehouse.duckdb", dbt_home / "target")
         warehouse.seed("budgets", BUDGETS)
+        warehouse.sign(folder, shipped=False)
         warehouse.load([*use(), *runs(), *troubles()])
         warehouse.run("--select", "+mart_alerts")
         file = warehouse.copy(dbt_home / "budgets.duckdb")
@@ -122,6 +140,8 @@ def query(dbt_home: Path) -> Iterator[Query]:
 
 
 def test_used_and_left(query: Query) -> None:
+    """Q2: 20 turns of 900 and 100 tokens at 1 and 10 a million are rated at 0.038; 400 tokens of a model that nobody
+    priced warn beside any budget of cost, and block where as many are named."""
     rows = query(
         "select budget_id, budget_state, used_amount, remaining_amount, unpriced_tokens, is_current"
         " from mart_budget where period_start_date in ('2026-03-01', '2026-03-20')"
@@ -129,6 +149,7 @@ def test_used_and_left(query: Query) -> None:
     )
     assert rows == [
         ("begun", "warning", 240, 760, 400, True),  # a cost budget never sleeps beside tokens without a price
+        ("blind", "exceeded", Decimal("0.038"), Decimal("0.962"), 400, True),
         ("bolt", "within", 7, 993, 0, True),
         ("day_usd", "within", 1, 99, 0, False),
         ("day_usd", "exceeded", 50, 50, 400, True),
@@ -136,6 +157,7 @@ def test_used_and_left(query: Query) -> None:
         ("month_tokens", "exceeded", 20400, 0, 400, True),
         ("month_usd", "warning", 240, 160, 400, True),
         ("over", "within", 1, 999, 0, False),
+        ("rated", "warning", Decimal("0.038"), Decimal("0.962"), 400, True),
     ]
     assert query("select count(*) from mart_budget where budget_id = 'over'") == [(2,)]
 

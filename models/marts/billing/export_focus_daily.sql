@@ -109,7 +109,10 @@ select
         when invoiced.charge_category = 'Usage'
             then cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar)
     end as "SkuPriceDetails",
-    invoiced.price_id as "SkuPriceId",
+    -- What nobody listed a price of has an agreed one.
+    case
+        when invoiced.charge_category in ('Usage', 'Purchase') then coalesce(invoiced.price_id, invoiced.contract_rate_id)
+    end as "SkuPriceId",
     invoiced.user_id as "SubAccountId",
     invoiced.user_id as "SubAccountName",
     case when invoiced.user_id is not null then 'User' end as "SubAccountType",

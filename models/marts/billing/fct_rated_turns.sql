@@ -4,7 +4,9 @@
 select
     record_id as turn_id,
     tenant_id,
+    user_id,
     session_id,
+    colony_id,
     model,
     cast(sum(quantity) as bigint) as tokens,
     cast(coalesce(sum(quantity) filter (where pricing_unit_price is null), 0) as bigint) as unpriced_tokens,
@@ -18,4 +20,4 @@ select
     min(usage_date) as usage_date,
     max(_rating_seq) as _rating_seq
 from {{ ref('fct_rated_lines') }}
-group by record_id, tenant_id, session_id, model
+group by record_id, tenant_id, user_id, session_id, colony_id, model

@@ -22,6 +22,16 @@ known as (
     select * from {{ ref('int_tenants__known_as_of') }}
 ),
 
+rated as (
+    select
+        tenant_id,
+        session_id,
+        usage_date,
+        sum(rated_cost_usd) as rated_cost_usd
+    from {{ ref('fct_rated_turns') }}
+    group by tenant_id, session_id, usage_date
+),
+
 session_days as (
     select
         daily.tenant_id,
@@ -32,6 +42,7 @@ session_days as (
         sum(daily.turns) as turns,
         sum(daily.input_tokens + daily.output_tokens) as tokens,
         sum(daily.reported_cost_usd) as reported_cost_usd,
+        max(rated.rated_cost_usd) as rated_cost_usd,
         max(arrivals.last_turn_at) as last_turn_at,
         max(arrivals.received_at) as received_at
     from {{ ref('agg_usage_session_daily') }} as daily
@@ -39,6 +50,10 @@ session_days as (
         on daily.tenant_id = arrivals.tenant_id
         and daily.session_id = arrivals.session_id
         and daily.usage_date = arrivals.usage_date
+    left join rated
+        on daily.tenant_id = rated.tenant_id
+        and daily.session_id = rated.session_id
+        and daily.usage_date = rated.usage_date
     group by daily.tenant_id, daily.session_id, daily.user_id, daily.colony_id, daily.usage_date
 ),
 
@@ -318,6 +333,7 @@ budget_days as (
             case budget.measure
                 when 'tokens' then cast(days.tokens as decimal(38, 20))
                 when 'turns' then cast(days.turns as decimal(38, 20))
+                when 'rated_cost_usd' then coalesce(days.rated_cost_usd, 0)
                 else coalesce(days.reported_cost_usd, 0)
             end
         ) as amount,

@@ -27,7 +27,9 @@ use_of_days as (
         cast(input_tokens + output_tokens as decimal(38, 20)) as tokens,
         cast(turns as decimal(38, 20)) as turns,
         reported_cost_usd,
-        0 as unpriced_tokens
+        null as rated_cost_usd,
+        0 as unpriced_tokens,
+        0 as unrated_tokens
     from daily
     union all
     select
@@ -35,8 +37,20 @@ use_of_days as (
         0 as tokens,
         0 as turns,
         null as reported_cost_usd,
-        unpriced_tokens
+        null as rated_cost_usd,
+        unpriced_tokens,
+        0 as unrated_tokens
     from unpriced
+    union all
+    select
+        tenant_id, user_id, colony_id, usage_date,
+        0 as tokens,
+        0 as turns,
+        null as reported_cost_usd,
+        rated_cost_usd,
+        0 as unpriced_tokens,
+        unpriced_tokens as unrated_tokens
+    from {{ ref('fct_rated_turns') }}
 ),
 
 -- A day after the last arrival is a device's wrong clock: it is in no period that is known.
@@ -48,10 +62,14 @@ used_days as (
             case budgets.measure
                 when 'tokens' then used.tokens
                 when 'turns' then used.turns
+                when 'rated_cost_usd' then coalesce(used.rated_cost_usd, 0)
                 else coalesce(used.reported_cost_usd, 0)
             end
         ) as amount,
-        sum(used.unpriced_tokens) as unpriced_tokens
+        -- What no price is known of: by the source for what it reports, by the book for what is rated.
+        sum(
+            case when budgets.measure = 'rated_cost_usd' then used.unrated_tokens else used.unpriced_tokens end
+        ) as unpriced_tokens
     from budgets
     inner join known
         on budgets.tenant_id = known.tenant_id
@@ -212,7 +230,7 @@ select
         when forecasts.unpriced_tokens > 0 and forecasts.unpriced_tokens >= forecasts.unpriced_limit_tokens
             then 'exceeded'
         when forecasts.used_amount >= forecasts.limit_amount * forecasts.warn_at then 'warning'
-        when forecasts.measure = 'reported_cost_usd' and forecasts.unpriced_tokens > 0 then 'warning'
+        when forecasts.measure in ('reported_cost_usd', 'rated_cost_usd') and forecasts.unpriced_tokens > 0 then 'warning'
         else 'within'
     end as budget_state,
     case when forecasts.is_current then 'median of past days, band of their tenth and ninetieth percentile' end
