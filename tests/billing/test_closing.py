@@ -54,7 +54,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_c1_c2_three_years_late_after_36_closed_months(ledger: Ledger) -> None:
-    """Test 52, C1, C2: a batch that is three years late changes no closed file; it is booked in the oldest open month."""
+    """Test 52: C1, C2, a batch that is three years late changes no closed file; the oldest open month books it."""
     closed = months(36)
     ledger.tell(line(f"{month}", month + timedelta(days=3), 1000 + number) for number, month in enumerate(closed))
     ledger.build()

@@ -269,7 +269,7 @@ def test_the_parts_of_a_month_are_the_month(rating: Rating, price: Decimal, days
 
 
 def test_ten_million_nano_dollars_are_a_cent() -> None:
-    """Test 57, M1: in every type that money has here, summed one by one; floats miss it."""
+    """Test 57: M1, in every type that money has here, summed one by one; floats miss it."""
     kinds = {
         kind for columns in contracted().values() for name, kind in columns.items()
         if kind.startswith("decimal") and re.search("cost|price|amount|usd|balance", name)
