@@ -46,6 +46,7 @@ SQL_BUILDERS = {
     "pipelines/warehouse/rebuild.py",
     "pipelines/warehouse/renewal.py",
     "pipelines/warehouse/retention.py",
+    "pipelines/warehouse/shadow.py",
     "pipelines/warehouse/usage.py",
 }
 SQL = re.compile(

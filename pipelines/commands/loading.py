@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pipelines.commands.terminal import Shared, Stop, progress, store_of, table
@@ -192,6 +193,27 @@ def _rebuild(options: argparse.Namespace) -> int:
     return 0
 
 
+def _shadow(options: argparse.Namespace) -> int:
+    from pipelines.warehouse import shadow
+
+    home = Home.from_environment()
+    _needed(home)
+    with _alone(home):
+        found = shadow.shadow(home.warehouse, store_of(options), options.contract, with_marts=options.marts)
+    if options.json:
+        told = {"tables": list(map(vars, found.tables)), "quarantined": list(map(vars, found.refused))}
+        print(json.dumps(told | {"waiting": found.waiting, "is_equal": found.is_equal}))
+    else:
+        _show([vars(row) for row in found.tables], as_json=False, nothing="")
+        _show([vars(row) for row in found.refused], as_json=False, nothing="neither has anything in quarantine")
+        print("no difference" if found.is_equal else "they differ: look before you switch")
+    if found.waiting:
+        sys.stderr.write(
+            f"{found.waiting} batches are not loaded here yet, which counts as a difference: `apiary run`\n"
+        )
+    return 0 if found.is_equal else 3
+
+
 def _held(options: argparse.Namespace) -> int:
     from pipelines.warehouse import held
 
@@ -263,3 +285,9 @@ def add(group: Any, shared: Shared) -> None:
     rebuild = shared.add(group, "rebuild", text, _rebuild, shared.store)
     rebuild.add_argument("--accept", action="store_true", help="put it in place although it differs")
     _with_json(rebuild)
+
+    text = "what another version would make of what was loaded, before it is switched on"
+    other = shared.add(group, "shadow", text, _shadow, shared.store)
+    other.add_argument("--contract", type=Path, required=True, metavar="NEW", help="the folder of its checkout")
+    other.add_argument("--marts", action="store_true", help="build its models too, and compare the marts")
+    _with_json(other)

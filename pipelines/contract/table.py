@@ -111,12 +111,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table of the wire: a name, the meaning of a row, and its columns. `record_id` is always the first column."""
+    """One table of the wire: a name, the meaning of a row, and its columns. `record_id` is always the first column.
+
+    `sums`: totals that a row states beside the parts which must add up to them.
+    """
 
     name: str
     grain: str
     source: str
     columns: tuple[Column, ...]
+    sums: tuple[tuple[str, tuple[str, ...]], ...] = ()
     version: int = 1
 
     @cached_property

@@ -64,6 +64,12 @@ def _tokens(name: str, why: str, *, required: bool = False) -> Column:
     return _count(name, why, maximum=MAX_TOKENS, required=required)
 
 
+COVERAGE = (
+    "lines_seen",
+    ("lines_staged", "lines_duplicate", "lines_skipped", "lines_rejected", "lines_before_consent"),
+)
+
+
 def _losses() -> tuple[Column, ...]:
     """Why lines were rejected, reason by reason, and what could not be read at all."""
     reasons = {
@@ -411,6 +417,7 @@ DEVICE_REPORTS = Table(
     name="device_reports",
     grain="One run of the uploader.",
     source="the uploader itself",
+    sums=(COVERAGE,),
     columns=(
         _record(),
         Column(name="user_id", type="string", pattern=SLUG, required=True, why="As enrolled."),
@@ -442,6 +449,7 @@ SOURCE_FILES = Table(
     name="source_files",
     grain="What one run of the uploader read of one input.",
     source="the uploader itself",
+    sums=(COVERAGE,),
     columns=(
         _record(),
         Column(name="source_key", type="string", pattern=KEYED, required=True, fact=False,
@@ -461,6 +469,10 @@ SOURCE_FILES = Table(
         _count("lines_duplicate", "Coverage.", required=True),
         _count("lines_before_consent", "Coverage.", required=True),
         *_losses(),
+        _added(_count("lines_unknown", "Of the skipped: of a type that no version we know of writes. The type stays.")),
+        _added(_count("fields_unknown", "Of the dropped: fields of turns, tool calls and run logs that no version we know"
+                      " of has. Their names stay.")),
+        _added(_enum("source_layout", ("v1", "v2", "v3", "other"), "Which version of the runtime keeps files there.")),
         _enum("outcome", ("read", "unreadable", "too_large", "corrupt", "unknown_layout"), "Whether it could be read.",
               required=True),
         _at("observed_at", "When."),

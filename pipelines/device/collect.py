@@ -52,6 +52,10 @@ class LogKind:
     is_record: Callable[[dict[str, Any]], bool]
     parse: Parse
     may_matter: Callable[[bytes], bool] = lambda _: True
+    is_unknown: Callable[[dict[str, Any]], bool] = lambda _: False
+    """Whether an object of which no record was made is of a type that nobody has looked at yet."""
+    is_unknown_line: Callable[[bytes], bool] = lambda _: False
+    """The same of a line that cannot matter."""
     looks_back: bool = False
     """Whether `may_matter` remembers lines: then it is shown again what stood before a pass."""
 
@@ -273,11 +277,12 @@ class Collector:
 
         events = LogKind(
             kind="worker_events" if folder.kind == "worker" else "events", is_record=hive_events.is_event, parse=event,
-            may_matter=context.may_matter, looks_back=True,
+            may_matter=context.may_matter, looks_back=True, is_unknown=hive_events.is_unknown,
+            is_unknown_line=hive_events.is_unknown_line,
         )  # fmt: skip
         l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=lambda found, at: hive_logs.steps(found, at, tenant))
         l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))
-        runs = LogKind(kind="runs", is_record=hive_logs.is_run, parse=run)
+        runs = LogKind(kind="runs", is_record=hive_logs.is_run, parse=run, is_unknown=lambda _: True)
         files = []
         if folder.logs is not None and "logs" in self._kinds:
             files += [(folder.logs / "tool_logs.jsonl", l3), (folder.logs / "details.jsonl", l2)]
@@ -311,7 +316,8 @@ class Collector:
                     kind.may_matter(data)
             for chunk in lines.read_new(path, checkpoint, now=self._now.timestamp()):
                 fp("read.chunk")
-                counts = Counts(bytes=status.st_size, generation=chunk.checkpoint.generation)
+                generation = chunk.checkpoint.generation
+                counts = Counts(bytes=status.st_size, generation=generation, layout=folder.layout)
                 with self._state.step():
                     for line in chunk.lines:
                         self._line(line, source, kind, hive_logs.Place(folder, line.number, modified_at), counts)
@@ -339,6 +345,7 @@ class Collector:
         if not kind.may_matter(line.data):
             counts.seen += 1
             counts.skipped += 1
+            counts.unknown += kind.is_unknown_line(line.data)
             return
         parsed = lines.parse(line.data, kind.is_record)
         if not parsed.records:
@@ -352,11 +359,13 @@ class Collector:
             records = list(kind.parse(found, place))
             if not records:
                 counts.skipped += 1
+                counts.unknown += kind.is_unknown(found)
                 continue
             first, *rest = records
             outcome = self._stage(first, source, offset)
             _count(counts, outcome)
             counts.fields_dropped += sum(record.fields_dropped for record in records)
+            counts.fields_unknown += sum(record.fields_unknown for record in records)
             if outcome in ("staged", "duplicate"):
                 counts.turns_seen += first.is_turn
                 counts.turns_duplicate += first.is_turn and outcome == "duplicate"
@@ -421,10 +430,11 @@ class Collector:
         if signature == json.dumps(None) or self._state.snapshot(source)[0] == signature:
             return
         found = self._document(path, "l1")
-        counts = Counts(seen=1)
+        counts = Counts(seen=1, layout=folder.layout)
         with self._state.step():
             if found:
                 record = hive_logs.summary(found, folder)
+                counts.fields_unknown = record.fields_unknown
                 if self._since is not None:
                     record = replace(record, values={**record.values, **dict.fromkeys(hive_logs.TOTALS)})
                 _count(counts, self._stage(record, source, 0))
@@ -563,6 +573,8 @@ class Collector:
                         "generation": counts.generation,
                         "bytes_seen": counts.bytes, "turn_lines_seen": counts.turns_seen,
                         "turn_lines_duplicate": counts.turns_duplicate, "outcome": counts.outcome,
+                        "source_layout": counts.layout, "lines_unknown": counts.unknown,
+                        "fields_unknown": counts.fields_unknown,
                         "observed_at": datetime.fromisoformat(started_at), **_coverage(counts),
                     })  # fmt: skip
                 self._stage_report(wire.DEVICE_REPORTS, identity, {

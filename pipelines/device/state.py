@@ -72,7 +72,9 @@ CREATE TABLE IF NOT EXISTS run_source (
 @dataclass
 class Counts:
     """What became of the lines (or items) of one source in one run. seen = staged + duplicate + before consent +
-    skipped + rejected, and rejected is the sum of its reasons (`reject` keeps both)."""
+    skipped + rejected, and rejected is the sum of its reasons (`reject` keeps both). `unknown`: of the skipped, lines
+    of a type that no version we know of writes; `fields_unknown`: the same of fields. `layout`: the source's version.
+    """
 
     seen: int = 0
     staged: int = 0
@@ -91,9 +93,12 @@ class Counts:
     turns_seen: int = 0
     turns_duplicate: int = 0
     fields_dropped: int = 0
+    unknown: int = 0
+    fields_unknown: int = 0
     bytes: int = 0
     generation: int = 0
     outcome: str = "read"
+    layout: str | None = None
 
     def reject(self, reason: Rejection) -> None:
         """Count a rejected line under its reason."""
@@ -103,9 +108,10 @@ class Counts:
     def add(self, other: "Counts") -> None:
         """Add another count of the same source in the same run. Trouble is not forgotten over what went well."""
         for field in fields(self):
-            if field.name not in ("bytes", "generation", "outcome"):
+            if field.name not in ("bytes", "generation", "outcome", "layout"):
                 setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         self.bytes, self.generation = max(self.bytes, other.bytes), max(self.generation, other.generation)
+        self.layout = other.layout or self.layout
         if other.outcome != "read":
             self.outcome = other.outcome
 

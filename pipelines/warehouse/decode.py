@@ -6,7 +6,7 @@ Does not belong here: manifests and keys (landing.py), where the bytes come from
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -178,6 +178,10 @@ def check(rows: pa.Table, table: Table) -> None:
                 raise RejectedError(f"bad_value:{column.name}")
         elif column.type != "bool" and _is_outside(column, values):
             raise RejectedError(f"out_of_range:{column.name}")
+    for total, parts in table.sums:
+        # One row that does not add up would fail the books of everybody, which stop publishing and billing.
+        if not rows.column(total).equals(reduce(pc.add, [rows.column(part) for part in parts])):
+            raise RejectedError(f"unbalanced:{total}")
 
 
 def _is_outside(column: Column, values: pa.ChunkedArray) -> bool:

@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,11 +30,13 @@ from queue import LifoQueue
 import pyarrow as pa
 
 from pipelines.contract.wire import BY_NAME, contract_hash
-from pipelines.home import ROOT
+from pipelines.home import ROOT, BusyError, exclusive
 from pipelines.warehouse import decode, landing
 from pipelines.warehouse.gate_child import LENGTH, MAX_SECONDS, NUMBER
 from pipelines.warehouse.landing import Parcel
 
+PREFIX = "apiary-gate-"
+YOUNG_SECONDS = 60  # a folder is made a moment before it is locked
 WALL_SECONDS = float(MAX_SECONDS)
 MAX_ANSWER_BYTES = 1 << 30
 REASON = re.compile(r"[a-z0-9_]{1,40}(:[a-z0-9_]{1,40})?")
@@ -82,10 +85,14 @@ class Gate:
     """Some children and the threads that wait for them."""
 
     def __init__(self, children: int = 2) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="apiary-gate-")
+        self._lives = ExitStack()
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lives.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self._lives.enter_context(exclusive(self._folder / "lock"))
+        _sweep(beside=self._folder)
         self._free: LifoQueue[_Child] = LifoQueue()  # a child that has not been needed is not started
         for number in range(children):
-            self._free.put(_Child(Path(self._folder.name) / f"progress-{number}"))
+            self._free.put(_Child(self._folder / f"progress-{number}"))
         self._threads = ThreadPoolExecutor(children, "gate")
         self._all = children
 
@@ -108,7 +115,18 @@ class Gate:
             child = self._free.get()
             child.end()
             self._free.put(child)  # closing twice is nothing
-        self._folder.cleanup()
+        self._lives.close()
+
+
+def _sweep(*, beside: Path) -> None:
+    """Remove what gates of this user left that were killed: nobody holds their locks any more."""
+    for folder in beside.parent.glob(f"{PREFIX}*"):
+        with suppress(OSError, BusyError):  # it lives, or it is gone
+            status = folder.lstat()
+            is_mine = status.st_uid == beside.stat().st_uid and folder != beside
+            if is_mine and time.time() - status.st_mtime > YOUNG_SECONDS:
+                with exclusive(folder / "lock"):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 @cache

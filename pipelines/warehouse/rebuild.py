@@ -59,18 +59,11 @@ def rebuild(
     aside = private_folder(warehouse.parent / "rebuilt") / warehouse.name
     for left in (aside, aside.with_name(f"{aside.name}.wal")):
         left.unlink(missing_ok=True)
-    with duckdb.connect(str(aside)) as connection:
-        load.prepare(connection)
-        if warehouse.exists():
-            _carry_over(connection, warehouse)
-        kept.restore(connection, store)
-        loaded = load.load(connection, store, landing.pending(store, ()), judge=judge, progress=progress)
-    if with_marts:
-        _build(aside)
+    loaded = make_anew(aside, warehouse, store, judge=judge, progress=progress, with_marts=with_marts)
     rebuilt = Rebuilt(aside, loaded)
     if warehouse.exists():
         with duckdb.connect(str(aside)) as connection:
-            connection.execute(f"ATTACH '{_quoted(warehouse)}' AS before (READ_ONLY)")
+            connection.execute(f"ATTACH '{quoted(warehouse)}' AS before (READ_ONLY)")
             before, after = (fingerprints(connection, database) for database in ("before", aside.stem))
         rebuilt.compared = len(before.keys() | after.keys())
         rebuilt.differences = [
@@ -79,6 +72,24 @@ def rebuild(
             if before.get(name) != after.get(name)
         ]
     return rebuilt
+
+
+def make_anew(
+    aside: Path, warehouse: Path, store: Store, *, judge: Judge, with_marts: bool, progress: Progress | None = None
+) -> Loaded:
+    """Load everything in the landing, with what people decided in the warehouse, into a fresh file; build the marts.
+
+    Raises RebuildError, StoreUnavailableError, StoreRefusedError.
+    """
+    with duckdb.connect(str(aside)) as connection:
+        load.prepare(connection)
+        if warehouse.exists():
+            _carry_over(connection, warehouse)
+        kept.restore(connection, store)
+        loaded = load.load(connection, store, landing.pending(store, ()), judge=judge, progress=progress)
+    if with_marts:
+        _build(aside)
+    return loaded
 
 
 def put_in_place(rebuilt: Rebuilt, warehouse: Path) -> Path | None:
@@ -118,7 +129,7 @@ def fingerprints(connection: duckdb.DuckDBPyConnection, database: str) -> dict[s
 
 def _carry_over(connection: duckdb.DuckDBPyConnection, warehouse: Path) -> None:
     """What people decided is in no batch: those books, and schemas that neither the loader nor dbt made."""
-    connection.execute(f"ATTACH '{_quoted(warehouse)}' AS before (READ_ONLY)")
+    connection.execute(f"ATTACH '{quoted(warehouse)}' AS before (READ_ONLY)")
     tables = connection.execute(
         "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE database_name = 'before' AND NOT internal"
     ).fetchall()
@@ -149,5 +160,6 @@ def _build(warehouse: Path) -> None:
         raise RebuildError(f"dbt could not build the marts of the second warehouse: {last}")
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A file's name within a statement that attaches it, which binds no values."""
     return str(path).replace("'", "''")

@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "b91600a7fb950dcd7dd7c6f09493f9784089123adaf200b490652ead5a16485e"
+PUBLISHED = "a3f19ad48337a222c8ae505ed9fa910762729e0a088f4dc2266334b470b32322"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

@@ -11,7 +11,9 @@ from pipelines.warehouse import landing, load
 from tests.warehouse import Warehouse
 from tests.warehouse_part.batches import CLONE, EPOCH, LAPTOP, START, MemoryStore, batch, row, turn
 
-MODELS = ("--select", "+mart_coverage", "+mart_delivery_balance", "+mart_manifest_chain")
+MODELS = (
+    "--select", "+mart_coverage", "+mart_delivery_balance", "+mart_manifest_chain", "+mart_unknown_records",
+)  # fmt: skip
 NO_UNIT_TESTS = ("--exclude-resource-type", "unit_test")
 TOUCHED = ("source_files", "batches", "batch_objects")
 DAY = 24 * 60
@@ -31,8 +33,8 @@ def read(number: int, *, day: int = 1, **given: Any) -> dict[str, Any]:
     counts = dict.fromkeys(names, 0)
     lines = {f"lines_{name}": given.pop(name, count) for name, count in counts.items()}
     return row(
-        "source_files", number, **{"lines_seen": sum(lines.values()) + 5, "lines_staged": 5, "turn_lines_seen": 0,
-        "turn_lines_duplicate": 0, "outcome": "read", "source_lost_bytes": 0,
+        "source_files", number, **{"lines_staged": 5, "turn_lines_seen": 0, "turn_lines_duplicate": 0,
+        "outcome": "read", "source_lost_bytes": 0, "lines_unknown": 0, "fields_unknown": 0, "source_layout": "v2",
         "observed_at": datetime(2026, 3, day, 12, tzinfo=UTC)} | lines | given,
     )  # fmt: skip
 
@@ -43,12 +45,15 @@ def deliver(warehouse: Warehouse) -> None:
     first = chained(store, 1, {
         "llm_turns": [turn(1, reported_cost_usd=Decimal("0.25")), turn(2, reported_cost_usd=None)],
         "source_files": [
-            read(1, duplicate=2, skipped=3, rejected=1, lines_rejected_torn=1), read(2, outcome="corrupt"),
+            read(1, duplicate=2, skipped=3, rejected=1, lines_rejected_torn=1, lines_unknown=7, fields_unknown=2),
+            read(2, outcome="corrupt"),
         ],
     }, None)  # fmt: skip
     chained(store, 2, {"llm_turns": [turn(1, reported_cost_usd=Decimal("0.25"))]}, first, minute=DAY)
     chained(store, 3, {"llm_turns": b"no parquet"}, "0" * 64, minute=DAY)
-    chained(store, 6, {"source_files": [read(3, day=4, source_lost_bytes=77)]}, "1" * 64, minute=3 * DAY)
+    chained(
+        store, 6, {"source_files": [read(3, day=4, source_lost_bytes=77, source_layout="v3")]}, "1" * 64, minute=3 * DAY
+    )
     sent = chained(store, 1, {"llm_turns": [turn(1, input_tokens=99)]}, None, device=CLONE, minute=5 * DAY)
     chained(store, 1, {"llm_turns": [turn(3)]}, None, device=CLONE, minute=5 * DAY)
     chained(store, 2, {"llm_turns": [turn(4)]}, sent, device=CLONE, minute=6 * DAY)
@@ -95,9 +100,17 @@ def test_the_books_balance_and_show_what_is_missing(warehouse: Warehouse) -> Non
         (CLONE, EPOCH, 4, 0, 0, 1, 1, False, False, None),
     ]
 
+    unknown = warehouse.query(
+        "select device_id, source_kind, source_layout, uploader_version, day(delivery_date), files_read, lines_unknown,"
+        " fields_unknown from marts.mart_unknown_records order by all"
+    )
+    assert unknown == [
+        (LAPTOP, "events", "v2", "unknown", 1, 2, 7, 2), (LAPTOP, "events", "v3", "unknown", 4, 1, 0, 0),
+    ]  # fmt: skip
+
     # The chain's trouble is noted by name, a residue stops.
-    noted = warehouse.dbt("test", "--select", "assert_no_chain_is_broken")
-    assert [(result.status, result.failures) for result in noted.result] == [("warn", 2)]
+    noted = warehouse.dbt("test", "--select", "assert_no_chain_is_broken", "assert_no_record_is_unknown")
+    assert sorted((result.status, result.failures) for result in noted.result) == [("warn", 1), ("warn", 2)]
     before = warehouse.marts()
     for planted in (
         "update wire.source_files set lines_staged = lines_staged + 1 where lines_salvaged = 0 and run is not null",

@@ -89,7 +89,18 @@ def test_early_turns_lack_keys_and_their_values_are_unknown_not_zero() -> None:
 
 def test_fields_that_nobody_asked_for_are_counted() -> None:
     found = turn(1, full_request={"prompt": "x"}, system_prefix_sha="y")
-    assert read(found).fields_dropped == 2
+    assert (read(found).fields_dropped, read(found).fields_unknown) == (2, 0)
+
+
+def test_what_no_version_writes_is_counted_and_not_named() -> None:
+    """The sentinel: a newer runtime shows by numbers, and its names may be content."""
+    found = turn(1, full_request={}, reasoning_tokens=5) | {"session_id": SESSION}
+    assert read(found).fields_unknown == 2
+    assert read(event("judge_verdict", {"anything": 1}) | {"seq": 4}).fields_unknown == 0
+    for kind, is_unknown in (("llm_text_delta", False), ("llm_turn_complete", False), ("llm_turn_billed", True)):
+        line = event(kind, {})
+        assert hive_events.is_unknown(line) == is_unknown
+        assert hive_events.is_unknown_line(json.dumps(line).encode()) == is_unknown
 
 
 def test_a_worker_report_is_the_workers_whoever_writes_it() -> None:

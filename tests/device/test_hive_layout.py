@@ -19,6 +19,9 @@ def made(home: Path, place: str) -> SessionFolder:
     return found
 
 
+LAYOUTS = {"queen": "v1", "agents": "v2", "queens": "v3", "colonies": "v3", "_misc": "v3", "sessions": "other"}
+
+
 @pytest.mark.parametrize(
     ("place", "session", "kind", "told"),
     [
@@ -52,7 +55,8 @@ def made(home: Path, place: str) -> SessionFolder:
 def test_every_place_of_a_session(tmp_path: Path, place: str, session: str, kind: str, told: dict[str, str]) -> None:
     found = made(tmp_path, place)
     logs = found.path if kind == "legacy_run" else found.path / "logs"
-    assert found == SessionFolder(tmp_path / place, session, kind, logs=logs, **told)
+    layout = "v1" if kind == "legacy_run" else LAYOUTS[place.partition("/")[0]]
+    assert found == SessionFolder(tmp_path / place, session, kind, logs=logs, layout=layout, **told)
 
 
 def test_a_session_is_listed_once_and_the_earliest_first(tmp_path: Path) -> None:

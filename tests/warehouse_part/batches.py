@@ -87,9 +87,10 @@ def fitting(column: Column) -> Any:
 
 
 def row(table: str, number: object = 0, **given: Any) -> Row:
-    """A row with a value in every column."""
+    """A row with a value in every column, whose sums are right."""
     filled = {column.name: fitting(column) for column in BY_NAME[table].columns}
-    return filled | {"record_id": record(f"{table} {number}")} | given
+    filled |= {"record_id": record(f"{table} {number}")} | given
+    return filled | {total: sum(filled[part] or 0 for part in parts) for total, parts in BY_NAME[table].sums} | given
 
 
 def turn(number: object = 0, **given: Any) -> Row:

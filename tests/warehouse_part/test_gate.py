@@ -384,3 +384,31 @@ def test_an_object_larger_than_allowed_is_not_read(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(landing, "MAX_MANIFEST_BYTES", 10)
     with pytest.raises(landing.RefusedError, match="manifest_too_large"):
         landing.fetch(memory, arrive(memory, Prefix("eu", "acme", LAPTOP, EPOCH).manifest(4, "0" * 64), b"x" * 11))
+
+
+def test_coverage_that_does_not_add_up_costs_its_own_batch(store: MemoryStore) -> None:
+    """A device that lies about its lines would else fail the balance of everybody's books."""
+    lies = row("source_files", 1, lines_seen=4)
+    with wire() as connection:
+        first = batch(store, {"source_files": [row("source_files", 2), lies]}, seq=1)
+        second = batch(store, {"source_files": [row("source_files", 3)]}, device=CLONE)
+        done = load.load(connection, store, [first, second])
+        assert (done.loaded, done.reasons) == (1, {"unbalanced:lines_seen": 1})
+        assert connection.execute("SELECT count(*) FROM wire.source_files").fetchone() == (1,)
+
+
+def test_what_a_killed_gate_leaves_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of the living, of others and those being made stay."""
+    monkeypatch.setattr(gate.tempfile, "tempdir", str(tmp_path))
+    living, dead, young = gate.Gate(), tmp_path / f"{gate.PREFIX}dead", tmp_path / f"{gate.PREFIX}young"
+    try:
+        for folder in (dead, young, tmp_path / "other"):
+            folder.mkdir()
+            (folder / "progress-0").write_bytes(bytes(8))
+        for folder in (living._folder, dead, tmp_path / "other"):
+            os.utime(folder, (time.time() - 3_600,) * 2)
+        gate.Gate().close()
+        assert sorted(tmp_path.iterdir()) == sorted([living._folder, young, tmp_path / "other"])
+    finally:
+        living.close()
+    assert not living._folder.exists()

@@ -11,6 +11,7 @@ select
     epoch,
     manifest_sha256,
     previous_manifest_sha256,
+    uploader_version,
     status,
     reason,
     seq,

@@ -6,6 +6,7 @@ select
     record_id,
     tenant_id,
     source_kind,
+    source_layout,
     outcome,
     run,
     lines_seen,
@@ -24,9 +25,12 @@ select
     turn_lines_seen,
     turn_lines_duplicate,
     source_lost_bytes,
+    lines_unknown,
+    fields_unknown,
     -- A device without a clock read it when it arrived.
     {{ utc_date('coalesce(observed_at, _received_at)') }} as observed_date,
     _device_id,
+    _manifest_key,
     _received_at,
     _ingest_seq
 from source

@@ -28,6 +28,8 @@ class Record:
     is_turn: bool = False
     belongs_to_folder: bool = False
     fields_dropped: int = 0
+    fields_unknown: int = 0
+    """Of the dropped fields, those that nobody has looked at yet: a newer version of the source writes them."""
 
 
 class Fields(dict[str, Any]):
@@ -47,12 +49,17 @@ class Fields(dict[str, Any]):
         """How many fields nobody asked for."""
         return len(self.keys() - self._asked)
 
+    def beside(self, known: frozenset[str]) -> int:
+        """How many of them are none of those that are known, and dropped on purpose."""
+        return len(self.keys() - self._asked - known)
+
 
 @dataclass(frozen=True)
 class SessionFolder:
     """One folder of a session. The session is known by its id, never by the path: folders move.
 
-    `logs` is the folder of its runtime logs, if it has one of its own (a link to one elsewhere is none).
+    `logs` is the folder of its runtime logs, if it has one of its own (a link to one elsewhere is none). `layout` is
+    the version of the source that keeps sessions there.
     """
 
     path: Path
@@ -63,6 +70,7 @@ class SessionFolder:
     colony_name: str | None = None
     parent_session_id: str | None = None
     logs: Path | None = None
+    layout: str = "other"
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,18 @@ class Context:
         return (end.at - start.at).total_seconds()
 
 
+# Fields that are known and not read. Of the records that are not named here the fields are written down nowhere.
+ENVELOPE = frozenset({
+    "type", "stream_id", "node_id", "execution_id", "data", "timestamp", "correlation_id", "colony_id", "run_id", "seq",
+})  # fmt: skip
+PRIVATE = {
+    "llm_turn_complete": frozenset({
+        "system_prefix_sha", "system_suffix_sha", "history_anchor_idx", "message_count", "full_request",
+    }),
+    "tool_call_completed": frozenset({"result", "tool_input", "tool_index"}),
+}  # fmt: skip
+
+
 def _role(stream: object) -> str:
     if not isinstance(stream, str) or not stream:
         return "other"
@@ -75,6 +87,7 @@ class _Common:
     """The parts that all records of one event share."""
 
     def __init__(self, event: Event, context: Context) -> None:
+        self.event = event
         self.data = Fields(event["data"] if isinstance(event["data"], dict) else {})
         self.execution_id = _text(event.get("execution_id"))
         self.session_id = self.execution_id or context.folder.session_id
@@ -85,6 +98,12 @@ class _Common:
         self.stamp = event.get("timestamp")
         self.when: Instant | None = context.clock.event_time(self.stamp)
         self.key = (self.execution_id, event.get("stream_id"), self.stamp)
+
+    @property
+    def unknown(self) -> int:
+        """How many fields no version that we know of has."""
+        private = PRIVATE.get(self.event["type"])
+        return len(self.event.keys() - ENVELOPE) + (0 if private is None else self.data.beside(private))
 
     def times(self) -> dict[str, object]:
         if self.when is None:
@@ -261,7 +280,10 @@ def _colony_created(event: Event, context: Context) -> Record | None:
         "observed_at": common.when.at if common.when else None,
     }
     at = common.when.at if common.when else None
-    return Record(wire.SESSIONS, ("event", child, common.stamp), values, at, fields_dropped=common.data.dropped)
+    return Record(
+        wire.SESSIONS, ("event", child, common.stamp), values, at, fields_dropped=common.data.dropped,
+        fields_unknown=common.unknown,
+    )  # fmt: skip
 
 
 def _record(
@@ -270,7 +292,10 @@ def _record(
 ) -> Record:  # fmt: skip
     at = common.when.at if common.when else None
     in_folder = common.belongs_to_folder and not owned
-    return Record(table, key, values, at, is_turn, belongs_to_folder=in_folder, fields_dropped=common.data.dropped)
+    return Record(
+        table, key, values, at, is_turn, belongs_to_folder=in_folder, fields_dropped=common.data.dropped,
+        fields_unknown=common.unknown,
+    )  # fmt: skip
 
 
 WANTED: dict[str, Callable[[Event, Context], Record | None]] = {
@@ -281,6 +306,18 @@ WANTED: dict[str, Callable[[Event, Context], Record | None]] = {
     **dict.fromkeys(RUN_KINDS, _run),
     **{f"trigger_{kind}": _trigger for kind in TRIGGER_KINDS},
 }
+# Types that are known and not read: streaming text, content, and what no mart asks for.
+PASSED_OVER = frozenset({
+    "client_credential_form_requested", "client_input_committed", "client_output_delta", "client_reasoning",
+    "colony_fork_marker", "colony_suggestion_requested", "colony_template_assignment", "constraint_violation",
+    "context_compaction_started", "credential_provider_connected", "credential_provider_disconnected", "crm_changed",
+    "custom", "goal_achieved", "goal_progress", "llm_reasoning_delta", "llm_text_delta", "loop_state_changed",
+    "missed_triggers", "node_action_plan", "node_input_blocked", "node_internal_output", "node_loop_iteration",
+    "queen_identity_selected", "reminder_injected", "session_forked", "session_snapshot", "state_changed",
+    "state_conflict", "stream_started", "stream_stopped", "task_list_reattach_mismatch", "tool_call_started",
+    "tool_catalog_refreshed", "tools_config_changed", "webhook_received", "worker_colony_loaded",
+})  # fmt: skip
+_KNOWN = {kind.encode() for kind in (*WANTED, *PASSED_OVER)}
 _WANTED_ANYWHERE = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(WANTED).encode() + rb')"')
 
 
@@ -293,6 +330,17 @@ def may_matter(data: bytes) -> bool:
     if first is not None and first[1].decode() not in WANTED:
         return _WANTED_ANYWHERE.search(data, first.end()) is not None
     return True
+
+
+def is_unknown_line(data: bytes) -> bool:
+    """Whether a line that was passed over is of a type that no version we know of writes."""
+    first = _TYPE.match(data)
+    return first is not None and first[1] not in _KNOWN
+
+
+def is_unknown(event: Event) -> bool:
+    """Whether an event is of such a type."""
+    return event["type"] not in WANTED and event["type"] not in PASSED_OVER
 
 
 def is_event(found: dict[str, Any]) -> bool:

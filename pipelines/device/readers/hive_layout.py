@@ -14,42 +14,42 @@ from pipelines.device.readers import ColonyFolder, SessionFolder
 Make = Callable[[Path, list[str]], SessionFolder]
 
 
-def _folder(kind: str, **places: int) -> Make:
-    """A maker of session folders of one kind; `places` says which `*` of the pattern holds which name."""
+def _folder(kind: str, layout: str, **places: int) -> Make:
+    """A maker of session folders of one kind and layout; `places` says which `*` of the pattern holds which name."""
 
     def make(path: Path, parts: list[str]) -> SessionFolder:
         names = {name: parts[index] for name, index in places.items()}
         logs = path if kind == "legacy_run" else path / "logs"
-        return SessionFolder(path, parts[-1], kind, logs=logs if _is_folder(logs) else None, **names)
+        return SessionFolder(path, parts[-1], kind, logs=logs if _is_folder(logs) else None, layout=layout, **names)
 
     return make
 
 
 # Pattern -> what a folder that matches it is. `*` is one name, and parts[i] is the i-th `*`.
 SESSION_FOLDERS: tuple[tuple[str, Make], ...] = (
-    ("queen/session/*", _folder("queen")),
-    ("agents/queens/*/sessions/*", _folder("queen", queen_name=0)),
-    ("agents/queens/*/sessions/*/workers/*", _folder("worker", queen_name=0, parent_session_id=1)),
-    ("queens/*/sessions/*", _folder("queen", queen_name=0)),
-    ("queens/*/sessions/*/workers/*", _folder("worker", queen_name=0, parent_session_id=1)),
-    ("colonies/*/queens/*/sessions/*", _folder("colony_queen", colony_name=0, queen_name=1)),
+    ("queen/session/*", _folder("queen", "v1")),
+    ("agents/queens/*/sessions/*", _folder("queen", "v2", queen_name=0)),
+    ("agents/queens/*/sessions/*/workers/*", _folder("worker", "v2", queen_name=0, parent_session_id=1)),
+    ("queens/*/sessions/*", _folder("queen", "v3", queen_name=0)),
+    ("queens/*/sessions/*/workers/*", _folder("worker", "v3", queen_name=0, parent_session_id=1)),
+    ("colonies/*/queens/*/sessions/*", _folder("colony_queen", "v3", colony_name=0, queen_name=1)),
     (
         "colonies/*/queens/*/sessions/*/workers/*",
         # No colony: a fork copies the folders of its parent's workers into its own; the parent tells the colony.
-        _folder("worker", queen_name=1, parent_session_id=2),
+        _folder("worker", "v3", queen_name=1, parent_session_id=2),
     ),
-    ("colonies/*/queen/*", _folder("colony_queen", colony_name=0)),
-    ("colonies/*/workers/*", _folder("worker", colony_name=0)),
-    ("sessions/*", _folder("other")),
-    ("sessions/*/workers/*", _folder("worker", parent_session_id=0)),
-    ("agents/*/sessions/*", _folder("agent_session", agent_name=0)),
-    ("agents/*/worker/sessions/*", _folder("graph_run", colony_name=0)),
-    ("agents/*/*/sessions/*", _folder("graph_run", colony_name=0)),
-    ("agents/*/graphs/*/sessions/*", _folder("secondary_graph", agent_name=0)),
-    ("agents/*/runtime_logs/runs/*", _folder("legacy_run", agent_name=0)),
-    ("agents/*/*/runtime_logs/runs/*", _folder("legacy_run", agent_name=0)),
-    ("agents/*/graphs/*/runtime_logs/runs/*", _folder("legacy_run", agent_name=0)),
-    ("_misc/*", _folder("other")),
+    ("colonies/*/queen/*", _folder("colony_queen", "v3", colony_name=0)),
+    ("colonies/*/workers/*", _folder("worker", "v3", colony_name=0)),
+    ("sessions/*", _folder("other", "other")),
+    ("sessions/*/workers/*", _folder("worker", "other", parent_session_id=0)),
+    ("agents/*/sessions/*", _folder("agent_session", "v2", agent_name=0)),
+    ("agents/*/worker/sessions/*", _folder("graph_run", "v2", colony_name=0)),
+    ("agents/*/*/sessions/*", _folder("graph_run", "v2", colony_name=0)),
+    ("agents/*/graphs/*/sessions/*", _folder("secondary_graph", "v2", agent_name=0)),
+    ("agents/*/runtime_logs/runs/*", _folder("legacy_run", "v1", agent_name=0)),
+    ("agents/*/*/runtime_logs/runs/*", _folder("legacy_run", "v1", agent_name=0)),
+    ("agents/*/graphs/*/runtime_logs/runs/*", _folder("legacy_run", "v1", agent_name=0)),
+    ("_misc/*", _folder("other", "v3")),
 )
 COLONY_FOLDERS = "colonies/*"
 USER_HOMES = "users/*"  # the desktop application keeps a home per account in the shared one

@@ -14,6 +14,14 @@ from pipelines.contract.keys import record_id
 from pipelines.device.clock import Clock, utc_time
 from pipelines.device.readers import Fields, Record, SessionFolder
 
+# Fields that are known and not read: content, and what stands elsewhere already.
+PRIVATE_OF_STEP = frozenset({
+    "node_type", "llm_text", "verdict_feedback", "stacktrace", "parent_span_id", "execution_id",
+})  # fmt: skip
+PRIVATE_OF_CALL = frozenset({"tool_use_id", "tool_input", "result"})
+PRIVATE_OF_DETAIL = frozenset({"node_name", "stacktrace"})
+PRIVATE_OF_SUMMARY = frozenset({"run_id", "node_path", "execution_id"})
+
 
 @dataclass(frozen=True)
 class Place:
@@ -86,8 +94,9 @@ def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
     }
     is_turn = isinstance(index, int) and index >= 0
     step = Record(
-        wire.NODE_STEPS, key, values, started_at, is_turn, belongs_to_folder=True, fields_dropped=line.dropped
-    )
+        wire.NODE_STEPS, key, values, started_at, is_turn, belongs_to_folder=True, fields_dropped=line.dropped,
+        fields_unknown=line.beside(PRIVATE_OF_STEP),
+    )  # fmt: skip
     records = [step]
     for number, (call, start) in enumerate(zip(calls, starts, strict=True)):
         called: dict[str, object] = {
@@ -102,10 +111,10 @@ def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
             "time_basis": "utc" if start else None,
             "is_time_ambiguous": False if start else None,
         }
-        dropped = call.dropped
-        records.append(
-            Record(wire.TOOL_CALLS, (*key, number), called, start, belongs_to_folder=True, fields_dropped=dropped)
-        )
+        records.append(Record(
+            wire.TOOL_CALLS, (*key, number), called, start, belongs_to_folder=True, fields_dropped=call.dropped,
+            fields_unknown=call.beside(PRIVATE_OF_CALL),
+        ))  # fmt: skip
     return records
 
 
@@ -132,7 +141,10 @@ def detail(line: dict[str, Any], place: Place) -> Record:
         "retry_count", "escalate_count", "continue_count",
     )  # fmt: skip
     values |= {name: line.get(name) for name in numbers}
-    return Record(wire.NODE_DETAILS, key, values, belongs_to_folder=True, fields_dropped=line.dropped)
+    return Record(
+        wire.NODE_DETAILS, key, values, belongs_to_folder=True, fields_dropped=line.dropped,
+        fields_unknown=line.beside(PRIVATE_OF_DETAIL),
+    )  # fmt: skip
 
 
 TOTALS = ("total_nodes_executed", "total_input_tokens", "total_output_tokens")
@@ -157,7 +169,10 @@ def summary(found: dict[str, Any], folder: SessionFolder) -> Record:
     }
     values |= {name: found.get(name) for name in (*TOTALS, "duration_ms")}
     key = (found.get("trace_id") or folder.session_id, found.get("started_at"), content)
-    return Record(wire.RUN_SUMMARIES, key, values, started_at, belongs_to_folder=True, fields_dropped=found.dropped)
+    return Record(
+        wire.RUN_SUMMARIES, key, values, started_at, belongs_to_folder=True, fields_dropped=found.dropped,
+        fields_unknown=found.beside(PRIVATE_OF_SUMMARY),
+    )  # fmt: skip
 
 
 RUN_KINDS = {
