@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.store import FolderStore, Put, Store, StoreRefusedError, StoreUnavailableError, open_store
+from pipelines.contract.receipts import parse_receipt
+from pipelines.store import FolderStore, Put, S3Store, Store, StoreRefusedError, StoreUnavailableError, open_store
 from tests.object_server import PROGRAM, object_server
+from tests.warehouse_part.test_erase import DEVICE, Site
 
 needs_server = pytest.mark.skipif(not PROGRAM.exists(), reason="the object server's package is for Linux only")
 
@@ -115,3 +118,50 @@ def test_only_folders_and_buckets_are_stores(text: str) -> None:
     if not text.startswith(("file:///", "s3://")):
         with pytest.raises(ValueError, match="is no store"):
             open_store(text)
+
+
+@needs_server
+def test_what_is_erased_is_in_no_version_of_any_object(bucket: str, tmp_path: Path) -> None:
+    """A server that keeps versions, answers in small pages, and held an object that somebody had overwritten."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="versioned")
+    client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    store = S3Store("versioned", "lake")
+    pages = store._client.meta.events
+    for operation in ("ListObjectsV2", "ListObjectVersions"):
+        pages.register(f"provide-client-params.s3.{operation}", lambda params, **_: params | {"MaxKeys": 3})
+    site = Site(tmp_path)
+    for key, data in site.store.objects.items():
+        store.put(key, data)
+    site.store = store  # type: ignore[assignment]
+    (overwritten, *_) = (key for key in site.oracle if DEVICE in key)
+    for body in (DEVICE.encode(), b"harmless"):
+        client.put_object(Bucket="versioned", Key=f"lake/{overwritten}", Body=body)
+    store.put("near", b"")
+    store.put("nearby", b"")
+    store.delete("near")
+    assert [entry.key for entry in store.list("near")] == ["nearby"], "a name that begins alike is another one's"
+
+    assert len(versions(client, overwritten)[overwritten]) == 3
+    line = site.suppress("device", DEVICE)
+    (done,) = site.erase()
+    assert (done.request_id, done.objects) == (line.request_id, 6)
+    left = versions(client, "")
+    assert left.keys() >= {key for key in site.oracle if DEVICE not in key}
+    assert not [key for key, bodies in left.items() if DEVICE in key and not key.startswith("receipts/")]
+    assert not [key for key, bodies in left.items() if any(DEVICE.encode() in body for body in bodies)
+                and not key.startswith("receipts/")]  # fmt: skip
+    (receipt,) = (key for key in left if key.startswith("receipts/"))
+    assert parse_receipt(receipt, store.get(receipt), region="eu", tenant="acme").request_id == line.request_id
+    assert site.erase() == []
+
+
+def versions(client: Any, prefix: str) -> dict[str, list[bytes]]:
+    """Every version of every object, read from the server itself; a mark of deletion has none and must not be there."""
+    found: dict[str, list[bytes]] = {}
+    for page in client.get_paginator("list_object_versions").paginate(Bucket="versioned", Prefix=f"lake/{prefix}"):
+        assert not page.get("DeleteMarkers")
+        for item in page.get("Versions", ()):
+            body = client.get_object(Bucket="versioned", Key=item["Key"], VersionId=item["VersionId"])["Body"].read()
+            found.setdefault(item["Key"].removeprefix("lake/"), []).append(body)
+    return found

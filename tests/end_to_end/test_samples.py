@@ -88,6 +88,11 @@ def test_totals_equal_the_truth(shipped: Shipped, layout: str) -> None:
     same(shipped.usage(layout, "tenant_id")[layout], shipped.truths[layout]["totals"]["unique_usage"])
 
 
+def test_nothing_of_a_known_runtime_is_unknown(shipped: Shipped) -> None:
+    sums = "sum(lines_unknown), sum(fields_unknown), count(DISTINCT source_layout)"
+    assert shipped.rows(f"SELECT {sums} FROM mart_unknown_records") == [(0, 0, 4)]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_totals_are_not_the_naive_sums(shipped: Shipped, layout: str) -> None:
     found = shipped.usage(layout, "tenant_id")[layout]
