@@ -222,7 +222,7 @@ def test_usage_without_published_data(call: Call) -> None:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """A publication made by hand: the command line needs these two tables and no more."""
+    """A publication made by hand: the command line needs these tables and no more."""
     folder = tmp_path / "apiary" / "published" / "current"
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "marts.duckdb")) as connection:
@@ -234,6 +234,16 @@ def published(tmp_path: Path) -> Path:
             " unpriced_turns BIGINT, reported_cost_usd DECIMAL(38, 20))"
         )
         connection.execute("INSERT INTO dim_colonies VALUES ('acme', 'c1', 'k1_00')")
+        connection.execute(
+            """
+            CREATE TABLE fct_llm_turns AS SELECT 'acme' AS tenant_id, 't1' AS turn_id, 'queen' AS agent_kind;
+            CREATE TABLE fct_rated_turns AS
+            SELECT
+                tenant_id, turn_id, 'ada' AS user_id, 'c1' AS colony_id, 's1' AS session_id, 'm1' AS model,
+                DATE '2026-03-02' AS usage_date, 11 AS tokens, 0.25::DECIMAL(38, 20) AS rated_cost_usd
+            FROM fct_llm_turns
+            """
+        )
         rows = [
             (
                 "acme",
@@ -272,7 +282,7 @@ def test_usage_is_exact(call: Call) -> None:
     assert rows["m1"] == {
         "model": "m1", "turns": 3, "input_tokens": 110, "output_tokens": 11, "cache_read_input_tokens": 50,
         "cache_write_input_tokens": 5, "tool_calls": 3, "unpriced_turns": 0,
-        "reported_cost_usd": "0.30000000000000000001",
+        "reported_cost_usd": "0.30000000000000000001", "rated_cost_usd": "0.25",
     }  # fmt: skip
     assert rows["unknown"]["reported_cost_usd"] is None
 

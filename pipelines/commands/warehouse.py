@@ -19,6 +19,7 @@ from pipelines.home import ROOT, BusyError, Home, exclusive
 HEADINGS = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_input_tokens": "cache read",
     "cache_write_input_tokens": "cache write", "reported_cost_usd": "reported cost USD",
+    "rated_cost_usd": "rated cost USD",
 }  # fmt: skip
 
 

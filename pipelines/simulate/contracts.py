@@ -48,7 +48,7 @@ def demo_contracts(fleet: tuple[DeviceSpec, ...], *, signed_at: datetime) -> dic
         ],
         "plan_items": [
             _item("quarry-seats", "seat", month, signed, unit_price=PLATFORM["seat_month"]),
-            _item("quarry-colonies", "colony_day", month, signed, unit_price=PLATFORM["colony_day"], included=5),
+            _item("quarry-colonies", "colony_day", month, signed, unit_price=PLATFORM["colony_day"], included=2),
         ],
         "seats": [
             {

@@ -13,7 +13,7 @@ from pipelines.warehouse.reading import connect
 
 Dimension = Literal["model", "tenant", "user", "colony", "session", "agent", "day"]
 
-# What a row is named by: the column's name in the answer -> its expression over the daily session usage.
+# What a row is named by: the column's name in the answer -> its expression over USED.
 DIMENSIONS: dict[str, dict[str, str]] = {
     "model": {"model": "model"},
     "tenant": {"tenant": "tenant_id"},
@@ -25,7 +25,18 @@ DIMENSIONS: dict[str, dict[str, str]] = {
     "tenant and model": {"tenant": "tenant_id", "model": "model"},
 }
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
-MEASURES = ("turns", *TOKENS, "tool_calls", "unpriced_turns", "reported_cost_usd")
+COSTS = ("reported_cost_usd", "rated_cost_usd")
+MEASURES = ("turns", *TOKENS, "tool_calls", "unpriced_turns", *COSTS)
+# One under the other, never joined: what was counted, and what the price book says of the turns.
+USED = """
+    SELECT *, NULL::DECIMAL(38, 20) AS rated_cost_usd FROM agg_usage_session_daily
+    UNION ALL BY NAME
+    SELECT
+        rated.tenant_id, rated.user_id, rated.colony_id, rated.session_id, turns.agent_kind, rated.model,
+        rated.usage_date, CASE WHEN rated.tokens > 0 THEN rated.rated_cost_usd END AS rated_cost_usd -- else no price
+    FROM fct_rated_turns AS rated
+    INNER JOIN fct_llm_turns AS turns USING (tenant_id, turn_id)
+"""
 
 
 def usage(
@@ -33,7 +44,8 @@ def usage(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of usage by one dimension (UTC days, both ends included), most tokens first; days in their order.
 
-    Counts are integers; `reported_cost_usd` is an exact decimal text, None where nothing was reported.
+    Counts are integers, costs exact decimal texts: `reported_cost_usd` is what the agents said, None where they said
+    nothing; `rated_cost_usd` is the price book's list price, None where it has none.
     """
     names = DIMENSIONS[by]
     selected = ", ".join(f"{expression} AS {name}" for name, expression in names.items())
@@ -44,7 +56,7 @@ def usage(
         cursor = connection.execute(
             f"""
             SELECT {selected}, {sums}
-            FROM agg_usage_session_daily AS daily
+            FROM ({USED}) AS used
             LEFT JOIN (SELECT tenant_id, colony_id, colony_name FROM dim_colonies) AS colonies
                 USING (tenant_id, colony_id)
             WHERE ($first IS NULL OR usage_date >= $first) AND ($last IS NULL OR usage_date <= $last)
@@ -90,7 +102,7 @@ def billing_models(published: Path) -> list[dict[str, Any]]:
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
-        if name == "reported_cost_usd":
+        if name in COSTS:
             row[name] = None if value is None else plain(value)
         elif name in MEASURES:
             row[name] = int(value or 0)

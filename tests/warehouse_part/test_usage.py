@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from pipelines.warehouse import usage
-from pipelines.warehouse.usage import DIMENSIONS, MEASURES
+from pipelines.warehouse.usage import COSTS, DIMENSIONS, MEASURES
 
 MARCH = [date(2026, 3, day) for day in (1, 2, 3)]
 # tenant, user, colony, session, agent, model, day, turns, input, output, calls, unpriced, cost
@@ -21,6 +21,9 @@ USED = [
     ("bolt", "ada", "c1", "s1", "queen", "m1", MARCH[2], 1, 1000, 0, 0, 0, "1000000000000000.00000000000000000001"),
     ("bolt", "UNATTRIBUTED", None, "s9", "other", "unknown", MARCH[0], 0, 0, 0, 3, 0, None),
 ]
+
+# The row of USED that a turn belongs to, what the book says of it, its tokens: none cost nothing, with a price or not.
+RATED = [(0, "0.2", 9), (0, "0.00000000000000000003", 1), (2, None, 550), (3, "0", 0), (4, "7", 1000)]
 
 
 @pytest.fixture
@@ -45,6 +48,22 @@ def fill(folder: Path, rows: Sequence[tuple[Any, ...]]) -> Path:
         if rows:
             marks = ", ".join("?" * 13)
             connection.executemany(f"INSERT INTO agg_usage_session_daily VALUES ({marks}, 1, 2)", rows)
+        connection.execute(
+            """
+            CREATE TABLE fct_llm_turns (tenant_id VARCHAR, turn_id VARCHAR, agent_kind VARCHAR);
+            CREATE TABLE fct_rated_turns (
+                tenant_id VARCHAR, turn_id VARCHAR, user_id VARCHAR, colony_id VARCHAR, session_id VARCHAR,
+                model VARCHAR, usage_date DATE, tokens BIGINT, rated_cost_usd DECIMAL(38, 20)
+            )
+            """
+        )
+        for number, cost in enumerate(RATED if rows == USED else ()):
+            tenant, user, colony, session, kind, model, day, *_ = rows[cost[0]]
+            connection.execute("INSERT INTO fct_llm_turns VALUES (?, ?, ?)", [tenant, f"t{number}", kind])
+            connection.execute(
+                "INSERT INTO fct_rated_turns VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [tenant, f"t{number}", user, colony, session, model, day, cost[2], cost[1]],
+            )
         connection.execute("CREATE TABLE dim_colonies (tenant_id VARCHAR, colony_id VARCHAR, colony_name VARCHAR)")
         # Two tenants with a colony of one id, and one that nothing was used in.
         connection.execute(
@@ -63,7 +82,7 @@ def test_every_dimension_adds_up_to_the_whole(marts: Path, by: str) -> None:
     ]  # fmt: skip
     assert sum(row["cache_read_input_tokens"] for row in rows) == len(USED)
     assert sum(row["cache_write_input_tokens"] for row in rows) == 2 * len(USED)
-    assert all(type(row[name]) is int for row in rows for name in MEASURES if name != "reported_cost_usd")
+    assert all(type(row[name]) is int for row in rows for name in set(MEASURES) - set(COSTS))
     names = [tuple(row[name] for name in DIMENSIONS[by]) for row in rows]
     assert len(names) == len(set(names))
 
@@ -93,6 +112,16 @@ def test_cost_is_exact_and_unreported_is_not_free(marts: Path) -> None:
     assert rows["acme", "m2"]["unpriced_turns"] == 2
     (whole,) = [row for row in usage.usage(marts, "model") if row["model"] == "m1"]
     assert whole["reported_cost_usd"] == "1000000000000000.30000000000000000002"
+
+
+def test_what_the_book_says_stands_beside_what_was_reported(marts: Path) -> None:
+    rows = {(row["tenant"], row["model"]): row for row in usage.usage(marts, "tenant and model")}
+    assert rows["acme", "m1"]["rated_cost_usd"] == "0.20000000000000000003"
+    assert rows["bolt", "m1"]["rated_cost_usd"] == "7"
+    assert rows["acme", "m2"]["rated_cost_usd"] is None
+    assert {row["agent"]: row["rated_cost_usd"] for row in usage.usage(marts, "agent")} == {
+        "queen": "7.20000000000000000003", "worker": None, "other": None
+    }  # fmt: skip
 
 
 def test_a_colony_is_named_by_its_tenant_s_own_list(marts: Path) -> None:
