@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -399,17 +398,15 @@ def test_what_a_rollback_journal_would_undo_is_not_read(path: Path) -> None:
 
 CLAIM = """
 import sqlite3, sys, threading, time
-path, writers, tasks, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-took, failed = [], []
+path, writers, tasks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+failed = []
 def work(name):
     try:
         own = sqlite3.connect(path, isolation_level=None, timeout=60)
         for number in range(tasks):
             for status in ("claimed", "done"):
-                began = time.perf_counter()
                 own.execute("UPDATE tasks SET status = ? WHERE id = ?", (status, f"{name}-{number}"))
-                took.append(time.perf_counter() - began)
-                time.sleep(pause)
+                time.sleep(0.01)
         own.close()
     except sqlite3.Error as error:
         failed.append(error)
@@ -417,24 +414,7 @@ threads = [threading.Thread(target=work, args=(name,)) for name in range(writers
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert not failed, failed
-print(sorted(took)[len(took) * 99 // 100])
 """
-
-
-def claimed(path: Path, writers: int, tasks: int, pause: float, *, is_read: bool) -> tuple[float, int]:
-    """Writers claim and complete tasks in a process of their own: the 99th percentile of their waits in seconds, and
-    how often the database was read meanwhile."""
-    arguments = [sys.executable, "-c", CLAIM, str(path), str(writers), str(tasks), str(pause)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        reads = 0
-        while process.poll() is None:
-            if is_read:
-                read(path)
-                reads += 1
-            time.sleep(0.02)
-        said, trouble = process.communicate()
-    assert process.returncode == 0, trouble
-    return float(said), reads
 
 
 def test_a_hundred_writers_are_never_told_busy_and_end_up_read_whole(path: Path, writer: sqlite3.Connection) -> None:
@@ -445,26 +425,17 @@ def test_a_hundred_writers_are_never_told_busy_and_end_up_read_whole(path: Path,
     for number in range(writers * tasks):
         add(writer, f"{number // tasks}-{number % tasks}")
     writer.execute("COMMIT")
-    _, reads = claimed(path, writers, tasks, 0.01, is_read=True)
+    arguments = [sys.executable, "-c", CLAIM, str(path), str(writers), str(tasks)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        reads = 0
+        while process.poll() is None:
+            read(path)
+            reads += 1
+            time.sleep(0.02)
+        _, trouble = process.communicate()
+    assert process.returncode == 0, trouble
     assert reads > 2
     assert {item.values["status"] for item in read(path)} == {"done"}
     assert len(read(path)) == writers * tasks
     assert {file.name for file in path.parent.iterdir()} <= {"progress.db", "progress.db-wal", "progress.db-shm"}
     assert path.with_name("progress.db-wal").stat().st_size < 8 << 20
-
-
-@pytest.mark.long
-def test_reading_delays_writers_by_five_milliseconds_at_most(path: Path, writer: sqlite3.Connection) -> None:
-    """Test 27: the 99th percentile of 100 writers' waits, with a reader and without, in turns; the median of each."""
-    writers, tasks = 100, 20
-    writer.execute("BEGIN")
-    for number in range(writers * tasks):
-        add(writer, f"{number // tasks}-{number % tasks}")
-    writer.execute("COMMIT")
-    found: dict[bool, list[float]] = {False: [], True: []}
-    for number in range(10):
-        waited, _ = claimed(path, writers, tasks, 0.5, is_read=bool(number % 2))
-        found[bool(number % 2)].append(waited)
-    alone, beside = (statistics.median(waits) for waits in found.values())
-    print(f"99th percentile: {alone * 1000:.1f} ms alone, {beside * 1000:.1f} ms beside a reader")  # noqa: T201
-    assert beside - alone <= 0.005
