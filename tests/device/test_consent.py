@@ -18,8 +18,9 @@ from pipelines.contract import wire
 from pipelines.device import consent, grant
 from pipelines.device import ship as shipping
 from pipelines.device.collect import Collector
-from pipelines.device.consent import SOURCES
+from pipelines.device.consent import SOURCES, Consent
 from pipelines.device.errors import DeviceError
+from pipelines.device.state import State
 from pipelines.errors import UsageError
 from pipelines.home import exclusive
 from pipelines.simulate.homes import Layout
@@ -117,18 +118,25 @@ def test_a_withdrawal_while_a_shipping_waits_for_the_lock_is_heeded(
     append(queen_folder(home) / "events.jsonl", dump(turn(1)))
     made = granted(tmp_path / "apiary", home)
 
+    asked, really = 0, consent.require
+
+    def require(state: State | None) -> Consent:
+        nonlocal asked
+        asked += 1
+        return really(state)
+
     @contextmanager
     def late(lock: Path) -> Iterator[None]:
-        with exclusive(lock):
-            pass
-        made.withdraw()
+        if asked == 1:  # after the first question, before the lock is held
+            made.withdraw()
         with exclusive(lock):
             yield
 
+    monkeypatch.setattr(consent, "require", require)
     monkeypatch.setattr(shipping, "exclusive", late)
     with pytest.raises(UsageError, match="consent"):
         made.ship(home)
-    assert made.manifests() == []
+    assert (asked, made.manifests()) == (2, [])
 
 
 # Without history -----------------------------------------------------------------------------------------------------
