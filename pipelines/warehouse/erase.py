@@ -325,13 +325,18 @@ class Pass:
                 {*self.journal.identifiers, *renewal.identifiers_gone(connection, tenants)}
             )
             users = {user for (user,) in connection.execute("SELECT DISTINCT user_id FROM old.wire.batches").fetchall()}
-            names = {user for user in users if user and any(line.is_user(user) for line in self.lines)}
+            asked = {user for user in users if user and any(line.is_user(user) for line in self.lines)}
             # A name that somebody else bears too, elsewhere, cannot be told from it by its bytes.
-            still = connection.execute(
-                "SELECT unnest([user_id, tenant_id, region]) FROM wire.batches UNION"
-                " SELECT user_id FROM wire.sessions UNION SELECT user_id FROM wire.device_reports"
-            ).fetchall()
-            self.journal.names = sorted({*self.journal.names, *names} - {name for (name,) in still})
+            still = {
+                name
+                for (name,) in connection.execute(
+                    "SELECT unnest([user_id, tenant_id, region]) FROM wire.batches UNION"
+                    " SELECT user_id FROM wire.sessions UNION SELECT user_id FROM wire.device_reports"
+                ).fetchall()
+            }
+            # Who has no device left goes from the bills too, unless finance keeps a seat: that name no device sent.
+            gone = asked | (users - _seated(connection) - {None})
+            self.journal.names = sorted({*self.journal.names, *gone} - still)
 
     def _write_journal(self, now: datetime) -> None:
         """Write down where receipts go and how many objects go."""
@@ -420,3 +425,12 @@ class Pass:
         }  # fmt: skip
         self._store.put(f"{suppression.DONE}{line.request_id}.json", json.dumps(text, sort_keys=True).encode())
         return Erased(line.request_id, share.objects, share.rows, searched)
+
+
+def _seated(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Users for whom finance keeps a seat, if its books were ever read."""
+    if not connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = 'billing' AND table_name = 'seats'"
+    ).fetchall():
+        return set()
+    return {user for (user,) in connection.execute("SELECT user_id FROM old.billing.seats").fetchall()}
