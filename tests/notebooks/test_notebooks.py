@@ -24,7 +24,10 @@ from pipelines.warehouse import publish
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-MARTS = ("agg_usage_session_daily", "agg_usage_model_daily", "agg_usage_tenant_daily", "dim_colonies")
+MARTS = (
+    "agg_usage_session_daily", "agg_usage_model_daily", "agg_usage_tenant_daily", "dim_colonies", "fct_llm_turns",
+    "fct_rated_turns",
+)  # fmt: skip
 SVG = "image/svg+xml"
 
 FIRST, LAST = date(2026, 3, 1), date(2026, 3, 4)
