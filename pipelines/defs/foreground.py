@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
@@ -73,8 +74,20 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
     ]
     if checks:
         return f"checks failed: {', '.join(checks)}"
-    steps = [str(event.step_key) for event in result.all_events if event.is_step_failure]
+    steps = [
+        f"{event.step_key} ({_cause(event.step_failure_data.error)})"
+        for event in result.all_events
+        if event.is_step_failure
+    ]
     return f"failed in: {', '.join(steps)}"
+
+
+def _cause(error: Any) -> str:
+    """What an asset raised, in one line; Dagster's own errors stand around it."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    first = next(iter(error.message.strip().splitlines()), "") if error else ""
+    return re.sub(r"^[\w.]*\.(\w+: )", r"\1", first)  # without the modules before the error's name
 
 
 def _pending_days(home: Home, store_url: str) -> tuple[date, date]:

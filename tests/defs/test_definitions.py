@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,3 +194,12 @@ def test_the_schedule_asks_for_the_last_days_and_always_for_the_same(loaded: dic
         first = date.fromisoformat(tags["dagster/asset_partition_range_start"])
         assert date.fromisoformat(tags["dagster/asset_partition_range_end"]) == today
         assert first == today - timedelta(days=31), "an outage of a month is made good"
+
+
+def test_a_failed_step_says_what_its_asset_raised() -> None:
+    from pipelines.defs.foreground import _cause
+
+    raised = SimpleNamespace(message="pipelines.warehouse.erase.EraseError: still in x\n", cause=None)
+    around = SimpleNamespace(message="dagster.Error: occurred while executing\n", cause=raised)
+    assert _cause(around) == _cause(raised) == "EraseError: still in x"
+    assert _cause(None) == ""

@@ -66,7 +66,7 @@ def test_a_line_written_in_pieces_is_read_when_it_is_whole(tmp_path: Path) -> No
 
     made = granted(tmp_path / "apiary", home)
     written = shipped_meanwhile(made, home, write)
-    assert written > 6
+    assert written > 1
     assert iterations(made) == [*range(written)]
     assert (total(made, "lines_rejected"), total(made, "lines_salvaged")) == (0, 0)
 
