@@ -181,6 +181,24 @@ def test_a_device_goes_and_nothing_else(site: Site) -> None:
     assert site.erase() == [], "there is nothing left to do"
 
 
+@pytest.mark.parametrize(
+    ("device", "tenant", "seated", "gone"),
+    [(GUEST, "bolt", (), ["eve"]), (GUEST, "bolt", ("eve",), []), (DEVICE, "acme", (), [])],
+    ids=["no device is left", "finance keeps a seat", "another device is left"],
+)
+def test_whose_last_device_goes_goes_by_name(
+    site: Site, device: str, tenant: str, seated: tuple[str, ...], gone: list[str]
+) -> None:
+    with duckdb.connect(str(site.warehouse)) as connection:
+        connection.execute("CREATE SCHEMA billing")
+        connection.execute("CREATE TABLE billing.seats (user_id VARCHAR)")
+        connection.executemany("INSERT INTO billing.seats VALUES (?)", [[user] for user in seated] or [["somebody"]])
+    site.suppress("device", device, tenant)
+    work = erase.Pass(site.warehouse, site.store)
+    assert work.rewrite(build, now=NOW)
+    assert work.journal.names == gone
+
+
 def test_of_two_copies_the_other_ones_stays(site: Site) -> None:
     owner = "SELECT _device_id FROM wire.llm_turns WHERE record_id = ?".replace("?", f"'{record('llm_turns copy')}'")
     assert site.query(owner) == [(min(DEVICE, OTHER),)]
