@@ -197,30 +197,47 @@ wakes as (
     where kind = 'input_received'
 ),
 
+-- The first turn at or after each wake, by one pass in the order of time.
+wakes_and_turns as (
+    select tenant_id, session_id, true as is_wake, occurred_at, _received_at
+    from wakes
+    union all
+    select tenant_id, session_id, false as is_wake, occurred_at, received_at as _received_at
+    from turns
+),
+
+answered as (
+    select
+        *,
+        min(case when not is_wake then occurred_at end) over (
+            partition by tenant_id, session_id
+            order by occurred_at
+            range between current row and unbounded following
+        ) as next_turn_at
+    from wakes_and_turns
+),
+
 -- Only once something arrived after the time was up: before that the turn may be on its way.
 lost_wakes as (
     select
         'lost_wake' as alert_kind,
-        wakes.tenant_id,
-        wakes.session_id as subject_id,
+        answered.tenant_id,
+        answered.session_id as subject_id,
         cast(0 as decimal(38, 20)) as found_value,
         cast(1 as decimal(38, 20)) as expected_value,
         cast(null as decimal(38, 20)) as reported_cost_usd,
-        wakes.occurred_at,
-        max(wakes._received_at) as known_at
-    from wakes
+        answered.occurred_at,
+        max(answered._received_at) as known_at
+    from answered
     inner join known
-        on wakes.tenant_id = known.tenant_id
-    where wakes.occurred_at + interval ({{ var('lost_wake_seconds') }}) second < known.known_as_of
-        and not exists (
-            select 1
-            from turns
-            where turns.tenant_id = wakes.tenant_id
-                and turns.session_id = wakes.session_id
-                and turns.occurred_at >= wakes.occurred_at
-                and turns.occurred_at <= wakes.occurred_at + interval ({{ var('lost_wake_seconds') }}) second
+        on answered.tenant_id = known.tenant_id
+    where answered.is_wake
+        and answered.occurred_at + interval ({{ var('lost_wake_seconds') }}) second < known.known_as_of
+        and (
+            answered.next_turn_at is null
+            or answered.next_turn_at > answered.occurred_at + interval ({{ var('lost_wake_seconds') }}) second
         )
-    group by wakes.tenant_id, wakes.session_id, wakes.occurred_at
+    group by answered.tenant_id, answered.session_id, answered.occurred_at
 ),
 
 tenant_days as (
@@ -272,18 +289,25 @@ candidates as (
     where tokens >= {{ var('runaway_min_tokens') }}
 ),
 
+-- The median of a day is the tenant's: asked once for each day with candidates, not once for each candidate.
+candidate_days as (
+    select distinct
+        tenant_id,
+        usage_date
+    from candidates
+),
+
 runaway_baselines as (
     select
-        candidates.tenant_id,
-        candidates.session_id,
-        candidates.usage_date,
+        candidate_days.tenant_id,
+        candidate_days.usage_date,
         quantile_disc(past.tokens, 0.5) as median_tokens
-    from candidates
+    from candidate_days
     inner join session_days as past
-        on candidates.tenant_id = past.tenant_id
-        and past.usage_date < candidates.usage_date
-        and past.usage_date >= candidates.usage_date - {{ var('forecast_days') }}
-    group by candidates.tenant_id, candidates.session_id, candidates.usage_date
+        on candidate_days.tenant_id = past.tenant_id
+        and past.usage_date < candidate_days.usage_date
+        and past.usage_date >= candidate_days.usage_date - {{ var('forecast_days') }}
+    group by candidate_days.tenant_id, candidate_days.usage_date
     having count(*) >= {{ var('runaway_min_session_days') }}
 ),
 
@@ -300,7 +324,6 @@ runaway_agents as (
     from candidates
     inner join runaway_baselines as baselines
         on candidates.tenant_id = baselines.tenant_id
-        and candidates.session_id = baselines.session_id
         and candidates.usage_date = baselines.usage_date
     where candidates.tokens > baselines.median_tokens * {{ var('runaway_factor') }}
 ),

@@ -207,24 +207,60 @@ statuses as (
         or idle_reason is distinct from idle_reason_before
 ),
 
--- Half-open intervals: a phase that begins with a status belongs to it.
+-- The phase in which each status began, by one pass in the order of time: a join by ranges of time grows with the square
+-- of a session's events. A phase that begins with a status belongs to it.
+phases_and_statuses as (
+    select
+        tenant_id,
+        session_id,
+        cast(null as varchar) as status,
+        cast(null as varchar) as idle_reason,
+        cast(null as varchar) as kind,
+        phase,
+        started_at,
+        ended_at,
+        _ingest_seq,
+        1 as position_in_instant
+    from phases
+    union all
+    select
+        tenant_id,
+        session_id,
+        status,
+        idle_reason,
+        kind,
+        cast(null as varchar) as phase,
+        started_at,
+        ended_at,
+        _ingest_seq,
+        2 as position_in_instant
+    from statuses
+),
+
+carried as (
+    select
+        *,
+        last_value(phase ignore nulls) over (
+            partition by tenant_id, session_id
+            order by started_at, position_in_instant
+            rows between unbounded preceding and current row
+        ) as current_phase
+    from phases_and_statuses
+),
+
 statuses_with_phase as (
     select
-        statuses.tenant_id,
-        statuses.session_id,
-        statuses.status,
-        statuses.idle_reason,
-        statuses.kind,
-        phases.phase,
-        statuses.started_at,
-        statuses.ended_at,
-        statuses._ingest_seq
-    from statuses
-    left join phases
-        on statuses.tenant_id = phases.tenant_id
-        and statuses.session_id = phases.session_id
-        and statuses.started_at >= phases.started_at
-        and (phases.ended_at is null or statuses.started_at < phases.ended_at)
+        tenant_id,
+        session_id,
+        status,
+        idle_reason,
+        kind,
+        current_phase as phase,
+        started_at,
+        ended_at,
+        _ingest_seq
+    from carried
+    where position_in_instant = 2
 ),
 
 intervals as (

@@ -26,19 +26,31 @@ known as (
     where recency = 1
 ),
 
+-- The kind of list stands with the forks and not as a condition on one side of the next join: that would make it a
+-- nested loop over tasks and sessions.
+forks as (
+    select
+        tenant_id,
+        session_id,
+        forked_from_session_id,
+        'session' as list_kind
+    from {{ ref('int_sessions__observations_merged') }}
+    where forked_from_session_id is not null
+),
+
 -- A fork copies its parent's list: a task that the parent's list has is the parent's, however either went on with it.
 -- The parent of a fork of a fork has its copy too.
 latest as (
     select known.*
     from known
-    left join {{ ref('int_sessions__observations_merged') }} as forks
+    left join forks
         on known.tenant_id = forks.tenant_id
         and known.list_id = forks.session_id
-        and known.list_kind = 'session'
+        and known.list_kind = forks.list_kind
     left join known as inherited
         on known.tenant_id = inherited.tenant_id
         and forks.forked_from_session_id = inherited.list_id
-        and known.list_kind = inherited.list_kind
+        and forks.list_kind = inherited.list_kind
         and known.item = inherited.item
         and known.task_id = inherited.task_id
         and known.created_at = inherited.created_at
