@@ -5,10 +5,12 @@ replaced. Does not belong here: what the keys mean (contract/keys.py), trying a 
 """
 
 import base64
+import errno
 import hashlib
 import os
 import random
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -75,6 +77,9 @@ class Store(Protocol):
     connections: int
     clock_offset: float | None
     """How many seconds the store's clock was ahead of this machine's at the last answer; None if it has not said."""
+    passed_over: dict[str, str]
+    """What listings and gets found where an object belongs and is none, by key (escaped): `link`, `fifo`, `socket`,
+    `device`, `unreadable`, `name not UTF-8`. A bucket holds nothing but objects."""
 
     def put(self, key: str, data: bytes) -> Put:
         """Create an object; an existing one stays as it is. Raises StoreUnavailableError, StoreRefusedError."""
@@ -93,8 +98,16 @@ class Store(Protocol):
         """Remove an object and all its versions; one that is not there is no error. Raises StoreRefusedError."""
 
 
+# Opening a FIFO would wait for a writer, and a link may lead out of the store.
+_OPEN_OBJECT = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
+
+
 class FolderStore:
-    """A folder as a store. Write aside, then link: the link fails if the object exists, and is whole if it succeeds."""
+    """A folder as a store. Write aside, then link: the link fails if the object exists, and is whole if it succeeds.
+
+    Objects are regular files that can be read; whatever else lies in the folder is passed over and told.
+    """
 
     connections = 1
 
@@ -102,11 +115,12 @@ class FolderStore:
         self.root = root
         self.url = root.as_uri()
         self.clock_offset: float | None = None
+        self.passed_over: dict[str, str] = {}
 
     def put(self, key: str, data: bytes) -> Put:
         """Create an object."""
         target = self.root / key
-        if target.exists():
+        if self._exists(target):
             return Put.EXISTED
         try:
             private_folder(target.parent)
@@ -120,6 +134,7 @@ class FolderStore:
                 try:
                     os.link(aside, target)
                 except FileExistsError:
+                    self._exists(target)
                     return Put.EXISTED
             finally:
                 with suppress(FileNotFoundError):
@@ -137,11 +152,15 @@ class FolderStore:
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The bytes of an object."""
         try:
-            with (self.root / key).open("rb") as file:
+            with open(os.open(self.root / key, _OPEN_OBJECT), "rb") as file:  # noqa: PTH123 - Path.open takes no flags
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise KeyError(key)
                 data = file.read() if limit is None else file.read(limit + 1)
-        except FileNotFoundError:
-            raise KeyError(key) from None
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                self._pass_over(key, "unreadable")  # one file that is not readable must not stop the others
+            if error.errno in _NO_OBJECT:
+                raise KeyError(key) from None
             raise StoreUnavailableError(f"the store {self.url} cannot be read: {error.strerror}") from error
         if limit is not None and len(data) > limit:
             raise TooLargeError(f"an object of the store {self.url} has more than {limit} bytes")
@@ -149,7 +168,15 @@ class FolderStore:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects whose key begins with `prefix`, in key order."""
-        if (self.root / prefix).is_dir():
+        folder = self.root / prefix
+        within = [path for path in (folder, *folder.parents) if path != self.root and path.is_relative_to(self.root)]
+        if linked := next((path for path in within if path.is_symlink()), None):
+            self._pass_over(str(linked.relative_to(self.root)), "link")
+        elif folder.is_dir():
+            try:
+                os.listdir(folder)  # noqa: PTH208 - a folder that cannot be read is not an empty one
+            except OSError as error:
+                raise StoreUnavailableError(f"the store {self.url} cannot be read: {error.strerror}") from error
             yield from self._walk(prefix and prefix.rstrip("/") + "/")
 
     def delete(self, key: str) -> None:
@@ -165,15 +192,60 @@ class FolderStore:
 
     def _walk(self, folder: str) -> Iterator[Entry]:
         # One look at a folder tells files from folders: a landing may hold a hundred thousand of them.
-        with os.scandir(self.root / folder) as found:
-            entries = {entry.name + "/" * entry.is_dir(): entry for entry in found}
+        try:
+            with os.scandir(self.root / folder) as found:
+                entries = {entry.name + "/" * entry.is_dir(follow_symlinks=False): entry for entry in found}
+        except FileNotFoundError:
+            return  # removed meanwhile
+        except OSError:
+            self._pass_over(folder, "unreadable")
+            return
         for name in sorted(entries):  # in key order: `a-b` stands before `a/b`
-            if name.endswith("/"):
+            if not _is_utf8(name):
+                self._pass_over(folder + name, "name not UTF-8")
+            elif name.endswith("/"):
                 yield from self._walk(folder + name)
             else:
-                stat = entries[name].stat()
-                received = datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1_000_000, UTC)
-                yield Entry(folder + name, stat.st_size, received)
+                try:
+                    found_status = entries[name].stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if not stat.S_ISREG(found_status.st_mode):
+                    self._pass_over(folder + name, _kind(found_status.st_mode))
+                    continue
+                received = datetime.fromtimestamp(found_status.st_mtime_ns // 1000 / 1_000_000, UTC)
+                yield Entry(folder + name, found_status.st_size, received)
+
+    def _exists(self, target: Path) -> bool:
+        """Whether an object is there. Raises StoreUnavailableError if something else is: an object could not be put."""
+        try:
+            mode = target.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StoreUnavailableError(f"the store {self.url} cannot be written: {error.strerror}") from error
+        if not stat.S_ISREG(mode):
+            raise StoreUnavailableError(
+                f"the store {self.url} holds a {_kind(mode)} where an object belongs: remove {target}"
+            )
+        return True
+
+    def _pass_over(self, key: str, kind: str) -> None:
+        self.passed_over[key.encode("utf-8", "backslashreplace").decode()] = kind
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(mode: int) -> str:
+    """What stands in the place of a file."""
+    kinds = {stat.S_IFLNK: "link", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket", stat.S_IFDIR: "folder"}
+    return kinds.get(stat.S_IFMT(mode), "device")
 
 
 # A server that is not there is known within ten seconds; one that hangs in mid-answer costs a minute.
@@ -199,6 +271,7 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, credentials: Path | None = None) -> None:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.clock_offset: float | None = None
+        self.passed_over: dict[str, str] = {}
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._credentials = credentials

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -98,6 +99,98 @@ def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(StoreUnavailableError, match="cannot be written"):
         FolderStore(tmp_path / "store").put("landing/a", b"x")
+
+
+def _plant(kind: str, path: Path) -> None:
+    """Something that is no object, in a folder store."""
+    match kind:
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "link out":
+            path.symlink_to("/etc/hostname")
+        case "loop":
+            path.symlink_to(path.name)
+        case "loop of folders":
+            path.symlink_to(path.parent, target_is_directory=True)
+        case "fifo":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(os.path.relpath(path))
+        case "device":
+            try:
+                os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # endless zeros
+            except PermissionError:
+                pytest.skip("only root makes devices")
+        case "name not UTF-8":
+            Path(os.fsdecode(os.fsencode(path) + b"\xff\xfe")).write_bytes(b"x")
+
+
+KINDS = ("dangling link", "link out", "loop", "loop of folders", "fifo", "socket", "device", "name not UTF-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_object_is_passed_over_and_told(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FIFO would make a reader wait for ever, a link would lead elsewhere, a loop would never end."""
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    store = FolderStore(tmp_path / "store")
+    for name in ("a", "c"):
+        store.put(f"landing/v1/{name}", name.encode())
+    _plant(kind, tmp_path / "store" / "landing" / "v1" / "b")
+    for prefix in ("", "landing/", "landing/v1/"):
+        assert [entry.key for entry in store.list(prefix)] == ["landing/v1/a", "landing/v1/c"]
+    (told,) = store.passed_over.items()
+    names = {"dangling link": "link", "link out": "link", "loop": "link", "loop of folders": "link"}
+    assert told[0].startswith("landing/v1/b")
+    assert told[1] == names.get(kind, kind)
+    with pytest.raises(KeyError):
+        store.get("landing/v1/b")
+    if kind != "name not UTF-8":
+        with pytest.raises(StoreUnavailableError, match="where an object belongs"):
+            store.put("landing/v1/b", b"x")
+        store.delete("landing/v1/b")
+        assert store.put("landing/v1/b", b"x") is Put.CREATED
+
+
+def test_a_linked_folder_is_no_way_into_the_store(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    store.put("landing/a", b"x")
+    (tmp_path / "store" / "again").symlink_to("landing", target_is_directory=True)
+    assert list(store.list("again/")) == []
+    assert store.passed_over == {"again": "link"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_cannot_be_read_stops_nothing_else(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    for key in ("landing/closed/a", "landing/open/a", "landing/open/b"):
+        store.put(key, b"x")
+    (tmp_path / "store" / "landing" / "closed").chmod(0)
+    (tmp_path / "store" / "landing" / "open" / "a").chmod(0)
+    try:
+        assert [entry.key for entry in store.list("landing/")] == ["landing/open/a", "landing/open/b"]
+        with pytest.raises(KeyError):
+            store.get("landing/open/a")
+        assert store.passed_over == {"landing/closed/": "unreadable", "landing/open/a": "unreadable"}
+        with pytest.raises(StoreUnavailableError, match="cannot be read"):
+            list(store.list("landing/closed/"))
+    finally:
+        (tmp_path / "store" / "landing" / "closed").chmod(0o700)
+
+
+def test_what_vanishes_while_it_is_listed_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file and a folder that are removed between the look at their folder and the look at them."""
+    store = FolderStore(tmp_path / "store")
+    for key in ("landing/a", "landing/b", "landing/c/d", "landing/e"):
+        store.put(key, b"x")
+    seen = []
+    for entry in store.list("landing/"):
+        seen.append(entry.key)
+        if entry.key == "landing/a":
+            for key in ("landing/b", "landing/c/d"):
+                store.delete(key)
+    assert seen == ["landing/a", "landing/e"]
+    assert store.passed_over == {}
 
 
 def test_nothing_half_written_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,8 @@ def wire(
         f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
         f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
     )
+    for key, kind in opened.passed_over.items():
+        context.log.warning(f"passed over in the store, it is no object: {key} ({kind}); remove it")
     if again.received:
         context.log.info(f"{again.received} refused batches were judged again: {again.loaded} loaded")
     if loaded.incomplete:

@@ -37,6 +37,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.received: dict[str, datetime] = {}
+        self.passed_over: dict[str, str] = {}
 
     def put(self, key: str, data: bytes) -> Put:
         existed = key in self.objects
