@@ -10,7 +10,8 @@ import re
 from datetime import datetime
 from typing import Any
 
-from pipelines.commands.terminal import Shared, Stop, table
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop
 from pipelines.home import Home
 
 REASONS = ["derailed", "obstinate", "dumb", "unresponsive", "corrupted"]

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.terminal import Shared, Stop, homes_of, progress, table
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop, homes_of, progress
 from pipelines.commands.warehouse import run_job, usage_table
 from pipelines.home import Home
 

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, table, tell
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, tell
 from pipelines.home import Home
 
 SOURCE_NAMES = ("events", "logs", "descriptions", "tasks")  # of device/consent.py, which takes time to load

@@ -8,7 +8,8 @@ import getpass
 import sys
 from typing import Any
 
-from pipelines.commands.terminal import Shared, Stop, store_of, table
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop, store_of
 from pipelines.commands.warehouse import run_job
 from pipelines.home import BusyError, Home, exclusive
 

@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.terminal import Shared, Stop, store_of, table
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.home import BusyError, Home, exclusive
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.terminal import Shared, Stop, progress, store_of, table
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop, progress, store_of
 from pipelines.home import BusyError, Home, exclusive
 
 

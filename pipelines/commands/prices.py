@@ -10,7 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.terminal import Shared, Stop, table
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop
 from pipelines.contract.numbers import plain
 from pipelines.home import Home
 

@@ -1,9 +1,10 @@
-"""What all commands share: options, tables, bars, and how a command says that it could not.
+"""What all commands share: options, help, bars, and how a command says that it could not.
 
-Does not belong here: commands (the modules beside).
+Does not belong here: commands (the modules beside), how a table is drawn (tables.py).
 """
 
 import argparse
+import difflib
 import os
 import re
 import sys
@@ -27,12 +28,30 @@ class Stop(Exception):  # noqa: N818 - it carries an exit code, it is no error o
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and which prints its help where a subcommand is missing."""
 
     def error(self, message: str) -> NoReturn:
         """Say it and leave with 2."""
         sys.stderr.write(f"apiary: {message}; see `{self.prog} --help`\n")
         raise SystemExit(2)
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        """Subcommands; without one the help is printed, as a question and not as an error."""
+        self.set_defaults(command=self._print_help, debug=False)
+        return super().add_subparsers(**settings | {"required": False})
+
+    def _print_help(self, _: argparse.Namespace) -> int:
+        self.print_help()
+        return 0
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        if near:
+            raise argparse.ArgumentError(action, f"{value!r} is unknown: did you mean {near[0]!r}?")
+        raise argparse.ArgumentError(action, f"{value!r} is unknown: choose from {', '.join(choices)}")
 
 
 def tell(code: int, text: str) -> int:
@@ -85,41 +104,6 @@ def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def table(names: list[str], rows: list[list[object]]) -> None:
-    """A table that lines up; numbers to the right and by their points, counts with thousands."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = [_lined_up(name, [_cell(row[number]) for row in rows]) for number, name in enumerate(names)]
-    for name, *_ in columns:
-        table.add_column(name, overflow="fold")
-    for row in zip(*(cells for _, *cells in columns), strict=True):
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else 240  # a file or a pipe has no edge to break lines at
-    Console(width=width, soft_wrap=False).print(table)
-
-
-_NUMBER = re.compile(r"-|-?\d[\d,]*(\.\d+)?")
-
-
-def _lined_up(name: str, cells: list[str]) -> list[str]:
-    """A column's head and cells; numbers of one width, with their points below each other."""
-    if not cells or not all(_NUMBER.fullmatch(cell) for cell in cells):
-        return [name, *cells]
-    behind = max(len("".join(cell.partition(".")[1:])) for cell in cells)
-    cells = [cell + " " * (behind - len("".join(cell.partition(".")[1:]))) for cell in cells]
-    width = max(map(len, (name, *cells)))
-    return [text.rjust(width) for text in (name, *cells)]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def seconds(text: str) -> float:

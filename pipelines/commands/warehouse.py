@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import __version__
-from pipelines.commands.terminal import Shared, Stop, store_of, table
+from pipelines.commands.tables import money, table
+from pipelines.commands.terminal import Shared, Stop, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.home import ROOT, BusyError, Home, exclusive
 
@@ -21,6 +22,9 @@ HEADINGS = {
     "cache_write_input_tokens": "cache write", "reported_cost_usd": "reported cost USD",
     "rated_cost_usd": "rated cost USD",
 }  # fmt: skip
+COSTS = ("reported_cost_usd", "rated_cost_usd")
+OPTIONAL = ("tool calls", "cache write", "turns", "reported cost USD", "cache read", "unpriced turns")
+"""Columns of usage that a narrow terminal does without, in this order."""
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -74,7 +78,9 @@ def usage_table(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print("no usage")
         return
-    table([HEADINGS.get(name, name.replace("_", " ")) for name in rows[0]], [list(row.values()) for row in rows])
+    headings = [HEADINGS.get(name, name.replace("_", " ")) for name in rows[0]]
+    cells = [[money(value) if name in COSTS else value for name, value in row.items()] for row in rows]
+    table(headings, cells, optional=OPTIONAL)
 
 
 def _doctor(options: argparse.Namespace) -> int:
