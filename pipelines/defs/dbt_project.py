@@ -3,11 +3,13 @@
 Does not belong here: the assets made of it (transform.py).
 """
 
+import json
 from pathlib import Path
 
 from dagster_dbt import DbtProject
 
 from pipelines.home import ROOT
+from pipelines.warehouse.publish import Description
 
 PROJECT = DbtProject(project_dir=ROOT / "dbt_project", profiles_dir=ROOT / "dbt_project")
 SOURCES = (
@@ -31,3 +33,16 @@ def manifest() -> Path:
         if not result.success:
             raise RuntimeError("the dbt project does not parse: run `dbt parse` in dbt_project to see why")
     return path
+
+
+def descriptions() -> dict[str, Description]:
+    """What each mart and its columns mean, as the models' YAML says. Raises RuntimeError as `manifest` does."""
+    nodes = json.loads(manifest().read_text("utf-8"))["nodes"].values()
+    return {
+        node["name"]: Description(
+            " ".join(node["description"].split()),
+            {name: " ".join(column["description"].split()) for name, column in node["columns"].items()},
+        )
+        for node in nodes
+        if node["resource_type"] == "model" and node["schema"] == "marts"
+    }

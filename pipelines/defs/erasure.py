@@ -17,7 +17,7 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import exports, ledger, redaction
 from pipelines.defs.billing import billing_statements, scene_of
-from pipelines.defs.dbt_project import PROJECT
+from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
 from pipelines.quality import gates
@@ -87,7 +87,7 @@ def _publish(warehouse: Path, folders: FoldersResource, now: datetime) -> None:
             failed = [r for r in gates.run(suite, connection) if r.is_critical and not r.passed]
             if failed:
                 raise EraseError(f"nothing was published: gate {suite.name}: {failed[0].column} is {failed[0].found}")
-        publish.publish(connection, Path(folders.published), now=now)
+        publish.publish(connection, Path(folders.published), descriptions=descriptions(), now=now)
         exports.export_days(scene_of(connection, folders, as_of=now))
 
 

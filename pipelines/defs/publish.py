@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from pipelines.defs.dbt_project import descriptions
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.defs.transform import models
 from pipelines.warehouse import publish
@@ -21,6 +22,6 @@ def published_marts(
 ) -> dg.MaterializeResult[None]:
     """Every mart as Parquet and in one read-only DuckDB file, replaced together."""
     with duckdb.get_connection() as connection:
-        published = publish.publish(connection, Path(folders.published))
+        published = publish.publish(connection, Path(folders.published), descriptions=descriptions())
     context.log.info(f"published {len(published.rows)} marts in {published.folder}")
     return dg.MaterializeResult(metadata={**published.rows, "folder": dg.MetadataValue.path(published.folder)})

@@ -8,9 +8,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +31,14 @@ class Published:
     rows: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a mart's row is, and what each of its columns means: shown to whoever opens a published file."""
+
+    text: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
 def marts(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of the marts in the warehouse."""
     found = connection.execute(
@@ -44,13 +52,17 @@ def publish(
     destination: Path,
     *,
     access: Access | None = None,
+    descriptions: Mapping[str, Description] | None = None,
     now: datetime | None = None,
 ) -> Published:
     """Write a new version aside and let `current` point at it; the version before stays until the next but one.
 
     All marts, then for each role its own; `access` is the policy of this installation if none is given. Columns whose
-    name begins with `_` are the pipeline's own and are left out. Raises OSError, duckdb.Error, UsageError.
+    name begins with `_` are the pipeline's own and are left out. `descriptions` become comments of the tables and
+    columns in each `marts.duckdb` (`duckdb_columns().comment`) and key-value metadata of each Parquet file.
+    Raises OSError, duckdb.Error, UsageError.
     """
+    described = descriptions or {}
     now = now or datetime.now(UTC)
     access = access or load_access()
     version = destination / "versions" / now.strftime("%Y%m%dT%H%M%S%f")
@@ -63,11 +75,11 @@ def publish(
     with _attached(connection, aside / "marts.duckdb"):
         for mart, columns in listed.items():
             file = aside / f"{mart}.parquet"
-            rows[mart] = _write(connection, mart, columns, file)
+            rows[mart] = _write(connection, mart, columns, file, described.get(mart))
             files[mart] = {"rows": rows[mart], "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    roles = {role.name: _write_role(connection, role, listed, aside) for role in access.roles}
+    roles = {role.name: _write_role(connection, role, listed, aside, described) for role in access.roles}
     if access.tenant_role:
-        _write_tenants(connection, access.tenant_role, listed, aside / "tenants")
+        _write_tenants(connection, access.tenant_role, listed, aside / "tenants", described)
     manifest = {"published_at": now.isoformat(), "marts": files, "roles": roles}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     _settle(aside)
@@ -107,17 +119,37 @@ def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[Non
         connection.execute("DETACH published")
 
 
-def _write(connection: duckdb.DuckDBPyConnection, mart: str, columns: list[str], file: Path) -> int:
+def _write(
+    connection: duckdb.DuckDBPyConnection, mart: str, columns: list[str], file: Path, description: Description | None
+) -> int:
     """A mart in the attached file, and as Parquet; its rows."""
     connection.execute(f"CREATE TABLE published.{mart} AS SELECT {_list(columns)} FROM marts.{mart}")
-    connection.execute(f"COPY published.{mart} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd)")
+    _comment(connection, mart, columns, description)
+    metadata = ""
+    if description:
+        told = {"description": description.text} | {name: description.columns.get(name, "") for name in columns}
+        metadata = ", KV_METADATA {" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in told.items()) + "}"
+    connection.execute(f"COPY published.{mart} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd{metadata})")
     count = connection.execute(f"SELECT count(*) FROM published.{mart}").fetchone()
     return int(count[0]) if count else 0
 
 
+def _comment(
+    connection: duckdb.DuckDBPyConnection, mart: str, columns: list[str], description: Description | None
+) -> None:
+    """The description of a table of the attached file and of its columns, where people look for it."""
+    if description is None:
+        return
+    connection.execute(f"COMMENT ON TABLE published.{mart} IS {_literal(description.text)}")
+    for name in columns:
+        if text := description.columns.get(name):
+            connection.execute(f'COMMENT ON COLUMN published.{mart}."{name}" IS {_literal(text)}')
+
+
 def _write_role(
-    connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], aside: Path
-) -> list[str]:
+    connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], aside: Path,
+    described: Mapping[str, Description],
+) -> list[str]:  # fmt: skip
     """A role's marts in its folder; their names."""
     folder = aside / "roles" / role.name
     read = [mart for mart, columns in listed.items() if role.reads(mart) and role.columns(columns)]
@@ -128,14 +160,16 @@ def _write_role(
             if columns == listed[mart]:
                 file.hardlink_to(aside / file.name)  # the same bytes need no second place
                 connection.execute(f"CREATE TABLE published.{mart} AS SELECT {_list(columns)} FROM marts.{mart}")
+                _comment(connection, mart, columns, described.get(mart))
             else:
-                _write(connection, mart, columns, file)
+                _write(connection, mart, columns, file, described.get(mart))
     return read
 
 
 def _write_tenants(
-    connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], folder: Path
-) -> None:
+    connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], folder: Path,
+    described: Mapping[str, Description],
+) -> None:  # fmt: skip
     """For each tenant a file that was never given a row of another one: a filter in a view would be no wall."""
     own = {mart: columns for mart, columns in listed.items() if role.reads(mart) and "tenant_id" in columns}
     tenants = {
@@ -153,6 +187,7 @@ def _write_tenants(
                     " WHERE tenant_id = ?",
                     [tenant],
                 )
+                _comment(connection, mart, role.columns(columns), described.get(mart))
 
 
 def _settle(folder: Path) -> None:
@@ -177,6 +212,10 @@ def _columns(connection: duckdb.DuckDBPyConnection, mart: str) -> list[str]:
 
 def _list(columns: list[str]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _quoted(path: Path) -> str:

@@ -189,3 +189,17 @@ def test_nothing_published_says_so(tmp_path: Path) -> None:
     (tmp_path / "current").symlink_to("nowhere")
     with pytest.raises(reading.NothingPublishedError):
         usage.usage(tmp_path, "day")
+
+
+def test_a_reader_finds_what_a_mart_and_its_columns_mean(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    told = {"fct_a": publish.Description("One row per 'a'.", {"name": "What it is called."})}
+    folder = publish.publish(connection, tmp_path / "p", descriptions=told, now=DAY).folder
+    for file in (folder / "marts.duckdb", folder / "roles" / "analyst" / "marts.duckdb"):
+        with duckdb.connect(str(file), read_only=True) as reader:
+            tables = reader.execute("SELECT table_name, comment FROM duckdb_tables() WHERE comment <> ''").fetchall()
+            columns = reader.execute("SELECT column_name, comment FROM duckdb_columns() WHERE comment <> ''").fetchall()
+        assert tables == [("fct_a", "One row per 'a'.")], file
+        assert ("name", "What it is called.") in columns, file
+    metadata = pq.read_metadata(folder / "fct_a.parquet").metadata
+    assert metadata[b"description"] == b"One row per 'a'."
+    assert metadata[b"name"] == b"What it is called."
