@@ -33,6 +33,7 @@ SQL_BUILDERS = {
     "pipelines/billing/what_if.py",
     "pipelines/contract/ddl.py",
     "pipelines/device/readers/progress_db.py",
+    "pipelines/device/migrations.py",
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
     "pipelines/warehouse/erase.py",

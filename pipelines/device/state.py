@@ -16,7 +16,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.device import usage
+from pipelines.device import migrations, usage
 from pipelines.device.errors import DeviceError
 from pipelines.device.lines import Checkpoint
 from pipelines.device.redact import Row
@@ -27,46 +27,6 @@ from pipelines.home import BusyError, private_folder
 Rejection = Literal["torn", "nul_fill", "bad_utf8", "too_long", "bad_type", "tail_abandoned"]
 CLOCK_OFFSET = "clock_offset_seconds"
 WAITING = 0  # the `seq` of a staged row that no batch holds yet; batches count from 1
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS device (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS consent (
-    consent_id TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL, history TEXT, contract_hash TEXT);
-CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, key TEXT NOT NULL, body BLOB NOT NULL, sent_at TEXT);
-CREATE TABLE IF NOT EXISTS consent_scope (
-    consent_id TEXT PRIMARY KEY, homes TEXT, sources TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS confirmation (seq INTEGER PRIMARY KEY, receipt BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS baseline (source TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS history (record_id BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS source (
-    source TEXT PRIMARY KEY, device INTEGER, inode INTEGER, generation INTEGER, size INTEGER, modified_ns INTEGER,
-    offset INTEGER, line INTEGER, head_length INTEGER, head_hash TEXT, tail_length INTEGER, tail_hash TEXT,
-    given_up INTEGER
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS unread (
-    source TEXT PRIMARY KEY, home TEXT NOT NULL, kind TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
-    size INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS snapshot (item TEXT PRIMARY KEY, signature TEXT NOT NULL, observation INTEGER NOT NULL)
-    WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS seen (record_id BLOB PRIMARY KEY, owner TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS session (session_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, is_live INTEGER NOT NULL)
-    WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS staged (
-    record_id TEXT NOT NULL, table_name TEXT NOT NULL, row TEXT NOT NULL, seq INTEGER NOT NULL,
-    PRIMARY KEY (seq, record_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batch (
-    seq INTEGER PRIMARY KEY, state TEXT NOT NULL, cut_at TEXT NOT NULL, manifest_key TEXT, manifest_sha256 TEXT,
-    objects TEXT, rows INTEGER, bytes INTEGER, delivered_at TEXT, detail TEXT);
-CREATE TABLE IF NOT EXISTS counter (
-    seq INTEGER NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (seq, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS trouble (
-    store TEXT PRIMARY KEY, seq INTEGER NOT NULL, next_at TEXT NOT NULL, since TEXT NOT NULL, tries INTEGER NOT NULL,
-    failures INTEGER NOT NULL, is_refused INTEGER NOT NULL, stored TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS run (run INTEGER PRIMARY KEY, started_at TEXT NOT NULL, is_reported INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS run_source (
-    run INTEGER NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL, counts TEXT NOT NULL, PRIMARY KEY (run, source)
-) WITHOUT ROWID;
-"""
 
 
 @dataclass
@@ -166,19 +126,20 @@ def opened(path: Path) -> "Iterator[State]":
 
 
 def _is_damaged(path: Path, error: Exception) -> bool:
-    """Whether a state is no database, a broken one, or lacks columns: asked after an unexpected error, because bytes
-    that changed on a disk may end in any. A state in use, or on a full disk, is not damaged."""
+    """Whether a state is no database or a broken one, or lacks columns that its version has: asked after an unexpected
+    error, because bytes that changed on a disk may end in any. A state in use, on a full disk, or of an earlier version
+    is not damaged."""
     if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorname"):
         return True  # not SQLite's, but of its driver: a text that is no UTF-8
     if not path.exists():
         return False
     try:
         with closing(sqlite3.connect(path, timeout=5)) as found, closing(sqlite3.connect(MEMORY)) as whole:
-            whole.executescript(SCHEMA)
+            migrations.migrate(whole)
             said = found.execute("PRAGMA integrity_check(1000000)").fetchall()
             # SQLite 3.40 says this of full columns too, in tables without row ids.
             is_sound = all(text == "ok" or text.startswith("NULL value in ") for (text,) in said)
-            return not is_sound or not _columns(whole) <= _columns(found)
+            return not is_sound or _lacks_columns(found, whole)
     except UnicodeDecodeError:
         return True
     except sqlite3.DatabaseError as found_error:
@@ -187,12 +148,11 @@ def _is_damaged(path: Path, error: Exception) -> bool:
         return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"))
 
 
-def _columns(database: sqlite3.Connection) -> set[tuple[str, str]]:
-    return set(
-        database.execute(
-            "SELECT tables.name, columns.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns"
-        )
-    )
+def _lacks_columns(found: sqlite3.Connection, whole: sqlite3.Connection) -> bool:
+    if migrations.version_of(found) != migrations.version_of(whole):
+        return False  # of an earlier version; what it lacks is made by the migrations
+    present = migrations.columns(found)
+    return any(not set(names) <= set(present.get(table, ())) for table, names in migrations.columns(whole).items())
 
 
 def _set_aside(path: Path) -> DeviceError:
@@ -231,9 +191,8 @@ class State:
             # FULL: a checkpoint that survives a loss of power without its rows would lose them for ever.
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "fullfsync=ON"):
                 self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(SCHEMA)
-            usage.install(self._db)
-        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            migrations.migrate(self._db)
+        except (sqlite3.DatabaseError, UnicodeDecodeError, DeviceError):
             self._db.close()
             raise
 
@@ -242,9 +201,9 @@ class State:
         self._db.close()
 
     def copy_from(self, source: sqlite3.Connection) -> None:
-        """Take over another state, for a look at what would happen."""
+        """Take over another state, for a look at what would happen. Raises DeviceError if a newer program wrote it."""
         source.backup(self._db)
-        usage.install(self._db)  # the source may be of an older version
+        migrations.migrate(self._db)
 
     @contextmanager
     def together(self) -> Iterator[None]:

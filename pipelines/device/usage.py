@@ -63,25 +63,18 @@ class Line(NamedTuple):
 
 
 def install(db: sqlite3.Connection) -> None:
-    """Make the tables if they are not there, and count what an older version left staged.
+    """Make the tables if they are not there, and count what an older version left staged, in the caller's transaction.
 
     Without the latter the next cut would take away what was never added.
     """
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'usage'").fetchone():
         return
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        for statement in SCHEMA.split(";"):  # executescript would commit between the table and its content
-            db.execute(statement)
-        rows = db.execute("SELECT row FROM staged WHERE table_name = 'llm_turns'").fetchall()
-        db.executemany(_ADD_SESSION, [(_session(json.loads(row)),) for (row,) in rows])
-        for (seq,) in db.execute("SELECT DISTINCT seq FROM staged").fetchall():
-            _add(db, seq, _of_batch(db, seq))
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+    for statement in SCHEMA.split(";"):
+        db.execute(statement)
+    rows = db.execute("SELECT row FROM staged WHERE table_name = 'llm_turns'").fetchall()
+    db.executemany(_ADD_SESSION, [(_session(json.loads(row)),) for (row,) in rows])
+    for (seq,) in db.execute("SELECT DISTINCT seq FROM staged").fetchall():
+        _add(db, seq, _of_batch(db, seq))
 
 
 def staged(
