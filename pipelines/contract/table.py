@@ -114,6 +114,11 @@ class Table:
     """One table of the wire: a name, the meaning of a row, and its columns. `record_id` is always the first column.
 
     `sums`: totals that a row states beside the parts which must add up to them.
+    `superseded_by`: columns, the first of them a flag, by which a later observation of a record takes the place of an
+    earlier one: the row whose values are greatest speaks, in whatever order they arrive. Only between rows whose
+    flag is set; other rows of one record that differ in facts are a conflict.
+    `origin_by`: columns, besides the least session, by which the origin is told among rows of one record: the row whose
+    values are least names the session. `origin`: what only the origin knows, and of such rows is therefore no fact.
     """
 
     name: str
@@ -121,6 +126,9 @@ class Table:
     source: str
     columns: tuple[Column, ...]
     sums: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    superseded_by: tuple[str, ...] = ()
+    origin_by: tuple[str, ...] = ()
+    origin: tuple[str, ...] = ()
     version: int = 1
 
     @cached_property

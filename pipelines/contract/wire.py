@@ -16,7 +16,10 @@ from pipelines.contract.table import Column, Keep, Table
 
 NUMBER = r"\d{1,9}"  # task lists number their tasks
 NUMBERS = r"\d{1,9}(,\d{1,9}){0,255}"  # several of them
+# As providers write them: of a fixed form, so no person chose them.
+RESPONSE_ID = r"(msg|resp|chatcmpl|gen|req)([_-](bdrk|vrtx))?[_-][0-9A-Za-z]{16,64}"
 MAX_TOKENS = 100_000_000  # above any context window times any turn's requests; more is a unit error, not usage
+MAX_CLAIMED_TOKENS = 1_000_000_000_000_000  # a cache of statistics may cover years
 MAX_MILLISECONDS = 366 * 86_400_000
 TIME_BASES = ("utc", "local_resolved", "session_id", "file_mtime")
 ERROR_CLASSES = (
@@ -27,6 +30,11 @@ TASK_STATES = (
     "pending", "claimed", "in_progress", "started", "done", "completed", "failed", "abandoned", "archived", "other",
 )  # fmt: skip
 AGENT_ROLES = ("queen", "worker", "graph", "agent", "other")
+AGENT_RUNTIMES = ("hive", "claude-code", "openclaw", "hyperhive")
+"""The agent runtimes whose homes can be read (device/readers has a package for each)."""
+
+ORIGIN_BY = ("is_copy", "is_sidechain", "transcript_ended_at")
+ORIGIN = ("parent_session_id", "agent_role")
 
 
 def _record() -> Column:
@@ -50,8 +58,8 @@ def _name(name: str, why: str, vocabulary: str = "") -> Column:
     return Column(name=name, type="string", keep=Keep.KEYED_HASH, vocabulary=vocabulary, why=why, fact=False)
 
 
-def _enum(name: str, values: tuple[str, ...], why: str, *, required: bool = False) -> Column:
-    return Column(name=name, type="string", values=values, why=why, required=required)
+def _enum(name: str, values: tuple[str, ...], why: str, *, required: bool = False, fact: bool = True) -> Column:
+    return Column(name=name, type="string", values=values, why=why, required=required, fact=fact)
 
 
 def _count(
@@ -60,8 +68,16 @@ def _count(
     return Column(name=name, type="int64", minimum=0, maximum=maximum, why=why, required=required, keep=keep)
 
 
-def _tokens(name: str, why: str, *, required: bool = False) -> Column:
-    return _count(name, why, maximum=MAX_TOKENS, required=required)
+def _tokens(name: str, why: str, *, required: bool = False, maximum: int = MAX_TOKENS) -> Column:
+    return _count(name, why, maximum=maximum, required=required)
+
+
+def _runtime() -> Column:
+    """No fact: a device that did not know the column yet sends the same record without it."""
+    return Column(
+        name="agent_runtime", type="string", values=AGENT_RUNTIMES, fact=False, is_addition=True,
+        why="Which agent runtime wrote the record; NULL, from before there were several, is `hive`.",
+    )  # fmt: skip
 
 
 COVERAGE = (
@@ -87,8 +103,8 @@ def _losses() -> tuple[Column, ...]:
     )  # fmt: skip
 
 
-def _flag(name: str, why: str) -> Column:
-    return Column(name=name, type="bool", why=why)
+def _flag(name: str, why: str, *, fact: bool = True) -> Column:
+    return Column(name=name, type="bool", why=why, fact=fact)
 
 
 def _at(name: str, why: str, *, fact: bool = False) -> Column:
@@ -122,6 +138,7 @@ LLM_TURNS = Table(
     source="`llm_turn_complete` events of events.jsonl",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session or worker that used the tokens.", required=True),
         _id("parent_session_id", "The queen session of a parallel worker; rolls its usage up."),
         _id("stream_id", "Which loop of the session it was.", vocabulary="streams"),
@@ -130,19 +147,41 @@ LLM_TURNS = Table(
         _enum("agent_role", AGENT_ROLES, "Usage by kind of agent.", required=True),
         _enum("stop_reason", ("stop", "tool_calls", "length", "cancelled", "content_filter", "error", "other"),
               "Finished, cut or cancelled turns; cancelled ones are billed too."),
+        _added(_id("response_id", "The provider's id of the response: its identity where one row is one response.",
+                   pattern=RESPONSE_ID)),
+        _added(_enum("turn_grain", ("turn", "response"), "Whether a row is one response of a model or one turn of the"
+                     " agent's loop, which may hold several; NULL is `turn`.", fact=False)),
+        _added(_enum("request_kind", ("message", "advisor", "other"), "An advisor's request within a response has its own"
+                     " model and is in no other row.")),
+        _added(_enum("service_tier", ("standard", "priority", "batch", "flex", "other"), "Price; NULL: not recorded.")),
+        _added(_enum("speed", ("standard", "fast", "other"), "Price; NULL: not recorded.")),
+        _added(_enum("inference_geo", ("global", "us", "eu", "other"), "Price: where the provider computed it.")),
         _count("iteration", "Tells two turns of one instant apart."),
         _tokens("input_tokens", "Billed. Includes cache.", required=True),
         _tokens("cache_read_input_tokens", "Billed at another price; a subset of the input. NULL: not recorded."),
         _tokens("cache_write_input_tokens", "Billed at another price; a subset of the input. NULL: not recorded."),
+        _added(_tokens("cache_write_5m_input_tokens", "Of the cache writes, those kept for 5 minutes: their own price.")),
+        _added(_tokens("cache_write_1h_input_tokens", "Of the cache writes, those kept for an hour: their own price.")),
         _tokens("output_tokens", "Billed.", required=True),
+        _added(_tokens("reasoning_output_tokens", "Of the output, reasoning; NULL: not recorded.")),
+        _added(_count("web_search_requests", "Billed for each request.", maximum=100_000)),
         Column(name="reported_cost_usd", type="decimal", minimum=0, maximum=1_000_000,
                why="The source's own estimate, to reconcile with; NULL where unreported (0.0 on disk means that)."),
         Column(name="reported_credits", type="decimal", minimum=0, maximum=1_000_000_000,
                why="The source's virtual currency, where it writes one."),
         _ambiguous(),
+        _added(_flag("is_sidechain", "A sub-agent's response; false if any copy of it is not.", fact=False)),
+        _added(_flag("is_final", "The response ended; false: it was interrupted or is under way, and its output is what was"
+                     " known. Not NULL: a later observation of the record may take this row's place.")),
+        _added(_flag("is_copy", "Only copies were seen, of which the source says whose they are.", fact=False)),
         _at("occurred_at", "Day and price of the turn."),
+        _added(_at("transcript_ended_at", "Last time in the transcript it was read from: of two that hold an unmarked copy"
+                   " the one that ended first is the origin.")),
         _basis(),
     ),
+    superseded_by=("is_final", "output_tokens", "occurred_at"),
+    origin_by=ORIGIN_BY,
+    origin=ORIGIN,
 )  # fmt: skip
 
 TOOL_CALLS = Table(
@@ -151,6 +190,7 @@ TOOL_CALLS = Table(
     source="`tool_call_completed` events; `tool_calls` of L3 lines",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session or worker that called the tool.", required=True),
         _id("parent_session_id", "The queen session of a parallel worker."),
         Column(name="step_record_id", type="string", pattern=RECORD_ID, why="The L3 step of the call: counts if it does."),
@@ -162,9 +202,17 @@ TOOL_CALLS = Table(
         Column(name="duration_seconds", type="double", minimum=0, maximum=31_622_400, fact=False,
                why="Duration of a tool."),
         _ambiguous(),
-        _at("occurred_at", "Day of the call: the end of an event's call, the start of a step's."),
+        _added(_flag("is_sidechain", "A sub-agent's call; false if any copy of it is not.", fact=False)),
+        _added(_flag("is_final", "The result was seen; before that neither error nor duration is known. Not NULL: a later"
+                     " observation of the record may take this row's place.")),
+        _added(_flag("is_copy", "Only copies were seen, of which the source says whose they are.", fact=False)),
+        _at("occurred_at", "Day of the call: the end of an event's call, the start of a step's or a response's."),
+        _added(_at("transcript_ended_at", "As of turns.")),
         _basis(),
     ),
+    superseded_by=("is_final",),
+    origin_by=ORIGIN_BY,
+    origin=ORIGIN,
 )  # fmt: skip
 
 NODE_STEPS = Table(
@@ -173,6 +221,7 @@ NODE_STEPS = Table(
     source="logs/tool_logs.jsonl, runs/*/tool_logs.jsonl",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session the log belongs to.", required=True),
         _id("trace_id", "Tells the runs apart that share a session."),
         _id("span_id", "Join to traces."),
@@ -199,6 +248,7 @@ NODE_DETAILS = Table(
     source="logs/details.jsonl, runs/*/details.jsonl",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session the log belongs to.", required=True),
         _id("trace_id", "Tells the runs apart that share a session."),
         _id("span_id", "Join to traces."),
@@ -232,6 +282,7 @@ RUN_SUMMARIES = Table(
     source="logs/summary.json, runs/*/summary.json",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session the log belongs to.", required=True),
         _id("trace_id", "The run it describes: the last one."),
         _name("agent_name", "Which agent ran."),
@@ -254,6 +305,7 @@ SESSIONS = Table(
     source="meta.json, state.json, worker meta.json, folder names, colony_fork_marker and colony_created events",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session or worker.", required=True),
         _id("parent_session_id", "The session it was spawned or forked from."),
         _id("forked_from_session_id", "Its history is a copy of that session's."),
@@ -262,9 +314,13 @@ SESSIONS = Table(
         _name("agent_name", "Usage per agent."),
         _name("colony_name", "Usage per colony."),
         _name("profile_name", "The profile a worker ran under."),
+        _added(_name("agent_type", "The type of sub-agent; built-in ones in clear.", "agent_types")),
+        _added(_name("project_id", "Usage per project: a keyed hash of the folder's full path.")),
+        _added(_enum("entrypoint", ("cli", "sdk", "ide", "web", "other"), "How the agent was started.")),
         Column(name="user_id", type="string", pattern=SLUG, fact=False,
                why="Who used it, as enrolled when the session was first seen; never rewritten by a later enrolment."),
-        _enum("evidence", ("folder", "meta", "state", "worker_meta", "event"), "Which source said it.", required=True),
+        _enum("evidence", ("folder", "meta", "state", "worker_meta", "event", "transcript"), "Which source said it.",
+              required=True),
         _enum("session_kind", ("queen", "colony_queen", "worker", "graph_run", "agent_session", "secondary_graph",
                                "legacy_run", "other"), "What kind of agent it is."),
         _enum("status", ("active", "paused", "completed", "failed", "cancelled", "other"), "Last status the source wrote."),
@@ -289,6 +345,7 @@ AGENT_RUNS = Table(
     source="`execution_*`, `worker_*`, `subagent_report` events; runs.jsonl",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session or worker that ran.", required=True),
         _id("parent_session_id", "The queen session of a parallel worker."),
         _id("run_id", "One trigger's run within a session."),
@@ -313,13 +370,15 @@ STATUS_EVENTS = Table(
     source="status events of events.jsonl",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session or worker it happened to.", required=True),
         _id("parent_session_id", "The queen session of a parallel worker."),
         _name("node_id", "Which node it happened to.", "nodes"),
         _enum("kind", ("phase_changed", "stalled", "doom_loop", "inactive", "slow_first_token", "nudged", "tool_replayed",
                        "retried", "judged", "compacted", "loop_started", "loop_completed", "input_requested",
                        "input_received", "escalated", "payment_required", "credentials_required", "context_updated",
-                       "task_created", "task_updated", "task_deleted", "task_list_reset"), "What happened.",
+                       "task_created", "task_updated", "task_deleted", "task_list_reset", "api_error", "limit_reached",
+                       "synthetic_message", "turn_completed"), "What happened.",
               required=True),
         _enum("agent_role", AGENT_ROLES, "Trouble by kind of agent.", required=True),
         _enum("phase", ("independent", "incubating", "working", "reviewing", "colony", "planning", "building", "staging",
@@ -330,12 +389,14 @@ STATUS_EVENTS = Table(
         _added(_enum("task_status", TASK_STATES, "The state it changed to: when is known from here alone.")),
         _count("iteration", "Which iteration."),
         _count("retry_count", "Which retry."),
+        _added(_enum("compaction_trigger", ("auto", "manual", "other"), "Who asked for a compaction.")),
         _added(_tokens("context_tokens", "How full the context was, by the runtime's estimate; never billed.")),
         _added(_tokens("context_limit_tokens", "How much would have fit.")),
         Column(name="seconds", type="double", minimum=0, maximum=31_622_400,
-               why="How long the first token took, or how long nothing came."),
+               why="How long the first token or a completed turn took, or how long nothing came."),
         _ambiguous(),
         _at("occurred_at", "When."),
+        _added(_at("resets_at", "When a limit that was reached ends.", fact=True)),
         _basis(),
     ),
 )  # fmt: skip
@@ -346,6 +407,7 @@ TASKS = Table(
     source="progress.db, tasks.json",
     columns=(
         _record(),
+        _runtime(),
         _id("list_id", "The session whose list it is (for a colony its queen session).", required=True),
         _id("task_id", "The task; for a step or a checklist item the task it belongs to.", required=True, pattern=NUMBER),
         _id("item_id", "The step or checklist item."),
@@ -382,6 +444,7 @@ COLONIES = Table(
     source="colonies/*/metadata.json, worker.json",
     columns=(
         _record(),
+        _runtime(),
         _id("queen_session_id", "The queen session that leads the colony; its identity.", required=True),
         _id("source_session_id", "The session the colony was forked from."),
         _name("colony_name", "Usage per colony."),
@@ -401,6 +464,7 @@ TRIGGERS = Table(
     source="`trigger_*` events",
     columns=(
         _record(),
+        _runtime(),
         _id("session_id", "The session it belongs to.", required=True),
         _name("trigger_id", "Which trigger."),
         _enum("kind", ("available", "activated", "deactivated", "fired", "removed", "updated"), "What happened.",
@@ -413,6 +477,35 @@ TRIGGERS = Table(
     ),
 )  # fmt: skip
 
+CONTROL_TOTALS = Table(
+    name="control_totals",
+    grain="One figure that a file of the source claims of a session, a turn or a home: compared with usage, never added.",
+    source="cost-state lines, statistics caches, per-turn statistics, counters of session stores",
+    columns=(
+        _record(),
+        _runtime(),
+        _id("session_id", "The session it is claimed of; NULL: of the whole home."),
+        _id("turn_id", "The turn it is claimed of, if it is of one."),
+        _name("model", "The model it is claimed of; NULL: of all.", "models"),
+        _enum("claimed_by", ("cost_state", "stats_cache", "turn_stats", "session_counters", "provider_report", "other"),
+              "Which file claims it.", required=True),
+        _count("turns", "Responses or turns, as the source counts them."),
+        _tokens("input_tokens", "Claimed. Includes cache.", maximum=MAX_CLAIMED_TOKENS),
+        _tokens("cache_read_input_tokens", "Claimed; a subset of the input.", maximum=MAX_CLAIMED_TOKENS),
+        _tokens("cache_write_input_tokens", "Claimed; a subset of the input.", maximum=MAX_CLAIMED_TOKENS),
+        _tokens("output_tokens", "Claimed.", maximum=MAX_CLAIMED_TOKENS),
+        _tokens("reasoning_output_tokens", "Claimed; a subset of the output.", maximum=MAX_CLAIMED_TOKENS),
+        _count("web_search_requests", "Claimed."),
+        _count("lines_added", "Claimed: lines of code that tools wrote."),
+        _count("lines_removed", "Claimed: lines of code that tools took away."),
+        Column(name="reported_cost_usd", type="decimal", minimum=0, maximum=1_000_000_000, why="Claimed."),
+        _flag("is_cumulative", "It covers everything since the session began: the last one speaks."),
+        _at("started_at", "Start of what it covers.", fact=True),
+        _at("ended_at", "End of what it covers, or when it was written.", fact=True),
+        _at("observed_at", "When the device saw it."),
+    ),
+)  # fmt: skip
+
 DEVICE_REPORTS = Table(
     name="device_reports",
     grain="One run of the uploader.",
@@ -420,6 +513,7 @@ DEVICE_REPORTS = Table(
     sums=(COVERAGE,),
     columns=(
         _record(),
+        _runtime(),
         Column(name="user_id", type="string", pattern=SLUG, required=True, why="As enrolled."),
         Column(name="consent_id", type="string", pattern=RECORD_ID, required=True, why="The consent it ran under."),
         Column(name="uploader_version", type="string", pattern=r"\d{1,3}(\.\d{1,4}){1,3}([a-z]{1,4}\d{0,4})?",
@@ -452,10 +546,12 @@ SOURCE_FILES = Table(
     sums=(COVERAGE,),
     columns=(
         _record(),
+        _runtime(),
         Column(name="source_key", type="string", pattern=KEYED, required=True, fact=False,
                why="Follows one file over time without its path."),
         _enum("source_kind", ("events", "worker_events", "l1", "l2", "l3", "runs", "state", "meta", "worker_meta",
-                              "colony", "progress_db", "task_list", "other"), "Which reader read it.", required=True),
+                              "colony", "progress_db", "task_list", "transcript", "subagent_transcript", "agent_meta",
+                              "stats_cache", "session_store", "turn_stats", "broker", "other"), "Which reader read it.", required=True),
         _count("run", "Which run of the uploader.", required=True),
         _count("generation", "How often the file was replaced or rewritten."),
         _count("bytes_seen", "Size at the time.", maximum=1_000_000_000_000_000),
@@ -481,7 +577,7 @@ SOURCE_FILES = Table(
 
 TABLES: tuple[Table, ...] = (
     LLM_TURNS, TOOL_CALLS, NODE_STEPS, NODE_DETAILS, RUN_SUMMARIES, SESSIONS, AGENT_RUNS, STATUS_EVENTS, TASKS, COLONIES,
-    TRIGGERS, DEVICE_REPORTS, SOURCE_FILES,
+    TRIGGERS, CONTROL_TOTALS, DEVICE_REPORTS, SOURCE_FILES,
 )  # fmt: skip
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 

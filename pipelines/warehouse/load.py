@@ -290,9 +290,10 @@ def _with_lineage(part: Part, name: str, seq: int) -> pa.Table:
 def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table, seq: int) -> None:
     """Merge rows into a wire table: one row per record, whatever the order of arrival.
 
-    Two rows of one record that differ in facts are a conflict: those that arrived first stay, the others are set aside
-    with both hashes. Of rows with the same facts one is kept by a rule that knows no order of arrival: the earliest
-    session (a fork's copy names its own), the earliest observation, the least device.
+    A later observation of a record takes the place of an earlier one (`Table.superseded_by`), whichever arrives first.
+    Two other rows of one record that differ in facts are a conflict: those that arrived first stay, the others are set
+    aside with both hashes. Of rows with the same facts one is kept by a rule that knows no order of arrival: the
+    origin, the earliest session (a fork's copy names its own), the earliest observation, the least device.
     """
     _judge(connection, table, rows)
     fp("load.judged")
@@ -349,12 +350,14 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
 def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> None:
     """Put arriving rows beside the rows that the wire holds of the same records, and say of each what it is."""
     facts = [c for c in table.columns if c.fact and c.name not in ("record_id", "session_id")]
-    digest = ", ".join(map(_fact, facts)) or "''"
+    digest = ", ".join(_fact(column, table) for column in facts) or "''"
     listed = ", ".join([*table.names, *LINEAGE])
     first = [name for name in ("session_id", "observed_at") if name in table.by_name]
     # A batch may hold one record twice: the last names of the order are what its rows can differ in.
     loose = [column.name for column in table.columns if not column.fact and column.name not in first]
-    order = ", ".join([*first, "_device_id", "_received_at", "_manifest_key", *loose])
+    order = ", ".join([*table.origin_by, *first, "_device_id", "_received_at", "_manifest_key", *loose])
+    newest = "".join(f"{value} DESC NULLS LAST, " for value in _rank(table))
+    is_superseded = f"_place > 1 AND {table.superseded_by[0]} IS NOT NULL" if table.superseded_by else "false"
     connection.register("arriving", rows)
     connection.execute(
         f"""
@@ -372,8 +375,10 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
             SELECT *,
                 bool_or(_is_kept) OVER (PARTITION BY tenant_id, record_id) AS _is_known,
                 first_value(_facts) OVER (
-                    PARTITION BY tenant_id, record_id ORDER BY _is_kept DESC, _received_at, _manifest_key, _facts
-                ) AS _true_facts
+                    PARTITION BY tenant_id, record_id
+                    ORDER BY {newest}_is_kept DESC, _received_at, _manifest_key, _facts
+                ) AS _true_facts,
+                dense_rank() OVER (PARTITION BY tenant_id, record_id ORDER BY {newest}tenant_id) AS _place
             FROM hashed
         ),
         placed AS (
@@ -386,6 +391,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
         SELECT *,
             CASE
                 WHEN _is_kept THEN CASE WHEN _wins THEN 'kept' ELSE 'replaced' END
+                WHEN {is_superseded} THEN 'duplicate'
                 WHEN _facts <> _true_facts THEN 'conflict'
                 WHEN _wins AND NOT _is_known THEN 'new'
                 ELSE 'duplicate'
@@ -396,10 +402,19 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
     connection.unregister("arriving")
 
 
-def _fact(column: Column) -> str:
+def _rank(table: Table) -> list[str]:
+    """By what observations of a record supersede one another; nothing where none may."""
+    flag, *others = table.superseded_by or ("",)
+    return [flag, *(f"CASE WHEN {flag} IS NOT NULL THEN {other} END" for other in others)] if flag else []
+
+
+def _fact(column: Column, table: Table) -> str:
     """A fact as text. An identifier keyed under another device's key is no other fact."""
     value = f"CASE WHEN {column.name} LIKE 'k1\\_%' ESCAPE '\\' THEN 'k1' ELSE {column.name} END"
-    return f"coalesce({value if column.keep is Keep.ID else f'cast({column.name} AS VARCHAR)'}, chr(0))"
+    text = f"coalesce({value if column.keep is Keep.ID else f'cast({column.name} AS VARCHAR)'}, chr(0))"
+    if column.name in table.origin:
+        return f"CASE WHEN {table.superseded_by[0]} IS NULL THEN {text} ELSE chr(0) END"
+    return text
 
 
 def _touch(connection: duckdb.DuckDBPyConnection, column: str, seq: int) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipelines.contract import vocabulary, wire
 from pipelines.contract.vocabulary import is_public, names
 
-LISTS = ("models", "providers", "tools", "queens", "nodes", "streams")
+LISTS = ("models", "providers", "tools", "queens", "nodes", "streams", "agent_types")
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "a3f19ad48337a222c8ae505ed9fa910762729e0a088f4dc2266334b470b32322"
+PUBLISHED = "b354cb2f120ee79792151a6af2a739aad1fc32e754c9871e54d9bb0127d3787e"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]
@@ -61,7 +61,7 @@ def test_no_column_can_hold_free_text(table: Table, column: Column) -> None:
         return
     assert column.keep in (Keep.VERBATIM, Keep.CLASS)
     if column.values:
-        assert all(re.fullmatch(r"[A-Za-z0-9_]{1,40}", value) for value in column.values), (
+        assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,40}", value) for value in column.values), (
             "a list of words, not of texts"
         )
         return

@@ -1,5 +1,6 @@
 """Exactly-once effect: rows and ledger in one transaction, each record once for ever, whatever the order of arrival."""
 
+import itertools
 import json
 import random
 import time
@@ -146,7 +147,8 @@ def test_a_wire_of_an_earlier_release_is_widened_and_keeps_its_rows(store: Memor
         for name, column in added:
             connection.execute(f"ALTER TABLE wire.{name} DROP COLUMN {column}")
         load.prepare(connection)
-        load.load(connection, store, [batch(store, {name: [row(name, 1)] for name, _ in added}, seq=2)])
+        full = {name: row(name, 1, **dict.fromkeys(BY_NAME[name].superseded_by[:1], True)) for name, _ in added}
+        load.load(connection, store, [batch(store, {name: [found] for name, found in full.items()}, seq=2)])
         for name, column in added:
             found = connection.execute(f"SELECT {column} IS NULL FROM wire.{name} ORDER BY _ingest_seq").fetchall()
             assert found == [(True,), (False,)], (name, column)
@@ -280,6 +282,31 @@ def test_what_two_devices_may_tell_differently_is_none(
         [batch(store, {"llm_turns": [turn(1)]}), batch(store, {"llm_turns": [turn(1, **other)]}, seq=2)],
     )
     assert connection.execute(f"SELECT {COUNTS} FROM wire.row_counts").fetchone() == (2, 1, 1, 0)
+
+
+RESPONSE: Row = {"turn_grain": "response", "is_copy": False, "is_sidechain": False, "transcript_ended_at": START}
+PARTIAL: Row = RESPONSE | {"is_final": False, "output_tokens": 3, "stop_reason": None}
+FINAL: Row = RESPONSE | {"is_final": True, "output_tokens": 212, "occurred_at": START + timedelta(seconds=3)}
+COPY: Row = FINAL | {"session_id": OLD, "is_copy": True}
+SIDECHAIN: Row = FINAL | {"session_id": OLD, "is_sidechain": True, "parent_session_id": YOUNG, "agent_role": "worker"}
+LONGER: Row = FINAL | {"session_id": OLD, "transcript_ended_at": START + timedelta(hours=1)}
+
+
+@pytest.mark.parametrize("orders", list(itertools.permutations([PARTIAL, FINAL, COPY, SIDECHAIN, LONGER], 3)))
+def test_of_observations_of_a_response_the_last_one_speaks_for_its_origin(
+    orders: Sequence[Row], store: MemoryStore, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """A streamed response is read while it is written, and in copies: one row is left, the same in any order."""
+    for seq, observed in enumerate(orders, 1):
+        found = batch(store, {"llm_turns": [turn(1, **{"session_id": YOUNG, **observed})]}, seq=seq, minute=seq)
+        load.load(connection, store, [found])
+    (left,) = connection.execute("SELECT output_tokens, is_final, session_id FROM wire.llm_turns").fetchall()
+    is_final = any(observed["is_final"] for observed in orders)
+    expected = FINAL if is_final else PARTIAL
+    origins = [observed.get("session_id", YOUNG) for observed in orders if observed["is_final"] == is_final]
+    assert left == (expected["output_tokens"], is_final, YOUNG if YOUNG in origins else OLD)
+    assert connection.execute("SELECT count(*) FROM wire.conflicts").fetchone() == (0,)
+    books_add_up(connection)
 
 
 def test_raw_lines_that_collapsed_are_turns_only(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:

@@ -20,7 +20,7 @@ UNKNOWN_MODEL = "unknown"
 
 @cache
 def names(vocabulary: str) -> frozenset[str]:
-    """The public names of one list (`models`, `providers`, `tools`, `queens`, `nodes`, `streams`)."""
+    """The public names of one list (`models`, `providers`, `tools`, `queens`, `nodes`, `streams`, `agent_types`)."""
     text = files(__name__).joinpath(f"{vocabulary}.txt").read_text(encoding="ascii")
     return frozenset(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
 
