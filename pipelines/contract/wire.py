@@ -22,6 +22,9 @@ MAX_TOKENS = 100_000_000  # above any context window times any turn's requests; 
 MAX_CLAIMED_TOKENS = 1_000_000_000_000_000  # a cache of statistics may cover years
 MAX_MILLISECONDS = 366 * 86_400_000
 TIME_BASES = ("utc", "local_resolved", "session_id", "file_mtime")
+OFFSET_READINGS = ("session_created_at", "run_created_at", "tool_started_at", "file_modified_at")
+OFFSET_BASES = (*OFFSET_READINGS, "line_order", "device_zone")
+MAX_OFFSET_SECONDS = 14 * 3600
 ERROR_CLASSES = (
     "auth", "cancelled", "context_length", "invalid_request", "network", "overloaded", "permission", "rate_limit",
     "server", "stale_claim", "timeout", "tool", "type_or_value", "other",
@@ -125,6 +128,21 @@ def _ambiguous() -> Column:
     )  # fmt: skip
 
 
+def _utc_offset() -> tuple[Column, ...]:
+    """The UTC offset of the clock that wrote a local time, and what tells it: the warehouse resolves the time again."""
+    return (
+        _added(Column(
+            name="utc_offset_seconds", type="int64", minimum=-MAX_OFFSET_SECONDS, maximum=MAX_OFFSET_SECONDS, fact=False,
+            why="The offset that a local time was resolved with: the time plus the offset is the local time as written.",
+        )),
+        _added(Column(
+            name="offset_basis", type="string", values=OFFSET_BASES, fact=False,
+            why="What tells the offset: an epoch time of the source beside a local one, the order of lines, or only the"
+            " zone the device is enrolled in.",
+        )),
+    )  # fmt: skip
+
+
 def _error_class() -> Column:
     return Column(
         name="error_class", type="string", keep=Keep.CLASS, values=ERROR_CLASSES,
@@ -174,6 +192,7 @@ LLM_TURNS = Table(
         _added(_flag("is_final", "The response ended; false: it was interrupted or is under way, and its output is what was"
                      " known. Not NULL: a later observation of the record may take this row's place.")),
         _added(_flag("is_copy", "Only copies were seen, of which the source says whose they are.", fact=False)),
+        *_utc_offset(),
         _at("occurred_at", "Day and price of the turn."),
         _added(_at("transcript_ended_at", "Last time in the transcript it was read from: of two that hold an unmarked copy"
                    " the one that ended first is the origin.")),
@@ -206,6 +225,7 @@ TOOL_CALLS = Table(
         _added(_flag("is_final", "The result was seen; before that neither error nor duration is known. Not NULL: a later"
                      " observation of the record may take this row's place.")),
         _added(_flag("is_copy", "Only copies were seen, of which the source says whose they are.", fact=False)),
+        *_utc_offset(),
         _at("occurred_at", "Day of the call: the end of an event's call, the start of a step's or a response's."),
         _added(_at("transcript_ended_at", "As of turns.")),
         _basis(),
@@ -335,6 +355,9 @@ SESSIONS = Table(
         _at("started_at", "Start of the session.", fact=True),
         _at("updated_at", "Last change the source wrote.", fact=True),
         _at("ended_at", "End of the session.", fact=True),
+        *(replace(column, fact=True) for column in _utc_offset()),
+        _added(_at("offset_observed_at", "When the offset held: the instant of the pair of times that tells it.",
+                   fact=True)),
         _at("observed_at", "When the device saw it; the newest observation speaks."),
     ),
 )  # fmt: skip
@@ -359,6 +382,7 @@ AGENT_RUNS = Table(
         _count("tool_calls_used", "Control total."),
         Column(name="duration_seconds", type="double", minimum=0, maximum=31_622_400, why="Duration as reported."),
         _ambiguous(),
+        *_utc_offset(),
         _at("occurred_at", "When."),
         _basis(),
     ),
@@ -395,6 +419,7 @@ STATUS_EVENTS = Table(
         Column(name="seconds", type="double", minimum=0, maximum=31_622_400,
                why="How long the first token or a completed turn took, or how long nothing came."),
         _ambiguous(),
+        *_utc_offset(),
         _at("occurred_at", "When."),
         _added(_at("resets_at", "When a limit that was reached ends.", fact=True)),
         _basis(),
@@ -472,6 +497,7 @@ TRIGGERS = Table(
         _enum("trigger_type", ("webhook", "api", "timer", "event", "manual", "other"), "What fires it."),
         Column(name="interval_seconds", type="double", minimum=0, maximum=31_622_400, why="Schedule: when it was due."),
         _ambiguous(),
+        *_utc_offset(),
         _at("occurred_at", "When."),
         _basis(),
     ),

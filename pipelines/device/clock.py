@@ -1,10 +1,13 @@
 """Times of the source to instants: naive local times, UTC texts and epoch seconds.
 
-Does not belong here: choosing which time stands for a record (readers, models/).
+A local time is resolved with the writer's UTC offset where the source's own epoch times tell it (`OffsetReading`), and
+in the device's time zone otherwise. Does not belong here: choosing which time stands for a record (readers, models/),
+finding the readings (readers/hive_offsets.py).
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -12,15 +15,59 @@ from zoneinfo import ZoneInfo
 from pipelines.contract.table import EARLIEST_WRITTEN, LATEST
 
 _STAMP = re.compile(r"session_(\d{8})_(\d{6})_[0-9a-f]{8}|(\d{8})T(\d{6})_[0-9a-f]{8}", re.ASCII)
+_LEAP_SECOND = re.compile(r":60(?:\.\d*)?(?=$|[Z+-])")
+OFFSET_STEP = timedelta(minutes=15)  # every offset in use since 2000 is a multiple of it
+MAX_OFFSET = timedelta(hours=14)
+SLACK = timedelta(minutes=1)  # lines of several writers in one log are out of order by less
+LATE = timedelta(minutes=5)  # a log's file time may be this much older than its last line
 
 
 @dataclass(frozen=True)
 class Instant:
-    """A moment in UTC with the worth of the claim: `basis` as in the contract's `time_basis`."""
+    """A moment in UTC with the worth of the claim: `basis` as in the contract's `time_basis`.
+
+    `utc_offset_seconds`: of a local time, the offset it was resolved with, so that `at` plus the offset is the local
+    time as written. `offset_basis`: as in the contract. None for a time that was written with its offset.
+    """
 
     at: datetime
     basis: str
     is_ambiguous: bool = False
+    utc_offset_seconds: int | None = None
+    offset_basis: str | None = None
+
+
+@dataclass(frozen=True)
+class OffsetReading:
+    """A local time beside the instant at which it was written: the writer's UTC offset at `at`.
+
+    `run_id`: the run that it is about. `position`: the place in the log from which on it holds; None if not known.
+    """
+
+    at: datetime
+    offset: timedelta
+    basis: str
+    run_id: str | None = None
+    position: int | None = None
+
+
+def offset_reading(
+    local: datetime, at: datetime, basis: str, *, early: timedelta, late: timedelta, run_id: str | None = None
+) -> OffsetReading | None:
+    """The offset that a naive local time and an instant tell together.
+
+    `at` may lie before the instant of `local` by `early` and after it by `late`. None if no multiple of 15 minutes
+    within 14 hours fits: then the two were not written together.
+    """
+    apart = local.replace(tzinfo=UTC) - at
+    offset = OFFSET_STEP * round(apart / OFFSET_STEP)
+    if abs(offset) > MAX_OFFSET or not -late <= apart - offset <= early:
+        return None
+    return OffsetReading(at, offset, basis, run_id)
+
+
+Choice = tuple[Instant, datetime | None]
+"""An instant that a local time may mean, and when the reading was made that says so."""
 
 
 class Clock:
@@ -35,26 +82,110 @@ class Clock:
         An hour that occurs twice is taken as its first pass and flagged; an hour that never occurs is moved on by the
         gap, as `zoneinfo` does. None if the text is no time.
         """
-        if not isinstance(text, str):
+        return LogClock(self).event_time(text)
+
+    def passes(self, local: datetime) -> tuple[datetime, ...]:
+        """The instants of a local time in the zone: two of an hour that occurs twice, else one."""
+        aware = local.replace(tzinfo=self.zone)
+        first, second = aware.replace(fold=0).astimezone(UTC), aware.replace(fold=1).astimezone(UTC)
+        return (first, second) if first < second else (first,)
+
+
+class LogClock:
+    """Resolves the local times of one log, asked in the order of its lines.
+
+    The lines of a log are in the order of their instants, and none is later than the file: of the instants that a
+    local time may mean, this excludes some. A time that is left with more than one is flagged.
+    """
+
+    def __init__(
+        self, clock: Clock, readings: Iterable[OffsetReading] = (), *, modified_at: datetime | None = None
+    ) -> None:
+        self._clock = clock
+        self._readings = sorted(readings, key=lambda reading: reading.at)
+        self._latest = modified_at + LATE if modified_at else None
+        self._last: datetime | None = None
+        self._floor: datetime | None = None
+        self._position = -1
+
+    def add(self, reading: OffsetReading) -> None:
+        """A reading found in the log itself: it holds from the present line on."""
+        self._readings.append(replace(reading, position=self._position))
+        self._readings.sort(key=lambda reading: reading.at)
+
+    def event_time(self, text: object, *, run_id: object = None, position: int | None = None) -> Instant | None:
+        """The instant of an ISO time. `position`: of its line in the log. None if the text is no time."""
+        if position is not None:
+            self._position = position
+        moment = _parsed(text)
+        if moment is None:
             return None
         try:
-            moment = datetime.fromisoformat(text)
             if moment.tzinfo is not None:
-                return _bounded(moment.astimezone(UTC), "utc")
-            local = moment.replace(tzinfo=self.zone)
-            first, second = local.replace(fold=0).astimezone(UTC), local.replace(fold=1).astimezone(UTC)
-        except (ValueError, OverflowError):  # the first and the last day of the calendar overflow in another zone
+                return _bounded(Instant(moment.astimezone(UTC), "utc"))
+            found = self._resolved(moment, run_id)
+        except OverflowError:  # the first and the last day of the calendar overflow in another zone
             return None
-        return _bounded(first, "local_resolved", is_ambiguous=first < second)
+        bounded = _bounded(found)
+        if bounded is not None:
+            self._last = bounded.at
+        return bounded
 
-    def session_start(self, session_id: str) -> Instant | None:
-        """The local time that a generated session id begins with."""
-        match = _STAMP.fullmatch(session_id)
-        if match is None:
-            return None
-        day, time = match[1] or match[3], match[2] or match[4]
-        found = self.event_time(f"{day}T{time}")
-        return Instant(found.at, "session_id", is_ambiguous=found.is_ambiguous) if found else None
+    def _resolved(self, local: datetime, run_id: object) -> Instant:
+        choices = self._choices(local, run_id)
+        possible = [choice for choice in choices if self._is_possible(choice[0].at)] or choices
+        best, _ = min(possible, key=self._wait)
+        # The earliest, not the best: a doubtful line that was dated too late must not exclude what comes after it.
+        self._floor = min(choice.at for choice, _ in possible)
+        is_doubtful = best.is_ambiguous or len({choice.at for choice, _ in possible}) > 1
+        if best.offset_basis == "device_zone" and best.at != choices[0][0].at:
+            best = replace(best, offset_basis="line_order")  # the clock was put back between two lines
+        return replace(best, is_ambiguous=is_doubtful or not self._is_before_end(best.at))
+
+    def _wait(self, choice: Choice) -> tuple[timedelta, datetime]:
+        """How long nothing happened before an instant: the line before it, or the reading by which it was made."""
+        instant, read_at = choice
+        known = [at for at in (self._last, read_at) if at is not None and at <= instant.at + SLACK]
+        return instant.at - max(known, default=instant.at), instant.at
+
+    def _is_possible(self, at: datetime) -> bool:
+        return (self._floor is None or at >= self._floor - SLACK) and self._is_before_end(at)
+
+    def _is_before_end(self, at: datetime) -> bool:
+        return self._latest is None or at <= self._latest
+
+    def _choices(self, local: datetime, run_id: object) -> list[Choice]:
+        """The instants that a local time may mean by the readings that may hold for it."""
+        readings = [r for r in self._readings if r.position is None or r.position <= self._position]
+        if not readings:
+            return [(_instant(local, at, "device_zone"), None) for at in self._clock.passes(local)]
+        own = [reading for reading in readings if run_id is not None and reading.run_id == run_id]
+        if own:
+            return self._by_reading(local, own[0])
+        valid: list[Choice] = []
+        placed: list[Choice] = []
+        nearest: list[tuple[timedelta, Choice]] = []
+        for reading in readings:
+            # A reading holds until the next one, whether or not that one's place in the log is reached yet.
+            end = next((other.at for other in self._readings if other.at > reading.at), None)
+            for choice in self._by_reading(local, reading):
+                at = choice[0].at
+                before = reading.at - at
+                beyond = at - end if end is not None else timedelta()
+                if before <= SLACK and (end is None or beyond < SLACK):
+                    valid.append(choice)
+                    if reading.position is not None and self._is_possible(at):
+                        placed.append(choice)
+                nearest.append((max(before, beyond, timedelta()), choice))
+        return placed or valid or [min(nearest, key=lambda found: found[0])[1]]
+
+    def _by_reading(self, local: datetime, reading: OffsetReading) -> list[Choice]:
+        """A reading that agrees with the device's zone says that the zone holds, through changes of its offset too."""
+        agrees = reading.at.astimezone(self._clock.zone).utcoffset() == reading.offset
+        passes = self._clock.passes(local) if agrees else ((local - reading.offset).replace(tzinfo=UTC),)
+        found = [_instant(local, at, reading.basis) for at in passes]
+        is_weak = reading.basis == "file_modified_at" and not agrees  # one coincidence, and copying changes file times
+        return [(replace(instant, is_ambiguous=is_weak), reading.at) for instant in found]
 
 
 def local_stamp(session_id: str) -> str | None:
@@ -66,14 +197,20 @@ def local_stamp(session_id: str) -> str | None:
     return f"{day[:4]}-{day[4:6]}-{day[6:]}T{time[:2]}:{time[2:4]}:{time[4:]}"
 
 
+def local_time(text: object) -> datetime | None:
+    """A time that was written without an offset, as it was written; None for any other."""
+    moment = _parsed(text)
+    return moment if moment is not None and moment.tzinfo is None else None
+
+
 def utc_time(text: object) -> datetime | None:
     """A UTC time as SQLite or Python writes it: `2026-05-04 19:00:00`, `2026-05-04T19:00:00+00:00`."""
-    if not isinstance(text, str):
+    moment = _parsed(text)
+    if moment is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+    except OverflowError:
         return None
     return moment if EARLIEST_WRITTEN <= moment < LATEST else None
 
@@ -88,5 +225,20 @@ def epoch_time(value: object) -> datetime | None:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(Decimal(value) * 1_000_000))
 
 
-def _bounded(at: datetime, basis: str, *, is_ambiguous: bool = False) -> Instant | None:
-    return Instant(at, basis, is_ambiguous) if EARLIEST_WRITTEN <= at < LATEST else None
+def _parsed(text: object) -> datetime | None:
+    """An ISO time. A leap second, which `datetime` cannot hold, is the last microsecond of its minute."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.fromisoformat(_LEAP_SECOND.sub(":59.999999", text) if ":60" in text else text)
+    except ValueError:
+        return None
+
+
+def _instant(local: datetime, at: datetime, basis: str) -> Instant:
+    offset = local.replace(tzinfo=UTC) - at
+    return Instant(at, "local_resolved", utc_offset_seconds=int(offset.total_seconds()), offset_basis=basis)
+
+
+def _bounded(instant: Instant) -> Instant | None:
+    return instant if EARLIEST_WRITTEN <= instant.at < LATEST else None

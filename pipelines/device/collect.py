@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,8 +22,10 @@ from pipelines.contract.table import Keep, Table
 from pipelines.device import lines
 from pipelines.device.clock import Clock, epoch_time
 from pipelines.device.consent import Consent
+from pipelines.device.documents import load
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.errors import DeviceError
+from pipelines.device.offsets import Offsets
 from pipelines.device.readers import (
     ColonyFolder,
     Record,
@@ -39,7 +42,6 @@ from pipelines.device.state import Counts, Rejection, State, Unread
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 
-MAX_DOCUMENT = 16 << 20  # a task list or a state file beyond this is not one of ours
 Progress = Callable[[int, int], None]
 Parse = Callable[[dict[str, Any], hive_logs.Place], Iterable[Record]]
 
@@ -56,8 +58,8 @@ class LogKind:
     """Whether an object of which no record was made is of a type that nobody has looked at yet."""
     is_unknown_line: Callable[[bytes], bool] = lambda _: False
     """The same of a line that cannot matter."""
-    looks_back: bool = False
-    """Whether `may_matter` remembers lines: then it is shown again what stood before a pass."""
+    look_back: Callable[[bytes], None] | None = None
+    """Is shown the lines that stand before a pass, where the meaning of a line depends on those before it."""
 
 
 def check_homes(homes: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -111,6 +113,8 @@ class Collector:
         self._fresh: set[tuple[int, int]] = set()
         self._home_key = ""
         self._kinds = consent.scope.sources
+        self._offsets = Offsets(self._clock, (), self._kinds)
+        self._tool_starts: dict[str, dict[str, datetime]] = {}
         self.problems: list[str] = []
         """Homes that could not be read in the last pass."""
 
@@ -202,6 +206,8 @@ class Collector:
 
     def _home(self, home: Path) -> None:
         folders = hive_layout.session_folders(home)
+        self._offsets = Offsets(self._clock, folders, self._kinds)
+        self._tool_starts = {}
         colonies = hive_layout.colony_folders(home)
         total = len(folders) + len(colonies)
         for done, folder in enumerate(folders):
@@ -236,7 +242,7 @@ class Collector:
                     sizes.append((self._source(path), _size(path)))
                     history += self._untimed_ids(path, folder, kind)
                 if folder.logs is not None and "logs" in self._kinds:
-                    found, _ = _load(folder.logs / "summary.json")
+                    found, _ = load(folder.logs / "summary.json")
                     history += self._untimed([hive_logs.summary(found, folder)] if found else [])
         with self._state.step():
             if is_first:
@@ -264,12 +270,22 @@ class Collector:
     # logs --------------------------------------------------------------------------------------------------------
 
     def _log_files(self, folder: SessionFolder) -> list[tuple[Path, LogKind]]:
-        context = hive_events.Context(folder, self._clock)
         tenant = self._enrolment.tenant
+        path = folder.path / "events.jsonl"
+        tool_starts = self._tool_starts.setdefault(folder.session_id, {})
 
-        def event(found: dict[str, Any], _: hive_logs.Place) -> Iterable[Record]:
-            record = hive_events.read(found, context)
+        @cache
+        def context() -> hive_events.Context:  # made when the first line is read: most logs are unchanged
+            return hive_events.Context(folder, self._offsets.log_clock(folder), tool_starts)
+
+        def event(found: dict[str, Any], place: hive_logs.Place) -> Iterable[Record]:
+            record = hive_events.read(found, context(), place.position)
             return (record,) if record else ()
+
+        def step(found: dict[str, Any], place: hive_logs.Place) -> Iterable[Record]:
+            if len(tool_starts) < hive_events.MAX_RUNNING:
+                tool_starts.update(hive_logs.tool_starts(found))
+            return hive_logs.steps(found, place, tenant)
 
         def run(found: dict[str, Any], place: hive_logs.Place) -> Iterable[Record]:
             record = hive_logs.run(found, place, self._clock)
@@ -277,17 +293,17 @@ class Collector:
 
         events = LogKind(
             kind="worker_events" if folder.kind == "worker" else "events", is_record=hive_events.is_event, parse=event,
-            may_matter=context.may_matter, looks_back=True, is_unknown=hive_events.is_unknown,
-            is_unknown_line=hive_events.is_unknown_line,
+            may_matter=lambda data: context().may_matter(data), look_back=lambda data: context().look_back(data),
+            is_unknown=hive_events.is_unknown, is_unknown_line=hive_events.is_unknown_line,
         )  # fmt: skip
-        l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=lambda found, at: hive_logs.steps(found, at, tenant))
+        l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=step)
         l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))
         runs = LogKind(kind="runs", is_record=hive_logs.is_run, parse=run, is_unknown=lambda _: True)
         files = []
         if folder.logs is not None and "logs" in self._kinds:
             files += [(folder.logs / "tool_logs.jsonl", l3), (folder.logs / "details.jsonl", l2)]
         if folder.kind != "legacy_run":
-            files += [(folder.path / "events.jsonl", events)] if "events" in self._kinds else []
+            files += [(path, events)] if "events" in self._kinds else []
             files += [(folder.path / "runs.jsonl", runs)] if "logs" in self._kinds else []
         return files
 
@@ -311,16 +327,18 @@ class Collector:
             return
         modified_at = epoch_time(Decimal(status.st_mtime_ns) / 1_000_000_000)
         try:
-            if kind.looks_back:
+            if kind.look_back is not None:
                 for data in lines.before(path, checkpoint):
-                    kind.may_matter(data)
+                    kind.look_back(data)
             for chunk in lines.read_new(path, checkpoint, now=self._now.timestamp()):
                 fp("read.chunk")
                 generation = chunk.checkpoint.generation
                 counts = Counts(bytes=status.st_size, generation=generation, layout=folder.layout)
                 with self._state.step():
                     for line in chunk.lines:
-                        self._line(line, source, kind, hive_logs.Place(folder, line.number, modified_at), counts)
+                        self._line(
+                            line, source, kind, hive_logs.Place(folder, line.number, modified_at, line.offset), counts
+                        )
                     fp("stage.rows")
                     self._state.set_checkpoint(source, chunk.checkpoint)
                     self._state.count(self._run, source, kind.kind, counts)
@@ -406,14 +424,18 @@ class Collector:
             files = {}
         travelling = self._redactor.identifier(folder.session_id)
         is_live = self._state.is_live(travelling)
-        signature = json.dumps([*map(_signature, files.values()), is_live, str(self._since)])
+        # Its runs tell the writer's UTC offset, and another zone tells its local times anew.
+        seen = [*files.values(), folder.path / "runs.jsonl"]
+        told = [is_live, str(self._since), self._enrolment.timezone]
+        signature = json.dumps([*map(_signature, seen), *told])
         item_key = self._redactor.keyed(f"session:{folder.path}")
         if self._state.snapshot(item_key)[0] == signature:
             return
         found = {name: self._document(path, name) for name, path in files.items()}
         if None in found.values():
             return  # torn or being written: what was seen before holds until it can be read
-        item = hive_state.session(folder, found.get("meta") or {}, found.get("state") or {}, self._clock)
+        readings = self._offsets.of_session(folder)
+        item = hive_state.session(folder, found.get("meta") or {}, found.get("state") or {}, self._clock, readings)
         with self._state.step():
             if self._since is None or is_live or any(time and time >= self._since for time in item.times):
                 user = self._state.bind_session(travelling, self._enrolment.user, is_live=self._since is None)
@@ -541,7 +563,7 @@ class Collector:
 
     def _document(self, path: Path, kind: str) -> dict[str, Any] | None:
         """A small JSON file: empty if it is absent, None if it could not be read (which is counted)."""
-        found, outcome = _load(path)
+        found, outcome = load(path)
         if outcome == "absent":
             return {}
         self._sources += 1
@@ -642,21 +664,3 @@ def _signature(path: Path) -> list[int] | None:
 def _size(path: Path) -> int:
     signature = _signature(path)
     return signature[2] if signature else 0
-
-
-def _load(path: Path) -> tuple[dict[str, Any], str]:
-    """A small JSON file and what became of it: `absent`, `read`, or why it could not be read."""
-    try:
-        with lines.open_plain(path) as file:
-            data = file.read(MAX_DOCUMENT + 1)
-    except FileNotFoundError:
-        return {}, "absent"
-    except (lines.UnreadableError, OSError):
-        return {}, "unreadable"
-    if len(data) > MAX_DOCUMENT:
-        return {}, "too_large"
-    try:
-        found = lines.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    return (found, "read") if isinstance(found, dict) else ({}, "corrupt")

@@ -19,6 +19,7 @@ from pipelines.failpoints import fp
 
 CHUNK = 1 << 20  # one transaction's worth of reading
 LOOK_BACK = 1 << 20  # a tool call that began further back has no duration
+TAIL = 1 << 18  # what tells a file's newest lines
 MAX_LINE = 32 << 20  # far above any record that counts; a longer line is passed over in constant memory
 TAIL_PATIENCE_SECONDS = 86_400  # no write takes a day
 FINGERPRINT = 1024
@@ -135,6 +136,17 @@ def before(path: Path, checkpoint: Checkpoint) -> list[bytes]:
         except OSError as error:
             raise UnreadableError(error.strerror) from None
     return found[1:] if start else found
+
+
+def tail(path: Path) -> tuple[bytes, int]:
+    """The last quarter of a megabyte of a file, and where it begins. Raises FileNotFoundError, UnreadableError."""
+    with open_plain(path) as file:
+        try:
+            start = max(0, file.seek(0, os.SEEK_END) - TAIL)
+            file.seek(start)
+            return file.read(TAIL), start
+        except OSError as error:
+            raise UnreadableError(error.strerror) from None
 
 
 def _chunks(file: BinaryIO, checkpoint: Checkpoint, now: float) -> Iterator[Chunk]:

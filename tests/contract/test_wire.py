@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "b354cb2f120ee79792151a6af2a739aad1fc32e754c9871e54d9bb0127d3787e"
+PUBLISHED = "8f7dd0bac796539636c4f2538db3c137da539d92e28c7c87b64c80190e87b2e8"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.contract import wire
 from pipelines.contract.keys import record_id
-from pipelines.device.clock import Clock
+from pipelines.device.clock import Clock, LogClock
 from pipelines.device.lines import loads
 from pipelines.device.readers import Record, SessionFolder, hive_events
 from tests.device.driving import LATER, SESSION, event, turn
@@ -22,7 +22,7 @@ WORKER = "session_20260504_101600_00000001"
 
 def read(found: dict[str, Any], session: str = SESSION) -> Record:
     folder = SessionFolder(Path("/x"), session, "queen")
-    context = hive_events.Context(folder, Clock("Europe/Berlin"))
+    context = hive_events.Context(folder, LogClock(Clock("Europe/Berlin")))
     record = hive_events.read(loads(json.dumps(found).encode()), context)
     assert record is not None
     return record
@@ -38,7 +38,7 @@ def test_a_turn_is_read_with_its_usage() -> None:
         "agent_role": "queen", "stop_reason": "stop", "iteration": 1, "input_tokens": 101, "output_tokens": 10,
         "cache_read_input_tokens": 5, "cache_write_input_tokens": 1, "reported_cost_usd": Decimal("0.0125"),
         "reported_credits": Decimal("2.5"), "occurred_at": record.at, "time_basis": "local_resolved",
-        "is_time_ambiguous": False,
+        "is_time_ambiguous": False, "utc_offset_seconds": 7200, "offset_basis": "device_zone",
     }  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def test_a_change_of_a_task_says_which_and_to_what_and_nothing_else() -> None:
 
 
 def test_the_duration_of_a_call_is_read_from_its_start_without_parsing_it() -> None:
-    context = hive_events.Context(SessionFolder(Path("/x"), SESSION, "queen"), Clock("Europe/Berlin"))
+    context = hive_events.Context(SessionFolder(Path("/x"), SESSION, "queen"), LogClock(Clock("Europe/Berlin")))
     arguments = {"path": "/Users/ada", "timestamp": "1999-01-01T00:00:00", "tool_use_id": "toolu_other"}
     started = event("tool_call_started", {"tool_use_id": "toolu_1", "tool_name": "x", "tool_input": arguments})
     line = json.dumps(started | {"timestamp": "2026-05-04T10:00:00.250000"})
@@ -183,7 +183,7 @@ def test_every_wanted_kind_survives_odd_data(kind: str, data: Any) -> None:
         {"type": kind, "data": data, "timestamp": None},
         found | {"timestamp": {"a": 1}, "colony_id": []},
     ):
-        record = hive_events.read(odd, hive_events.Context(folder, Clock("UTC")))
+        record = hive_events.read(odd, hive_events.Context(folder, LogClock(Clock("UTC"))))
         if record is not None:
             record_id("acme", record.table.name, *record.key)
             assert record.values.keys() <= record.table.by_name.keys()

@@ -17,7 +17,7 @@ from pipelines.contract import wire
 from pipelines.contract.keys import KEYED, is_generated
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
-from pipelines.device.clock import Clock
+from pipelines.device.clock import Clock, LogClock
 from pipelines.device.lines import loads
 from pipelines.device.readers import ColonyFolder, Record, SessionFolder, hive_events, hive_logs, hive_state
 from pipelines.device.redact import Redactor, error_class, money
@@ -159,7 +159,7 @@ def folder_of(names_: list[str], kind: str = "queen") -> SessionFolder:
 def test_nothing_of_an_event_gets_past(document: Json, kind: str, names_: list[str]) -> None:
     """Test 67: whatever JSON an event is, its row has columns and values of the contract only."""
     event = {"data": {}, "timestamp": "2026-05-04T10:00:00", **document, "type": kind}
-    record = hive_events.read(event, hive_events.Context(folder_of(names_), CLOCK))
+    record = hive_events.read(event, hive_events.Context(folder_of(names_), LogClock(CLOCK)))
     check([record], event, set(names_))
 
 

@@ -4,44 +4,68 @@ Does not belong here: other files of a session (hive_logs, hive_state), what is 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pipelines.contract import wire
 from pipelines.contract.table import Table
-from pipelines.device.clock import Clock, Instant
+from pipelines.device.clock import Instant, LogClock
 from pipelines.device.readers import Fields, Record, SessionFolder
+from pipelines.device.readers.hive_offsets import from_tool_start, stamp_of
 
 Event = dict[str, Any]
 MAX_RUNNING = 10_000  # calls that never end must not fill the memory
 _TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_]+)"')
 _CALL = re.compile(rb'"data"\s*:\s*\{\s*"tool_use_id"\s*:\s*"([\w.:-]{1,128})"', re.ASCII)
-_STAMP = re.compile(rb'"timestamp"\s*:\s*"([0-9T:.+-]{1,40})"')
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an event's reader knows besides the event."""
+    """What an event's reader knows besides the event, in one pass over a log."""
 
     folder: SessionFolder
-    clock: Clock
-    started: dict[str, str] = field(default_factory=dict)
-    """When the tools that have not ended yet were called, as written, by the id of the call."""
+    times: LogClock
+    tool_starts: Mapping[str, datetime] = field(default_factory=dict)
+    """When tools started in UTC, as the session's step log says, by the id of the call."""
+    started: dict[str, Instant] = field(default_factory=dict)
+    """When the tools that have not ended yet were called, by the id of the call."""
+
+    def look_back(self, data: bytes) -> None:
+        """Take note of a line that stands before this pass: what is under way, and what time it was."""
+        first = _TYPE.match(data)
+        if first is None:
+            return
+        if first[1] == b"tool_call_started":
+            self._remember_start(data)
+        elif first[1].decode() in WANTED:
+            self.times.event_time(stamp_of(data))
 
     def may_matter(self, data: bytes) -> bool:
         """`may_matter`, which also remembers when a tool was called: the event of its end does not say."""
         first = _TYPE.match(data)
         if first is not None and first[1] == b"tool_call_started":
-            # Never parsed: it holds the call's arguments. The event's own time stands behind them.
-            call, when = _CALL.search(data), _STAMP.match(data, max(data.rfind(b'"timestamp"'), 0))
-            if call is not None and when is not None and len(self.started) < MAX_RUNNING:
-                self.started[call[1].decode()] = when[1].decode()
+            self._remember_start(data)
         return may_matter(data)
+
+    def _remember_start(self, data: bytes) -> None:
+        # Never parsed: it holds the call's arguments.
+        call, when = _CALL.search(data), stamp_of(data)
+        if call is None or when is None or len(self.started) >= MAX_RUNNING:
+            return
+        name = call[1].decode()
+        utc = self.tool_starts.get(name)
+        reading = from_tool_start(when, utc) if utc else None
+        if reading is not None:
+            self.times.add(reading)
+        start = self.times.event_time(when)
+        if start is not None:
+            self.started[name] = start
 
     def seconds_since_start(self, call: object, end: Instant | None) -> float | None:
         """How long a call took; None if its start was not seen, or stands behind its end."""
-        start = self.clock.event_time(self.started.pop(call, None)) if isinstance(call, str) else None
+        start = self.started.pop(call, None) if isinstance(call, str) else None
         if start is None or end is None or end.at < start.at:
             return None
         return (end.at - start.at).total_seconds()
@@ -86,7 +110,7 @@ def _text(value: object) -> str | None:
 class _Common:
     """The parts that all records of one event share."""
 
-    def __init__(self, event: Event, context: Context) -> None:
+    def __init__(self, event: Event, context: Context, position: int | None) -> None:
         self.event = event
         self.data = Fields(event["data"] if isinstance(event["data"], dict) else {})
         self.execution_id = _text(event.get("execution_id"))
@@ -96,7 +120,7 @@ class _Common:
         self.parent_session_id = self.colony if self.colony != self.session_id else None
         self.role = _role(event.get("stream_id"))
         self.stamp = event.get("timestamp")
-        self.when: Instant | None = context.clock.event_time(self.stamp)
+        self.when: Instant | None = context.times.event_time(self.stamp, run_id=event.get("run_id"), position=position)
         self.key = (self.execution_id, event.get("stream_id"), self.stamp)
 
     @property
@@ -112,11 +136,13 @@ class _Common:
             "occurred_at": self.when.at,
             "time_basis": self.when.basis,
             "is_time_ambiguous": self.when.is_ambiguous,
+            "utc_offset_seconds": self.when.utc_offset_seconds,
+            "offset_basis": self.when.offset_basis,
         }
 
 
-def _turn(event: Event, context: Context) -> Record:
-    common = _Common(event, context)
+def _turn(event: Event, context: Context, position: int | None) -> Record:
+    common = _Common(event, context, position)
     data = common.data
     tokens = (data.get("input_tokens"), data.get("output_tokens"))
     if any(count is not None for count in tokens):
@@ -142,8 +168,8 @@ def _turn(event: Event, context: Context) -> Record:
     return _record(wire.LLM_TURNS, key, values, common, is_turn=True)
 
 
-def _tool_call(event: Event, context: Context) -> Record:
-    common = _Common(event, context)
+def _tool_call(event: Event, context: Context, position: int | None) -> Record:
+    common = _Common(event, context, position)
     values = {
         "session_id": common.session_id,
         "parent_session_id": common.parent_session_id,
@@ -183,8 +209,8 @@ STATUS_KINDS = {
 }
 
 
-def _status(event: Event, context: Context) -> Record:
-    common = _Common(event, context)
+def _status(event: Event, context: Context, position: int | None) -> Record:
+    common = _Common(event, context, position)
     data = common.data
     worker = _worker_of(event) if common.belongs_to_folder else None
     task = Fields(_object(data.get("record"))) if event["type"].startswith("task_") else Fields({})
@@ -225,8 +251,8 @@ RUN_KINDS = {
 }
 
 
-def _run(event: Event, context: Context) -> Record:
-    common = _Common(event, context)
+def _run(event: Event, context: Context, position: int | None) -> Record:
+    common = _Common(event, context, position)
     data = common.data
     worker = _text(data.get("worker_id"))
     values = {
@@ -249,8 +275,8 @@ def _run(event: Event, context: Context) -> Record:
 TRIGGER_KINDS = ("available", "activated", "deactivated", "fired", "removed", "updated")
 
 
-def _trigger(event: Event, context: Context) -> Record:
-    common = _Common(event, context)
+def _trigger(event: Event, context: Context, position: int | None) -> Record:
+    common = _Common(event, context, position)
     data = common.data
     config = data.get("trigger_config") if isinstance(data.get("trigger_config"), dict) else {}
     minutes = config.get("interval_minutes") if config else None
@@ -265,9 +291,9 @@ def _trigger(event: Event, context: Context) -> Record:
     return _record(wire.TRIGGERS, (event["type"], *common.key, data.get("trigger_id")), values, common)
 
 
-def _colony_created(event: Event, context: Context) -> Record | None:
+def _colony_created(event: Event, context: Context, position: int | None) -> Record | None:
     """What the event says of the new colony's queen session: its parent is the session that made it."""
-    common = _Common(event, context)
+    common = _Common(event, context, position)
     child = _text(common.data.get("queen_session_id"))
     if child is None:
         return None
@@ -298,7 +324,7 @@ def _record(
     )  # fmt: skip
 
 
-WANTED: dict[str, Callable[[Event, Context], Record | None]] = {
+WANTED: dict[str, Callable[[Event, Context, int | None], Record | None]] = {
     "llm_turn_complete": _turn,
     "tool_call_completed": _tool_call,
     "colony_created": _colony_created,
@@ -348,7 +374,7 @@ def is_event(found: dict[str, Any]) -> bool:
     return isinstance(found.get("type"), str) and "data" in found and "timestamp" in found
 
 
-def read(event: Event, context: Context) -> Record | None:
-    """The record of an event; None for an event nobody asked for."""
+def read(event: Event, context: Context, position: int | None = None) -> Record | None:
+    """The record of an event; None for an event nobody asked for. `position`: of its line in the log."""
     reader = WANTED.get(event["type"])
-    return reader(event, context) if reader else None
+    return reader(event, context, position) if reader else None

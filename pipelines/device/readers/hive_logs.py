@@ -5,14 +5,16 @@ L2 and L3 lines have no clock; which of them count as turns is decided in the wa
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pipelines.contract import wire
 from pipelines.contract.keys import record_id
-from pipelines.device.clock import Clock, utc_time
+from pipelines.device.clock import Clock, LogClock, utc_time
 from pipelines.device.readers import Fields, Record, SessionFolder
+from pipelines.device.readers.hive_offsets import from_run
 
 # Fields that are known and not read: content, and what stands elsewhere already.
 PRIVATE_OF_STEP = frozenset({
@@ -25,11 +27,12 @@ PRIVATE_OF_SUMMARY = frozenset({"run_id", "node_path", "execution_id"})
 
 @dataclass(frozen=True)
 class Place:
-    """Where a line stands: its session, its number, the file's time."""
+    """Where a line stands: its session, its number, the file's time, how many bytes stand before it."""
 
     folder: SessionFolder
     number: int
     modified_at: datetime | None
+    position: int = 0
 
 
 def is_step(found: dict[str, Any]) -> bool:
@@ -62,6 +65,16 @@ def _content(found: dict[str, Any]) -> str:
     except RecursionError:
         text = ""
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def tool_starts(line: dict[str, Any]) -> Iterator[tuple[str, datetime]]:
+    """The UTC starts of the tool calls of an L3 line, by the id of the call."""
+    calls = line.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict) and isinstance(name := call.get("tool_use_id"), str):
+            started_at = utc_time(call.get("start_timestamp"))
+            if started_at is not None:
+                yield name, started_at
 
 
 def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
@@ -181,11 +194,12 @@ RUN_KINDS = {
 
 
 def run(line: dict[str, Any], place: Place, clock: Clock) -> Record | None:
-    """The record of a line of runs.jsonl; None for a kind nobody asked for."""
+    """The record of a line of runs.jsonl; None for a kind nobody asked for. It tells its own UTC offset."""
     kind = RUN_KINDS.get(line["event"])
     if kind is None:
         return None
-    when = clock.event_time(line.get("timestamp"))
+    reading = from_run(line)
+    when = LogClock(clock, [reading] if reading else []).event_time(line.get("timestamp"))
     values = {
         "session_id": place.folder.session_id,
         "run_id": line.get("run_id"),
@@ -195,6 +209,8 @@ def run(line: dict[str, Any], place: Place, clock: Clock) -> Record | None:
         "occurred_at": when.at if when else None,
         "time_basis": when.basis if when else None,
         "is_time_ambiguous": when.is_ambiguous if when else None,
+        "utc_offset_seconds": when.utc_offset_seconds if when else None,
+        "offset_basis": when.offset_basis if when else None,
     }
     key = ("runs", line.get("run_id"), line["event"], line.get("timestamp"))
     return Record(wire.AGENT_RUNS, key, values, at=when.at if when else None, belongs_to_folder=True)

@@ -3,14 +3,14 @@
 They are rewritten in place: each version is one observation. Does not belong here: logs, databases.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pipelines.contract import wire
 from pipelines.contract.table import Table
-from pipelines.device.clock import Clock, epoch_time, utc_time
+from pipelines.device.clock import Clock, LogClock, OffsetReading, epoch_time, local_stamp, utc_time
 from pipelines.device.readers import ColonyFolder, SessionFolder
 
 Json = dict[str, Any]
@@ -33,13 +33,17 @@ def _dict(value: object) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def session(folder: SessionFolder, meta: Json, state: Json, clock: Clock) -> Item:
-    """What one folder says of its session."""
+def session(
+    folder: SessionFolder, meta: Json, state: Json, clock: Clock, readings: Sequence[OffsetReading] = ()
+) -> Item:  # fmt: skip
+    """What one folder says of its session. `readings`: of the writer's UTC offset, the best first."""
+    times = LogClock(clock, readings)
     stamps = _dict(state.get("timestamps"))
     progress = _dict(state.get("progress"))
-    started = clock.event_time(stamps.get("started_at")) or clock.session_start(folder.session_id)
-    updated = clock.event_time(stamps.get("updated_at"))
-    ended = clock.event_time(stamps.get("completed_at"))
+    started = times.event_time(stamps.get("started_at")) or times.event_time(local_stamp(folder.session_id))
+    updated = times.event_time(stamps.get("updated_at"))
+    ended = times.event_time(stamps.get("completed_at"))
+    reading = readings[0] if readings else None
     spawned_at = epoch_time(meta.get("spawned_at"))
     kind = folder.kind
     if kind == "other":
@@ -69,9 +73,12 @@ def session(folder: SessionFolder, meta: Json, state: Json, clock: Clock) -> Ite
         "started_at": spawned_at or (started.at if started else None) or epoch_time(meta.get("created_at")),
         "updated_at": updated.at if updated else None,
         "ended_at": ended.at if ended else None,
+        "utc_offset_seconds": int(reading.offset.total_seconds()) if reading else None,
+        "offset_basis": reading.basis if reading else None,
+        "offset_observed_at": reading.at if reading else None,
     }
-    times = (started.at if started else None, updated.at if updated else None, spawned_at)
-    return Item(wire.SESSIONS, (folder.kind, folder.session_id), values, times)
+    known = (started.at if started else None, updated.at if updated else None, spawned_at)
+    return Item(wire.SESSIONS, (folder.kind, folder.session_id), values, known)
 
 
 def _kind(meta: Json, state: Json) -> str:
