@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, progress, store_of
-from pipelines.home import BusyError, Home, exclusive
+from pipelines.home import BusyError, Home
 
 
 def _moment(text: str) -> datetime:
@@ -41,11 +41,13 @@ def _writing(home: Home) -> Iterator[Any]:
 
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
+    from pipelines.warehouse import lock
+
     try:
-        with exclusive(home.root / "warehouse" / "lock"):
+        with lock.hold(lock.path_of(home.warehouse), f"apiary {' '.join(sys.argv[1:3])}"):
             yield
-    except BusyError:
-        raise Stop(1, "a run of this warehouse is at work: wait for it to end") from None
+    except BusyError as error:
+        raise Stop(1, f"the warehouse is in use by {error}: wait for it to end") from None
 
 
 def _needed(home: Home) -> None:

@@ -15,7 +15,7 @@ from pipelines import __version__
 from pipelines.commands.tables import money, table
 from pipelines.commands.terminal import Shared, Stop, store_of
 from pipelines.commands.terminal import day as parse_day
-from pipelines.home import ROOT, BusyError, Home, exclusive
+from pipelines.home import ROOT, Home
 
 HEADINGS = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_input_tokens": "cache read",
@@ -33,19 +33,22 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def run_job(home: Home, store_url: str, *, day: date | None = None) -> None:
-    """Run the job in this process's environment, while no other run is at work."""
+    """Run the job in this process's environment, once no other run is at work."""
+    from pipelines.defs import foreground
+    from pipelines.warehouse import lock
+
     os.environ["APIARY_HOME"] = str(home.root)
     os.environ["APIARY_STORE"] = store_url
     os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
-    try:
-        with exclusive(home.root / "warehouse" / "lock"):
-            sys.stderr.write("running the warehouse job\n")
-            from pipelines.defs import foreground
-
-            foreground.run(home, store_url, day=day)
-    except BusyError:
-        raise Stop(1, "another run of this warehouse is at work: wait for it to end") from None
+    with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), "apiary run", waiting=_say):
+        sys.stderr.write("running the warehouse job\n")
+        foreground.run(home, store_url, day=day)
     sys.stderr.write(f"published: {home.published / 'current'}\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _ingest(options: argparse.Namespace) -> int:

@@ -6,16 +6,21 @@ Does not belong here: what the job is (schedules.py).
 import io
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
+import yaml
 from dagster_duckdb import DuckDBResource
 
+from pipelines.defs.orphaned_runs import IN_PROGRESS, fail_orphaned_runs, process_tags
 from pipelines.defs.partitions import arrival_range, nearest
 from pipelines.errors import ExpectedError
 from pipelines.home import Home, private_folder
@@ -26,9 +31,28 @@ INSTANCE = """\
 # Written once by apiary; edit it as you like.
 telemetry: {enabled: false}
 nux: {enabled: false}
-concurrency: {pools: {default_limit: 1}} # the warehouse has one writer
+concurrency: {pools: {default_limit: 1, granularity: run}} # the warehouse has one writer: a whole run
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 180
+  cancel_timeout_seconds: 60
+  free_slots_after_run_end_seconds: 5 # of a run that ended without giving them back
 """
-MINE = {"apiary/foreground": "true"}
+# Files that apiary wrote and nobody has edited: they are replaced by the one above.
+EARLIER = (
+    """\
+# Written once by apiary; edit it as you like.
+telemetry: {enabled: false}
+nux: {enabled: false}
+concurrency: {pools: {default_limit: 1}} # the warehouse has one writer
+""",
+)
+NEEDED = {
+    ("concurrency", "pools", "granularity"): "run",
+    ("run_monitoring", "enabled"): True,
+    ("run_monitoring", "free_slots_after_run_end_seconds"): 5,
+}
+STOP_SECONDS = 0.5  # for marking the run; who cannot be told finds its process gone
 
 
 class RunFailedError(ExpectedError):
@@ -36,17 +60,37 @@ class RunFailedError(ExpectedError):
 
 
 def make_instance_home(home: Home) -> Path:
-    """Dagster's own folder, with its settings, and the variable that names it."""
+    """Dagster's own folder, with its settings, and the variable that names it. A file that a person edited stays."""
     folder = private_folder(home.dagster)
     settings = folder / "dagster.yaml"
-    if not settings.exists():
+    if not settings.exists() or settings.read_text("utf-8") in EARLIER:
         settings.write_text(INSTANCE, "utf-8")
+    for line in _lacking(settings):
+        sys.stderr.write(
+            f"apiary: {settings} lacks `{line}`: add it, or a run that is killed may keep others waiting\n"
+        )
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
 
 
+def _lacking(settings: Path) -> list[str]:
+    """Settings that a person's file does not have, as they would be written."""
+    try:
+        found = yaml.safe_load(settings.read_text("utf-8")) or {}
+    except yaml.YAMLError:
+        return []  # Dagster says what is wrong with it
+    lacking = []
+    for path, value in NEEDED.items():
+        here = found
+        for name in path:
+            here = here.get(name) if isinstance(here, dict) else None
+        if here is None:
+            lacking.append(f"{'.'.join(path)}: {str(value).lower()}")
+    return lacking
+
+
 def run(home: Home, store_url: str, *, day: date | None = None) -> None:
-    """Run the job for one arrival day, or for everything that is pending.
+    """Run the job for one arrival day, or for everything that is pending; the caller holds the lock of the warehouse.
 
     Raises RunFailedError, StoreUnavailableError.
     """
@@ -55,15 +99,62 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     from pipelines.definitions import defs
 
     with dg.DagsterInstance.get() as instance, _counted_dbt():
-        _bury_the_dead(instance)
+        fail_orphaned_runs(instance)
         result = defs.resolve_job_def("daily").execute_in_process(
             instance=instance,
-            tags=arrival_range(first, last) | MINE,
+            tags=arrival_range(first, last) | process_tags(),
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
     if not result.success:
         raise RunFailedError(f"{_why(result)}; nothing was published or exported, what was published before stays")
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """End this process within two seconds of Ctrl-C or TERM, whatever it is in: a query of the engine, a wait, dbt.
+
+    Handlers of Python run between two steps of the main thread, which may be minutes away. What a run does is safe
+    against any death; its run is marked as canceled, and what it started is ended with it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # by default the process would be gone with no word
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_when_signalled, args=(reading,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGTERM, before)
+        os.close(writing)
+
+
+def _end_when_signalled(reading: int) -> None:
+    while numbers := os.read(reading, 64):
+        asked = {signal.SIGINT, signal.SIGTERM}.intersection(numbers)
+        if asked:
+            sys.stderr.write("apiary: stopped; what was done stays done, run it again to go on\n")
+            sys.stderr.flush()
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    child.kill()
+            canceling = threading.Thread(target=_cancel_own_run, daemon=True)
+            canceling.start()
+            canceling.join(STOP_SECONDS)
+            os._exit(128 + min(asked))
+    os.close(reading)
+
+
+def _cancel_own_run() -> None:
+    with suppress(Exception), dg.DagsterInstance.get() as instance:  # who cannot be told, finds the process gone
+        mine = dg.RunsFilter(statuses=IN_PROGRESS, tags=process_tags())
+        for run in instance.get_runs(filters=mine):
+            instance.report_run_canceled(run, "stopped by a signal")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
@@ -104,17 +195,6 @@ def _pending_days(home: Home, store_url: str) -> tuple[date, date]:
     arrivals = landing.pending(open_store(store_url), known)
     days = [nearest(arrival.received_at.date(), today=today) for arrival in arrivals]
     return (min(days), max(days)) if days else (today, today)
-
-
-def _bury_the_dead(instance: dg.DagsterInstance) -> None:
-    """Runs of ours that were killed still hold the writer's slot: the next run would wait for them for ever.
-
-    The caller holds the lock of the warehouse, so no run of ours is alive.
-    """
-    alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags=MINE)
-    for dead in instance.get_runs(filters=alive):
-        instance.report_run_failed(dead, "the process was killed")
-        instance.event_log_storage.free_concurrency_slots_for_run(dead.run_id)
 
 
 class _Counter(io.TextIOBase):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from pipelines.defs.resources import HOME, WRITER, StoreResource
+from pipelines.defs.resources import HOME, WRITER, StoreResource, WarehouseResource
 from pipelines.home import Home, replace_file
 from pipelines.store import Store
 from pipelines.warehouse import retention
@@ -40,8 +40,9 @@ def _take_runs(limit: datetime | None, *, is_dry: bool) -> Line:
 
 
 @dg.op(pool=WRITER)
-def take_what_is_past_its_time(context: dg.OpExecutionContext, store: StoreResource) -> None:
-    """Everything that `policies/retention.yml` lets go."""
+def take_what_is_past_its_time(context: dg.OpExecutionContext, duckdb: WarehouseResource, store: StoreResource) -> None:
+    """Everything that `policies/retention.yml` lets go, while the resource holds the warehouse's lock."""
+    del duckdb
     for line in run(HOME, store.open(), is_dry=False):
         context.log.info(f"{line.layer}: {line.rows} rows, {line.objects} objects, {line.bytes} bytes {line.note}")
 

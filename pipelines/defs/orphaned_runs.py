@@ -1,0 +1,59 @@
+"""Runs whose process is gone: Dagster would take them for running for ever, and keep everybody else waiting.
+
+Every run writes its process on itself when it begins. A process that was killed, or a machine that went down, leaves
+such a run behind; it is failed and its slots are freed by the next `apiary run` and, every half minute, by the daemon.
+Does not belong here: who may write the warehouse (warehouse/lock.py).
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+
+import dagster as dg
+import psutil
+
+PID_TAG, STARTED_TAG = "apiary/pid", "apiary/process_started_at"
+# A clock that was set moves the start of every process; another process under the same number starts much later.
+TOLERANCE_SECONDS = 60
+EVERY_SECONDS = 30
+IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def process_tags() -> dict[str, str]:
+    """The tags that say which process a run is."""
+    return {PID_TAG: str(os.getpid()), STARTED_TAG: str(int(psutil.Process().create_time()))}
+
+
+def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Fail runs whose process is gone, and free the slots of every run that has ended; the ids of the failed ones."""
+    failed = []
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS)):
+        if PID_TAG in run.tags and not _is_alive(run.tags):
+            instance.report_run_failed(run, f"the process {run.tags[PID_TAG]} of this run is gone")
+            failed.append(run.run_id)
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids() if storage.supports_global_concurrency_limits else ():
+        holding = instance.get_run_by_id(run_id)
+        if holding is None or holding.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
+    return failed
+
+
+def _is_alive(tags: Mapping[str, str]) -> bool:
+    with suppress(psutil.Error, ValueError):
+        process = psutil.Process(int(tags[PID_TAG]))
+        is_same = abs(process.create_time() - float(tags[STARTED_TAG])) < TOLERANCE_SECONDS
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+@dg.sensor(
+    minimum_interval_seconds=EVERY_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    jobs=[],
+    description="Fails runs whose process is gone, so that the next one can begin.",
+)
+def orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Look for them."""
+    failed = fail_orphaned_runs(context.instance)
+    return dg.SkipReason(f"failed: {', '.join(failed)}" if failed else "every run's process is there")
