@@ -158,25 +158,84 @@ def test_the_way_of_an_owner(call: Call, agents: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "word"), [(None, "does not exist"), ("file", "is a file")])
-def test_a_home_that_is_none(call: Call, tmp_path: Path, make: str | None, word: str) -> None:
+def test_a_home_that_is_none(call: Call, tmp_path: Path, agents: Path, make: str | None, word: str) -> None:
     home = tmp_path / "home"
     if make:
         home.write_text("not a folder")
     enroll(call)
-    call("device", "consent", "grant", "--history", "include", "--home", tmp_path)
+    call("device", "consent", "grant", "--history", "include", "--home", agents)
     code, _, err = call("device", "ship", "--home", home)
     assert code == 2
     assert word in err
     assert one_line(err)
 
 
-def test_an_empty_home_is_fine(call: Call, tmp_path: Path) -> None:
+def test_a_home_without_sessions_is_fine(call: Call, tmp_path: Path) -> None:
+    """Also one that was emptied after the grant."""
     (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "configuration.json").write_text("{}")
     enroll(call)
     call("device", "consent", "grant", "--home", tmp_path / "home")
+    (tmp_path / "home" / "configuration.json").unlink()
     code, out, _ = call("device", "ship", "--home", tmp_path / "home")
     assert code == 0
     assert "sent 1 rows" in out, "the report of the run, and nothing else"
+
+
+@pytest.mark.parametrize("content", ["nothing", "documents", "sessions of something else"])
+def test_a_folder_that_is_no_agents_home_is_refused(call: Call, tmp_path: Path, agents: Path, content: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if content == "documents":
+        (folder / "letter.txt").write_text("dear ada")
+        (folder / "agents").mkdir()
+    if content == "sessions of something else":
+        (folder / "sessions" / "2026" / "11").mkdir(parents=True)
+    enroll(call)
+    for command in (("consent", "grant"), ("preview",), ("resolve", f"k1_{'0' * 32}")):
+        code, out, err = call("device", *command, "--home", folder)
+        assert (code, out) == (2, ""), command
+        assert one_line(err)
+        assert "is no agent's home" in err
+    assert "none was ever given" in call("device", "consent", "status")[1]
+    code, _, err = call("device", "consent", "grant", "--home", agents, "--home", folder)
+    assert code == 2, "a grant covers what it says or is none"
+    call("device", "consent", "grant", "--history", "include")  # every home, none is named
+    code, out, err = call("device", "ship", "--home", folder)
+    assert (code, out) == (2, "")
+    assert one_line(err)
+    code, out, err = call("device", "ship", "--home", agents, "--home", folder)
+    assert code == 0, "one folder does not stop the others"
+    assert "is no agent's home" in err
+
+
+def test_every_command_is_about_the_homes_of_the_grant(call: Call, tmp_path: Path, agents: Path) -> None:
+    """`HIVE_HOME` and the usual places do not matter any more; another home must be named."""
+    other = tmp_path / "person" / ".hive"
+    write_home(other, HomeSpec(layout="v3", seed=4, timezone="UTC", first_day=date(2026, 3, 1), days=1))
+    enroll(call)
+    expected = json.loads(call("device", "preview", "--home", agents, "--json")[1])["tables"]["llm_turns"]
+    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    assert f"the home {agents}" in call("device", "consent", "status")[1]
+    shown = json.loads(call("device", "preview", "--json")[1])["tables"]
+    assert shown["llm_turns"] == expected
+    keyed = next(row["queen_name"] for row in shown["sessions"] if row["queen_name"])
+    if keyed.startswith("k1_"):
+        assert call("device", "resolve", keyed)[0] == 0
+    code, out, _ = call("device", "ship")
+    assert code == 0
+    assert f"sent {sum(map(len, shown.values()))} rows" in out
+    code, _, err = call("device", "ship", "--home", other)
+    assert code == 2
+    assert "the consent does not cover it" in err
+    (tmp_path / "apiary" / "device" / "homes.json").write_text("damaged")
+    code, _, err = call("device", "ship")
+    assert (code, "grant consent again" in err) == (1, True)
+    assert call("device", "consent", "grant", "--history", "include", "--home", agents)[0] == 0
+    assert call("device", "ship")[0] == 0
+    call("device", "consent", "withdraw")
+    assert not (tmp_path / "apiary" / "device" / "homes.json").exists()
+    assert f"the home {agents}" not in call("device", "consent", "status")[1], "a path is kept as long as the grant"
 
 
 def test_no_home_in_the_usual_places(call: Call) -> None:

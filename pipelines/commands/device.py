@@ -49,7 +49,7 @@ def _enroll(options: argparse.Namespace) -> int:
 def _grant(options: argparse.Namespace) -> int:
     from pipelines.device import grant
 
-    homes = homes_of(options, needed=False)
+    homes = homes_of(options, needed=False, strict=True)
     granted = grant.grant(Home.from_environment(), homes, history=options.history, sources=options.sources)
     scope = "everything there is" if granted.history == "include" else "only what happens from now on"
     print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {scope}")
@@ -282,8 +282,10 @@ def _install(_: argparse.Namespace) -> int:
         print(f"wrote {path}")
     for name, value in done.environment.items():
         print(f"  {name}={value}")
+    granted = homes_of(argparse.Namespace(home=None), needed=False)
+    print(f"reads {', '.join(map(str, granted)) or 'no home yet: none is granted or in the usual places'}")
     if "HIVE_HOME" in done.environment:
-        print("HIVE_HOME is set in this shell, so the service reads that home; install again to change it")
+        print("HIVE_HOME is set in this shell: the service reads that home if the consent names none")
     print("store credentials are not written down: the service needs them in the usual files of its user")
     if done.to_run:
         print("not started: run")

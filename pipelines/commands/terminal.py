@@ -60,18 +60,27 @@ def tell(code: int, text: str) -> int:
     return code
 
 
-def homes_of(options: argparse.Namespace, *, consented: bool = False, needed: bool = True) -> list[Path]:
-    """The agents' homes that were named, or those in the usual places."""
-    from pipelines.device import consent, enrolment
-    from pipelines.device.readers import hive_layout
+def homes_of(
+    options: argparse.Namespace, *, consented: bool = False, needed: bool = True, strict: bool = False
+) -> list[Path]:
+    """The agents' homes that were named, else those of the grant, else those in the usual places.
 
+    A named folder that is no agent's home is told and left out; `strict`: it ends the command.
+    """
+    from pipelines.device import consent, enrolment
+    from pipelines.device import homes as agent_homes
+
+    home = Home.from_environment()
     if consented:
         # Without consent the homes are not even looked for.
-        home = Home.from_environment()
         enrolment.require(home)
         with consent.open_state(home) as state:
             consent.require(state)
-    homes = [path.expanduser() for path in options.home] if options.home else hive_layout.usual_homes()
+    homes, problems = agent_homes.chosen(home, options.home or ())
+    for problem in problems:
+        if strict:
+            raise Stop(2, problem)
+        tell(0, problem)
     if needed and not homes:
         raise Stop(2, "no agent home was found in the usual places: name one with --home")
     return homes

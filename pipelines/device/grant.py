@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.device import consent, enrolment, outbox, receipts
+from pipelines.device import homes as agent_homes
 from pipelines.device.collect import Collector, home_key
 from pipelines.device.consent import SOURCES, Consent, History, Scope
 from pipelines.device.errors import DeviceError
@@ -59,7 +60,9 @@ def grant(
                 intended = Consent("", "granted", now, history, "", scope)
                 Collector(state, enrolled, redactor, intended, now=now, scratch=home.scratch).baseline(homes)
             with state.step():
-                return consent.grant(state, history=history, now=now, scope=scope)
+                granted = consent.grant(state, history=history, now=now, scope=scope)
+                agent_homes.keep(home, granted.consent_id, homes)
+            return granted
     except BusyError:
         raise DeviceError("a shipping of this device is running: wait for it to end") from None
 
@@ -99,6 +102,7 @@ def withdraw(home: Home, *, store_url: str | None = None) -> bool:
         consent.withdraw(state, enrolled, now=datetime.now(UTC), epochs=epochs)
         fp("withdraw.committed")
         Spool(home.device / "spool").purge()
+        agent_homes.forget(home)
         for damaged in home.device.glob("*.damaged"):
             damaged.unlink()
         fp("withdraw.purged")

@@ -126,3 +126,24 @@ def test_the_usual_homes_are_what_is_named_or_what_exists(tmp_path: Path, monkey
     assert hive_layout.usual_homes() == []
     (tmp_path / ".hive").mkdir()
     assert hive_layout.usual_homes() == [tmp_path / ".hive"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "configuration.json", "runtime_id", ".migrated-v2", ".migrated-v3", "queen/session/s/events.jsonl",
+        "agents/queens/q/sessions/s/meta.json", "agents/a/sessions/s/logs/details.jsonl", "sessions/s/state.json",
+        "queens/q/sessions/s/workers/w/events.jsonl", "colonies/c/metadata.json", "colonies/c/tracker/progress.db",
+        "users/u/queens/q/sessions/s/events.jsonl", "_misc/s/events.jsonl", "agents/a/runtime_logs/runs/r/summary.json",
+    ],
+)  # fmt: skip
+def test_a_home_is_known_by_what_the_runtime_writes(tmp_path: Path, entry: str) -> None:
+    for other in ("letter.txt", "sessions/2026/11/x", "agents/notes/todo.md", "colonies/ants/photo.jpg", "users/ada/x"):
+        path = tmp_path / other
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert not hive_layout.is_home(tmp_path)
+    path = tmp_path / entry
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    assert hive_layout.is_home(tmp_path)

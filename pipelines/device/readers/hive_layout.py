@@ -52,6 +52,13 @@ SESSION_FOLDERS: tuple[tuple[str, Make], ...] = (
     ("_misc/*", _folder("other", "v3")),
 )
 COLONY_FOLDERS = "colonies/*"
+# What a home has from the first start of the runtime on, and what its session and colony folders hold.
+HOME_FILES = ("configuration.json", "runtime_id", ".migrated-v2", ".migrated-v3")
+SESSION_ENTRIES = (
+    "events.jsonl", "meta.json", "state.json", "summary.json", "details.jsonl", "tool_logs.jsonl", "runs.jsonl",
+    "tasks.json", "logs", "conversations", "workers", "data", "artifacts",
+)  # fmt: skip
+COLONY_ENTRIES = ("metadata.json", "data", "tracker", "workers", "queen", "queens")
 USER_HOMES = "users/*"  # the desktop application keeps a home per account in the shared one
 
 
@@ -67,6 +74,19 @@ def usual_homes() -> list[Path]:
     if sys.platform == "win32":
         places.append(home / "AppData" / "Roaming" / "Hive")
     return [place for place in places if place.is_dir()]
+
+
+def is_home(folder: Path) -> bool:
+    """Whether a folder is a home of Hive, by the names in it; a home without any session yet is one."""
+    if any((folder / name).is_file() for name in HOME_FILES):
+        return True
+    session_folders = (path for pattern, _ in SESSION_FOLDERS for path, _ in _matches(folder, pattern))
+    if any(os.path.lexists(path / name) for path in session_folders for name in SESSION_ENTRIES):
+        return True
+    colonies = (path for path, _ in _matches(folder, COLONY_FOLDERS))
+    if any(os.path.lexists(path / name) for path in colonies for name in COLONY_ENTRIES):
+        return True
+    return any(is_home(path) for path, _ in _matches(folder, USER_HOMES))
 
 
 def homes_in(home: Path) -> list[Path]:

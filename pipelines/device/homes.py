@@ -1,0 +1,86 @@
+"""Which folders are agents' homes, and which of them a command is about: those that are named, else those that the
+consent names, else those in the usual places.
+
+Does not belong here: the files of a home (readers/), reading them (collect.py).
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pipelines.device import consent
+from pipelines.device.errors import DeviceError
+from pipelines.device.readers import hive_layout
+from pipelines.errors import UsageError
+from pipelines.home import Home, replace_file
+
+RUNTIMES: Mapping[str, Callable[[Path], bool]] = {"hive": hive_layout.is_home}
+"""Agent runtimes that can be read, with the test whether a folder is a home of theirs."""
+
+
+def runtime_of(folder: Path) -> str | None:
+    """The runtime whose home a folder is; None if it is no agent's home. Only names in it are looked at."""
+    return next((name for name, is_home in RUNTIMES.items() if is_home(folder)), None)
+
+
+def usual() -> list[Path]:
+    """Agents' homes in the usual places of this machine."""
+    return [place for place in hive_layout.usual_homes() if runtime_of(place) is not None]
+
+
+def keep(home: Home, consent_id: str, homes: Sequence[Path]) -> None:
+    """Write down the homes that a grant names. Beside the state: that one never holds a path."""
+    said = {"consent_id": consent_id, "homes": [str(path.absolute()) for path in homes]}
+    replace_file(_path(home), (json.dumps(said, indent=1) + "\n").encode())
+
+
+def forget(home: Home) -> None:
+    """Forget them: consent was withdrawn."""
+    _path(home).unlink(missing_ok=True)
+
+
+def _granted(home: Home) -> list[Path]:
+    """The homes that the grant in force names; none if it names none, or is older than this file."""
+    if not _path(home).exists():
+        return []
+    with consent.open_state(home) as state:
+        current = consent.current(state) if state else None
+    try:
+        said = json.loads(_path(home).read_text("utf-8"))
+        is_of_grant = current is not None and said["consent_id"] == current.consent_id
+        return [Path(path) for path in said["homes"]] if is_of_grant else []
+    except (ValueError, TypeError, KeyError):
+        raise DeviceError(f"{_path(home)} is damaged: grant consent again, with --home for each home") from None
+
+
+def _path(home: Home) -> Path:
+    return home.device / "homes.json"
+
+
+def chosen(home: Home, named: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The homes that a command is about, and why others that were named are none.
+
+    A home that the consent names is not asked again what it is: it may have been emptied since. Raises UsageError if
+    all that were named are no homes, DeviceError if the state cannot be read.
+    """
+    if not named:
+        return _granted(home) or usual(), []
+    try:
+        granted = _granted(home)
+    except DeviceError:
+        granted = []  # a new grant with --home mends it
+    found, problems = [], []
+    for folder in (path.expanduser() for path in named):
+        # What is no folder at all is told by whoever reads it.
+        is_readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+        if is_readable and folder.absolute() not in granted and runtime_of(folder) is None:
+            problems.append(
+                f"{folder} is no agent's home: it holds nothing that {', '.join(RUNTIMES)} writes; name the right one"
+                " with --home"
+            )
+        else:
+            found.append(folder)
+    if problems and not found:
+        raise UsageError(problems[0])
+    return found, problems
