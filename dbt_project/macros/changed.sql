@@ -327,6 +327,21 @@
             _ingest_seq
         from {{ ref('stg_wire__batches') }}
         where _ingest_seq > {{ watermark() }}
+        {% if is_incremental() -%}
+        -- A batch that was taken out of the wire takes its rows along, from any day.
+        union all
+        select distinct
+            stored.tenant_id,
+            stored.device_id,
+            stored.delivery_date,
+            batches._ingest_seq
+        from {{ this }} as stored
+        inner join {{ ref('stg_wire__batches') }} as batches
+            on stored.tenant_id = batches.tenant_id
+            and stored.device_id = batches.device_id
+        where batches._ingest_seq > {{ watermark() }}
+            and batches.status = 'quarantined'
+        {%- endif %}
     ) as candidates
     group by tenant_id, device_id, delivery_date
 {% endmacro %}

@@ -104,6 +104,8 @@ def _replay(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     with _writing(home) as connection:
         store = open_store(store_of(options))
+        asked = {str(batch["manifest_key"]) for batch in quarantine.batches(connection, _choice(options))}
+        registry.take_back(home.warehouse.parent, asked)
         judge = registry.judge(home.warehouse.parent, store)
         done = quarantine.replay(connection, store, _choice(options), judge=judge)
     if options.json:
@@ -142,6 +144,59 @@ def _revoke(options: argparse.Namespace) -> int:
     registry.revoke(Home.from_environment().warehouse.parent, options.device, since=since)
     print(f"what arrives from {options.device} since {since:%Y-%m-%d %H:%M:%S} UTC goes to quarantine")
     return 0
+
+
+def _expel(options: argparse.Namespace) -> int:
+    from pipelines.store import open_store
+    from pipelines.warehouse import exclusion, registry
+
+    home, now = Home.from_environment(), datetime.now(UTC)
+    folder, who = home.warehouse.parent, _expelled(options)
+    with _writing(home) as connection:
+        store = open_store(store_of(options))
+        if options.device:
+            registry.expel(folder, options.device, since=now)
+        else:
+            registry.expel_tenant(folder, options.tenant, since=now)
+        judge = registry.judge(folder, store)
+        done = exclusion.exclude(connection, store, exclusion.refused(connection, judge), judge=judge)
+    print(f"{who} is expelled: {done.batches} batches ({done.rows} rows) are out of the wire; what comes is refused")
+    if done.reloaded:
+        print(f"{done.reloaded} other batches of the tenant were loaded again, for records that both had brought")
+    print(f"`apiary run` takes it out of marts and bills; `apiary devices readmit {_again(options)}` puts it back")
+    return 0
+
+
+def _readmit(options: argparse.Namespace) -> int:
+    from pipelines.store import open_store
+    from pipelines.warehouse import quarantine, registry
+
+    home = Home.from_environment()
+    folder, who = home.warehouse.parent, _expelled(options)
+    with _writing(home) as connection:
+        store = open_store(store_of(options))
+        if options.device:
+            registry.readmit(folder, options.device)
+        else:
+            registry.readmit_tenant(folder, options.tenant)
+        reason = registry.EXPELLED_DEVICE if options.device else registry.EXPELLED_TENANT
+        choice = quarantine.Choice(reason=reason, device=options.device, tenant=options.tenant)
+        done = quarantine.replay(connection, store, choice, judge=registry.judge(folder, store))
+    print(f"{who} is back: {done.loaded} batches loaded, {done.rows_new} new rows; `apiary run` counts them")
+    if done.quarantined:
+        print(f"{done.quarantined} are refused for other reasons: {done.reasons}")
+    return 0
+
+
+def _expelled(options: argparse.Namespace) -> str:
+    """Who is meant, for a person."""
+    if (options.device is None) == (options.tenant is None):
+        raise Stop(2, "name a device, or a tenant with --tenant")
+    return f"device {options.device}" if options.device else f"tenant {options.tenant}"
+
+
+def _again(options: argparse.Namespace) -> str:
+    return str(options.device) if options.device else f"--tenant {options.tenant}"
 
 
 def _close(options: argparse.Namespace) -> int:
@@ -256,7 +311,9 @@ def add(group: Any, shared: Shared) -> None:
     _with_json(one)
     _with_choice(shared.add(actions, "replay", "judge refused batches again, after a fix", _replay, shared.store))
 
-    devices = group.add_parser("devices", help="which devices may send: list, admit, revoke, close, open")
+    devices = group.add_parser(
+        "devices", help="which devices may send: list, admit, revoke, expel, readmit, close, open"
+    )
     actions = devices.add_subparsers(required=True, metavar="ACTION")
     _with_json(shared.add(actions, "list", "list the devices that have sent or were spoken of", _devices))
     admit = shared.add(actions, "admit", "say for which tenant a device may send", _admit)
@@ -266,6 +323,13 @@ def add(group: Any, shared: Shared) -> None:
     revoke = shared.add(actions, "revoke", "refuse what arrives from a device", _revoke)
     revoke.add_argument("device", metavar="DEVICE")
     revoke.add_argument("--since", type=_moment, metavar="T", help="what arrived since this moment (UTC); default now")
+    for name, command, text in (
+        ("expel", _expel, "take what a device or a tenant sent out of the marts, and refuse what comes"),
+        ("readmit", _readmit, "put it back in"),
+    ):
+        whose = shared.add(actions, name, text, command, shared.store)
+        whose.add_argument("device", metavar="DEVICE", nargs="?")
+        whose.add_argument("--tenant", metavar="T", help="every device of this tenant")
     shared.add(actions, "close", "let only admitted devices send", _close).set_defaults(is_closed=True)
     shared.add(actions, "open", "let every device send, except revoked ones", _close).set_defaults(is_closed=False)
 

@@ -4,7 +4,7 @@ Does not belong here: judging (decode.py, landing.py, registry.py), loading (loa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ BY_NEWER_RULES = (
 # A child of the gate may have died of the machine's trouble: these are judged again a few times.
 BY_CHANCE = ("gate_crash", "gate_timeout")
 MOST_ATTEMPTS = 3
+# Good batches on their way back into the wire, after another one of their tenant was taken out (exclusion.py).
+UNFINISHED = "awaiting_reload"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Choice:
     reason: str | None = None
     since: datetime | None = None
     manifest: str | None = None
+    device: str | None = None
+    tenant: str | None = None
 
 
 COLUMNS = (
@@ -52,9 +56,11 @@ def batches(connection: duckdb.DuckDBPyConnection, choice: Choice) -> list[dict[
             AND ($reason IS NULL OR reason = $reason OR split_part(reason, ':', 1) = $reason)
             AND ($since IS NULL OR loaded_at >= $since)
             AND ($manifest IS NULL OR manifest_key = $manifest)
+            AND ($device IS NULL OR device_id = $device)
+            AND ($tenant IS NULL OR tenant_id = $tenant)
         ORDER BY received_at, manifest_key
         """,
-        {"reason": choice.reason, "since": choice.since, "manifest": choice.manifest},
+        asdict(choice),
     ).fetchall()
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
@@ -99,9 +105,16 @@ def replay_what_may_pass(connection: duckdb.DuckDBPyConnection, store: Store, *,
         WHERE status = 'quarantined' AND (
             (split_part(reason, ':', 1) IN (SELECT unnest($newer)) AND gate_hash IS DISTINCT FROM $rules)
             OR (reason IN (SELECT unnest($chance)) AND attempts < $most)
+            OR reason = $unfinished
         )
         """,
-        {"newer": BY_NEWER_RULES, "rules": gate.rules_hash(), "chance": BY_CHANCE, "most": MOST_ATTEMPTS},
+        {
+            "newer": BY_NEWER_RULES,
+            "rules": gate.rules_hash(),
+            "chance": BY_CHANCE,
+            "most": MOST_ATTEMPTS,
+            "unfinished": UNFINISHED,
+        },
     ).fetchall()
     chosen = {key for (key,) in keys}
     found = [row for row in batches(connection, Choice()) if row["manifest_key"] in chosen]
