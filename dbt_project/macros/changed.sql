@@ -171,6 +171,18 @@
         group by day_models.tenant_id, day_models.usage_date
     ),
 
+    conventions as (
+        select
+            day_models.tenant_id,
+            day_models.usage_date,
+            {{ fingerprint_of_all(fingerprint(['day_models.model'])) }} as _fingerprint
+        from day_models
+        inner join ({{ models_that_contradict_their_convention() }}) as contradicted
+            on day_models.tenant_id = contradicted.tenant_id
+            and day_models.model = contradicted.model
+        group by day_models.tenant_id, day_models.usage_date
+    ),
+
     contracts as (
         select
             accounts.tenant_id,
@@ -198,7 +210,7 @@
             days.tenant_id,
             days.usage_date,
             {{ fingerprint([
-                'tenant_rates._fingerprint', 'contracts._fingerprint', 'exchange._fingerprint',
+                'tenant_rates._fingerprint', 'conventions._fingerprint', 'contracts._fingerprint', 'exchange._fingerprint',
                 'accounts.billing_account_id', 'accounts.currency', 'accounts.charged_by'
             ]) }} as _fingerprint,
             days._ingest_seq
@@ -206,6 +218,9 @@
         left join tenant_rates
             on days.tenant_id = tenant_rates.tenant_id
             and days.usage_date = tenant_rates.usage_date
+        left join conventions
+            on days.tenant_id = conventions.tenant_id
+            and days.usage_date = conventions.usage_date
         left join {{ ref('dim_billing_accounts') }} as accounts
             on days.tenant_id = accounts.tenant_id
         left join contracts

@@ -35,7 +35,7 @@ expected_totals as (
 ),
 
 built as (
-    select tenant_id, input_tokens, output_tokens
+    select tenant_id, reported_input_tokens as input_tokens, output_tokens
     from {{ ref('fct_llm_turns') }}
     union all
     select tenant_id, input_tokens, output_tokens

@@ -92,6 +92,16 @@ ALIASES = Book(
     },
     frozenset({"note"}), ("model", "recorded_at"),
 )  # fmt: skip
+CACHE_CONVENTIONS = Book(
+    "cache_conventions",
+    "How a source counts cache tokens, within its input tokens or beside them, for turns of a span of time.",
+    {
+        "cache_convention_id": "string", "tenant_id": "string", "model": "string", "gateway": "string",
+        "convention": "string", "decided_by": "string", "reason": "string", "valid_from": "timestamp",
+        "valid_to": "timestamp", "recorded_at": "timestamp",
+    },
+    frozenset({"tenant_id", "model", "gateway", "valid_to"}), ("cache_convention_id",),
+)  # fmt: skip
 ACCOUNTS = Book(
     "billing_accounts",
     "One observation of a billing account; the newest speaks.",
@@ -156,7 +166,8 @@ CREDIT_GRANTS = Book(
     key=("credit_grant_id",),
 )  # fmt: skip
 BOOKS = (
-    PRICES, DECISIONS, ALIASES, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS, SEATS, CREDIT_GRANTS,
+    PRICES, DECISIONS, ALIASES, CACHE_CONVENTIONS, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS, SEATS,
+    CREDIT_GRANTS,
 )  # fmt: skip
 # What the marts know how to charge: any other word would be charged as nothing.
 WORDS: dict[str, frozenset[str]] = {
@@ -164,6 +175,7 @@ WORDS: dict[str, frozenset[str]] = {
     "pricing": frozenset({"per_unit", "package", "graduated", "volume", "none"}),
     "charged_by": frozenset({"tokens", "plan"}),
     "decision": frozenset({"approve", "corroborate", "reject"}),
+    "convention": frozenset({"inclusive", "exclusive", "read_inclusive", "unknown"}),
 }
 NOT_NEGATIVE = frozenset({"unit_price", "factor", "rate", "amount", "commit_amount", "included_units", "tier_from"})
 

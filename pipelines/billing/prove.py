@@ -236,8 +236,7 @@ def _prove_price(
 
 def _tokens(turn: Mapping[str, Any]) -> dict[str, int]:
     """The turn's tokens by component: they partition the input."""
-    read = min(turn["cache_read_input_tokens"], turn["input_tokens"])
-    written = min(turn["cache_write_input_tokens"], turn["input_tokens"] - read)
+    read, written = turn["cache_read_input_tokens"], turn["cache_write_input_tokens"]
     return {
         "input_uncached": turn["input_tokens"] - read - written, "cache_read": read, "output": turn["output_tokens"],
         "cache_write_unknown": written, "cache_write_5m": written, "cache_write_1h": written,

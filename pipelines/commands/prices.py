@@ -15,6 +15,8 @@ from pipelines.commands.terminal import Shared, Stop
 from pipelines.contract.numbers import plain
 from pipelines.home import Home
 
+BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)  # of what is said without a date
+
 
 def _folders() -> list[Path]:
     from pipelines.billing import books
@@ -110,6 +112,38 @@ def _diff(options: argparse.Namespace) -> int:
     return 0
 
 
+def _cache_convention(options: argparse.Namespace) -> int:
+    from pipelines.billing import books, cache_conventions
+
+    named = {"tenant_id": options.tenant, "model": options.model, "gateway": options.gateway}
+    if options.convention is None:
+        published = Home.from_environment().published
+        rows: list[dict[str, Any]] = [
+            {"statement": row["convention"], **{name: row[name] for name in cache_conventions.NAMED},
+             "valid_from": books.written(row["valid_from"]), "valid_to": books.written(row["valid_to"]) or None,
+             "decided_by": row["decided_by"], "charged": None, "at_most": None, "currency": None}
+            for row in books.read(books.CACHE_CONVENTIONS, _folders())
+        ]  # fmt: skip
+        rows += [
+            {"statement": "nobody said", "tenant_id": row["tenant_id"], "model": row["model"], "gateway": None,
+             "valid_from": row["first_day"], "valid_to": None, "decided_by": None, "charged": _text(row["charged"]),
+             "at_most": _text(row["at_most"]), "currency": row["currency"]}
+            for row in cache_conventions.unknown(published)
+        ]  # fmt: skip
+        _print(rows, options, "every source counts cache tokens within its input, as far as its numbers tell")
+        return 0
+    if options.by is None or options.reason is None:
+        raise Stop(2, "say who states it and why: --by NAME --reason TEXT")
+    row = cache_conventions.state(
+        _folders(), options.convention, named=named, by=options.by, reason=options.reason,
+        valid_from=options.valid_from or BEGINNING, valid_to=options.valid_to, now=datetime.now(UTC),
+    )  # fmt: skip
+    about = ", ".join(f"{name.removesuffix('_id')} {row[name]}" for name in cache_conventions.NAMED if row[name])
+    print(f"cache tokens of {about} are counted as {row['convention']} from {books.written(row['valid_from'])} on")
+    print("`apiary run` counts and rates the turns again that it touches")
+    return 0
+
+
 def _what_if(options: argparse.Namespace) -> int:
     from pipelines.billing import what_if
 
@@ -143,6 +177,10 @@ def month(text: str) -> tuple[date, date]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no month: write YYYY-MM") from None
     return first, (first + timedelta(days=32)).replace(day=1)
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else plain(amount)
 
 
 def _hours(price: Any) -> str:
@@ -195,7 +233,26 @@ def add(group: Any, shared: Shared) -> None:
     show.add_argument("--undecided", action="store_true", help="the sheets that wait for a decision")
     diff = shared.add(commands, "diff", "where the sources contradict each other, and the money at stake", _diff)
     diff.add_argument("--as-of", type=instant, metavar="T", help="the instant they are compared at (default: now)")
-    for command in (show, diff):
+    convention = shared.add(
+        commands, "cache-convention", "say how a source counts cache tokens; without a word, list what is known",
+        _cache_convention,
+    )  # fmt: skip
+    convention.add_argument(
+        "convention", nargs="?", choices=["inclusive", "exclusive", "read_inclusive", "unknown"],
+        help="within the input, beside it, reads within and writes beside, or nobody knows",
+    )  # fmt: skip
+    convention.add_argument("--tenant", metavar="T")
+    convention.add_argument("--model", metavar="M", help="the model's name as the log has it")
+    convention.add_argument(
+        "--gateway", metavar="G", help="the first segment of the model's name: `openai` of openai/x"
+    )
+    convention.add_argument(
+        "--from", dest="valid_from", type=instant, metavar="T", help="of turns from this instant on"
+    )
+    convention.add_argument("--to", dest="valid_to", type=instant, metavar="T", help="of turns before this instant")
+    convention.add_argument("--by", metavar="NAME", help="who states it")
+    convention.add_argument("--reason", metavar="TEXT")
+    for command in (show, diff, convention):
         command.add_argument("--json", action="store_true", help="one array on standard output")
     scenario = shared.add(group, "what-if", "rate a published month again under other prices", _what_if)
     scenario.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")

@@ -12,6 +12,7 @@ from dagster_duckdb import DuckDBResource
 from pipelines.billing import books, ledger
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.home import private_folder
+from pipelines.warehouse import conventions
 
 LEDGER = {
     "periods": "Months that the book of periods knows, as they stand now.",
@@ -34,8 +35,10 @@ def _specs() -> list[dg.AssetSpec]:
 def signed_books(duckdb: DuckDBResource, folders: FoldersResource) -> Iterator[dg.MaterializeResult[None]]:
     """Read every book: the shipped rows, then the site's own."""
     private_folder(Path(duckdb.database).parent)
+    signed = [books.SHIPPED, Path(folders.books)]
     with duckdb.get_connection() as connection:
-        rows = books.load(connection, [books.SHIPPED, Path(folders.books)])
+        conventions.touch(connection, books.read(books.CACHE_CONVENTIONS, signed))
+        rows = books.load(connection, signed)
         ledger.load(connection, Path(folders.books))
         ledger.load_restatements(connection, Path(folders.exports))
     for name, count in rows.items():

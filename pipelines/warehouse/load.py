@@ -261,7 +261,11 @@ def next_seq(connection: duckdb.DuckDBPyConnection) -> int:
     found = connection.execute(
         """
         SELECT coalesce(max(seq), 0) + 1
-        FROM (SELECT ingest_seq AS seq FROM wire.batches UNION ALL SELECT _ingest_seq FROM wire.released)
+        FROM (
+            SELECT ingest_seq AS seq FROM wire.batches
+            UNION ALL SELECT _ingest_seq FROM wire.released
+            UNION ALL SELECT max(_ingest_seq) FROM wire.touched_sessions
+        )
         """
     ).fetchone()
     assert found is not None  # noqa: S101 - an aggregate has a row

@@ -28,8 +28,8 @@ BUILT = (
 )  # fmt: skip
 RATED = (
     *(f"stg_billing__{name}" for name in (
-        "knowledge", "price_book", "price_decisions", "model_aliases", "billing_accounts", "contract_rates", "fx_rates",
-        "plan_items", "plan_tiers", "seats",
+        "knowledge", "price_book", "price_decisions", "model_aliases", "cache_conventions", "billing_accounts",
+        "contract_rates", "fx_rates", "plan_items", "plan_tiers", "seats",
     )),
     "dim_billing_accounts", "int_billing__models_resolved", "int_billing__rates_in_force", "fct_rated_lines",
     "int_billing__plan_charges",
@@ -178,9 +178,8 @@ class Ledger:
             when = "'2025-04-01'::timestamptz as occurred_at, '2025-01-09'::timestamptz as received_at"
             row = f"$turn as turn_id, 'acme' as tenant_id, {when}"
             self.connection.execute(f"insert into marts.mart_held_turns by name select {row}", {"turn": turn})
-        elif kind == "subset_violation":
-            more = "input_tokens = 1, cache_read_input_tokens = 1, cache_write_input_tokens = 1"
-            self.connection.execute(f"update marts.fct_llm_turns set {more} where turn_id = $turn", {"turn": turn})
+        elif kind == "cache_convention_unknown":
+            self.tell([self.lines[name] | {"is_convention_unknown": True}])
 
     def scene(self, as_of: datetime, **more: Any) -> exports.Scene:
         """What a run of the export is given."""

@@ -13,12 +13,62 @@ MILLIONTH = Decimal("0.000001")
 WRITES = ("cache_write_5m", "cache_write_1h")
 
 
-def components(turn: Row) -> dict[str, int]:
-    """The tokens of a turn by component; the cache is never more than the input."""
-    read = min(turn["cache_read_input_tokens"], turn["input_tokens"])
-    write = min(turn["cache_write_input_tokens"], turn["input_tokens"] - read)
-    parts = {"input_uncached": turn["input_tokens"] - read - write, "cache_read": read, "cache_write_unknown": write}
-    return {"output": turn["output_tokens"]} | {name: count for name, count in parts.items() if count}
+def stated(turn: Row, books: dict[str, list[Row]]) -> str | None:
+    """What somebody said of how the source of a turn counts cache tokens."""
+    named = ("tenant_id", "model", "gateway")
+    gateway = turn["model"].split("/")[0] if "/" in turn["model"] else None
+    words = [
+        word for word in books["cache_conventions"]
+        if all(word[n] in (None, value) for n, value in zip(named, (turn["tenant_id"], turn["model"], gateway),
+                                                            strict=True))
+        and word["valid_from"] <= turn["occurred_at"]
+        and (word["valid_to"] is None or turn["occurred_at"] < word["valid_to"])
+    ]  # fmt: skip
+    last = max(words, key=lambda word: ([word[n] is not None for n in named], word["recorded_at"]), default=None)
+    return last["convention"] if last else None
+
+
+def normalized(turns: list[Row], books: dict[str, list[Row]]) -> list[Row]:
+    """The turns, as they were reported, with an input that includes the cache and what is in doubt about it."""
+    made = []
+    for turn in turns:
+        given, read, write = (turn[n] for n in ("input_tokens", "cache_read_input_tokens", "cache_write_input_tokens"))
+        said = stated(turn, books)
+        if not read + write:
+            found = ("inclusive", "none", given)
+        elif max(read, write) > given:
+            found = ("exclusive", "evidence", given)
+        elif said in ("exclusive", "read_inclusive"):
+            found = (said, "rule", given if said == "exclusive" else given - read)
+        elif read + write > given:
+            found = ("unproven", "evidence", given - max(read, write))
+        elif said == "unknown":
+            found = ("unproven", "rule", given - read - write)
+        else:
+            found = ("inclusive", "rule" if said else "default", given - read - write)
+        made.append(
+            turn | {
+                "cache_convention": found[0], "cache_convention_basis": found[1], "reported_input_tokens": given,
+                "input_tokens": found[2] + read + write,
+            }
+        )  # fmt: skip
+    proven = {(turn["tenant_id"], turn["model"]) for turn in made if turn["cache_convention_basis"] == "evidence"}
+    for turn in made:
+        is_assumed = turn["cache_convention_basis"] == "default" and (turn["tenant_id"], turn["model"]) in proven
+        turn["is_convention_unknown"] = turn["cache_convention"] == "unproven" or is_assumed
+    return made
+
+
+def components(turn: Row) -> dict[str, tuple[int, int]]:
+    """The tokens of a normalized turn by component, and the most that they may be."""
+    read, write = turn["cache_read_input_tokens"], turn["cache_write_input_tokens"]
+    uncached = turn["input_tokens"] - read - write
+    most = turn["reported_input_tokens"] if turn["is_convention_unknown"] else uncached
+    parts = {"input_uncached": (uncached, most), "cache_read": (read, read), "cache_write_unknown": (write, write)}
+    found = {name: part for name, part in parts.items() if part[0]}
+    if turn["is_convention_unknown"]:
+        found["input_uncached"] = parts["input_uncached"]
+    return {"output": (turn["output_tokens"],) * 2} | found
 
 
 def prices_at(turn: Row, component: str, books: dict[str, list[Row]], known_at: datetime) -> list[Row]:
@@ -63,7 +113,7 @@ def rate(turn: Row, books: dict[str, list[Row]], known_at: datetime) -> dict[str
     account = max(accounts, key=lambda a: a["recorded_at"]) if accounts else None
     currency = account["currency"] if account else "USD"
     rated = {}
-    for component, quantity in components(turn).items():
+    for component, (quantity, most) in components(turn).items():
         found = prices_at(turn, component, books, known_at)
         if not found:
             price = _agreed(None, _offer(turn, books), component, account, turn, books)
@@ -73,13 +123,15 @@ def rate(turn: Row, books: dict[str, list[Row]], known_at: datetime) -> dict[str
             cost = quantity * MILLIONTH * price
             is_plan = account is not None and account["charged_by"] != "tokens"
             status = "excluded" if is_plan else "rated"
-            rated[component] = (quantity, status, None, cost, Decimal(0) if is_plan else cost, cost, cost)
+            rated[component] = (quantity, status, None, cost, Decimal(0) if is_plan else cost, cost,
+                                most * MILLIONTH * price)  # fmt: skip
             continue
         rows = [found[0], min(found, key=lambda r: r["unit_price"]), max(found, key=lambda r: r["unit_price"])]
         with localcontext(prec=80):
             listed = [_exchanged(row["unit_price"], row["currency"], currency, turn, books) for row in rows]
             agreed = [_agreed(price, found[0], component, account, turn, books) for price in listed]
-            amount = [quantity * MILLIONTH * price for price in agreed]
+            counts = (quantity, quantity, most)
+            amount = [count * MILLIONTH * price for count, price in zip(counts, agreed, strict=True)]
             status = "rated" if account and account["charged_by"] == "tokens" else "excluded"
             status = status if account else "unattributed"
             billed = Decimal(0) if status == "excluded" else amount[0]

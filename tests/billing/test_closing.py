@@ -257,12 +257,12 @@ def test_c4_no_close_with_material_exceptions(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "high_cost"),
-    [("unattributed", "0.01"), ("subset_violation", None), ("conflict", "0"), ("future_dated", None)],
+    [("unattributed", "0.01"), ("cache_convention_unknown", None), ("conflict", "0"), ("future_dated", None)],
 )
 def test_c4_what_is_open_and_material_needs_a_name_and_a_reason(
     ledger: Ledger, kind: str, high_cost: str | None
 ) -> None:
-    """C4: usage without an account, of two stories, with more cache than input, or of the future."""
+    """C4: usage without an account, of two stories, of a source that counts nobody knows how, or of the future."""
     more: dict[str, Any] = {"high_cost": high_cost and Decimal(high_cost)}
     ledger.tell(
         [

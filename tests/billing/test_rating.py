@@ -65,12 +65,15 @@ def turns(draw: st.DrawFn, edges: list[datetime], count: int = 12) -> list[dict[
     for number in range(draw(st.integers(1, count))):
         instant = draw(st.one_of(st.sampled_from(edges), SECONDS.map(lambda s: START + timedelta(seconds=s))))
         given_ = draw(st.one_of(st.integers(0, 500), st.integers(0, 10**12)))
+        read = draw(st.integers(0, given_))
+        convention = draw(st.sampled_from(["inclusive", "unproven"]))
         made.append({
             "record_id": f"t{number}", "tenant_id": draw(st.sampled_from(TENANTS)), "session_id": "s",
             "model": draw(st.sampled_from([*(f"log/{m}" for m in MODELS), "nobody's"])),
             "input_tokens": given_, "output_tokens": draw(st.integers(0, 10**9)),
-            "cache_read_input_tokens": draw(st.integers(0, given_ + 1)),
-            "cache_write_input_tokens": draw(st.integers(0, given_ + 1)),
+            "cache_read_input_tokens": read, "cache_write_input_tokens": draw(st.integers(0, given_ - read)),
+            "reported_input_tokens": given_, "cache_convention": convention, "cache_convention_basis": "rule",
+            "is_convention_unknown": convention == "unproven",
             "occurred_at": instant - timedelta(microseconds=draw(st.integers(0, 1))),
         })  # fmt: skip
     return made
@@ -121,6 +124,7 @@ def test_more_tokens_never_cost_less(rating: Rating, edges: list[datetime], data
     """R9: within a tier, component by component; and nothing that was used costs less than nothing."""
     (one,) = data.draw(turns(edges, 1))
     more = {name: one[name] + data.draw(st.integers(0, 400)) for name in ("input_tokens", "output_tokens")}
+    more["reported_input_tokens"] = more["input_tokens"]
     columns = "record_id, component, tier_basis, list_cost, contracted_cost, billed_cost, quantity, price_id"
     lines = {line[:2]: line[2:] for line in rating.rate([one, one | more | {"record_id": "more"}], columns)}
     for (turn, component), (tier, *costs, quantity, price) in lines.items():
@@ -173,6 +177,7 @@ def test_the_machine_has_no_say(
         {
             "record_id": f"t{number}", "tenant_id": "acme", "session_id": "s", "model": f"log/{MODELS[number % 3]}",
             "input_tokens": 300, "output_tokens": 7, "cache_read_input_tokens": 5, "cache_write_input_tokens": 5,
+            "reported_input_tokens": 300, "cache_convention": "inclusive", "cache_convention_basis": "default",
             "occurred_at": instant - timedelta(microseconds=number % 2),
         }
         for number, instant in enumerate(edges)

@@ -118,6 +118,18 @@ def write_books(rng: random.Random, folder: Path) -> None:
             }
         )  # fmt: skip
     books.append(books.CONTRACT_RATES, folder, contracts)
+    conventions = [
+        {
+            "cache_convention_id": f"cc{number}", "tenant_id": rng.choice([None, *TENANTS[:2]]),
+            "model": rng.choice([None, *(f"log/{m}" for m in MODELS[:2])]), "gateway": rng.choice([None, "log"]),
+            "convention": rng.choice(["inclusive", "exclusive", "read_inclusive", "unknown"]), "decided_by": "f",
+            "reason": "r", "valid_from": START + timedelta(days=rng.randint(-20, 40)),
+            "valid_to": rng.choice([None, START + timedelta(days=90)]),
+            "recorded_at": START + timedelta(minutes=number),
+        }
+        for number in range(16)
+    ]  # fmt: skip
+    books.append(books.CACHE_CONVENTIONS, folder, conventions)
 
 
 def random_turns(rng: random.Random, folder: Path, count: int) -> list[dict[str, Any]]:
@@ -163,6 +175,8 @@ def test_sql_and_a_second_calculation_agree_on_every_line(warehouse: Warehouse, 
     signed = {book.name: books.read(book, [tmp_path]) for book in books.BOOKS}
     known_at = datetime(2027, 1, 1, tzinfo=UTC)
     statuses: set[str] = set()
+    turns = oracle.normalized(turns, signed)
+    assert {turn["cache_convention"] for turn in turns} == {"inclusive", "exclusive", "read_inclusive", "unproven"}
     for turn in turns:
         expected = oracle.rate(turn, signed, known_at)
         lines = found[turn["tenant_id"], turn["record_id"]]

@@ -25,6 +25,7 @@ lines as (
         l.low_cost,
         l.high_cost,
         l.is_tier_ambiguous,
+        l.is_convention_unknown,
         l.usage_date,
         l._ingest_seq,
         changed._rating_seq
@@ -44,15 +45,6 @@ conflicts as (
     group by tenant_id, record_id
 ),
 
--- More tokens of the cache than of the input that holds them: only the input is billed.
-overfull as (
-    select
-        tenant_id,
-        turn_id
-    from {{ ref('fct_llm_turns') }}
-    where cache_read_input_tokens + cache_write_input_tokens > input_tokens
-),
-
 -- What is wrong with a turn is wrong with all its components.
 turns_in_question as (
     select
@@ -62,14 +54,6 @@ turns_in_question as (
     inner join conflicts
         on lines.tenant_id = conflicts.tenant_id
         and lines.record_id = conflicts.record_id
-    union all by name
-    select
-        lines.* replace ('all' as component),
-        'subset_violation' as exception_kind
-    from lines
-    inner join overfull
-        on lines.tenant_id = overfull.tenant_id
-        and lines.record_id = overfull.turn_id
 ),
 
 -- A held turn is in no other mart. It stands on the day that it claims; nobody knows what it costs.
@@ -111,6 +95,11 @@ kinds as (
     from lines
     where component = 'cache_write_unknown' and not is_tier_ambiguous and rating_status <> 'unpriced'
         and low_cost < high_cost
+    union all
+    -- Nobody said how its source counts cache tokens, and the numbers do not tell: the least is charged.
+    select *, 'cache_convention_unknown' as exception_kind
+    from lines
+    where is_convention_unknown
     union all by name
     select * from turns_in_question
     union all by name

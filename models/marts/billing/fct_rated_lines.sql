@@ -25,8 +25,11 @@ fx_rates as (
     select * from {{ ref('stg_billing__fx_rates') }}
 ),
 
--- Cache tokens are a subset of the input. A source that says otherwise is noted by the arrival gate; here the components
--- must still partition the tokens (as in mart_daily_billing).
+-- Models of a tenant with a turn that cannot have its cache within its input: how their other turns count is a question.
+contradicted as (
+    {{ models_that_contradict_their_convention() }}
+),
+
 turns as (
     select
         t.turn_id,
@@ -42,10 +45,11 @@ turns as (
         aliases.provider_name,
         aliases.price_model,
         t.input_tokens,
-        least(t.cache_read_input_tokens, t.input_tokens) as read_tokens,
-        least(
-            t.cache_write_input_tokens, t.input_tokens - least(t.cache_read_input_tokens, t.input_tokens)
-        ) as write_tokens,
+        t.reported_input_tokens,
+        t.cache_read_input_tokens as read_tokens,
+        t.cache_write_input_tokens as write_tokens,
+        t.cache_convention = 'unproven'
+        or (t.cache_convention_basis = 'default' and contradicted.model is not null) as is_convention_unknown,
         t.output_tokens,
         t.reported_cost_usd,
         t.usage_date,
@@ -63,6 +67,9 @@ turns as (
         on t.tenant_id = accounts.tenant_id
     left join {{ ref('int_billing__models_resolved') }} as aliases
         on t.model = aliases.model
+    left join contradicted
+        on t.tenant_id = contradicted.tenant_id
+        and t.model = contradicted.model
 ),
 
 -- The output line always stands, also with no tokens: it carries what the source reported for the turn, once.
@@ -71,21 +78,27 @@ lines as (
         *,
         'output' as component,
         output_tokens as quantity,
+        output_tokens as high_quantity,
         reported_cost_usd as line_reported_cost_usd
     from turns
     union all
+    -- Where nobody knows how the source counts, the least is charged; the most is that all of its input was uncached.
     select
         *,
         'input_uncached' as component,
         input_tokens - read_tokens - write_tokens as quantity,
+        case when is_convention_unknown then reported_input_tokens else input_tokens - read_tokens - write_tokens end
+            as high_quantity,
         null as line_reported_cost_usd
     from turns
     where input_tokens > read_tokens + write_tokens
+        or is_convention_unknown
     union all
     select
         *,
         'cache_read' as component,
         read_tokens as quantity,
+        read_tokens as high_quantity,
         null as line_reported_cost_usd
     from turns
     where read_tokens > 0
@@ -94,6 +107,7 @@ lines as (
         *,
         'cache_write_unknown' as component,
         write_tokens as quantity,
+        write_tokens as high_quantity,
         null as line_reported_cost_usd
     from turns
     where write_tokens > 0
@@ -339,8 +353,9 @@ select
         else {{ line_amount('quantity', 'contracted_unit_price') }}
     end as billed_cost,
     {{ line_amount('quantity', 'low_contracted_unit_price') }} as low_cost,
-    {{ line_amount('quantity', 'high_contracted_unit_price') }} as high_cost,
+    {{ line_amount('high_quantity', 'high_contracted_unit_price') }} as high_cost,
     line_reported_cost_usd as reported_cost_usd,
+    component = 'input_uncached' and is_convention_unknown as is_convention_unknown,
     is_tier_ambiguous,
     is_free,
     usage_date,

@@ -48,19 +48,6 @@ usage as (
     group by daily.tenant_id, daily.user_id, daily.model, daily.usage_date
 ),
 
--- Cache tokens are a subset of the input. A source that says otherwise is noted by the arrival gate; here the classes
--- must still partition the tokens, and no source may stop the billing of the others.
-bounded as (
-    select
-        * replace (
-            least(cache_read_input_tokens, input_tokens) as cache_read_input_tokens,
-            least(
-                cache_write_input_tokens, input_tokens - least(cache_read_input_tokens, input_tokens)
-            ) as cache_write_input_tokens
-        )
-    from usage
-),
-
 -- The input includes the cache; each token is charged in one class. The cost has a row of its own: on the token rows
 -- it would be summed four times.
 charges as (
@@ -70,7 +57,7 @@ charges as (
         'tokens' as unit,
         0 as charge_unpriced_turns,
         cast(input_tokens - cache_read_input_tokens - cache_write_input_tokens as decimal(38, 20)) as quantity
-    from bounded
+    from usage
     union all
     select
         *,
@@ -78,7 +65,7 @@ charges as (
         'tokens' as unit,
         0 as charge_unpriced_turns,
         cast(cache_read_input_tokens as decimal(38, 20)) as quantity
-    from bounded
+    from usage
     union all
     select
         *,
@@ -86,7 +73,7 @@ charges as (
         'tokens' as unit,
         0 as charge_unpriced_turns,
         cast(cache_write_input_tokens as decimal(38, 20)) as quantity
-    from bounded
+    from usage
     union all
     select
         *,
@@ -94,7 +81,7 @@ charges as (
         'tokens' as unit,
         0 as charge_unpriced_turns,
         cast(output_tokens as decimal(38, 20)) as quantity
-    from bounded
+    from usage
     union all
     select
         *,
@@ -102,7 +89,7 @@ charges as (
         'usd' as unit,
         unpriced_turns as charge_unpriced_turns,
         reported_cost_usd as quantity
-    from bounded
+    from usage
 )
 
 select

@@ -26,6 +26,48 @@ event_turns as (
     where turns.is_held is not true
 ),
 
+-- How the source of a turn counts its cache tokens, as somebody said: of the words that are valid at the turn's time the
+-- one that names the most, of those the one recorded last.
+conventions as (
+    select
+        event_turns.tenant_id,
+        event_turns.turn_id,
+        {{ latest('stated.convention', cache_convention_rank('stated')) }} as convention
+    from event_turns
+    inner join {{ ref('stg_billing__cache_conventions') }} as stated
+        on (stated.tenant_id is null or stated.tenant_id = event_turns.tenant_id)
+        and (stated.model is null or stated.model = event_turns.model)
+        and (stated.gateway is null or stated.gateway = {{ gateway('event_turns.model') }})
+        and stated.valid_from <= coalesce(event_turns.occurred_at, event_turns._received_at)
+        and (stated.valid_to is null or stated.valid_to > coalesce(event_turns.occurred_at, event_turns._received_at))
+    where event_turns.cache_read_input_tokens > 0
+        or event_turns.cache_write_input_tokens > 0
+    group by event_turns.tenant_id, event_turns.turn_id
+),
+
+events_counted as (
+    select
+        event_turns.* replace (
+            coalesce(event_turns.cache_read_input_tokens, 0) as cache_read_input_tokens,
+            coalesce(event_turns.cache_write_input_tokens, 0) as cache_write_input_tokens
+        ),
+        conventions.convention
+    from event_turns
+    left join conventions
+        on event_turns.tenant_id = conventions.tenant_id
+        and event_turns.turn_id = conventions.turn_id
+),
+
+events_normalized as (
+    select
+        *,
+        {{ cache_convention('input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention') }}
+            as cache_convention,
+        {{ cache_convention_basis('input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention') }}
+            as cache_convention_basis
+    from events_counted
+),
+
 -- A turn without a clock of its own happened in its session.
 undated_sessions as (
     select
@@ -68,9 +110,15 @@ events_dated as (
             else 'received'
         end as time_basis,
         'event' as turn_source,
-        event_turns.input_tokens,
-        coalesce(event_turns.cache_read_input_tokens, 0) as cache_read_input_tokens,
-        coalesce(event_turns.cache_write_input_tokens, 0) as cache_write_input_tokens,
+        event_turns.cache_convention,
+        event_turns.cache_convention_basis,
+        event_turns.input_tokens as reported_input_tokens,
+        {{ input_tokens_with_cache(
+            'event_turns.input_tokens', 'event_turns.cache_read_input_tokens', 'event_turns.cache_write_input_tokens',
+            'event_turns.cache_convention'
+        ) }} as input_tokens,
+        event_turns.cache_read_input_tokens,
+        event_turns.cache_write_input_tokens,
         event_turns.output_tokens,
         event_turns.reported_cost_usd,
         coalesce(event_turns.is_time_ambiguous, false) as is_time_ambiguous,
@@ -78,7 +126,7 @@ events_dated as (
             event_turns.occurred_at, undated_sessions.first_turn_at, sessions.started_at, event_turns._received_at
         ) as occurred_at,
         event_turns._ingest_seq
-    from event_turns
+    from events_normalized as event_turns
     left join sessions
         on event_turns.tenant_id = sessions.tenant_id
         and event_turns.session_id = sessions.session_id
@@ -97,6 +145,9 @@ steps_dated as (
         cast(null as varchar) as stop_reason,
         step_turns.time_basis,
         'step' as turn_source,
+        'inclusive' as cache_convention,
+        'none' as cache_convention_basis,
+        step_turns.input_tokens as reported_input_tokens,
         step_turns.input_tokens,
         0 as cache_read_input_tokens,
         0 as cache_write_input_tokens,
@@ -127,6 +178,9 @@ select
     stop_reason,
     time_basis,
     turn_source,
+    cache_convention,
+    cache_convention_basis,
+    reported_input_tokens,
     input_tokens,
     cache_read_input_tokens,
     cache_write_input_tokens,

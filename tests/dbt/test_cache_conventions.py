@@ -1,0 +1,98 @@
+"""Cache tokens beside the input are billed: by the evidence of a turn's numbers, else as somebody said.
+
+Does not belong here: the arithmetic over random turns and books (test_rating.py).
+"""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.billing import books, cache_conventions
+from pipelines.billing.cache_conventions import CacheConventionError
+from pipelines.warehouse import conventions
+from tests.warehouse import Warehouse
+
+AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
+HAIKU = "anthropic/claude-haiku-4-5"
+BUILT = ("+exc_billing_exceptions", "+agg_usage_session_daily", "+mart_daily_billing")
+COSTS = "select record_id, sum(contracted_cost), sum(low_cost), sum(high_cost) from marts.fct_rated_lines group by all"
+QUESTIONS = (
+    "select tenant_id, model, turns, low_cost, high_cost from marts.exc_billing_exceptions where exception_kind ="
+)
+
+
+def turn(name: str, given: int, read: int, written: int, **more: Any) -> tuple[str, dict[str, Any]]:
+    return "llm_turns", {
+        "record_id": name, "session_id": f"s-{name}", "agent_role": "queen", "model": HAIKU, "input_tokens": given,
+        "cache_read_input_tokens": read, "cache_write_input_tokens": written, "output_tokens": 0, "time_basis": "utc",
+        "occurred_at": AT, **more,
+    }  # fmt: skip
+
+
+def sign(warehouse: Warehouse, folder: Path) -> bool:
+    """Read the books as the job does."""
+    with warehouse.connect() as connection:
+        signed = [books.SHIPPED, folder]
+        is_changed = conventions.touch(connection, books.read(books.CACHE_CONVENTIONS, signed))
+        books.load(connection, signed)
+    return is_changed
+
+
+def state(folder: Path, convention: cache_conventions.Convention, **named: str) -> None:
+    cache_conventions.state(
+        [books.SHIPPED, folder], convention, named=dict(named), by="ada", reason="the gateway's manual",
+        valid_from=AT - timedelta(days=1), valid_to=None, now=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def test_what_a_source_counts_is_said_later_and_rated_again(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.load([
+        turn("one", 86, 17_817, 0, output_tokens=500),
+        turn("two", 4, 0, 15_178, output_tokens=120),
+        turn("three", 10_000, 9_000, 2_000, output_tokens=120),
+        turn("four", 10_000, 4_000, 1_000),
+        turn("other", 10_000, 4_000, 1_000, tenant_id="globex"),
+    ])  # fmt: skip
+    assert not sign(warehouse, tmp_path)
+    warehouse.run("--select", *BUILT)
+    known = {
+        "one": Decimal("0.0043677"), "two": Decimal("0.0195765"), "three": Decimal("0.005"), "four": Decimal("0.00665"),
+        "other": Decimal("0.00665"),
+    }  # fmt: skip
+    found = {name: costs for name, *costs in warehouse.query(COSTS)}
+    assert {name: cost for name, (cost, _, _) in found.items()} == known
+    assert {name: low for name, (_, low, _) in found.items()} == known
+    high = {"three": Decimal("0.014"), "four": Decimal("0.01165")}  # all that was reported as input was uncached
+    ttl = {"two": 15_178, "three": 2_000, "four": 1_000, "other": 1_000}  # a written cache may live for an hour: 2 USD
+    for name, (_, _, most) in found.items():
+        assert most == high.get(name, known[name]) + ttl.get(name, 0) * Decimal("0.00000075"), name
+    kind = f"{QUESTIONS} 'cache_convention_unknown'"
+    assert warehouse.query(kind) == [("acme", HAIKU, 2, Decimal("0.006"), Decimal("0.02"))]
+    used = "select sum(input_tokens), sum(cache_read_input_tokens) from marts.agg_usage_session_daily"
+    assert warehouse.query(used) == [(86 + 17_817 + 4 + 15_178 + 12_000 + 20_000, 34_817)]
+
+    state(tmp_path, "exclusive", tenant_id="acme", model=HAIKU)
+    assert sign(warehouse, tmp_path)
+    assert not sign(warehouse, tmp_path), "what is known already touches nothing"
+    warehouse.run("--select", *BUILT)
+    costs = {name: cost for name, cost, *_ in warehouse.query(COSTS)}
+    assert costs == known | high
+    assert warehouse.query(kind) == []
+    assert warehouse.query(used) == [(86 + 17_817 + 4 + 15_178 + 21_000 + 15_000 + 10_000, 34_817)]
+    classes = "select cast(sum(quantity) as bigint) from marts.mart_daily_billing where charge_class"
+    assert warehouse.query(f"{classes} = 'input_uncached'") == [(86 + 4 + 10_000 + 10_000 + 5_000,)]
+    assert warehouse.query(f"{classes} = 'cache_read'") == [(34_817,)]
+    step_by_step = warehouse.marts()
+    warehouse.run("--full-refresh", "--select", *BUILT)
+    assert warehouse.marts() == step_by_step
+
+
+@pytest.mark.parametrize(("named", "reason"), [({}, "r"), ({"tenant_id": ""}, "r"), ({"tenant_id": "acme"}, " ")])
+def test_a_statement_says_of_whom_and_why(tmp_path: Path, named: dict[str, str | None], reason: str) -> None:
+    with pytest.raises(CacheConventionError):
+        cache_conventions.state(
+            [tmp_path], "exclusive", named=named, by="ada", reason=reason, valid_from=AT, valid_to=None, now=AT
+        )
