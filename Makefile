@@ -36,7 +36,7 @@ dev: $(READY) ## the Dagster UI on 127.0.0.1:3000
 	@$(BIN)/apiary dev
 
 test: $(READY) lint ## all checks: lint, types, import rules, derived files, unit, dbt, end to end
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## full counts of kills, fuzz and load
 	@$(BIN)/python -m pytest -m long
