@@ -57,7 +57,7 @@ MUTANTS = (
         "        return Parsed([])\n", MACHINE,
     ),
     Mutant(
-        "identity by position", "device/readers/hive_logs.py", "        return (kind, span)\n",
+        "identity by position", "device/readers/hive/logs.py", "        return (kind, span)\n",
         "        return (kind, span, place.number)\n", "tests/device/test_hive_logs.py::test_a_span_is_the_identity_whatever_the_folder_and_the_line",
     ),
     Mutant(
@@ -89,7 +89,7 @@ MUTANTS = (
         "state without fsync", "device/state.py", '"synchronous=FULL"', '"synchronous=OFF"', POWER,
     ),
     Mutant(
-        "live database opened immutable", "device/readers/progress_db.py", "?mode=ro", "?mode=ro&immutable=1",
+        "live database opened immutable", "device/readers/hive/progress_db.py", "?mode=ro", "?mode=ro&immutable=1",
         "tests/device/test_progress_db.py",
     ),
     Mutant(

@@ -2,7 +2,7 @@
 
 A local time is resolved with the writer's UTC offset where the source's own epoch times tell it (`OffsetReading`), and
 in the device's time zone otherwise. Does not belong here: choosing which time stands for a record (readers, models/),
-finding the readings (readers/hive_offsets.py).
+finding the readings (readers/hive/offset_readings.py).
 """
 
 import re

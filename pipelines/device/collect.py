@@ -7,11 +7,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,49 +24,35 @@ from pipelines.device.consent import Consent
 from pipelines.device.documents import load
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.errors import DeviceError
-from pipelines.device.offsets import Offsets
-from pipelines.device.readers import (
-    ColonyFolder,
+from pipelines.device.readers import registry, sqlite_copy
+from pipelines.device.readers.base import (
+    At,
+    Contents,
+    CorruptError,
+    Item,
+    Log,
+    Part,
+    Reading,
     Record,
-    SessionFolder,
-    hive_events,
-    hive_layout,
-    hive_logs,
-    hive_state,
-    progress_db,
-    sqlite_copy,
+    Setting,
+    Snapshot,
+    UnknownLayoutError,
 )
+from pipelines.device.readers.registry import AgentHome
 from pipelines.device.redact import Redactor, Row
 from pipelines.device.state import Counts, Rejection, State, Unread
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 
 Progress = Callable[[int, int], None]
-Parse = Callable[[dict[str, Any], hive_logs.Place], Iterable[Record]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogKind:
-    """One kind of file that grows by lines."""
-
-    kind: str
-    is_record: Callable[[dict[str, Any]], bool]
-    parse: Parse
-    may_matter: Callable[[bytes], bool] = lambda _: True
-    is_unknown: Callable[[dict[str, Any]], bool] = lambda _: False
-    """Whether an object of which no record was made is of a type that nobody has looked at yet."""
-    is_unknown_line: Callable[[bytes], bool] = lambda _: False
-    """The same of a line that cannot matter."""
-    look_back: Callable[[bytes], None] | None = None
-    """Is shown the lines that stand before a pass, where the meaning of a line depends on those before it."""
-
-
-def check_homes(homes: Sequence[Path]) -> tuple[list[Path], list[str]]:
+def check_homes(homes: Sequence[Path]) -> tuple[list[AgentHome], list[str]]:
     """The homes to read, accounts' homes included, and why others cannot be.
 
     Raises UsageError, DeviceError if none can be.
     """
-    good: list[Path] = []
+    good: list[AgentHome] = []
     problems: list[UsageError | DeviceError] = []
     for home in homes:
         if not home.exists():
@@ -77,7 +62,8 @@ def check_homes(homes: Sequence[Path]) -> tuple[list[Path], list[str]]:
         elif not os.access(home, os.R_OK | os.X_OK):
             problems.append(DeviceError(f"{home} cannot be read: its permissions do not let this user in"))
         else:
-            good += hive_layout.homes_in(home)
+            runtime = registry.recognised(home)
+            good += [AgentHome(path, runtime) for path in (runtime.homes_in(home) if runtime else [home])]
     if problems and not good:
         raise problems[0]
     return good, [str(problem) for problem in problems]
@@ -111,10 +97,8 @@ class Collector:
         self._outside: list[str] = []
         self._missing: dict[str, Unread] = {}
         self._fresh: set[tuple[int, int]] = set()
-        self._home_key = ""
+        self._home_key = self._runtime = ""
         self._kinds = consent.scope.sources
-        self._offsets = Offsets(self._clock, (), self._kinds)
-        self._tool_starts: dict[str, dict[str, datetime]] = {}
         self.problems: list[str] = []
         """Homes that could not be read in the last pass."""
 
@@ -124,7 +108,7 @@ class Collector:
         self.problems += self._outside
         if self._since is not None:
             # A home that nobody named at the grant: what has no time there may be of before it.
-            self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home))])
+            self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home.path))])
         sqlite_copy.remove(self._scratch)
         self._run = self._state.begin_run(self._now)
         fp("collect.begun")
@@ -132,7 +116,6 @@ class Collector:
         self._missing, self._fresh = self._state.unread(), set()
         with self._state.together():
             for home in inner:
-                self._home_key = self._source(home)
                 self._home(home)
         self._count_lost(inner)
         self._report(len(inner))
@@ -144,10 +127,8 @@ class Collector:
         self._missing, self._fresh = self._state.unread(), set()
         with self._state.together():
             for home in inner:
-                self._home_key = self._source(home)
-                for folder in hive_layout.session_folders(home):
-                    for path, kind in self._log_files(folder):
-                        self._watch(path, kind.kind)
+                for log in self._logs(self._enter(home)):
+                    self._watch(log.path, log.kind)
         self._count_lost(inner)
 
     def _watch(self, path: Path, kind: str) -> None:
@@ -177,9 +158,9 @@ class Collector:
             unread = Unread(self._home_key, kind, status.st_dev, status.st_ino, status.st_size, waiting)
             self._state.set_unread(source, unread if waiting else None)
 
-    def _count_lost(self, homes: Sequence[Path]) -> None:
+    def _count_lost(self, homes: Sequence[AgentHome]) -> None:
         """What was seen unread and is gone. A file that was moved is read at its new place and is not lost."""
-        keys = {self._source(home) for home in homes}
+        keys = {self._source(home.path) for home in homes}
         with self._state.step():
             for source, unread in self._missing.items():
                 if unread.home not in keys:
@@ -204,46 +185,46 @@ class Collector:
             raise UsageError(self._outside[0])
         return covered
 
-    def _home(self, home: Path) -> None:
-        folders = hive_layout.session_folders(home)
-        self._offsets = Offsets(self._clock, folders, self._kinds)
-        self._tool_starts = {}
-        colonies = hive_layout.colony_folders(home)
-        total = len(folders) + len(colonies)
-        for done, folder in enumerate(folders):
-            self._progress(done, total)
-            self._logs(folder)
+    def _enter(self, home: AgentHome) -> Contents:
+        """What there is to read of a home; from here on records are its runtime's."""
+        self._home_key = self._source(home.path)
+        if home.runtime is None:
+            return Contents([], lambda _: iter(()))
+        self._runtime = home.runtime.name
+        return home.runtime.contents(home.path, Setting(self._clock, self._enrolment.tenant, self._kinds))
+
+    def _logs(self, contents: Contents) -> list[Log]:
+        return [log for log in contents.logs if log.consent in self._kinds]
+
+    def _home(self, home: AgentHome) -> None:
+        contents = self._enter(home)
+        logs = self._logs(contents)
+        for done, log in enumerate(logs):
+            self._progress(done, len(logs))
+            self._log(log)
         # Logs first: they say which sessions are alive, and without history only those may be described.
-        for folder in folders:
-            if folder.logs is not None and "logs" in self._kinds:
-                self._summary(
-                    folder.logs / "summary.json", folder
-                )  # never the one beside meta.json: a cache of the chat
-            if "descriptions" in self._kinds:
-                self._session(folder)
-            if "tasks" in self._kinds:
-                self._session_tasks(folder)
-        if self._kinds & {"descriptions", "tasks"}:
-            for colony in colonies:
-                self._colony(colony)
-        self._progress(total, total)
+        for snapshot in contents.snapshots(Reading(self._scratch, self._document)):
+            if snapshot.consent in self._kinds:
+                self._snapshot(snapshot)
+        self._progress(len(logs), len(logs))
 
     def baseline(self, homes: Sequence[Path]) -> None:
         """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
         self._add_baseline(check_homes(self._covered(homes))[0], is_first=True)
 
-    def _add_baseline(self, homes: Sequence[Path], *, is_first: bool = False) -> None:
+    def _add_baseline(self, homes: Sequence[AgentHome], *, is_first: bool = False) -> None:
         sizes: list[tuple[str, int]] = []
         history: list[str] = []
+        reading = Reading(self._scratch, lambda path, _: load(path)[0])  # nothing is counted yet
         for home in homes:
-            sizes.append((self._source(home), 0))
-            for folder in hive_layout.session_folders(home):
-                for path, kind in self._log_files(folder):
-                    sizes.append((self._source(path), _size(path)))
-                    history += self._untimed_ids(path, folder, kind)
-                if folder.logs is not None and "logs" in self._kinds:
-                    found, _ = load(folder.logs / "summary.json")
-                    history += self._untimed([hive_logs.summary(found, folder)] if found else [])
+            contents = self._enter(home)
+            sizes.append((self._source(home.path), 0))
+            for log in self._logs(contents):
+                sizes.append((self._source(log.path), _size(log.path)))
+                history += self._untimed_ids(log)
+            for snapshot in contents.snapshots(reading):
+                if snapshot.is_line and snapshot.consent in self._kinds:
+                    history += self._untimed(found for found in snapshot.read() or () if isinstance(found, Record))
         with self._state.step():
             if is_first:
                 self._state.clear_baseline()
@@ -253,71 +234,30 @@ class Collector:
         """The ids of the records that a copy must not bring back: nothing but their identity tells their age."""
         return [self._record_id(record) for record in records if record.at is None]
 
-    def _untimed_ids(self, path: Path, folder: SessionFolder, kind: LogKind) -> list[str]:
+    def _untimed_ids(self, log: Log) -> list[str]:
         found: list[str] = []
         try:
-            for chunk in lines.read_new(path, lines.Checkpoint()):
+            for chunk in lines.read_new(log.path, lines.Checkpoint()):
                 for line in chunk.lines:
-                    if line.data is None or not kind.may_matter(line.data):
+                    if line.data is None or not log.may_matter(line.data):
                         continue
-                    place = hive_logs.Place(folder, line.number, self._now)
-                    for _, parsed in lines.parse(line.data, kind.is_record).records:
-                        found += self._untimed(kind.parse(parsed, place))
+                    at = At(line.number, self._now)
+                    for _, parsed in lines.parse(line.data, log.is_record).records:
+                        found += self._untimed(log.parse(parsed, at))
         except (FileNotFoundError, lines.UnreadableError):
             return found  # it is not read now and, should it become readable, its offset keeps its history out
         return found
 
     # logs --------------------------------------------------------------------------------------------------------
 
-    def _log_files(self, folder: SessionFolder) -> list[tuple[Path, LogKind]]:
-        tenant = self._enrolment.tenant
-        path = folder.path / "events.jsonl"
-        tool_starts = self._tool_starts.setdefault(folder.session_id, {})
-
-        @cache
-        def context() -> hive_events.Context:  # made when the first line is read: most logs are unchanged
-            return hive_events.Context(folder, self._offsets.log_clock(folder), tool_starts)
-
-        def event(found: dict[str, Any], place: hive_logs.Place) -> Iterable[Record]:
-            record = hive_events.read(found, context(), place.position)
-            return (record,) if record else ()
-
-        def step(found: dict[str, Any], place: hive_logs.Place) -> Iterable[Record]:
-            if len(tool_starts) < hive_events.MAX_RUNNING:
-                tool_starts.update(hive_logs.tool_starts(found))
-            return hive_logs.steps(found, place, tenant)
-
-        def run(found: dict[str, Any], place: hive_logs.Place) -> Iterable[Record]:
-            record = hive_logs.run(found, place, self._clock)
-            return (record,) if record else ()
-
-        events = LogKind(
-            kind="worker_events" if folder.kind == "worker" else "events", is_record=hive_events.is_event, parse=event,
-            may_matter=lambda data: context().may_matter(data), look_back=lambda data: context().look_back(data),
-            is_unknown=hive_events.is_unknown, is_unknown_line=hive_events.is_unknown_line,
-        )  # fmt: skip
-        l3 = LogKind(kind="l3", is_record=hive_logs.is_step, parse=step)
-        l2 = LogKind(kind="l2", is_record=hive_logs.is_detail, parse=lambda found, at: (hive_logs.detail(found, at),))
-        runs = LogKind(kind="runs", is_record=hive_logs.is_run, parse=run, is_unknown=lambda _: True)
-        files = []
-        if folder.logs is not None and "logs" in self._kinds:
-            files += [(folder.logs / "tool_logs.jsonl", l3), (folder.logs / "details.jsonl", l2)]
-        if folder.kind != "legacy_run":
-            files += [(path, events)] if "events" in self._kinds else []
-            files += [(folder.path / "runs.jsonl", runs)] if "logs" in self._kinds else []
-        return files
-
-    def _logs(self, folder: SessionFolder) -> None:
-        for path, kind in self._log_files(folder):
-            self._log(path, folder, kind)
-
-    def _log(self, path: Path, folder: SessionFolder, kind: LogKind) -> None:
+    def _log(self, log: Log) -> None:
+        path = log.path
         try:
             status = path.lstat()
         except FileNotFoundError:
             return
         except OSError:
-            self._note(path, kind.kind, Counts(outcome="unreadable"))
+            self._note(path, log.kind, Counts(outcome="unreadable"))
             return
         self._sources += 1
         source = self._source(path)
@@ -327,32 +267,30 @@ class Collector:
             return
         modified_at = epoch_time(Decimal(status.st_mtime_ns) / 1_000_000_000)
         try:
-            if kind.look_back is not None:
+            if log.look_back is not None:
                 for data in lines.before(path, checkpoint):
-                    kind.look_back(data)
+                    log.look_back(data)
             for chunk in lines.read_new(path, checkpoint, now=self._now.timestamp()):
                 fp("read.chunk")
                 generation = chunk.checkpoint.generation
-                counts = Counts(bytes=status.st_size, generation=generation, layout=folder.layout)
+                counts = Counts(bytes=status.st_size, generation=generation, layout=log.layout, runtime=self._runtime)
                 with self._state.step():
                     for line in chunk.lines:
-                        self._line(
-                            line, source, kind, hive_logs.Place(folder, line.number, modified_at, line.offset), counts
-                        )
+                        self._line(line, source, log, At(line.number, modified_at, line.offset), counts)
                     fp("stage.rows")
                     self._state.set_checkpoint(source, chunk.checkpoint)
-                    self._state.count(self._run, source, kind.kind, counts)
+                    self._state.count(self._run, source, log.kind, counts)
                     fp("stage.checkpoint")
         except FileNotFoundError:
             return
         except lines.UnreadableError:
-            self._note(path, kind.kind, Counts(bytes=status.st_size, outcome="unreadable"))
+            self._note(path, log.kind, Counts(bytes=status.st_size, outcome="unreadable"))
         if not checkpoint.inode:
             self._fresh.add((status.st_dev, status.st_ino))
-        self._note_unread(source, kind.kind, status, self._state.checkpoint(source))
+        self._note_unread(source, log.kind, status, self._state.checkpoint(source))
 
     def _line(
-        self, line: lines.Line, source: str, kind: LogKind, place: hive_logs.Place, counts: Counts
+        self, line: lines.Line, source: str, log: Log, at: At, counts: Counts
     ) -> None:  # fmt: skip
         if line.data is None:
             counts.seen += 1
@@ -360,12 +298,12 @@ class Collector:
             return
         if not line.data.strip():
             return
-        if not kind.may_matter(line.data):
+        if not log.may_matter(line.data):
             counts.seen += 1
             counts.skipped += 1
-            counts.unknown += kind.is_unknown_line(line.data)
+            counts.unknown += log.is_unknown_line(line.data)
             return
-        parsed = lines.parse(line.data, kind.is_record)
+        parsed = lines.parse(line.data, log.is_record)
         if not parsed.records:
             counts.seen += 1
             counts.reject("tail_abandoned" if line.is_abandoned else lines.fault(line.data))
@@ -374,10 +312,10 @@ class Collector:
         for start, found in parsed.records:
             offset = line.offset + start
             counts.seen += 1
-            records = list(kind.parse(found, place))
+            records = list(log.parse(found, at))
             if not records:
                 counts.skipped += 1
-                counts.unknown += kind.is_unknown(found)
+                counts.unknown += log.is_unknown(found)
                 continue
             first, *rest = records
             outcome = self._stage(first, source, offset)
@@ -392,22 +330,57 @@ class Collector:
 
     def _stage(self, record: Record, source: str, offset: int) -> str:
         """Stage one record; what became of it, by the name of its counter."""
-        row = self._redactor.row(record.table, {**record.values, "record_id": self._record_id(record)})
+        if record.parts:
+            return self._stage_part(record, source, offset)
+        hidden = record.totals if self._since is not None else ()
+        values = {**record.values, **dict.fromkeys(hidden), "record_id": self._record_id(record)}
+        row = self._row(record.table, values)
         if row is None:
             return "rejected"
-        if not self._may_leave(record, row, source, offset):
+        if not self._may_leave(record, row["record_id"], source, offset):
             return "before_consent"
         session_id = row["session_id"]
         self._state.bind_session(session_id, self._enrolment.user, is_live=True)
         owner = session_id if record.belongs_to_folder else None
         return "staged" if self._state.stage(record.table.name, self._dated(row), owner=owner) else "duplicate"
 
-    def _may_leave(self, record: Record, row: Row, source: str, offset: int) -> bool:
+    def _stage_part(self, record: Record, source: str, offset: int) -> str:
+        """Keep the best part of each name of a record that stands on several lines, and stage what they make."""
+        table, record_id = record.table, self._record_id(record)
+        if not self._may_leave(record, record_id, source, offset):
+            return "before_consent"
+        parts = self._state.parts(record_id)
+        found = {
+            name: Part(part.rank, self._redactor.values(table, part.values)) for name, part in record.parts.items()
+        }
+        values = [value for part in found.values() for value in part.values.items()]
+        if any(value is None and table.by_name[name].required for name, value in values):
+            return "rejected"
+        better = {name: part for name, part in found.items() if name not in parts or part.rank < parts[name].rank}
+        if not better:
+            return "duplicate"
+        parts |= better
+        self._state.set_parts(record_id, parts)
+        if not record.needed <= parts.keys():
+            return "skipped"
+        row: Row = dict.fromkeys(table.names) | record.finish(parts)
+        row |= {"agent_runtime": self._runtime, "record_id": record_id}
+        if any(row[column.name] is None for column in table.columns if column.required):
+            return "rejected"
+        if isinstance(row.get("session_id"), str):
+            self._state.bind_session(row["session_id"], self._enrolment.user, is_live=True)
+        return "staged" if self._state.stage_again(table.name, self._dated(row)) else "duplicate"
+
+    def _row(self, table: Table, values: Mapping[str, object]) -> Row | None:
+        """A row of the runtime that is being read."""
+        return self._redactor.row(table, {**values, "agent_runtime": self._runtime})
+
+    def _may_leave(self, record: Record, record_id: str, source: str, offset: int) -> bool:
         if self._since is None:
             return True
         if record.at is not None:
             return record.at >= self._since
-        return offset >= self._state.baseline_size(source) and not self._state.is_history(row["record_id"])
+        return offset >= self._state.baseline_size(source) and not self._state.is_history(record_id)
 
     def _dated(self, row: Row) -> Row:
         """Without history no time before the consent leaves, not even as an attribute."""
@@ -416,134 +389,74 @@ class Collector:
             return row
         return {k: None if isinstance(v, datetime) and v < since else v for k, v in row.items()}
 
-    # small files -------------------------------------------------------------------------------------------------
+    # snapshots ----------------------------------------------------------------------------------------------------
 
-    def _session(self, folder: SessionFolder) -> None:
-        files = {"meta": folder.path / "meta.json", "state": folder.path / "state.json"}
-        if folder.kind == "legacy_run":
-            files = {}
-        travelling = self._redactor.identifier(folder.session_id)
-        is_live = self._state.is_live(travelling)
-        # Its runs tell the writer's UTC offset, and another zone tells its local times anew.
-        seen = [*files.values(), folder.path / "runs.jsonl"]
-        told = [is_live, str(self._since), self._enrolment.timezone]
-        signature = json.dumps([*map(_signature, seen), *told])
-        item_key = self._redactor.keyed(f"session:{folder.path}")
+    def _snapshot(self, snapshot: Snapshot) -> None:
+        first = snapshot.files[0]
+        source = self._source(first)
+        item_key = source if snapshot.is_counted else self._redactor.keyed(f"{snapshot.key}:{first}")
+        is_live = any(self._state.is_live(self._redactor.identifier(session)) for session in snapshot.lives_with)
+        seen = [_signature(path) for path in snapshot.files]
+        if snapshot.is_counted and seen[0] is None:
+            return
+        # Another zone tells local times anew.
+        signature = json.dumps([*seen, is_live, str(self._since), self._enrolment.timezone])
         if self._state.snapshot(item_key)[0] == signature:
             return
-        found = {name: self._document(path, name) for name, path in files.items()}
-        if None in found.values():
-            return  # torn or being written: what was seen before holds until it can be read
-        readings = self._offsets.of_session(folder)
-        item = hive_state.session(folder, found.get("meta") or {}, found.get("state") or {}, self._clock, readings)
-        with self._state.step():
-            if self._since is None or is_live or any(time and time >= self._since for time in item.times):
-                user = self._state.bind_session(travelling, self._enrolment.user, is_live=self._since is None)
-                values = item.values | {"user_id": user}
-                started = item.values["started_at"]
-                if self._since and isinstance(started, datetime) and started < self._since:
-                    values |= {"total_tokens": None, "steps_executed": None, "total_retries": None}
-                self._observe(replace(item, values=values))
-            self._state.set_snapshot(item_key, signature, 0)
-
-    def _summary(self, path: Path, folder: SessionFolder) -> None:
-        source = self._source(path)
-        signature = json.dumps(_signature(path))
-        if signature == json.dumps(None) or self._state.snapshot(source)[0] == signature:
-            return
-        found = self._document(path, "l1")
-        counts = Counts(seen=1, layout=folder.layout)
-        with self._state.step():
-            if found:
-                record = hive_logs.summary(found, folder)
-                counts.fields_unknown = record.fields_unknown
-                if self._since is not None:
-                    record = replace(record, values={**record.values, **dict.fromkeys(hive_logs.TOTALS)})
-                _count(counts, self._stage(record, source, 0))
-            else:
-                counts.reject("bad_type")
-            fp("stage.summary")
-            self._state.set_snapshot(source, signature, 0)
-            self._state.count(self._run, source, "l1", counts)
-
-    def _session_tasks(self, folder: SessionFolder) -> None:
-        self._task_list(folder.path / "tasks.json", list_id=folder.session_id, list_kind="session", colony=None)
-
-    def _colony(self, folder: ColonyFolder) -> None:
-        metadata = self._document(folder.path / "metadata.json", "colony")
-        worker = self._document(folder.path / "worker.json", "colony") if metadata else None
-        databases = [path for path in hive_layout.progress_dbs(folder) if os.path.lexists(path)]
-        item = hive_state.colony(folder, metadata or {}, worker or {}, has_progress_db=bool(databases))
-        if item is None:
-            return
-        list_id = str(item.values["queen_session_id"])
-        is_live = any(
-            self._state.is_live(self._redactor.identifier(str(session)))
-            for session in (list_id, item.values["source_session_id"])
-            if session
-        )
-        is_new = self._since is None or is_live or any(time and time >= self._since for time in item.times)
-        if is_new and "descriptions" in self._kinds:
-            with self._state.step():
-                self._observe(item)
-        if "tasks" not in self._kinds:
-            return
-        for path in databases:
-            self._progress_db(path, list_id, folder.colony_name)
-        self._task_list(
-            folder.path / "tasks.json", list_id=list_id, list_kind="colony_template", colony=folder.colony_name
-        )  # fmt: skip
-
-    def _task_list(self, path: Path, *, list_id: str, list_kind: str, colony: str | None) -> None:
-        source = self._source(path)
-        signature = json.dumps(_signature(path))
-        if signature == json.dumps(None) or self._state.snapshot(source)[0] == signature:
-            return
-        found = self._document(path, "task_list")
-        if found is None:
-            return
-        items = list(hive_state.task_list(found, list_id=list_id, list_kind=list_kind, colony_name=colony))
-        self._observe_all(items, source, signature, "task_list")
-
-    def _progress_db(self, path: Path, list_id: str, colony: str) -> None:
-        self._sources += 1
-        source = self._source(path)
-        # The log beside the database changes before the database does.
-        signature = json.dumps([_signature(path), _signature(path.with_name(path.name + "-wal"))])
-        if self._state.snapshot(source)[0] == signature:
-            return
         try:
-            items = progress_db.read(path, list_id=list_id, colony_name=colony, scratch=self._scratch)
+            found = snapshot.read()
         except FileNotFoundError:
             return
         except lines.UnreadableError:
-            self._note(path, "progress_db", Counts(bytes=_size(path), outcome="unreadable"))
+            self._note(first, snapshot.kind, Counts(bytes=_size(first), outcome="unreadable"))
             return
-        except progress_db.CorruptError:
-            self._note(path, "progress_db", Counts(bytes=_size(path), outcome="corrupt"))
+        except CorruptError:
+            self._note(first, snapshot.kind, Counts(bytes=_size(first), outcome="corrupt"))
             return
-        except progress_db.UnknownLayoutError:
-            self._note(path, "progress_db", Counts(bytes=_size(path), outcome="unknown_layout"))
+        except UnknownLayoutError:
+            self._note(first, snapshot.kind, Counts(bytes=_size(first), outcome="unknown_layout"))
             return
-        self._observe_all(items, source, signature, "progress_db")
-
-    def _observe_all(self, items: list[hive_state.Item], source: str, signature: str, kind: str) -> None:
-        counts = Counts(seen=len(items))
+        if found is None and not snapshot.is_line:
+            return  # torn or being written: what was seen before holds until it can be read
+        items = list(found or ())
+        counts = Counts(seen=len(items), layout=snapshot.layout, runtime=self._runtime)
         with self._state.step():
             for item in items:
-                if self._since is not None and not any(time and time >= self._since for time in item.times):
-                    counts.before_consent += 1
-                    continue
-                _count(counts, self._observe(item))
-            fp("stage.observations")
-            self._state.set_snapshot(source, signature, 0)
-            self._state.count(self._run, source, kind, counts)
+                counts.fields_unknown += item.fields_unknown if isinstance(item, Record) else 0
+                _count(counts, self._take(item, source, is_live=is_live))
+            if found is None:
+                counts.seen += 1
+                counts.reject("bad_type")
+            if snapshot.is_line:
+                fp("stage.summary")
+            else:
+                fp("stage.observations")
+            self._state.set_snapshot(item_key, signature, 0)
+            if snapshot.is_counted:
+                self._sources += not snapshot.is_line
+                self._state.count(self._run, source, snapshot.kind, counts)
 
-    def _observe(self, item: hive_state.Item) -> str:
+    def _take(self, item: Item | Record, source: str, *, is_live: bool) -> str:
+        """Stage what a snapshot says; what became of it, by the name of its counter."""
+        if isinstance(item, Record):
+            return self._stage(item, source, 0)
+        since = self._since
+        if since is not None and not is_live and not any(time and time >= since for time in item.times):
+            return "before_consent"
+        values = item.values
+        if since is not None and (item.totals_since is None or item.totals_since < since):
+            values = values | dict.fromkeys(item.totals)
+        if item.table is wire.SESSIONS:
+            session = self._redactor.identifier(str(values["session_id"]))
+            user = self._state.bind_session(session, self._enrolment.user, is_live=since is None)
+            values = values | {"user_id": user}
+        return self._observe(replace(item, values=values))
+
+    def _observe(self, item: Item) -> str:
         """Stage an observation if it differs from the last one of the same thing."""
         tenant, table = self._enrolment.tenant, item.table
         thing = record_id(tenant, f"{table.name}:thing", *item.key)
-        row = self._redactor.row(table, {**item.values, "record_id": thing})
+        row = self._row(table, {**item.values, "record_id": thing})
         if row is None:
             return "rejected"
         # Of identifiers the source's value: devices of a tenant may hold different keys, and a keyed value would give
@@ -575,6 +488,7 @@ class Collector:
     # the report --------------------------------------------------------------------------------------------------
 
     def _note(self, path: Path, kind: str, counts: Counts) -> None:
+        counts.runtime = self._runtime
         with self._state.step():
             self._state.count(self._run, self._source(path), kind, counts)
 
@@ -595,8 +509,8 @@ class Collector:
                         "generation": counts.generation,
                         "bytes_seen": counts.bytes, "turn_lines_seen": counts.turns_seen,
                         "turn_lines_duplicate": counts.turns_duplicate, "outcome": counts.outcome,
-                        "source_layout": counts.layout, "lines_unknown": counts.unknown,
-                        "fields_unknown": counts.fields_unknown,
+                        "source_layout": counts.layout, "agent_runtime": counts.runtime,
+                        "lines_unknown": counts.unknown, "fields_unknown": counts.fields_unknown,
                         "observed_at": datetime.fromisoformat(started_at), **_coverage(counts),
                     })  # fmt: skip
                 self._stage_report(wire.DEVICE_REPORTS, identity, {

@@ -6,27 +6,19 @@ Does not belong here: the files of a home (readers/), reading them (collect.py).
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.device import consent
 from pipelines.device.errors import DeviceError
-from pipelines.device.readers import hive_layout
+from pipelines.device.readers import registry
 from pipelines.errors import UsageError
 from pipelines.home import Home, replace_file
-
-RUNTIMES: Mapping[str, Callable[[Path], bool]] = {"hive": hive_layout.is_home}
-"""Agent runtimes that can be read, with the test whether a folder is a home of theirs."""
-
-
-def runtime_of(folder: Path) -> str | None:
-    """The runtime whose home a folder is; None if it is no agent's home. Only names in it are looked at."""
-    return next((name for name, is_home in RUNTIMES.items() if is_home(folder)), None)
 
 
 def usual() -> list[Path]:
     """Agents' homes in the usual places of this machine."""
-    return [place for place in hive_layout.usual_homes() if runtime_of(place) is not None]
+    return [home.path for home in registry.usual_homes()]
 
 
 def keep(home: Home, consent_id: str, homes: Sequence[Path]) -> None:
@@ -74,9 +66,9 @@ def chosen(home: Home, named: Sequence[Path]) -> tuple[list[Path], list[str]]:
     for folder in (path.expanduser() for path in named):
         # What is no folder at all is told by whoever reads it.
         is_readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
-        if is_readable and folder.absolute() not in granted and runtime_of(folder) is None:
+        if is_readable and folder.absolute() not in granted and registry.recognised(folder) is None:
             problems.append(
-                f"{folder} is no agent's home: it holds nothing that {', '.join(RUNTIMES)} writes; name the right one"
+                f"{folder} is no agent's home: it holds nothing that {registry.titles()} writes; name the right one"
                 " with --home"
             )
         else:

@@ -124,4 +124,9 @@ def _rebuild(db: sqlite3.Connection, table: str, statement: str, kept: list[str]
     db.execute(f"DROP TABLE old_{table}")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_begin,)
+def _add_observed(db: sqlite3.Connection) -> None:
+    """What is known so far of records that stand on several lines or in several copies (decision 0063)."""
+    db.execute("CREATE TABLE IF NOT EXISTS observed (record_id BLOB PRIMARY KEY, parts TEXT NOT NULL) WITHOUT ROWID")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_begin, _add_observed)

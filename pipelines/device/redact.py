@@ -75,6 +75,10 @@ class Redactor:
             return None
         return row
 
+    def values(self, table: Table, values: Mapping[str, object]) -> dict[str, Any]:
+        """Some of a row's values, as they may leave. Raises KeyError as `row` does."""
+        return {name: self._value(table.by_name[name], value) for name, value in values.items()}
+
     def _value(self, column: Column, value: object) -> Any:
         if column.keep is Keep.COUNT:
             value = len(value) if isinstance(value, (list, tuple, str, dict)) else value

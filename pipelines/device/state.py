@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pipelines.device import migrations, usage
 from pipelines.device.errors import DeviceError
 from pipelines.device.lines import Checkpoint
+from pipelines.device.readers.base import Part
 from pipelines.device.redact import Row
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
@@ -33,7 +34,8 @@ WAITING = 0  # the `seq` of a staged row that no batch holds yet; batches count 
 class Counts:
     """What became of the lines (or items) of one source in one run. seen = staged + duplicate + before consent +
     skipped + rejected, and rejected is the sum of its reasons (`reject` keeps both). `unknown`: of the skipped, lines
-    of a type that no version we know of writes; `fields_unknown`: the same of fields. `layout`: the source's version.
+    of a type that no version we know of writes; `fields_unknown`: the same of fields. `layout`: the source's
+    version. `runtime`: whose it is.
     """
 
     seen: int = 0
@@ -59,6 +61,7 @@ class Counts:
     generation: int = 0
     outcome: str = "read"
     layout: str | None = None
+    runtime: str | None = None
 
     def reject(self, reason: Rejection) -> None:
         """Count a rejected line under its reason."""
@@ -68,10 +71,11 @@ class Counts:
     def add(self, other: "Counts") -> None:
         """Add another count of the same source in the same run. Trouble is not forgotten over what went well."""
         for field in fields(self):
-            if field.name not in ("bytes", "generation", "outcome", "layout"):
+            if field.name not in ("bytes", "generation", "outcome", "layout", "runtime"):
                 setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         self.bytes, self.generation = max(self.bytes, other.bytes), max(self.generation, other.generation)
         self.layout = other.layout or self.layout
+        self.runtime = other.runtime or self.runtime
         if other.outcome != "read":
             self.outcome = other.outcome
 
@@ -171,8 +175,8 @@ def _set_aside(path: Path) -> DeviceError:
 
 
 FORGOTTEN = (
-    "baseline", "history", "source", "unread", "snapshot", "seen", "session", "staged", "batch", "counter", "trouble",
-    "run", "run_source", *usage.FORGOTTEN,
+    "baseline", "history", "source", "unread", "snapshot", "seen", "observed", "session", "staged", "batch", "counter",
+    "trouble", "run", "run_source", *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
 MEMORY = Path(":memory:")
@@ -393,6 +397,30 @@ class State:
         )
         usage.staged(self._db, table, row, replaced=replaced)
         return is_new
+
+    def parts(self, record_id: str) -> dict[str, Part]:
+        """What is known of a record that stands on several lines, its values as they may leave."""
+        row = self._db.execute("SELECT parts FROM observed WHERE record_id = ?", (bytes.fromhex(record_id),)).fetchone()
+        found = json.loads(row[0]) if row else {}
+        return {name: Part(tuple(rank), values) for name, (rank, values) in found.items()}
+
+    def set_parts(self, record_id: str, parts: Mapping[str, Part]) -> None:
+        """Keep the best that is known of such a record."""
+        told = {name: (part.rank, part.values) for name, part in parts.items()}
+        text = json.dumps(told, default=str, ensure_ascii=True, separators=(",", ":"))
+        self._db.execute("INSERT OR REPLACE INTO observed VALUES (?, ?)", (bytes.fromhex(record_id), text))
+
+    def stage_again(self, table: str, row: Row) -> bool:
+        """Stage a row of a record of which more is known now. Whether it is one more to send, and takes no waiting
+        one's place."""
+        replaced = usage.old_row(self._db, row["record_id"])
+        text = json.dumps(row, default=str, ensure_ascii=True, separators=(",", ":"))
+        self._db.execute(
+            f"INSERT INTO staged VALUES (?, ?, ?, {WAITING}) ON CONFLICT DO UPDATE SET row = excluded.row",
+            (row["record_id"], table, text),
+        )
+        usage.staged(self._db, table, row, replaced=replaced)
+        return replaced is None
 
     def bind_session(self, session_id: str, user_id: str, *, is_live: bool) -> str:
         """The user of a session: who was enrolled when it was first seen. `is_live`: a record of it may leave."""

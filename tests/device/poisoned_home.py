@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pipelines.device.readers.hive_events import WANTED
+from pipelines.device.readers.hive.events import WANTED
 from tests.device.driving import LATER, SESSION, append, dump, event, step, tool
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from pipelines.device import lines
 from pipelines.device.errors import DeviceError
-from pipelines.device.readers import progress_db
+from pipelines.device.readers.hive import progress_db
 from pipelines.errors import UsageError
 from pipelines.simulate.homes import Layout, Usage
 from tests.device.driving import (

@@ -14,7 +14,9 @@ from pipelines.contract import wire
 from pipelines.contract.keys import record_id
 from pipelines.device.clock import Clock, LogClock
 from pipelines.device.lines import loads
-from pipelines.device.readers import Record, SessionFolder, hive_events
+from pipelines.device.readers.base import Record
+from pipelines.device.readers.hive import events as hive_events
+from pipelines.device.readers.hive.layout import SessionFolder
 from tests.device.driving import LATER, SESSION, event, turn
 
 WORKER = "session_20260504_101600_00000001"

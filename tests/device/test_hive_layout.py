@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.device.readers import ColonyFolder, SessionFolder, hive_layout
+from pipelines.device.readers.hive import layout as hive_layout
+from pipelines.device.readers.hive.layout import ColonyFolder, SessionFolder
 from tests.device.driving import LATER, SESSION
 
 Q, C, A, W = "queen_technology", "leads", "scout", "session_20260504_101600_00000001"

@@ -12,7 +12,9 @@ import pytest
 from pipelines.contract import wire
 from pipelines.contract.keys import record_id
 from pipelines.device.clock import Clock
-from pipelines.device.readers import Record, SessionFolder, hive_logs
+from pipelines.device.readers.base import Record
+from pipelines.device.readers.hive import logs as hive_logs
+from pipelines.device.readers.hive.layout import SessionFolder
 from tests.device.driving import LATER, SESSION, step, tool
 
 AT = datetime(2026, 5, 4, tzinfo=UTC)

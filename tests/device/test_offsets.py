@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.device.clock import Clock, LogClock, OffsetReading, local_time, offset_reading, utc_time
-from pipelines.device.readers import hive_offsets
+from pipelines.device.readers.hive import offset_readings as hive_offsets
 from tests.device.driving import Json, append, dump, event, granted, queen_folder, step, tool, turn
 
 ZONES = (

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from pipelines.device.lines import UnreadableError
-from pipelines.device.readers import progress_db, sqlite_copy
-from pipelines.device.readers.hive_state import Item
-from pipelines.device.readers.progress_db import CorruptError, UnknownLayoutError
+from pipelines.device.readers import sqlite_copy
+from pipelines.device.readers.base import CorruptError, Item, UnknownLayoutError
+from pipelines.device.readers.hive import progress_db
 from tests.device.driving import SESSION
 
 TABLES = """
@@ -291,7 +291,8 @@ def test_a_folder_that_cannot_be_written_and_a_log_without_its_index(path: Path,
     """Test 28: for real, as a user who may only read: the writer is dead, its log is there, the `-shm` is not."""
     add(writer, "one")
     program = (
-        "import os, sys; from pathlib import Path; from pipelines.device.readers import progress_db, sqlite_copy\n"
+        "import os, sys; from pathlib import Path; from pipelines.device.readers import sqlite_copy\n"
+        "from pipelines.device.readers.hive import progress_db\n"
         "copied = []; really = sqlite_copy._copy\n"
         "sqlite_copy._copy = lambda source, target: (copied.append(source.name), really(source, target))\n"
         "path = Path('progress.db'); os.chdir(sys.argv[1])\n"

@@ -19,7 +19,11 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 from pipelines.device.clock import Clock, LogClock
 from pipelines.device.lines import loads
-from pipelines.device.readers import ColonyFolder, Record, SessionFolder, hive_events, hive_logs, hive_state
+from pipelines.device.readers.base import Record
+from pipelines.device.readers.hive import events as hive_events
+from pipelines.device.readers.hive import logs as hive_logs
+from pipelines.device.readers.hive import state as hive_state
+from pipelines.device.readers.hive.layout import ColonyFolder, SessionFolder
 from pipelines.device.redact import Redactor, error_class, money
 
 KEY = bytes(range(32))

@@ -1,6 +1,6 @@
 """Hive's events.jsonl: usage, tool calls, status, runs, triggers. Streaming and content events are never parsed.
 
-Does not belong here: other files of a session (hive_logs, hive_state), what is a copy (the record's key decides).
+Does not belong here: other files of a session (logs.py, state.py), what is a copy (the record's key decides).
 """
 
 import re
@@ -12,8 +12,9 @@ from typing import Any
 from pipelines.contract import wire
 from pipelines.contract.table import Table
 from pipelines.device.clock import Instant, LogClock
-from pipelines.device.readers import Fields, Record, SessionFolder
-from pipelines.device.readers.hive_offsets import from_tool_start, stamp_of
+from pipelines.device.readers.base import Fields, Record
+from pipelines.device.readers.hive.layout import SessionFolder
+from pipelines.device.readers.hive.offset_readings import from_tool_start, stamp_of
 
 Event = dict[str, Any]
 MAX_RUNNING = 10_000  # calls that never end must not fill the memory

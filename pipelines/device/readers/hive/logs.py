@@ -13,8 +13,9 @@ from typing import Any
 from pipelines.contract import wire
 from pipelines.contract.keys import record_id
 from pipelines.device.clock import Clock, LogClock, utc_time
-from pipelines.device.readers import Fields, Record, SessionFolder
-from pipelines.device.readers.hive_offsets import from_run
+from pipelines.device.readers.base import Fields, Record
+from pipelines.device.readers.hive.layout import SessionFolder
+from pipelines.device.readers.hive.offset_readings import from_run
 
 # Fields that are known and not read: content, and what stands elsewhere already.
 PRIVATE_OF_STEP = frozenset({
@@ -184,7 +185,7 @@ def summary(found: dict[str, Any], folder: SessionFolder) -> Record:
     key = (found.get("trace_id") or folder.session_id, found.get("started_at"), content)
     return Record(
         wire.RUN_SUMMARIES, key, values, started_at, belongs_to_folder=True, fields_dropped=found.dropped,
-        fields_unknown=found.beside(PRIVATE_OF_SUMMARY),
+        fields_unknown=found.beside(PRIVATE_OF_SUMMARY), totals=TOTALS,
     )  # fmt: skip
 
 

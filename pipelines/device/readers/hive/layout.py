@@ -7,9 +7,36 @@ and tracker databases match no pattern. Does not belong here: opening files, wha
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.device.readers import ColonyFolder, SessionFolder
+
+@dataclass(frozen=True)
+class SessionFolder:
+    """One folder of a session. The session is known by its id, never by the path: folders move.
+
+    `logs` is the folder of its runtime logs, if it has one of its own (a link to one elsewhere is none). `layout` is
+    the version of the source that keeps sessions there.
+    """
+
+    path: Path
+    session_id: str
+    kind: str
+    queen_name: str | None = None
+    agent_name: str | None = None
+    colony_name: str | None = None
+    parent_session_id: str | None = None
+    logs: Path | None = None
+    layout: str = "other"
+
+
+@dataclass(frozen=True)
+class ColonyFolder:
+    """One folder of a colony."""
+
+    path: Path
+    colony_name: str
+
 
 Make = Callable[[Path, list[str]], SessionFolder]
 

@@ -19,7 +19,7 @@ from pipelines.contract import wire
 from pipelines.device.clock import utc_time
 from pipelines.device.lines import UnreadableError, open_plain
 from pipelines.device.readers import sqlite_copy
-from pipelines.device.readers.hive_state import Item
+from pipelines.device.readers.base import CorruptError, Item, UnknownLayoutError
 
 MAX_IN_MEMORY = 64 << 20
 MAX_READ_SECONDS = 1.0  # a reader keeps the agents' log from being folded in: beyond this a copy is read instead
@@ -36,14 +36,6 @@ STEP = ("id", "task_id", "seq", "status", "worker_id", "started_at", "completed_
 CHECK = ("id", "task_id", "required", "done_at", "done_by")
 
 Values = dict[str, object]
-
-
-class UnknownLayoutError(Exception):
-    """The database is not a progress.db that we know."""
-
-
-class CorruptError(Exception):
-    """The file is no database, or a broken one."""
 
 
 def read(path: Path, *, list_id: str, colony_name: str, scratch: Path) -> list[Item]:

@@ -4,29 +4,11 @@ They are rewritten in place: each version is one observation. Does not belong he
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from pipelines.contract import wire
-from pipelines.contract.table import Table
 from pipelines.device.clock import Clock, LogClock, OffsetReading, epoch_time, local_stamp, utc_time
-from pipelines.device.readers import ColonyFolder, SessionFolder
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One observation of something that changes: which thing it is, its values, the times that consent goes by.
-
-    `key` names the thing; the caller adds the observation's number and content to make the record's identity.
-    """
-
-    table: Table
-    key: tuple[object, ...]
-    values: dict[str, object]
-    times: tuple[datetime | None, ...] = ()
+from pipelines.device.readers.base import Item, Json
+from pipelines.device.readers.hive.layout import ColonyFolder, SessionFolder
 
 
 def _dict(value: object) -> Json:
@@ -51,6 +33,7 @@ def session(
     elif kind == "queen" and meta.get("colony_fork") is True:
         kind = "colony_queen"
     evidence = "state" if state else "worker_meta" if "worker_id" in meta else "meta" if meta else "folder"
+    started_at = spawned_at or (started.at if started else None) or epoch_time(meta.get("created_at"))
     values: dict[str, object] = {
         "session_id": folder.session_id,
         "parent_session_id": meta.get("queen_session_id") or folder.parent_session_id or meta.get("forked_from"),
@@ -70,7 +53,7 @@ def session(
         "total_tokens": progress.get("total_tokens"),
         "batch_size": meta.get("batch_size"),
         "batch_index": meta.get("batch_index"),
-        "started_at": spawned_at or (started.at if started else None) or epoch_time(meta.get("created_at")),
+        "started_at": started_at,
         "updated_at": updated.at if updated else None,
         "ended_at": ended.at if ended else None,
         "utc_offset_seconds": int(reading.offset.total_seconds()) if reading else None,
@@ -78,7 +61,8 @@ def session(
         "offset_observed_at": reading.at if reading else None,
     }
     known = (started.at if started else None, updated.at if updated else None, spawned_at)
-    return Item(wire.SESSIONS, (folder.kind, folder.session_id), values, known)
+    totals = ("total_tokens", "steps_executed", "total_retries")
+    return Item(wire.SESSIONS, (folder.kind, folder.session_id), values, known, totals, started_at)
 
 
 def _kind(meta: Json, state: Json) -> str:

@@ -1,6 +1,6 @@
 """Finds on disk what tells the UTC offset of the machine that wrote a session's local times.
 
-Does not belong here: what one file tells (readers/hive_offsets.py), resolving a time (clock.py).
+Does not belong here: what one file tells (offset_readings.py), resolving a time (clock.py).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -11,7 +11,8 @@ from decimal import Decimal
 from pipelines.device import lines
 from pipelines.device.clock import Clock, LogClock, OffsetReading, epoch_time
 from pipelines.device.documents import load
-from pipelines.device.readers import SessionFolder, hive_logs, hive_offsets
+from pipelines.device.readers.hive import logs, offset_readings
+from pipelines.device.readers.hive.layout import SessionFolder
 
 
 class Offsets:
@@ -44,8 +45,8 @@ class Offsets:
             data, start = lines.tail(path)
         except (OSError, lines.UnreadableError):
             return readings, None  # what is wrong with the log is told by its reader
-        last = hive_offsets.from_tail(data, start, modified_at) if modified_at else None
-        return [*hive_offsets.confirmed(readings, data, modified_at), *([last] if last else [])], modified_at
+        last = offset_readings.from_tail(data, start, modified_at) if modified_at else None
+        return [*offset_readings.confirmed(readings, data, modified_at), *([last] if last else [])], modified_at
 
     def _of(self, folder: SessionFolder) -> list[OffsetReading]:
         """What the small files of a session tell; of a worker whose own tell nothing, those of its queen."""
@@ -63,7 +64,7 @@ class Offsets:
             return
         if "descriptions" in self._kinds:
             meta, _ = load(folder.path / "meta.json")
-            reading = hive_offsets.from_meta(folder.session_id, meta)
+            reading = offset_readings.from_meta(folder.session_id, meta)
             if reading is not None:
                 yield reading
         if "logs" not in self._kinds:
@@ -73,7 +74,7 @@ class Offsets:
         except (FileNotFoundError, lines.UnreadableError):
             return  # what is wrong with it is told by its reader
         for line in data.splitlines():
-            for _, found in lines.parse(line, hive_logs.is_run).records:
-                reading = hive_offsets.from_run(found)
+            for _, found in lines.parse(line, logs.is_run).records:
+                reading = offset_readings.from_run(found)
                 if reading is not None:
                     yield reading

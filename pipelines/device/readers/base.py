@@ -1,0 +1,218 @@
+"""What an agent runtime is to the device: where its homes lie, which of their files may be opened, and how these become
+records with the source's values. docs/adding-a-runtime.md leads through it; readers/registry.py lists the runtimes.
+
+Does not belong here: anything that only one runtime has; redaction, identity hashes, consent, state: a reader only says
+what it found.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.contract.table import Table
+from pipelines.device.clock import Clock
+
+Json = dict[str, Any]
+Rank = tuple[int | str, ...]
+
+
+class UnknownLayoutError(Exception):
+    """The database is not one that the runtime's reader knows."""
+
+
+class CorruptError(Exception):
+    """The file is no database, or a broken one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the columns of a record that stands on several lines. Of the parts of one name the least rank speaks."""
+
+    rank: Rank
+    values: Mapping[str, object]
+
+
+Parts = Mapping[str, Part]
+
+
+def joined(parts: Parts) -> dict[str, object]:
+    """The columns of all parts."""
+    return {name: value for part in parts.values() for name, value in part.values.items()}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing found: its table, its natural key as the source wrote it, and the source's values by column.
+
+    `at` is the record's own time, if it has one: consent without history goes by it. `is_turn`: a naive sum would
+    count it. `belongs_to_folder`: the session is known from the folder only, so a fork's copy names the wrong one and
+    the earliest session that holds the record owns it.
+
+    `parts`: what this line knows of a record that stands on several lines or in several copies, instead of `values`.
+    The device keeps the best part of each name, in whatever order they are read; once it has all that are `needed`,
+    `finish` makes the columns of them, and again whenever a better part is found.
+    """
+
+    table: Table
+    key: tuple[object, ...]
+    values: Mapping[str, object] = field(default_factory=dict)
+    at: datetime | None = None
+    is_turn: bool = False
+    belongs_to_folder: bool = False
+    fields_dropped: int = 0
+    fields_unknown: int = 0
+    """Of the dropped fields, those that nobody has looked at yet: a newer version of the source writes them."""
+    totals: tuple[str, ...] = ()
+    """Columns that sum up what was before, too: without history they do not leave."""
+    parts: Parts = field(default_factory=dict)
+    needed: frozenset[str] = frozenset()
+    finish: Callable[[Parts], dict[str, object]] = joined
+
+
+@dataclass(frozen=True)
+class Item:
+    """One observation of something that changes: which thing it is, its values, the times that consent goes by.
+
+    `key` names the thing; the device adds the observation's number and content to make the record's identity.
+    `totals`: columns that sum up what was since `totals_since` (None: nobody knows); without history they do not leave
+    if that was before the consent.
+    """
+
+    table: Table
+    key: tuple[object, ...]
+    values: dict[str, object]
+    times: tuple[datetime | None, ...] = ()
+    totals: tuple[str, ...] = ()
+    totals_since: datetime | None = None
+
+
+class Fields(dict[str, Any]):
+    """A JSON object that remembers which of its fields were asked for: the rest is dropped, and counted."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self._asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The field's value, or the default."""
+        self._asked.add(key)
+        return super().get(key, default)
+
+    @property
+    def dropped(self) -> int:
+        """How many fields nobody asked for."""
+        return len(self.keys() - self._asked)
+
+    def beside(self, known: frozenset[str]) -> int:
+        """How many of them are none of those that are known, and dropped on purpose."""
+        return len(self.keys() - self._asked - known)
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a line stands: its number from 1, the time of its file, how many bytes stand before it."""
+
+    number: int
+    modified_at: datetime | None
+    position: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """One file that grows by lines.
+
+    `kind` is a value of the contract's `source_kind`, `consent` of the kinds of sources that a consent names, `layout`
+    the version of the source that keeps its files there.
+    """
+
+    path: Path
+    kind: str
+    consent: str
+    is_record: Callable[[Json], bool]
+    parse: Callable[[Json, At], Iterable[Record]]
+    layout: str = "other"
+    may_matter: Callable[[bytes], bool] = lambda _: True
+    """Whether a line can hold a record: most cannot, and are passed over without being parsed."""
+    is_unknown: Callable[[Json], bool] = lambda _: False
+    """Whether an object of which no record was made is of a type that nobody has looked at yet."""
+    is_unknown_line: Callable[[bytes], bool] = lambda _: False
+    """The same of a line that cannot matter."""
+    look_back: Callable[[bytes], None] | None = None
+    """Is shown the lines that stand before a pass, where the meaning of a line depends on those before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Files that are rewritten in place, or a database: read whole, when one of them has changed.
+
+    `read` gives what they say, or None if they cannot be read now: then what was seen before holds. It may raise
+    FileNotFoundError, UnreadableError, CorruptError, UnknownLayoutError. `lives_with`: sessions with which it may leave
+    although its own times lie before the consent. `is_counted`: whether it is a source of which coverage is told.
+    """
+
+    key: str
+    """Which snapshot it is among those of its first file."""
+    files: tuple[Path, ...]
+    kind: str
+    consent: str
+    read: Callable[[], Iterable[Item | Record] | None]
+    layout: str = "other"
+    lives_with: tuple[str, ...] = ()
+    is_counted: bool = True
+    is_line: bool = False
+    """Whether it is one line of a log: of one that cannot be read a rejected line is told."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the device offers to a reader of snapshots.
+
+    `scratch`: a folder of ours, for the copy of a database that does not open where it lies. `document`: reads a small
+    JSON file of a kind; empty if it is absent, None if it could not be read (which is counted).
+    """
+
+    scratch: Path
+    document: Callable[[Path, str], Json | None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The device in which a home lies, and the kinds of sources that the consent covers: files of no other kind may be
+    opened."""
+
+    clock: Clock
+    tenant: str
+    consented: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What may be read of a home. All logs are read before the first snapshot: they say which sessions are alive."""
+
+    logs: list[Log]
+    snapshots: Callable[[Reading], Iterator[Snapshot]]
+
+
+class Runtime(Protocol):
+    """One agent runtime."""
+
+    name: str
+    """Its value of the contract's `agent_runtime`."""
+    title: str
+    """As its vendor writes it."""
+    versions: str
+    """Which versions of it were looked at, for people."""
+
+    def usual_homes(self) -> list[Path]:
+        """Where its homes are on this machine when nobody names one: only those that exist."""
+
+    def is_home(self, path: Path) -> bool:
+        """Whether a folder is a home of it. Nothing but names is looked at."""
+
+    def homes_in(self, home: Path) -> list[Path]:
+        """A home and the homes of accounts within it."""
+
+    def contents(self, home: Path, setting: Setting) -> Contents:
+        """What may be read of a home: nothing else of it is ever opened."""

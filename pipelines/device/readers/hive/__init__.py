@@ -1,0 +1,1 @@
+"""Hive's homes: queens, workers, colonies and graph runs."""
