@@ -242,7 +242,7 @@ class Collector:
                     if line.data is None or not log.may_matter(line.data):
                         continue
                     at = At(line.number, self._now)
-                    for _, parsed in lines.parse(line.data, log.is_record).records:
+                    for _, parsed in lines.parse(line.data, log.is_record, errors=log.errors).records:
                         found += self._untimed(log.parse(parsed, at))
         except (FileNotFoundError, lines.UnreadableError):
             return found  # it is not read now and, should it become readable, its offset keeps its history out
@@ -303,7 +303,7 @@ class Collector:
             counts.skipped += 1
             counts.unknown += log.is_unknown_line(line.data)
             return
-        parsed = lines.parse(line.data, log.is_record)
+        parsed = lines.parse(line.data, log.is_record, errors=log.errors)
         if not parsed.records:
             counts.seen += 1
             counts.reject("tail_abandoned" if line.is_abandoned else lines.fault(line.data))
@@ -363,7 +363,10 @@ class Collector:
         self._state.set_parts(record_id, parts)
         if not record.needed <= parts.keys():
             return "skipped"
-        row: Row = dict.fromkeys(table.names) | record.finish(parts)
+        made = record.finish(parts)
+        kept = {name for part in parts.values() for name in part.values}
+        derived = {name: value for name, value in made.items() if name not in kept}
+        row: Row = dict.fromkeys(table.names) | made | self._redactor.values(table, derived)
         row |= {"agent_runtime": self._runtime, "record_id": record_id}
         if any(row[column.name] is None for column in table.columns if column.required):
             return "rejected"

@@ -262,12 +262,12 @@ def _moved(file: BinaryIO, checkpoint: Checkpoint, offset: int, line: int) -> Ch
     )  # fmt: skip
 
 
-def loads(text: bytes) -> Any:
+def loads(text: bytes, *, errors: Literal["strict", "replace"] = "strict") -> Any:
     """JSON as Python programs write it: bare NaN becomes None, lone surrogates stay, numbers keep their digits.
 
     Raises ValueError.
     """
-    return _DECODER.decode(text.decode("utf-8"))
+    return _DECODER.decode(text.decode("utf-8", errors))
 
 
 def _no_number(_: str) -> None:
@@ -299,13 +299,16 @@ class Parsed:
     is_salvaged: bool = False
 
 
-def parse(data: bytes, is_record: Callable[[dict[str, Any]], bool]) -> Parsed:
+def parse(
+    data: bytes, is_record: Callable[[dict[str, Any]], bool], *, errors: Literal["strict", "replace"] = "strict"
+) -> Parsed:  # fmt: skip
     """The records of a line. A program killed in mid-write leaves a torn record to which the next one is glued.
 
-    `is_record` tells a record from an object inside a torn one.
+    `is_record` tells a record from an object inside a torn one. `errors`: whether a whole line with bytes that are no
+    text is none, or has them replaced, where nothing but numbers and generated ids is read of it.
     """
     try:
-        found = loads(data)
+        found = loads(data, errors=errors)
         return Parsed([(0, found)] if isinstance(found, dict) and is_record(found) else [])
     except (ValueError, RecursionError):
         return _salvage(data, is_record)

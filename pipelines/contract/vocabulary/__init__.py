@@ -15,6 +15,12 @@ _TAG = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _DATE = re.compile(r"[-@](?:20[2-3]\d[01]\d[0-3]\d|20\d\d-[01]\d-[0-3]\d|latest)$", re.ASCII)
+# How clouds name the models of others: a region's profile, the vendor, the model, its version.
+_CLOUD = re.compile(
+    r"(?:(?:us|us-gov|eu|apac|au|jp|global)\.)?(?:anthropic|meta|mistral|cohere|amazon|deepseek|openai|qwen)\."
+    r"(?P<model>[a-z0-9.-]{1,80}?)(?:-v\d{1,2})?(?::\d{1,2})?",
+    re.ASCII,
+)
 UNKNOWN_MODEL = "unknown"
 
 
@@ -37,5 +43,6 @@ def _is_public_model(model: str) -> bool:
     if not all(segment in names("providers") for segment in route):
         return False
     models = names("models")
-    untagged = _TAG.sub("", name)
+    cloud = _CLOUD.fullmatch(name)
+    untagged = cloud["model"] if cloud else _TAG.sub("", name)
     return any(candidate in models for candidate in (name, untagged, _DATE.sub("", untagged)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pipelines.contract.table import Table
 from pipelines.device.clock import Clock
@@ -28,7 +28,10 @@ class CorruptError(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the columns of a record that stands on several lines. Of the parts of one name the least rank speaks."""
+    """Some of the columns of a record that stands on several lines. Of the parts of one name the least rank speaks.
+
+    A rank is kept as it is: numbers and generated ids only, nothing that a person wrote.
+    """
 
     rank: Rank
     values: Mapping[str, object]
@@ -139,6 +142,8 @@ class Log:
     """Whether an object of which no record was made is of a type that nobody has looked at yet."""
     is_unknown_line: Callable[[bytes], bool] = lambda _: False
     """The same of a line that cannot matter."""
+    errors: Literal["strict", "replace"] = "strict"
+    """Whether a line with bytes that are no text is rejected, or read with these replaced."""
     look_back: Callable[[bytes], None] | None = None
     """Is shown the lines that stand before a pass, where the meaning of a line depends on those before it."""
 

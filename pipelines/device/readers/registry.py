@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.device.readers.base import Runtime
+from pipelines.device.readers.claude_code.runtime import CLAUDE_CODE
 from pipelines.device.readers.hive.runtime import HIVE
 
-RUNTIMES: tuple[Runtime, ...] = (HIVE,)
+RUNTIMES: tuple[Runtime, ...] = (CLAUDE_CODE, HIVE)
+"""In the order in which a folder is asked whose it is: those whose files cannot be anybody else's come first."""
 
 
 @dataclass(frozen=True)

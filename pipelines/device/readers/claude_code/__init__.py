@@ -1,0 +1,1 @@
+"""Claude Code's homes: transcripts of sessions and of their sub-agents."""
