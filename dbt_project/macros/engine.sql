@@ -36,6 +36,16 @@
     list_contains({{ path }}, {{ id }})
 {%- endmacro %}
 
+{# All columns of a query but some. #}
+{% macro all_but(names) -%}
+    * exclude ({{ names | join(', ') }})
+{%- endmacro %}
+
+{# All different values of a group as a path. #}
+{% macro path_of_all(value) -%}
+    list(distinct {{ value }})
+{%- endmacro %}
+
 {# How many steps lead from the start of the path to `id`. #}
 {% macro path_steps(path, id) -%}
     (list_position({{ path }}, {{ id }}) - 1)
@@ -59,6 +69,11 @@
 {# The clock on the wall of a zone at an instant; and the zones there are. #}
 {% macro local_time(instant, zone) -%}
     ({{ instant }} at time zone {{ zone }})
+{%- endmacro %}
+
+{# The same in microseconds, as if the wall clock showed UTC. #}
+{% macro wall_clock_micros(instant, zone) -%}
+    epoch_us({{ local_time(instant, zone) }})
 {%- endmacro %}
 
 {% macro time_zone_names() -%}

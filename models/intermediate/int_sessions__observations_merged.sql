@@ -19,11 +19,23 @@ sessions as (
             when 'worker_meta' then 1
             when 'meta' then 2
             when 'event' then 3
-        end as testimony_rank
+        end as testimony_rank,
+        -- A start that was resolved without the writer's offset, or in a zone that the device has corrected, is not
+        -- believed beside a better one.
+        case
+            when s.offset_basis is not null then 1
+            when zones.time_zone = zones.current_time_zone then 2
+            else 3
+        end as clock_rank
     from {{ ref('stg_wire__sessions') }} as s
     inner join changed
         on s.tenant_id = changed.tenant_id
         and s.session_id = changed.session_id
+    left join {{ ref('stg_wire__device_zones') }} as zones
+        on s.tenant_id = zones.tenant_id
+        and s._device_id = zones.device_id
+        and (zones.valid_after is null or s._received_at > zones.valid_after)
+        and (zones.valid_to is null or s._received_at <= zones.valid_to)
 ),
 
 -- Every row that only uses the session still proves that it exists, and may know its parent, its user and its kind.
@@ -123,6 +135,11 @@ ranked as (
     select
         *,
         nullif(coalesce(parent_session_id, forked_from_session_id), session_id) as stated_parent_id,
+        case
+            when clock_rank = min(clock_rank) filter (where started_at is not null) over (
+                partition by tenant_id, session_id
+            ) then started_at
+        end as believed_start,
         row_number() over (
             partition by tenant_id, session_id order by observed_at nulls first, record_id
         ) as observation_position,
@@ -154,7 +171,7 @@ observed as (
         -- What a state or a worker's file says; without that the time in the session's name, which is cut to the second.
         -- The source may overwrite the start on every restore: the earliest claim holds.
         coalesce(
-            min(started_at) filter (where evidence in ('state', 'worker_meta')), min(started_at)
+            min(believed_start) filter (where evidence in ('state', 'worker_meta')), min(believed_start)
         ) as started_at,
         {{ latest('updated_at', 'observation_position') }} as updated_at,
         {{ latest('ended_at', 'observation_position') }} as ended_at

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.contract.ddl import BOOKS, LINEAGE, create_wire, widen_wire
 from pipelines.contract.table import Column, Keep, Table
-from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS
+from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS, OFFSET_BASES, TABLES
 from pipelines.failpoints import fp
 from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
 from pipelines.warehouse import gate, landing
@@ -228,6 +228,8 @@ def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loa
             rows = [_with_lineage(part, name, seq) for part in group.parts if name in part.tables]
             if rows:
                 _load_table(connection, table, pa.concat_tables(rows), seq)
+        if any("device_reports" in part.tables for part in group.parts):
+            _touch_rezoned(connection, seq)
         fp("load.before_ledger")
         answers = _write_ledger(connection, group, seq, is_replay=is_replay)
         fp("load.before_commit")
@@ -359,6 +361,9 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
     first = [name for name in ("session_id", "observed_at") if name in table.by_name]
     # A batch may hold one record twice: the last names of the order are what its rows can differ in.
     loose = [column.name for column in table.columns if not column.fact and column.name not in first]
+    if "offset_basis" in table.by_name and not table.by_name["offset_basis"].fact:
+        # Of copies on several devices the one that was resolved by the better evidence, whoever sent it.
+        first.append(f"coalesce(list_position({list(OFFSET_BASES)}, offset_basis), {len(OFFSET_BASES)})")
     order = ", ".join([*table.origin_by, *first, "_device_id", "_received_at", "_manifest_key", *loose])
     newest = "".join(f"{value} DESC NULLS LAST, " for value in _rank(table))
     is_superseded = f"_place > 1 AND {table.superseded_by[0]} IS NOT NULL" if table.superseded_by else "false"
@@ -431,6 +436,57 @@ def _touch(connection: duckdb.DuckDBPyConnection, column: str, seq: int) -> None
             AND (tenant_id, {column}) NOT IN (
                 SELECT (tenant_id, session_id) FROM wire.touched_sessions WHERE _ingest_seq = {seq}
             )
+        """
+    )
+
+
+def _touch_rezoned(connection: duckdb.DuckDBPyConnection, seq: int) -> None:
+    """Note the sessions of devices whose time zone a load changed: the marts resolve their local times again."""
+    sessions = " UNION ".join(
+        f"SELECT tenant_id, session_id, _device_id FROM wire.{table.name}"
+        for table in TABLES
+        if "utc_offset_seconds" in table.by_name
+    )
+    connection.execute(
+        f"""
+        INSERT INTO wire.touched_sessions (tenant_id, session_id, _ingest_seq)
+        WITH reports AS (
+            SELECT tenant_id, _device_id, timezone, _received_at, started_at, record_id, _ingest_seq
+            FROM wire.device_reports AS old
+            SEMI JOIN (
+                SELECT DISTINCT tenant_id, _device_id FROM wire.device_reports WHERE _ingest_seq = {seq}
+            ) AS arrived ON old.tenant_id = arrived.tenant_id AND old._device_id = arrived._device_id
+            WHERE timezone IS NOT NULL
+        ),
+        sides AS (
+            SELECT 'after' AS side, * FROM reports
+            UNION ALL
+            SELECT 'before' AS side, * FROM reports WHERE _ingest_seq < {seq}
+        ),
+        followed AS (
+            SELECT *,
+                lead(timezone) OVER (
+                    PARTITION BY tenant_id, _device_id, side ORDER BY _received_at, started_at, record_id
+                ) AS next_timezone
+            FROM sides
+        ),
+        zones AS (
+            SELECT tenant_id, _device_id, side,
+                list((timezone, CASE WHEN next_timezone IS NOT NULL THEN _received_at END)
+                    ORDER BY _received_at, started_at, record_id) AS periods
+            FROM followed WHERE next_timezone IS DISTINCT FROM timezone
+            GROUP BY tenant_id, _device_id, side
+        ),
+        rezoned AS (
+            SELECT tenant_id, _device_id FROM zones AS later
+            JOIN zones AS earlier USING (tenant_id, _device_id)
+            WHERE later.side = 'after' AND earlier.side = 'before' AND later.periods IS DISTINCT FROM earlier.periods
+        )
+        SELECT DISTINCT tenant_id, session_id, {seq} FROM ({sessions}) AS used
+        SEMI JOIN rezoned ON used.tenant_id = rezoned.tenant_id AND used._device_id = rezoned._device_id
+        WHERE (tenant_id, session_id) NOT IN (
+            SELECT (tenant_id, session_id) FROM wire.touched_sessions WHERE _ingest_seq = {seq}
+        )
         """
     )
 

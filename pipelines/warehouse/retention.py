@@ -25,6 +25,18 @@ LAYERS = ("landing", "quarantine", "orphans", "wire_detail", "published", "dagst
 EXEMPT = ("wire", "exports", "books")
 # Tables that no bill reads, and the time by which their rows are old.
 DETAIL = ("node_details", "status_events", "triggers", "source_files", "device_reports")
+# The last report in each time zone of a device that had several: without it the local times of what it sent before
+# would be resolved in another zone, on another day.
+ZONE_CHANGES = """
+    SELECT record_id FROM (
+        SELECT record_id, timezone,
+            lead(timezone) OVER (
+                PARTITION BY tenant_id, _device_id ORDER BY _received_at, started_at, record_id
+            ) AS next_timezone,
+            count(DISTINCT timezone) OVER (PARTITION BY tenant_id, _device_id) AS zones
+        FROM wire.device_reports WHERE timezone IS NOT NULL
+    ) WHERE zones > 1 AND next_timezone IS DISTINCT FROM timezone
+"""
 _SEQ = re.compile(r".*/[dm]/(\d{10})-[^/]*")
 
 
@@ -168,10 +180,11 @@ def _take_rows(warehouse: Path, policy: Policy, now: datetime, *, is_dry: bool) 
         load.prepare(connection)
         connection.execute("BEGIN")
         for table in DETAIL:
-            found = connection.execute(f"SELECT count(*) FROM wire.{table} WHERE _received_at < ?", [limit]).fetchone()
+            old = "_received_at < ?" + (f" AND record_id NOT IN ({ZONE_CHANGES})" if table == "device_reports" else "")
+            found = connection.execute(f"SELECT count(*) FROM wire.{table} WHERE {old}", [limit]).fetchone()
             rows += int(found[0]) if found else 0
             if not is_dry:
-                connection.execute(f"DELETE FROM wire.{table} WHERE _received_at < ?", [limit])
+                connection.execute(f"DELETE FROM wire.{table} WHERE {old}", [limit])
         connection.execute("COMMIT")
     return Line("wire_detail", rows)
 

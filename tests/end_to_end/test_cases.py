@@ -118,12 +118,10 @@ def end_ten_minutes_ago(home: Path) -> None:
     meta.parent.rename(meta.parent.with_name(renamed))
 
 
-@pytest.mark.xfail(reason="issue 11, A5: the writer's zone")
 def test_a_traveller_to_the_west_is_on_the_day_of_her_clock(counted: Counted) -> None:
     assert counted.used("case-01", "usage_date") == {"2026-11-16": (2, 21_000, 20)}
 
 
-@pytest.mark.xfail(reason="issue 11, A5: the writer's zone")
 def test_a_traveller_to_the_east_is_not_in_the_future(counted: Counted) -> None:
     days: dict[str, list[int]] = {}
     (log,) = counted.homes["case-02"].rglob("events.jsonl")

@@ -351,6 +351,49 @@ def test_sessions_are_touched_under_every_name(
     assert sessions_touched(connection, 1) == {OLD, YOUNG}
 
 
+def test_a_corrected_zone_touches_the_sessions_of_its_device(
+    store: MemoryStore, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """Their local times are resolved again; a report in the same zone, or of another device, touches nothing."""
+    here = turn(1, session_id=OLD, time_basis="local_resolved", offset_basis="device_zone", utc_offset_seconds=3600)
+
+    def report(number: int, zone: str) -> dict[str, list[Row]]:
+        at = START + timedelta(minutes=number)
+        return {"device_reports": [row("device_reports", number, timezone=zone, run=number, started_at=at)]}
+
+    arrivals = [
+        batch(store, {"llm_turns": [here], **report(1, "Europe/Berlin")}, seq=1, minute=1),
+        batch(store, {"llm_turns": [turn(2, session_id=YOUNG)]}, device=CLONE, minute=1),
+        batch(store, report(2, "Europe/Berlin"), seq=2, minute=2),
+        batch(store, report(3, "Asia/Tokyo"), seq=3, minute=3),
+        batch(store, report(4, "Asia/Tokyo"), seq=4, minute=4),
+        batch(store, report(5, "Europe/Berlin"), seq=5, minute=5),
+    ]
+    touched = []
+    for seq, arrival in enumerate(arrivals, 1):
+        load.load(connection, store, [arrival])
+        touched.append(sessions_touched(connection, seq))
+    assert touched == [{OLD}, {YOUNG}, set(), {OLD}, set(), {OLD}]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_copies_the_better_evidence_of_the_clock_is_kept(
+    store: MemoryStore, connection: duckdb.DuckDBPyConnection, first: int
+) -> None:
+    """Whichever arrives first, and whosever id is less: the writer's own epoch time says more than a device's zone."""
+    zoned = turn(1, offset_basis="device_zone", utc_offset_seconds=3600)
+    proven = turn(1, offset_basis="run_created_at", utc_offset_seconds=-18000, occurred_at=START + timedelta(hours=6))
+    sent = [(LAPTOP, zoned), (CLONE, proven)]
+    order = [sent[first], sent[1 - first]]
+    load.load(
+        connection,
+        store,
+        [batch(store, {"llm_turns": [one]}, device=device, minute=n) for n, (device, one) in enumerate(order)],
+    )
+    kept = connection.execute("SELECT offset_basis, utc_offset_seconds FROM wire.llm_turns").fetchall()
+    assert kept == [("run_created_at", -18000)]
+
+
 def fleet(rng: random.Random, store: MemoryStore) -> list[Arrival]:
     """Batches of three devices with many copies: owners, observations, names and times differ, the facts do not."""
     arrivals = []

@@ -1,6 +1,4 @@
-with source as (
-    select * from {{ source('wire', 'agent_runs') }}
-)
+{{ resolved_times('agent_runs') }}
 
 select
     record_id,
@@ -23,4 +21,4 @@ select
     _user_id,
     _device_id,
     _received_at
-from source
+from resolved

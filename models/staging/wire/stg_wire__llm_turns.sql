@@ -1,33 +1,31 @@
-with source as (
-    select * from {{ source('wire', 'llm_turns') }}
-),
+{{ resolved_times('llm_turns') }},
 
 released as (
     select * from {{ ref('stg_wire__released') }}
 )
 
 select
-    source.record_id as turn_id,
-    source.tenant_id,
-    source.session_id,
-    source.parent_session_id,
-    source.model,
-    {{ agent_kind('source.agent_role') }} as agent_kind,
-    source.stop_reason,
-    source.time_basis,
-    source.input_tokens,
-    source.cache_read_input_tokens,
-    source.cache_write_input_tokens,
-    source.output_tokens,
-    source.reported_cost_usd,
-    source.is_time_ambiguous,
-    {{ is_held('source.occurred_at', 'source._received_at') }} as is_held,
-    source.occurred_at,
-    source.region,
-    source._user_id,
-    source._device_id,
-    source._received_at
-from source
+    resolved.record_id as turn_id,
+    resolved.tenant_id,
+    resolved.session_id,
+    resolved.parent_session_id,
+    resolved.model,
+    {{ agent_kind('resolved.agent_role') }} as agent_kind,
+    resolved.stop_reason,
+    resolved.time_basis,
+    resolved.input_tokens,
+    resolved.cache_read_input_tokens,
+    resolved.cache_write_input_tokens,
+    resolved.output_tokens,
+    resolved.reported_cost_usd,
+    resolved.is_time_ambiguous,
+    {{ is_held('resolved.occurred_at', 'resolved._received_at') }} as is_held,
+    resolved.occurred_at,
+    resolved.region,
+    resolved._user_id,
+    resolved._device_id,
+    resolved._received_at
+from resolved
 left join released
-    on source.tenant_id = released.tenant_id
-    and source.record_id = released.turn_id
+    on resolved.tenant_id = released.tenant_id
+    and resolved.record_id = released.turn_id

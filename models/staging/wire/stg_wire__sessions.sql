@@ -23,6 +23,7 @@ select
     started_at,
     updated_at,
     ended_at,
+    offset_basis,
     observed_at,
     region,
     _user_id,

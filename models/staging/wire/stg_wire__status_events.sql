@@ -1,6 +1,4 @@
-with source as (
-    select * from {{ source('wire', 'status_events') }}
-)
+{{ resolved_times('status_events') }}
 
 select
     record_id as status_event_id,
@@ -27,4 +25,4 @@ select
     _user_id,
     _device_id,
     _received_at
-from source
+from resolved

@@ -1,6 +1,4 @@
-with source as (
-    select * from {{ source('wire', 'tool_calls') }}
-)
+{{ resolved_times('tool_calls') }}
 
 select
     record_id as tool_call_id,
@@ -18,4 +16,4 @@ select
     _user_id,
     _device_id,
     _received_at
-from source
+from resolved

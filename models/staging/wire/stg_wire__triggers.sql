@@ -1,6 +1,4 @@
-with source as (
-    select * from {{ source('wire', 'triggers') }}
-)
+{{ resolved_times('triggers') }}
 
 select
     record_id as trigger_event_id,
@@ -17,4 +15,4 @@ select
     _user_id,
     _device_id,
     _received_at
-from source
+from resolved

@@ -1,0 +1,100 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_changed',
+        on_schema_change='fail',
+        meta={'replace': {'keys': ['tenant_id', 'session_id'], 'changed': 'changed_sessions'}}
+    )
+}}
+
+with changed as (
+    {{ changed_sessions() }}
+),
+
+observations as (
+    select
+        source.record_id,
+        source.tenant_id,
+        source.session_id,
+        source.utc_offset_seconds,
+        source.offset_basis,
+        source.offset_observed_at,
+        source._device_id as device_id,
+        case source.offset_basis
+            when 'session_created_at' then 1
+            when 'run_created_at' then 2
+            when 'tool_started_at' then 3
+            when 'file_modified_at' then 4
+        end as basis_rank,
+        changed._ingest_seq
+    from {{ source('wire', 'sessions') }} as source
+    inner join changed
+        on source.tenant_id = changed.tenant_id
+        and source.session_id = changed.session_id
+),
+
+ranked as (
+    select
+        *,
+        row_number() over (
+            partition by tenant_id, session_id order by basis_rank, offset_observed_at, utc_offset_seconds, record_id
+        ) as place
+    from observations
+    where basis_rank is not null
+        and utc_offset_seconds is not null
+        and offset_observed_at is not null
+),
+
+best as (
+    select * from ranked
+    where place = 1
+),
+
+device_zones as (
+    select distinct
+        observations.tenant_id,
+        observations.session_id,
+        zones.time_zone
+    from observations
+    inner join {{ ref('stg_wire__device_zones') }} as zones
+        on observations.tenant_id = zones.tenant_id
+        and observations.device_id = zones.device_id
+),
+
+-- Zones that had the same offset then: what was resolved in one of them is right, through changes of its offset too.
+agreeing as (
+    select
+        best.tenant_id,
+        best.session_id,
+        {{ path_of_all('device_zones.time_zone') }} as agreeing_zones
+    from best
+    inner join device_zones
+        on best.tenant_id = device_zones.tenant_id
+        and best.session_id = device_zones.session_id
+    where {{ zone_offset_micros('best.offset_observed_at', 'device_zones.time_zone') }} = best.utc_offset_seconds * 1000000
+    group by best.tenant_id, best.session_id
+),
+
+sessions as (
+    select
+        tenant_id,
+        session_id,
+        max(_ingest_seq) as _ingest_seq
+    from observations
+    group by tenant_id, session_id
+)
+
+select
+    sessions.tenant_id,
+    sessions.session_id,
+    best.utc_offset_seconds,
+    best.offset_basis,
+    agreeing.agreeing_zones,
+    sessions._ingest_seq
+from sessions
+left join best
+    on sessions.tenant_id = best.tenant_id
+    and sessions.session_id = best.session_id
+left join agreeing
+    on sessions.tenant_id = agreeing.tenant_id
+    and sessions.session_id = agreeing.session_id
