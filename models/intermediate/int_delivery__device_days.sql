@@ -17,7 +17,9 @@ read_files as (
         files._device_id as device_id,
         files.observed_date as delivery_date,
         count(distinct files.run) as runs,
-        count(*) filter (where files.outcome <> 'read') as unreadable_files,
+        count(*) filter (where files.outcome <> 'read' and files.source_kind <> 'other') as unreadable_files,
+        -- Named anew by every run that passes them over.
+        count(distinct files.source_key) filter (where files.source_kind = 'other') as unknown_session_folders,
         sum(files.lines_seen) as lines_seen,
         sum(files.lines_staged) as lines_staged,
         sum(files.lines_duplicate) as lines_duplicate,
@@ -114,8 +116,8 @@ select
     changed.tenant_id,
     changed.device_id,
     {%- for measure in [
-        'runs', 'unreadable_files', 'lines_seen', 'lines_staged', 'lines_duplicate', 'lines_skipped', 'lines_rejected',
-        'lines_rejected_torn', 'lines_rejected_nul_fill', 'lines_rejected_bad_utf8', 'lines_rejected_too_long',
+        'runs', 'unreadable_files', 'unknown_session_folders', 'lines_seen', 'lines_staged', 'lines_duplicate',
+        'lines_skipped', 'lines_rejected', 'lines_rejected_torn', 'lines_rejected_nul_fill', 'lines_rejected_bad_utf8', 'lines_rejected_too_long',
         'lines_rejected_bad_type', 'lines_rejected_tail_abandoned', 'lines_salvaged', 'lines_before_consent',
         'source_lost_bytes'
     ] %}

@@ -168,6 +168,7 @@ observed as (
         {{ latest('batch_size', 'observation_position') }} as batch_size,
         {{ latest('batch_index', 'observation_position') }} as batch_index,
         {{ latest('status', 'observation_position') }} as status,
+        bool_and(is_copy) as is_copy,
         -- What a state or a worker's file says; without that the time in the session's name, which is cut to the second.
         -- The source may overwrite the start on every restore: the earliest claim holds.
         coalesce(
@@ -199,6 +200,7 @@ select
     mentioned.device_id,
     observed.batch_size,
     observed.batch_index,
+    coalesce(observed.is_copy, false) as is_copy,
     observed.started_at,
     observed.updated_at,
     observed.ended_at,

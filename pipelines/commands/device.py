@@ -18,6 +18,7 @@ from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, tell
 from pipelines.home import Home
 
+MAX_PATHS = 5  # of folders that were not read, on a terminal
 SOURCE_NAMES = ("events", "logs", "descriptions", "tasks")  # of device/consent.py, which takes time to load
 
 
@@ -151,9 +152,8 @@ def _preview(options: argparse.Namespace) -> int:
         tell(0, problem)
     if options.json:
         counts = asdict(shown.counts)
-        print(
-            json.dumps({"consent": shown.consent, "history": shown.history, "counts": counts, "tables": shown.tables})
-        )
+        told = {"consent": shown.consent, "history": shown.history, "counts": counts}
+        print(json.dumps({**told, "session_folders_passed_over": shown.passed_over, "tables": shown.tables}))
         return 0
     rows = [[name, len(table), _sample(table[0])] for name, table in shown.tables.items()]
     table(["table", "rows", "first row"], rows)
@@ -163,6 +163,15 @@ def _preview(options: argparse.Namespace) -> int:
         f" asked for, {total.rejected} torn or unreadable, {total.before_consent} from before the consent;"
         f" {total.fields_dropped} fields dropped"
     )
+    if shown.passed_over:
+        print(
+            f"{len(shown.passed_over)} folders look like sessions and are not read: they lie where no known version of"
+            " the agent keeps them"
+        )
+        for path in shown.passed_over[:MAX_PATHS]:
+            print(f"  {path}")
+        if len(shown.passed_over) > MAX_PATHS:
+            print("  ... all of them: `apiary device preview --json`")
     if shown.consent == "none":
         print("nothing leaves: there is no consent. This is what a consent with `--history include` would send.")
     print("every row and column: `apiary device preview --json`")
@@ -256,16 +265,19 @@ def _resolve(options: argparse.Namespace) -> int:
 
 def _device_status(options: argparse.Namespace) -> int:
     from pipelines.device import consent, enrolment
+    from pipelines.device.state import PASSED_OVER
 
     home = Home.from_environment()
     enrolled = enrolment.require(home)
     with consent.open_state(home) as state:
         current = consent.current(state) if state else None
         totals = state.totals() if state else {}
+        passed_over = state.value(PASSED_OVER) if state else None
     facts = {
         "tenant": enrolled.tenant, "user": enrolled.user, "region": enrolled.region, "timezone": enrolled.timezone,
         "device_id": enrolled.device_id, "store": os.environ.get("APIARY_STORE") or enrolled.store,
         "consent": current.state if current else "none", "history": current.history if current else None, **totals,
+        PASSED_OVER: None if passed_over is None else int(passed_over),
     }  # fmt: skip
     if options.json:
         print(json.dumps(facts))

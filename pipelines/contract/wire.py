@@ -258,6 +258,7 @@ NODE_STEPS = Table(
         _count("tool_call_count", "Tool calls of the step.", keep=Keep.COUNT),
         _flag("is_partial", "The step died; its tokens read 0 although some were billed."),
         _at("tool_started_at", "The earliest tool start: the best evidence of the step's time.", fact=True),
+        _added(_flag("is_copy", "Only a copy of the log was seen.", fact=False)),
         _at("file_modified_at", "The last resort for the step's time."),
     ),
 )  # fmt: skip
@@ -355,6 +356,7 @@ SESSIONS = Table(
         _at("started_at", "Start of the session.", fact=True),
         _at("updated_at", "Last change the source wrote.", fact=True),
         _at("ended_at", "End of the session.", fact=True),
+        _added(_flag("is_copy", "It was read from a copy of the session's folder, because no original was found.")),
         *(replace(column, fact=True) for column in _utc_offset()),
         _added(_at("offset_observed_at", "When the offset held: the instant of the pair of times that tells it.",
                    fact=True)),

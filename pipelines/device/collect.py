@@ -40,7 +40,7 @@ from pipelines.device.readers.base import (
 )
 from pipelines.device.readers.registry import AgentHome
 from pipelines.device.redact import Redactor, Row
-from pipelines.device.state import Counts, Rejection, State, Unread
+from pipelines.device.state import PASSED_OVER, Counts, Rejection, State, Unread
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 
@@ -101,6 +101,8 @@ class Collector:
         self._kinds = consent.scope.sources
         self.problems: list[str] = []
         """Homes that could not be read in the last pass."""
+        self.passed_over: list[Path] = []
+        """Folders that look like a session's and were not read in the last pass."""
 
     def run(self, homes: Sequence[Path]) -> None:
         """Read what is new in all homes and leave the run's report. Raises UsageError, DeviceError."""
@@ -114,9 +116,11 @@ class Collector:
         fp("collect.begun")
         self._sources = 0
         self._missing, self._fresh = self._state.unread(), set()
+        self.passed_over = []
         with self._state.together():
             for home in inner:
                 self._home(home)
+            self._state.set_value(PASSED_OVER, str(len(self.passed_over)))
         self._count_lost(inner)
         self._report(len(inner))
 
@@ -206,6 +210,9 @@ class Collector:
         for snapshot in contents.snapshots(Reading(self._scratch, self._document)):
             if snapshot.consent in self._kinds:
                 self._snapshot(snapshot)
+        for path in contents.passed_over():
+            self.passed_over.append(path)
+            self._note(path, "other", Counts(outcome="unknown_layout"))
         self._progress(len(logs), len(logs))
 
     def baseline(self, homes: Sequence[Path]) -> None:
@@ -250,8 +257,19 @@ class Collector:
 
     # logs --------------------------------------------------------------------------------------------------------
 
+    def _read_copy_again(self, path: Path) -> None:
+        """Once: a release before this one took a copy's name for a session's, which may own turns of the original."""
+        marker = self._redactor.keyed(f"copy:{path}")
+        if self._state.snapshot(marker)[0]:
+            return
+        with self._state.step():
+            self._state.forget_checkpoint(self._source(path))
+            self._state.set_snapshot(marker, "known", 0)
+
     def _log(self, log: Log) -> None:
         path = log.path
+        if log.is_copy and self._since is None:
+            self._read_copy_again(path)
         try:
             status = path.lstat()
         except FileNotFoundError:

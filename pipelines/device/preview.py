@@ -32,6 +32,8 @@ class Preview:
     counts: Counts
     problems: tuple[str, ...] = ()
     """Homes that were not read, because the consent does not cover them or they cannot be."""
+    passed_over: tuple[str, ...] = ()
+    """Folders that look like a session's and are not read: they lie where no known version of the source keeps them."""
 
 
 def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = None) -> Preview:
@@ -58,8 +60,9 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
         for counts in collector.counted:
             total.add(counts)
         return Preview(
-            "granted" if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems)
-        )
+            "granted" if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems),
+            tuple(map(str, collector.passed_over)),
+        )  # fmt: skip
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.contract.keys import is_keyed
 from pipelines.device import migrations, usage
 from pipelines.device.errors import DeviceError
 from pipelines.device.lines import Checkpoint
@@ -27,6 +28,7 @@ from pipelines.home import BusyError, private_folder
 
 Rejection = Literal["torn", "nul_fill", "bad_utf8", "too_long", "bad_type", "tail_abandoned"]
 CLOCK_OFFSET = "clock_offset_seconds"
+PASSED_OVER = "session_folders_passed_over"
 WAITING = 0  # the `seq` of a staged row that no batch holds yet; batches count from 1
 
 
@@ -355,6 +357,10 @@ class State:
             f"INSERT OR REPLACE INTO source VALUES ({', '.join('?' * 13)})", (source, *astuple(checkpoint))
         )
 
+    def forget_checkpoint(self, source: str) -> None:
+        """Read a source again from its start: what is known already counts as a duplicate."""
+        self._db.execute("DELETE FROM source WHERE source = ?", (source,))
+
     def unread(self) -> dict[str, Unread]:
         """Sources of which bytes were seen and not read yet."""
         rows = self._db.execute("SELECT source, home, kind, device, inode, size, bytes FROM unread")
@@ -385,8 +391,11 @@ class State:
         key = bytes.fromhex(record_id)
         is_new = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, owner)).rowcount > 0
         if not is_new:
-            earlier = "UPDATE seen SET owner = ? WHERE record_id = ? AND owner > ?"
-            if owner is None or not self._db.execute(earlier, (owner, key, owner)).rowcount:
+            # A generated id holds the time at which it was made; a keyed name says nothing of age.
+            earlier = (
+                "UPDATE seen SET owner = ?1 WHERE record_id = ?2 AND (owner LIKE 'k1!_%' ESCAPE '!', owner) > (?3, ?1)"
+            )
+            if owner is None or not self._db.execute(earlier, (owner, key, is_keyed(owner))).rowcount:
                 return False
         text = json.dumps(row, default=str, ensure_ascii=True, separators=(",", ":"))
         replaced = None if is_new else usage.old_row(self._db, record_id)

@@ -358,7 +358,10 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
     facts = [c for c in table.columns if c.fact and c.name not in ("record_id", "session_id")]
     digest = ", ".join(_fact(column, table) for column in facts) or "''"
     listed = ", ".join([*table.names, *LINEAGE])
-    first = [name for name in ("session_id", "observed_at") if name in table.by_name]
+    # A generated id holds the time at which it was made; a keyed name says nothing of age.
+    generated = "session_id LIKE 'k1!_%' ESCAPE '!'"
+    first = [generated, "session_id"] if "session_id" in table.by_name else []
+    first += ["observed_at"] if "observed_at" in table.by_name else []
     # A batch may hold one record twice: the last names of the order are what its rows can differ in.
     loose = [column.name for column in table.columns if not column.fact and column.name not in first]
     if "offset_basis" in table.by_name and not table.by_name["offset_basis"].fact:

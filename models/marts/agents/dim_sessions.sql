@@ -33,6 +33,7 @@ select
     coalesce(totals.tool_calls, 0) as tool_calls,
     coalesce(totals.unpriced_turns, 0) as unpriced_turns,
     totals.reported_cost_usd,
+    sessions.is_copy,
     sessions.started_at,
     sessions.updated_at,
     sessions.ended_at,

@@ -22,6 +22,7 @@ select
     neighboured.device_id,
     neighboured.runs,
     neighboured.unreadable_files,
+    neighboured.unknown_session_folders,
     neighboured.lines_seen,
     neighboured.lines_staged,
     neighboured.lines_duplicate,

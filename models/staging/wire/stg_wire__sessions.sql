@@ -20,6 +20,7 @@ select
     steps_executed,
     batch_size,
     batch_index,
+    coalesce(is_copy, false) as is_copy,
     started_at,
     updated_at,
     ended_at,

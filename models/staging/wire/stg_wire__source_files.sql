@@ -5,6 +5,7 @@ with source as (
 select
     record_id,
     tenant_id,
+    source_key,
     source_kind,
     source_layout,
     outcome,

@@ -146,6 +146,8 @@ class Log:
     """Whether a line with bytes that are no text is rejected, or read with these replaced."""
     look_back: Callable[[bytes], None] | None = None
     """Is shown the lines that stand before a pass, where the meaning of a line depends on those before it."""
+    is_copy: bool = False
+    """Whether it is known to be a copy of a session's log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,8 @@ class Contents:
 
     logs: list[Log]
     snapshots: Callable[[Reading], Iterator[Snapshot]]
+    passed_over: Callable[[], Iterable[Path]] = tuple
+    """Folders that look like a session's by the names in them and are not read: no known version keeps any there."""
 
 
 class Runtime(Protocol):

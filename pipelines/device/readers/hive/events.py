@@ -163,6 +163,7 @@ def _turn(event: Event, context: Context, position: int | None) -> Record:
         "output_tokens": tokens[1],
         "reported_cost_usd": data.get("cost_usd"),
         "reported_credits": data.get("credits"),
+        "is_copy": context.folder.is_copy,
         **common.times(),
     }
     key = (*common.key, data.get("iteration"))
@@ -179,6 +180,7 @@ def _tool_call(event: Event, context: Context, position: int | None) -> Record:
         "agent_role": common.role,
         "is_error": common.data.get("is_error"),
         "duration_seconds": context.seconds_since_start(common.data.get("tool_use_id"), common.when),
+        "is_copy": context.folder.is_copy,
         **common.times(),
     }
     return _record(wire.TOOL_CALLS, (*common.key, common.data.get("tool_use_id")), values, common)

@@ -6,9 +6,12 @@ and tracker databases match no pattern. Does not belong here: opening files, wha
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipelines.contract.keys import is_generated
+from pipelines.device.readers.hive.copies import marked, session_of, told_apart
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class SessionFolder:
     """One folder of a session. The session is known by its id, never by the path: folders move.
 
     `logs` is the folder of its runtime logs, if it has one of its own (a link to one elsewhere is none). `layout` is
-    the version of the source that keeps sessions there.
+    the version of the source that keeps sessions there. `is_copy`: its place or its name tells that it is a copy of the
+    session's folder.
     """
 
     path: Path
@@ -28,6 +32,7 @@ class SessionFolder:
     parent_session_id: str | None = None
     logs: Path | None = None
     layout: str = "other"
+    is_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,20 @@ class ColonyFolder:
 Make = Callable[[Path, list[str]], SessionFolder]
 
 
-def _folder(kind: str, layout: str, **places: int) -> Make:
+def _folder(kind: str, layout: str, *, is_copy: bool = False, **places: int) -> Make:
     """A maker of session folders of one kind and layout; `places` says which `*` of the pattern holds which name."""
 
     def make(path: Path, parts: list[str]) -> SessionFolder:
         names = {name: parts[index] for name, index in places.items()}
+        session_id, is_named_copy = session_of(parts[-1])
+        if "parent_session_id" in names:
+            names["parent_session_id"], is_in_copy = session_of(names["parent_session_id"])
+            is_named_copy |= is_in_copy
         logs = path if kind == "legacy_run" else path / "logs"
-        return SessionFolder(path, parts[-1], kind, logs=logs if _is_folder(logs) else None, layout=layout, **names)
+        return SessionFolder(
+            path, session_id, kind, logs=logs if _is_folder(logs) else None, layout=layout,
+            is_copy=is_copy or is_named_copy, **names,
+        )  # fmt: skip
 
     return make
 
@@ -67,6 +79,12 @@ SESSION_FOLDERS: tuple[tuple[str, Make], ...] = (
     ),
     ("colonies/*/queen/*", _folder("colony_queen", "v3", colony_name=0)),
     ("colonies/*/workers/*", _folder("worker", "v3", colony_name=0)),
+    # Where an upgrade moves the other copy of a fork that was written to in two places.
+    ("colonies/*/legacy_fork_snapshots/*", _folder("colony_queen", "v3", colony_name=0, is_copy=True)),
+    (
+        "colonies/*/legacy_fork_snapshots/*/workers/*",
+        _folder("worker", "v3", parent_session_id=1, is_copy=True),
+    ),
     ("sessions/*", _folder("other", "other")),
     ("sessions/*/workers/*", _folder("worker", "other", parent_session_id=0)),
     ("agents/*/sessions/*", _folder("agent_session", "v2", agent_name=0)),
@@ -85,6 +103,14 @@ SESSION_ENTRIES = (
     "events.jsonl", "meta.json", "state.json", "summary.json", "details.jsonl", "tool_logs.jsonl", "runs.jsonl",
     "tasks.json", "logs", "conversations", "workers", "data", "artifacts",
 )  # fmt: skip
+SESSION_LOGS = (
+    "events.jsonl", "tool_logs.jsonl", "details.jsonl", "logs/tool_logs.jsonl", "logs/details.jsonl",
+)  # fmt: skip
+NEVER_LISTED = frozenset({
+    "conversations", "artifacts", "data", "logs", "credentials", "secrets", "failed_requests", "llm_logs", "event_logs",
+    "memories", ".message_index", "mcp_registry", "seed_conversation", "profiles", "tracker", "browser-logs",
+})  # fmt: skip
+MAX_FOLDERS = 100_000  # a home that holds more folders beside its sessions is not looked through to the end
 COLONY_ENTRIES = ("metadata.json", "data", "tracker", "workers", "queen", "queens")
 USER_HOMES = "users/*"  # the desktop application keeps a home per account in the shared one
 
@@ -122,18 +148,44 @@ def homes_in(home: Path) -> list[Path]:
 
 
 def session_folders(home: Path) -> list[SessionFolder]:
-    """Every session folder of a home, earliest session first: an original is read before its copies."""
+    """Every session folder of a home, earliest session first, an original before its copies."""
     found: dict[Path, SessionFolder] = {}
     for pattern, make in SESSION_FOLDERS:
         for path, parts in _matches(home, pattern):
             if path not in found:  # patterns overlap, and making a folder looks at the disk
                 found[path] = make(path, parts)
-    return sorted(found.values(), key=lambda folder: (folder.session_id, str(folder.path)))
+    return list(told_apart(found.values()))
 
 
 def colony_folders(home: Path) -> list[ColonyFolder]:
-    """Every colony folder of a home. Shadow folders, named by a session id, have no metadata and are no colonies."""
-    return [ColonyFolder(path, parts[0]) for path, parts in _matches(home, COLONY_FOLDERS)]
+    """Every colony folder of a home but copies that lie beside their original.
+
+    Shadow folders, named by a session id, have no metadata and are no colonies.
+    """
+    found = [ColonyFolder(path, parts[0]) for path, parts in _matches(home, COLONY_FOLDERS)]
+    names = {folder.colony_name for folder in found}
+    return [folder for folder in found if marked(folder.colony_name) not in names]
+
+
+def passed_over(home: Path, known: Iterable[SessionFolder]) -> Iterator[Path]:
+    """Folders that look like a session's, by the names in them, and lie where no pattern looks.
+
+    Nothing in them is read. A folder of content is not even listed.
+    """
+    paths = {folder.path for folder in known}
+    waiting, left = [home], MAX_FOLDERS
+    while waiting and left > 0:
+        folder = waiting.pop()
+        for name in _folders(folder):
+            path = folder / name
+            if path in paths or name in NEVER_LISTED or (folder == home and name == "users"):
+                continue
+            left -= 1
+            is_named = session_of(name)[0] != name or is_generated(name)
+            if any(os.path.lexists(path / entry) for entry in (*SESSION_LOGS, *(("meta.json",) if is_named else ()))):
+                yield path
+            else:
+                waiting.append(path)
 
 
 def progress_dbs(colony: ColonyFolder) -> list[Path]:

@@ -104,6 +104,7 @@ def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
         "tool_call_count": calls,
         "is_partial": line.get("is_partial"),
         "tool_started_at": started_at,
+        "is_copy": place.folder.is_copy,
         "file_modified_at": place.modified_at,
     }
     is_turn = isinstance(index, int) and index >= 0
@@ -124,6 +125,7 @@ def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
             "occurred_at": start,
             "time_basis": "utc" if start else None,
             "is_time_ambiguous": False if start else None,
+            "is_copy": place.folder.is_copy,
         }
         records.append(Record(
             wire.TOOL_CALLS, (*key, number), called, start, belongs_to_folder=True, fields_dropped=call.dropped,

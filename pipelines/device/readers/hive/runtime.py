@@ -45,14 +45,18 @@ class Hive:
         tool_starts: ToolStarts = {}
 
         def snapshots(reading: Reading) -> Iterator[Snapshot]:
+            described: set[str] = set()
             for folder in folders:
-                yield from _of_session(folder, setting, reading, offsets)
+                # A copy says what a session is only where no original is left.
+                is_spoken_for = folder.is_copy and folder.session_id in described
+                described.add(folder.session_id)
+                yield from _of_session(folder, setting, reading, offsets, is_spoken_for=is_spoken_for)
             if setting.consented & {"descriptions", "tasks"}:  # tasks: whose list it is stands in the metadata
                 for colony in colonies:
                     yield from _of_colony(colony, reading)
 
         logs = [log for folder in folders for log in _logs(folder, setting, offsets, tool_starts)]
-        return Contents(logs, snapshots)
+        return Contents(logs, snapshots, partial(layout.passed_over, home, folders))
 
 
 HIVE = Hive()
@@ -84,27 +88,27 @@ def _logs(folder: SessionFolder, setting: Setting, offsets: Offsets, tool_starts
     if folder.logs is not None:
         yield Log(
             path=folder.logs / "tool_logs.jsonl", kind="l3", consent="logs", layout=folder.layout,
-            is_record=logs.is_step, parse=step,
+            is_copy=folder.is_copy, is_record=logs.is_step, parse=step,
         )  # fmt: skip
         yield Log(
-            path=folder.logs / "details.jsonl", kind="l2", consent="logs", layout=folder.layout,
+            path=folder.logs / "details.jsonl", kind="l2", consent="logs", layout=folder.layout, is_copy=folder.is_copy,
             is_record=logs.is_detail, parse=lambda found, at: (logs.detail(found, place(at)),),
         )  # fmt: skip
     if folder.kind != "legacy_run":
         yield Log(
             path=folder.path / "events.jsonl", kind="worker_events" if folder.kind == "worker" else "events",
-            consent="events", layout=folder.layout, is_record=events.is_event, parse=event,
+            consent="events", layout=folder.layout, is_copy=folder.is_copy, is_record=events.is_event, parse=event,
             may_matter=lambda data: context().may_matter(data), look_back=lambda data: context().look_back(data),
             is_unknown=events.is_unknown, is_unknown_line=events.is_unknown_line,
         )  # fmt: skip
         yield Log(
-            path=folder.path / "runs.jsonl", kind="runs", consent="logs", layout=folder.layout, is_record=logs.is_run,
-            parse=run, is_unknown=lambda _: True,
+            path=folder.path / "runs.jsonl", kind="runs", consent="logs", layout=folder.layout, is_copy=folder.is_copy,
+            is_record=logs.is_run, parse=run, is_unknown=lambda _: True,
         )  # fmt: skip
 
 
 def _of_session(
-    folder: SessionFolder, setting: Setting, reading: Reading, offsets: Offsets
+    folder: SessionFolder, setting: Setting, reading: Reading, offsets: Offsets, *, is_spoken_for: bool
 ) -> Iterator[Snapshot]:  # fmt: skip
     if folder.logs is not None:
         # Never the one beside meta.json: a cache of the chat.
@@ -113,6 +117,8 @@ def _of_session(
             key="summary", files=(path,), kind="l1", consent="logs", layout=folder.layout, is_line=True,
             read=partial(_summary, path, folder, reading),
         )  # fmt: skip
+    if is_spoken_for:
+        return
     files = (folder.path / "meta.json", folder.path / "state.json") if folder.kind != "legacy_run" else ()
     yield Snapshot(
         # Its runs tell the writer's UTC offset.

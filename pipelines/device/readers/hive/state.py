@@ -56,6 +56,7 @@ def session(
         "started_at": started_at,
         "updated_at": updated.at if updated else None,
         "ended_at": ended.at if ended else None,
+        "is_copy": folder.is_copy,
         "utc_offset_seconds": int(reading.offset.total_seconds()) if reading else None,
         "offset_basis": reading.basis if reading else None,
         "offset_observed_at": reading.at if reading else None,
