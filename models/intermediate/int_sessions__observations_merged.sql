@@ -19,23 +19,11 @@ sessions as (
             when 'worker_meta' then 1
             when 'meta' then 2
             when 'event' then 3
-        end as testimony_rank,
-        -- A start that was resolved without the writer's offset, or in a zone that the device has corrected, is not
-        -- believed beside a better one.
-        case
-            when s.offset_basis is not null then 1
-            when zones.time_zone = zones.current_time_zone then 2
-            else 3
-        end as clock_rank
+        end as testimony_rank
     from {{ ref('stg_wire__sessions') }} as s
     inner join changed
         on s.tenant_id = changed.tenant_id
         and s.session_id = changed.session_id
-    left join {{ ref('stg_wire__device_zones') }} as zones
-        on s.tenant_id = zones.tenant_id
-        and s._device_id = zones.device_id
-        and (zones.valid_after is null or s._received_at > zones.valid_after)
-        and (zones.valid_to is null or s._received_at <= zones.valid_to)
 ),
 
 -- Every row that only uses the session still proves that it exists, and may know its parent, its user and its kind.
@@ -136,7 +124,7 @@ ranked as (
         *,
         nullif(coalesce(parent_session_id, forked_from_session_id), session_id) as stated_parent_id,
         case
-            when clock_rank = min(clock_rank) filter (where started_at is not null) over (
+            when clock_rank is not distinct from min(clock_rank) filter (where started_at is not null) over (
                 partition by tenant_id, session_id
             ) then started_at
         end as believed_start,

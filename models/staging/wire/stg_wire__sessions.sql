@@ -3,31 +3,42 @@ with source as (
 )
 
 select
-    record_id,
-    tenant_id,
-    session_id,
-    parent_session_id,
-    forked_from_session_id,
-    user_id,
-    queen_name,
-    agent_name,
-    colony_name,
-    profile_name,
-    evidence,
-    session_kind,
-    status,
-    phase,
-    steps_executed,
-    batch_size,
-    batch_index,
-    coalesce(is_copy, false) as is_copy,
-    started_at,
-    updated_at,
-    ended_at,
-    offset_basis,
-    observed_at,
-    region,
-    _user_id,
-    _device_id,
-    _received_at
+    source.record_id,
+    source.tenant_id,
+    source.session_id,
+    source.parent_session_id,
+    source.forked_from_session_id,
+    source.user_id,
+    source.queen_name,
+    source.agent_name,
+    source.colony_name,
+    source.profile_name,
+    source.evidence,
+    source.session_kind,
+    source.status,
+    source.phase,
+    source.steps_executed,
+    source.batch_size,
+    source.batch_index,
+    coalesce(source.is_copy, false) as is_copy,
+    source.started_at,
+    source.updated_at,
+    source.ended_at,
+    -- A start that was resolved without the writer's offset, or in a zone that the device has corrected, is not believed
+    -- beside a better one.
+    case
+        when source.offset_basis is not null then 1
+        when zones.time_zone = zones.current_time_zone then 2
+        else 3
+    end as clock_rank,
+    source.observed_at,
+    source.region,
+    source._user_id,
+    source._device_id,
+    source._received_at
 from source
+left join {{ ref('stg_wire__device_zones') }} as zones
+    on source.tenant_id = zones.tenant_id
+    and source._device_id = zones.device_id
+    and (zones.valid_after is null or source._received_at > zones.valid_after)
+    and (zones.valid_to is null or source._received_at <= zones.valid_to)
