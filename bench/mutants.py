@@ -89,7 +89,7 @@ MUTANTS = (
         "state without fsync", "device/state.py", '"synchronous=FULL"', '"synchronous=OFF"', POWER,
     ),
     Mutant(
-        "live database opened immutable", "device/readers/hive/progress_db.py", "?mode=ro", "?mode=ro&immutable=1",
+        "live database opened immutable", "device/readers/sqlite.py", "?mode=ro", "?mode=ro&immutable=1",
         "tests/device/test_progress_db.py",
     ),
     Mutant(
@@ -169,7 +169,7 @@ MUTANTS = (
         f"{CONSENT}::test_a_withdrawal_while_a_shipping_waits_for_the_lock_is_heeded",
     ),
     Mutant(
-        "the last story to arrive stays", "warehouse/load.py", "ORDER BY _is_kept DESC,", "ORDER BY _is_kept,",
+        "the last story to arrive stays", "warehouse/load.py", "{newest}_is_kept DESC,", "{newest}_is_kept,",
         f"{LOAD}::test_of_two_stories_the_first_to_arrive_stays",
     ),
     Mutant(

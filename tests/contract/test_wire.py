@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "a8322ffd7415698ca0d0721a6d1f1c4e407f8be411c39c7e946315358f2651c9"
+PUBLISHED = "dba24baddb43d42c3a771fb1c0f9a961ab1fbfc180f1a96abb5057ff8ed806ad"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pipelines.device.lines import UnreadableError
-from pipelines.device.readers import sqlite_copy
+from pipelines.device.readers import sqlite, sqlite_copy
 from pipelines.device.readers.base import CorruptError, Item, UnknownLayoutError
 from pipelines.device.readers.hive import progress_db
 from tests.device.driving import SESSION
@@ -375,7 +375,7 @@ def test_a_reading_that_takes_too_long_lets_go_and_reads_a_copy(
     for number in range(3000):
         add(writer, f"task-{number}")
     writer.execute("COMMIT")
-    monkeypatch.setattr(progress_db, "MAX_READ_SECONDS", -1.0)
+    monkeypatch.setattr(sqlite, "MAX_READ_SECONDS", -1.0)
     assert len(read(path)) == 3000
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from pipelines.device.readers.base import Runtime
 from pipelines.device.readers.claude_code.runtime import CLAUDE_CODE
 from pipelines.device.readers.hive.runtime import HIVE
+from pipelines.device.readers.openclaw.runtime import OPENCLAW
 
-RUNTIMES: tuple[Runtime, ...] = (CLAUDE_CODE, HIVE)
+RUNTIMES: tuple[Runtime, ...] = (CLAUDE_CODE, OPENCLAW, HIVE)
 """In the order in which a folder is asked whose it is: those whose files cannot be anybody else's come first."""
 
 

@@ -2,7 +2,7 @@
 
 Its log is copied with it and replayed by SQLite in the copy; `immutable` would ignore the log. The copy holds what no
 batch may, so it lives in a folder of its own that nobody else can enter, for as long as it is read, and what a killed
-process left there goes before the next one is made. Does not belong here: what is read of it (progress_db.py).
+process left there goes before the next one is made. Does not belong here: what is read of it.
 """
 
 import os

@@ -1,1 +1,4 @@
-"""Hive's homes: queens, workers, colonies and graph runs."""
+"""Hive's homes: queens, workers, colonies and graph runs.
+
+Does not belong here: what another runtime has as well (the modules above).
+"""

@@ -1,0 +1,130 @@
+"""OpenClaw as an agent runtime: which of its files are read, and by which reader.
+
+A device that was upgraded holds both eras: a response has one identity in both, and counts once.
+Does not belong here: where its files lie (layout.py), what they mean (the modules beside).
+"""
+
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+
+from pipelines.device import lines
+from pipelines.device.readers.base import At, Contents, Item, Json, Log, Reading, Record, Setting, Snapshot
+from pipelines.device.readers.openclaw import databases, layout, sessions, transcripts
+
+HEAD_BYTES = 64 << 10  # the first line of a transcript is short
+
+
+class OpenClaw:
+    """OpenClaw's homes."""
+
+    name = transcripts.RUNTIME
+    title = "OpenClaw"
+    versions = "2026.7 (files) to 2026.9 (SQLite)"
+
+    def usual_homes(self) -> list[Path]:
+        """`OPENCLAW_STATE_DIR`, then the folders in the user's home."""
+        return layout.usual_homes()
+
+    def is_home(self, path: Path) -> bool:
+        """Whether it is named like OpenClaw's state folder or holds its settings and agents."""
+        return layout.is_home(path)
+
+    def homes_in(self, home: Path) -> list[Path]:
+        """The home: it holds no others."""
+        return [home]
+
+    def contents(self, home: Path, setting: Setting) -> Contents:
+        """Transcripts; then packed transcripts, databases and what the stores say of sessions."""
+        agents = layout.agents(home)
+        logs: list[Log] = []
+        for agent in agents:
+            known = _store(agent, setting)
+            logs += [_log(found, known) for found in layout.transcripts(agent) if not found.is_packed]
+
+        def snapshots(reading: Reading) -> Iterator[Snapshot]:
+            for agent in agents:
+                yield from _snapshots(agent, setting, reading)
+
+        return Contents(logs, snapshots)
+
+
+OPENCLAW = OpenClaw()
+
+
+def _store(agent: Path, setting: Setting) -> sessions.Known:
+    """What the file era's store says of the sessions, if the consent covers it."""
+    known = sessions.Known()
+    if "descriptions" in setting.consented:
+        path = layout.session_store(agent)
+        try:
+            with lines.open_plain(path) as file:
+                found = lines.loads(file.read())
+        except (FileNotFoundError, lines.UnreadableError, OSError, ValueError, RecursionError):
+            return known  # it is read again, and counted, as a snapshot
+        if isinstance(found, dict):
+            known.store(found)
+    return known
+
+
+def _log(found: layout.Transcript, known: sessions.Known) -> Log:
+    context = known.context(found.session_id, None)
+
+    @cache
+    def head() -> transcripts.Head:
+        try:
+            with lines.open_plain(found.path) as file:
+                first = file.readline(HEAD_BYTES)
+        except (lines.UnreadableError, OSError):
+            return transcripts.Head()
+        parsed = lines.parse(first, transcripts.is_event).records
+        return transcripts.head(parsed[0][1] if parsed else None)
+
+    context.head = head
+
+    def parse(line: Json, _: At) -> list[Record]:
+        return list(transcripts.read(line, context))
+
+    def look_back(data: bytes) -> None:
+        for _, line in lines.parse(data, transcripts.is_event).records:
+            transcripts.remember(line, context)
+
+    return Log(
+        path=found.path, kind="transcript", consent="events", is_record=transcripts.is_event, parse=parse,
+        may_matter=transcripts.may_matter, is_unknown=transcripts.is_unknown, look_back=look_back,
+    )  # fmt: skip
+
+
+def _snapshots(agent: Path, setting: Setting, reading: Reading) -> Iterator[Snapshot]:
+    if "events" in setting.consented:
+        for found in layout.transcripts(agent):
+            if found.is_packed:
+                yield Snapshot(
+                    key="transcript", files=(found.path,), kind="transcript", consent="events",
+                    read=partial(_packed, found, agent, setting),
+                )  # fmt: skip
+        path = layout.database(agent)
+        yield Snapshot(
+            key="database", files=(path, path.with_name(path.name + "-wal")), kind="session_store", consent="events",
+            read=partial(databases.read, path, reading.scratch),
+        )  # fmt: skip
+    store = layout.session_store(agent)
+    yield Snapshot(
+        key="sessions", files=(store,), kind="session_store", consent="descriptions",
+        read=partial(_items, store, reading),
+    )  # fmt: skip
+
+
+def _packed(found: layout.Transcript, agent: Path, setting: Setting) -> list[Record]:
+    with lines.open_plain(found.path) as file:
+        text = databases.unpacked(file.read(databases.MAX_UNPACKED))
+    return list(databases.transcript(text, _store(agent, setting).context(found.session_id, None)))
+
+
+def _items(path: Path, reading: Reading) -> list[Item] | None:
+    found = reading.document(path, "session_store")
+    if not found:
+        return None
+    known = sessions.Known()
+    known.store(found)
+    return list(known.items())

@@ -1,0 +1,109 @@
+"""OpenClaw's sessions: what a session's key says of its kind, and what the stores say of its state.
+
+A key may hold a person's number or a group's name (`agent:main:whatsapp:group:…`): only its kind leaves.
+Does not belong here: reading files and databases (runtime.py, databases.py).
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pipelines.contract import wire
+from pipelines.device.readers.base import Item, Json
+from pipelines.device.readers.openclaw.transcripts import RUNTIME, Context, Head, epoch_millis
+
+STATUSES = {"running": "active", "done": "completed", "failed": "failed", "killed": "cancelled", "timeout": "failed"}
+ENTRYPOINTS = {"cron": "cron", "hook": "hook", "group": "channel", "channel": "channel", "dashboard": "web"}
+
+
+def is_subagent(key: str | None) -> bool:
+    """Whether another session spawned it: `agent:<id>:subagent:<uuid>`."""
+    return "subagent" in (key or "").split(":")
+
+
+def entrypoint(key: str | None) -> str | None:
+    """What started a session, by its key: `agent:<id>:cron:<id>`, `…:hook:<uuid>`, `…:whatsapp:group:<number>`."""
+    return next((ENTRYPOINTS[part] for part in (key or "").split(":") if part in ENTRYPOINTS), None)
+
+
+class Known:
+    """The sessions of one agent, as its store or its database says."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, dict[str, object]] = {}
+        self._ids: dict[str, str] = {}
+        """The present session of each key."""
+        self._keys: dict[str, str] = {}
+        self._parents: dict[str, str] = {}
+
+    def nodes(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Rows of `session_nodes`: one for each key, with its present session."""
+        for row in rows:
+            key, session_id = str(row["session_key"]), str(row["current_session_id"])
+            self._ids[key] = session_id
+            self._parents[key] = row.get("spawned_by") or row.get("parent_session_key") or ""
+            self._add(
+                session_id, key, status=row.get("status"), started_at=row.get("created_at"),
+                created_at=row.get("created_at"), forked_from=row.get("fork_source_session_id"),
+            )  # fmt: skip
+
+    def windows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Rows of `session_windows`: one for each session."""
+        for row in rows:
+            self._add(
+                str(row["session_id"]), str(row["session_key"]), status=row.get("status"),
+                started_at=row.get("started_at") or row.get("created_at"), ended_at=row.get("ended_at"),
+            )  # fmt: skip
+
+    def store(self, found: Json) -> None:
+        """The file era's `sessions.json`: an entry for each key."""
+        for key, entry in found.items():
+            if not isinstance(entry, dict) or not isinstance(entry.get("sessionId"), str):
+                continue
+            session_id = entry["sessionId"]
+            self._ids[key] = session_id
+            self._parents[key] = str(entry.get("spawnedBy") or entry.get("parentSessionKey") or "")
+            self._add(
+                session_id, key, status=entry.get("status"),
+                started_at=entry.get("sessionStartedAt") or entry.get("startedAt"), ended_at=entry.get("endedAt"),
+                updated_at=entry.get("updatedAt"),
+            )  # fmt: skip
+
+    def context(self, session_id: str, head: Head | None, *, key: str | None = None) -> Context:
+        """A transcript of a session while it is read."""
+        key = self._keys.get(session_id, key)
+        parent = self._ids.get(self._parents.get(key or "", ""))
+        is_spawned = is_subagent(key)
+        made = head or Head()
+        if made.parent_session_id is None:
+            known = self._by_id.get(session_id, {})
+            forked_from = known.get("forked_from")
+            started_at = epoch_millis(known.get("created_at")) or made.started_at
+            made = Head(started_at, str(forked_from) if forked_from else None)
+        return Context(
+            session_id, lambda: made, is_subagent=is_spawned, parent_session_id=parent if is_spawned else None
+        )
+
+    def items(self) -> Iterator[Item]:
+        """One observation of each session."""
+        for session_id, values in self._by_id.items():
+            key = self._keys[session_id]
+            parent = self._ids.get(self._parents.get(key, ""))
+            times = {
+                name: epoch_millis(values.get(name)) for name in ("started_at", "ended_at", "updated_at")
+            }  # fmt: skip
+            yield Item(
+                wire.SESSIONS, ("openclaw", "store", session_id),
+                {
+                    "agent_runtime": RUNTIME, "session_id": session_id, "evidence": "meta",
+                    "session_kind": "worker" if is_subagent(key) else "agent_session",
+                    "entrypoint": entrypoint(key), "status": STATUSES.get(str(values.get("status"))),
+                    "parent_session_id": parent if parent != session_id else None,
+                    "forked_from_session_id": values.get("forked_from"), **times,
+                },
+                tuple(times.values()),
+            )  # fmt: skip
+
+    def _add(self, session_id: str, key: str, **values: object) -> None:
+        self._keys.setdefault(session_id, key)
+        known = self._by_id.setdefault(session_id, {})
+        known |= {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,252 @@
+"""Lines of an OpenClaw transcript as records: responses with their usage, tool calls, compactions, failed responses.
+
+The same lines stand in files, in the table `transcript_events` and in archives of both.
+Does not belong here: where they lie (layout.py), how a database is opened (databases.py).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from pipelines.contract import wire
+from pipelines.device.clock import epoch_time, utc_time
+from pipelines.device.readers.base import Fields, Json, Part, Record
+from pipelines.device.readers.openclaw.layout import SESSION_ID
+
+RUNTIME = "openclaw"
+MAX_MILLIS = 10**14  # the year 5138: beyond it a number is no time
+MAX_CALLS = 10_000  # calls of one transcript that wait for their results
+STOP_REASONS = {
+    "stop": "stop", "toolUse": "tool_calls", "length": "length", "aborted": "cancelled", "error": "error",
+}  # fmt: skip
+_PARENT = re.compile(rf"(?P<session>{SESSION_ID})(-topic-[\w-]{{1,64}})?\.jsonl[\w.-]*$", re.ASCII)
+_MATTERS = (b'"assistant"', b'"toolResult"', b'"compaction"', b'"session"')
+_KNOWN_TYPES = frozenset({
+    "session", "message", "compaction", "model_change", "thinking_level_change", "custom", "custom_message",
+    "branch_summary", "label", "session_info", "reset",
+})  # fmt: skip
+_KNOWN_FIELDS = frozenset({
+    "role", "content", "api", "timestamp", "responseModel", "errorMessage", "errorCode", "errorType", "thinking",
+    "diagnostics",
+    "details", "toolName",
+})  # fmt: skip
+
+
+@dataclass
+class Head:
+    """What the first line of a transcript says: since when it is, and whose history it begins with."""
+
+    started_at: datetime | None = None
+    parent_session_id: str | None = None
+
+
+@dataclass
+class Context:
+    """A transcript while it is read.
+
+    `session_id`: of its name or its row. `is_subagent`: the session was spawned by another one. `calls`: the responses
+    of calls whose results have not been read yet.
+    """
+
+    session_id: str
+    head: Callable[[], Head]
+    is_subagent: bool = False
+    parent_session_id: str | None = None
+    calls: dict[str, tuple[object, ...]] = field(default_factory=dict)
+
+
+def head(found: Json | None) -> Head:
+    """The head of a transcript, of its first line."""
+    if not found or found.get("type") != "session":
+        return Head()
+    parent = found.get("parentSession")
+    match = _PARENT.search(parent) if isinstance(parent, str) else None
+    return Head(utc_time(found.get("timestamp")), match["session"] if match else None)
+
+
+def may_matter(data: bytes) -> bool:
+    """Whether a line can hold a record."""
+    return any(word in data for word in _MATTERS)
+
+
+def is_event(found: Json) -> bool:
+    """Whether an object is an entry of a transcript."""
+    return isinstance(found.get("type"), str)
+
+
+def is_unknown(found: Json) -> bool:
+    """Whether it is an entry of a type that no version we know of writes."""
+    return found.get("type") not in _KNOWN_TYPES
+
+
+def remember(found: Json, context: Context) -> None:
+    """Take down which response made which calls, of a line that was read before."""
+    message = found.get("message")
+    if isinstance(message, dict) and message.get("role") == "assistant":
+        _calls(found, message, context)
+
+
+def read(found: Json, context: Context) -> Iterable[Record]:
+    """The records of one entry."""
+    match found.get("type"):
+        case "message" if isinstance(message := found.get("message"), dict):
+            match message.get("role"):
+                case "assistant":
+                    return _response(found, Fields(message), context)
+                case "toolResult":
+                    return _result(found, message, context)
+        case "compaction":
+            return _compaction(found, context)
+    return ()
+
+
+def _response(found: Json, message: Fields, context: Context) -> Iterator[Record]:
+    usage = Fields(_object(message.get("usage")))
+    at = _time(message.get("timestamp"), found)
+    key = _key(found, message, context)
+    fresh, read_, written = (_count(usage.get(name)) for name in ("input", "cacheRead", "cacheWrite"))
+    output, reasoning = _count(usage.get("output")), usage.get("reasoningTokens")
+    origin = _origin(at, context)
+    cost = _object(usage.get("cost")).get("total")
+    model = _model(message)
+    reason = message.get("stopReason")
+    if reason == "error" or message.get("errorMessage"):
+        yield Record(
+            wire.STATUS_EVENTS, ("openclaw", "api_error", *key),
+            values={
+                "agent_runtime": RUNTIME, "session_id": origin["session_id"], "kind": "api_error",
+                "agent_role": "worker" if context.is_subagent else "agent",
+                "error_class": message.get("errorMessage") or "error", "occurred_at": at,
+                "time_basis": "utc" if at else None,
+            },
+            at=at,
+        )  # fmt: skip
+    if not any((fresh, read_, written, output)):
+        return
+    yield Record(
+        wire.LLM_TURNS, ("openclaw", "response", *key), at=at, is_turn=True, fields_dropped=message.dropped,
+        fields_unknown=message.beside(_KNOWN_FIELDS),
+        values=origin | {
+            "agent_runtime": RUNTIME, "agent_role": "worker" if context.is_subagent else "agent", "model": model,
+            "stop_reason": STOP_REASONS.get(str(reason), "other") if reason else None,
+            "response_id": message.get("responseId"), "turn_grain": "response", "request_kind": "message",
+            "input_tokens": fresh + read_ + written, "cache_read_input_tokens": read_,
+            "cache_write_input_tokens": written, "output_tokens": output,
+            "reasoning_output_tokens": reasoning if isinstance(reasoning, int) else None,
+            "reported_cost_usd": cost, "is_sidechain": context.is_subagent, "is_final": True, "occurred_at": at,
+            "time_basis": "utc" if at else None,
+        },
+    )  # fmt: skip
+    for call_id, name in _calls(found, message, context):
+        yield _call(("openclaw", "call", *key, call_id), context, at, {"tool_name": name, "occurred_at": at})
+
+
+def _result(found: Json, message: Json, context: Context) -> Iterator[Record]:
+    call_id = message.get("toolCallId")
+    key = context.calls.pop(call_id, None) if isinstance(call_id, str) else None
+    if key is None:
+        return  # the call stands in no line that is left
+    duration = _object(message.get("details")).get("durationMs")
+    is_error = message.get("isError")
+    yield _call(
+        ("openclaw", "call", *key, call_id), context, _time(message.get("timestamp"), found),
+        {
+            "is_error": is_error if isinstance(is_error, bool) else None, "is_final": True,
+            "duration_seconds": _seconds(duration),
+        },
+        name="result",
+    )  # fmt: skip
+
+
+def _call(
+    key: tuple[object, ...], context: Context, at: datetime | None, values: dict[str, object], *, name: str = "call"
+) -> Record:
+    shared: dict[str, object] = {}
+    if name == "call":
+        shared = _origin(at, context) | {
+            "agent_runtime": RUNTIME, "origin": "event", "agent_role": "worker" if context.is_subagent else "agent",
+            "is_sidechain": context.is_subagent, "is_final": False, "time_basis": "utc" if at else None,
+        }  # fmt: skip
+    rank = (bool(shared.get("is_copy")), 0 if name == "call" else 1)
+    return Record(
+        wire.TOOL_CALLS, key, at=at, parts={name: Part(rank, shared | values)}, needed=frozenset({"call"})
+    )  # fmt: skip
+
+
+def _compaction(found: Json, context: Context) -> Iterator[Record]:
+    at = utc_time(found.get("timestamp"))
+    before = found.get("tokensBefore")
+    yield Record(
+        wire.STATUS_EVENTS, ("openclaw", "compacted", found.get("id"), found.get("timestamp")), at=at,
+        values={
+            "agent_runtime": RUNTIME, "session_id": _origin(at, context)["session_id"], "kind": "compacted",
+            "agent_role": "worker" if context.is_subagent else "agent",
+            "context_tokens": before if isinstance(before, int) else None, "occurred_at": at,
+            "time_basis": "utc" if at else None,
+        },
+    )  # fmt: skip
+
+
+def _origin(at: datetime | None, context: Context) -> dict[str, object]:
+    """Whose a line is: what stands in a fork and is older than the fork was copied from its parent."""
+    made = context.head()
+    is_copy = bool(made.parent_session_id and at and made.started_at and at < made.started_at)
+    session = made.parent_session_id if is_copy else context.session_id
+    return {
+        "session_id": session, "is_copy": is_copy,
+        "parent_session_id": None if is_copy else context.parent_session_id,
+    }  # fmt: skip
+
+
+def _key(found: Json, message: Json, context: Context) -> tuple[object, ...]:
+    """The provider's id of the response; where there is none, the entry's id, which is unique in its session."""
+    response = message.get("responseId")
+    if isinstance(response, str) and response:
+        return (response,)
+    return (found.get("id"), found.get("timestamp"), message.get("timestamp"))
+
+
+def _calls(found: Json, message: Json, context: Context) -> list[tuple[str, object]]:
+    content = message.get("content")
+    calls: list[tuple[str, object]] = []
+    for item in content if isinstance(content, list) else ():
+        if isinstance(item, dict) and item.get("type") == "toolCall" and isinstance(item.get("id"), str):
+            calls.append((item["id"], item.get("name")))
+            if len(context.calls) < MAX_CALLS:
+                context.calls[item["id"]] = _key(found, message, context)
+    return calls
+
+
+def _model(message: Json) -> str | None:
+    provider, model = message.get("provider"), message.get("model")
+    if not isinstance(model, str) or not model:
+        return None
+    return f"{provider}/{model}" if isinstance(provider, str) and provider else model
+
+
+def epoch_millis(millis: Any) -> datetime | None:
+    """Milliseconds since 1970, as JavaScript writes them."""
+    is_number = isinstance(millis, (int, Decimal)) and not isinstance(millis, bool) and 0 < millis < MAX_MILLIS
+    return epoch_time(Decimal(millis) / 1000) if is_number else None
+
+
+def _time(millis: Any, found: Json) -> datetime | None:
+    """The message's own time (milliseconds since 1970), else that of the entry."""
+    return epoch_millis(millis) or utc_time(found.get("timestamp"))
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _seconds(millis: object) -> float | None:
+    if isinstance(millis, bool) or not isinstance(millis, (int, Decimal)) or not 0 <= millis < MAX_MILLIS:
+        return None
+    return float(millis) / 1000

@@ -1,0 +1,234 @@
+"""OpenClaw's homes: each response once, in both eras and whatever copies there are; keys and prompts are never read."""
+
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines.device.lines import UnreadableError
+from pipelines.device.readers import sqlite
+from pipelines.device.readers.openclaw import databases
+from tests.device.driving import Device, Json, Row, granted
+
+SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).resolve().parents[3] / "shared" / "samples"))
+SAMPLE = SAMPLES / "openclaw-home.tar.gz"
+FIRST, SECOND, THIRD = (f"{n}0000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
+MADE = "2026-10-22T09:00:00.000Z"
+
+
+def response(number: int, *, session: str = FIRST, at: int = 1_792_660_000_000, **other: Any) -> Json:
+    """An entry with a response; each number is another one."""
+    usage = {
+        "input": 100 + number, "output": 10, "cacheRead": 1000, "cacheWrite": 5, "reasoningTokens": 3,
+        "totalTokens": 1115 + number, "cost": {"input": 0.1, "total": 0.125},
+    }  # fmt: skip
+    message = {
+        "role": "assistant", "content": [{"type": "text", "text": "what-ada-wrote"}], "provider": "acme",
+        "model": "large-2", "usage": usage, "stopReason": "stop", "timestamp": at + number * 1000,
+        "responseId": f"resp_{number:032x}",
+    }  # fmt: skip
+    return {
+        "type": "message", "id": f"{number:08x}", "parentId": None, "timestamp": MADE, "message": message | other,
+    }  # fmt: skip
+
+
+def head(session: str = FIRST, **other: Any) -> Json:
+    return {"type": "session", "version": 3, "id": session, "timestamp": MADE, "cwd": "/home/ada/secret", **other}
+
+
+def lines_of(entries: Iterable[Json]) -> bytes:
+    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+
+
+def transcript(home: Path, name: str, *entries: Json) -> Path:
+    path = home / "agents" / "main" / "sessions" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(lines_of(entries))
+    return path
+
+
+def packed(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return bytes(sink.getvalue())
+
+
+def database(home: Path, rows: dict[str, list[Json]], *, keys: dict[str, str] | None = None) -> Path:
+    """An agent's database with the columns that are read, and those that must not be."""
+    path = home / "agents" / "main" / "agent" / "openclaw-agent.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(
+            "CREATE TABLE session_nodes (session_key TEXT, current_session_id TEXT, entry_json TEXT, status TEXT,"
+            " created_at INTEGER, spawned_by TEXT, parent_session_key TEXT, fork_source_session_id TEXT);"
+            "CREATE TABLE session_windows (session_id TEXT, session_key TEXT, started_at INTEGER, ended_at INTEGER,"
+            " status TEXT, display_name TEXT);"
+            "CREATE TABLE transcript_events (session_id TEXT, seq INTEGER, event_json TEXT, event_zstd BLOB);"
+            "CREATE TABLE session_transcript_archives (session_id TEXT, session_key TEXT, encoding TEXT,"
+            " archive_blob BLOB);"
+            "CREATE TABLE auth_profile_store (store_key TEXT, store_json TEXT);"
+            "INSERT INTO auth_profile_store VALUES ('main', 'planted-secret');"
+        )
+        for session, entries in rows.items():
+            key = (keys or {}).get(session, f"agent:main:{session}")
+            db.execute("INSERT INTO session_nodes (session_key, current_session_id) VALUES (?, ?)", (key, session))
+            db.execute("INSERT INTO session_windows (session_id, session_key) VALUES (?, ?)", (session, key))
+            for seq, entry in enumerate(entries):
+                text = json.dumps(entry)
+                values = (session, seq, None, packed(text.encode())) if seq % 2 else (session, seq, text, None)
+                db.execute("INSERT INTO transcript_events VALUES (?, ?, ?, ?)", values)
+    return path
+
+
+def turns(device: Device) -> list[Row]:
+    return sorted(device.delivered("llm_turns"), key=lambda row: row["occurred_at"])
+
+
+def test_a_response_is_a_row_with_its_cache_within_the_input(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    transcript(home, f"{FIRST}.jsonl", head(), response(1))
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    (row,) = turns(device)
+    assert {name: row[name] for name in ("agent_runtime", "turn_grain", "session_id", "stop_reason", "is_final")} == {
+        "agent_runtime": "openclaw", "turn_grain": "response", "session_id": FIRST, "stop_reason": "stop",
+        "is_final": True,
+    }  # fmt: skip
+    assert (row["input_tokens"], row["cache_read_input_tokens"], row["cache_write_input_tokens"]) == (1106, 1000, 5)
+    assert (row["output_tokens"], row["reasoning_output_tokens"], str(row["reported_cost_usd"])[:5]) == (10, 3, "0.125")
+    assert row["cache_write_5m_input_tokens"] is None, "the source does not say how long it is kept"
+
+
+def test_every_kind_of_copy_counts_once_and_archives_count(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    own = [head(), response(1), response(2)]
+    transcript(home, f"{FIRST}.jsonl", *own)
+    transcript(home, f"{SECOND}.jsonl.reset.2026-10-22T09-11-18.924Z", head(SECOND), response(3, session=SECOND))
+    path = transcript(home, f"{THIRD}.jsonl.deleted.2026-11-28T17-28-30.210Z.{'a' * 32}.zst", head(THIRD))
+    path.write_bytes(packed(lines_of([head(THIRD), response(4, session=THIRD)])))
+    for never in (f"{FIRST}.trajectory.jsonl", f"{FIRST}.checkpoint.{SECOND}.jsonl"):
+        transcript(home, never, head(), response(90))
+    archive = home / "agents" / "main" / "session-sqlite-import-archive" / f"main.{FIRST}.jsonl.imported-1"
+    archive.parent.mkdir()
+    archive.write_bytes(lines_of([*own, response(91)]))
+    database(home, {FIRST: [*own, response(5)]})
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert [row["input_tokens"] - 1105 for row in turns(device)] == [1, 2, 3, 4, 5]
+    assert Counter(row["session_id"] for row in turns(device)) == {FIRST: 3, SECOND: 1, THIRD: 1}
+
+
+@pytest.mark.parametrize("is_database", [False, True])
+def test_what_a_fork_copied_is_its_parents(tmp_path: Path, is_database: bool) -> None:
+    home = tmp_path / ".openclaw"
+    later = 1_792_670_000_000
+    fork = [
+        head(SECOND, timestamp="2026-10-22T11:00:00.000Z", parentSession=f"/home/ada/x/{FIRST}.jsonl"),
+        response(1), response(2, at=later),
+    ]  # fmt: skip
+    if is_database:
+        database(home, {FIRST: [head(), response(1)], SECOND: fork})
+    else:
+        transcript(home, f"2026-10-22T11-00-00-000Z_{SECOND}.jsonl", *fork)  # is read before its parent
+        transcript(home, f"{FIRST}.jsonl", head(), response(1))
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert [row["session_id"] for row in turns(device)] == [FIRST, SECOND]
+
+
+def test_a_failed_response_is_an_event_and_no_usage(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    failed = response(1, usage={"input": 0, "output": 0}, stopReason="error", errorMessage="429 of ada@example.org")
+    transcript(home, f"{FIRST}.jsonl", head(), failed)
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert turns(device) == []
+    (event,) = device.delivered("status_events")
+    assert (event["kind"], event["error_class"]) == ("api_error", "rate_limit")
+
+
+def test_calls_have_the_name_of_the_response_and_the_end_of_the_result(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    call = {"type": "toolCall", "id": "call_0", "name": "exec", "arguments": {"command": "what-ada-wrote"}}
+    result = {
+        "role": "toolResult", "toolCallId": "call_0", "toolName": "exec", "content": [], "isError": True,
+        "details": {"durationMs": 1500}, "timestamp": 1_792_660_009_000,
+    }  # fmt: skip
+    again = {"type": "message", "id": "ff", "timestamp": MADE, "message": result}
+    path = transcript(home, f"{FIRST}.jsonl", head(), response(1, content=[call]))
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)  # the result comes in a later pass
+    with path.open("ab") as file:
+        file.write(lines_of([again, response(2, content=[call])]))
+    device.ship(home)
+    finished = [row for row in device.delivered("tool_calls") if row["is_final"]]
+    assert [(row["is_error"], row["duration_seconds"]) for row in finished] == [(True, 1.5)]
+    assert len({row["record_id"] for row in device.delivered("tool_calls")}) == 2, "an id that is used twice"
+
+
+def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:
+    path = database(tmp_path, {FIRST: [head(), response(1)]})
+    for sql in (
+        "SELECT store_json FROM auth_profile_store", "SELECT count(*) FROM auth_profile_store",
+        "SELECT entry_json FROM session_nodes", "SELECT readfile('x')", "ATTACH 'x' AS other",
+    ):  # fmt: skip
+        with pytest.raises(UnreadableError):
+            sqlite.read(path, tmp_path / "s", databases.ALLOWED, lambda db, sql=sql: db.execute(sql).fetchall())  # type: ignore[misc]
+
+
+def test_nothing_private_leaves(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    database(home, {FIRST: [head(), response(1)]}, keys={FIRST: "agent:main:whatsapp:group:12036300@g.us"})
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert turns(device)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "apiary").rglob("*") if path.is_file())
+    for word in (b"planted-secret", b"12036300", b"what-ada-wrote", b"/home/ada"):
+        assert word not in kept, word
+
+
+@pytest.mark.samples
+@pytest.mark.skipif(not SAMPLE.exists(), reason="no sample homes: set APIARY_SAMPLES")
+@pytest.mark.parametrize("eras", [("files",), ("sqlite",), ("files", "sqlite"), ("sqlite", "files")])
+def test_the_sample_is_counted_to_the_token(tmp_path: Path, eras: tuple[str, ...]) -> None:
+    with tarfile.open(SAMPLE) as tar:
+        tar.extractall(tmp_path / "sample", filter="data")
+    homes = json.loads((SAMPLES / "openclaw-home.truth.json").read_text("utf-8"))["homes_truth"]
+    home = tmp_path / "ada" / ".openclaw"
+    device: Device | None = None
+    for era in eras:
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(tmp_path / "sample" / era / ".openclaw", home)
+        device = device or granted(tmp_path / "apiary", home)
+        device.ship(home)
+    assert device is not None
+    truth = homes["sqlite" if "sqlite" in eras else "files"]
+    rows, calls = turns(device), {row["record_id"] for row in device.delivered("tool_calls")}
+    found = {
+        "turns": len(rows), "cached_tokens": sum(row["cache_read_input_tokens"] for row in rows),
+        "cache_creation_tokens": sum(row["cache_write_input_tokens"] for row in rows),
+        "input_tokens": sum(
+            row["input_tokens"] - row["cache_read_input_tokens"] - row["cache_write_input_tokens"] for row in rows
+        ),
+        "output_tokens": sum(row["output_tokens"] for row in rows),
+        "reasoning_tokens": sum(row["reasoning_output_tokens"] or 0 for row in rows), "tool_calls": len(calls),
+    }  # fmt: skip
+    assert found == {name: truth["totals"]["unique_usage"][name] for name in found}
+    assert Counter(f"{row['occurred_at']:%Y-%m-%d}" for row in rows) == {
+        day: usage["turns"] for day, usage in truth["totals"]["by_utc_day"].items()
+    }
+    assert Counter(row["session_id"] for row in rows) == {
+        session["session_id"]: session["usage_own"]["turns"]
+        for session in truth["sessions"]
+        if session["usage_own"]["turns"]
+    }
