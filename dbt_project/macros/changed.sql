@@ -111,52 +111,75 @@
         select * from {{ ref('int_billing__rates_in_force') }}
     ),
 
-    -- A model without a price is exposed to the whole book.
-    known_models as (
-        select distinct aliases.model
-        from {{ ref('int_billing__models_resolved') }} as aliases
-        inner join rates
-            on aliases.provider_name = rates.provider_name
-            and aliases.price_model = rates.model
-    ),
-
     dates as (
         select distinct
-            day_models.usage_date,
-            day_models.model,
-            known_models.model is not null as is_known
+            usage_date,
+            model
         from day_models
-        left join known_models
-            on day_models.model = known_models.model
     ),
 
     model_rates as (
         select
             dates.usage_date,
             dates.model,
-            {{ fingerprint([
-                'aliases.model', 'rates.price_id', 'rates.status', 'rates.component', 'rates.context_from',
-                'rates.tod_from', 'rates.known_from', 'rates.unit_price', 'rates.low_unit_price', 'rates.high_unit_price',
+            bool_or(rates.status = 'approved') as is_priced,
+            {{ fingerprint_of_all(fingerprint([
+                'rates.price_id', 'rates.status', 'rates.component', 'rates.context_from', 'rates.tod_from',
+                'rates.known_from', 'rates.unit_price', 'rates.low_unit_price', 'rates.high_unit_price',
                 'greatest(rates.in_force_from, ' ~ utc_midnight('dates.usage_date') ~ ')',
                 'least(rates.in_force_to, ' ~ utc_midnight('dates.usage_date + 1') ~ ')'
-            ]) }} as _fingerprint
+            ])) }} as _fingerprint
         from dates
         inner join {{ ref('int_billing__models_resolved') }} as aliases
-            on dates.model = aliases.model or not dates.is_known
+            on dates.model = aliases.model
         inner join rates
             on aliases.provider_name = rates.provider_name
             and aliases.price_model = rates.model
             and rates.in_force_from < {{ utc_midnight('dates.usage_date + 1') }}
             and (rates.in_force_to is null or rates.in_force_to > {{ utc_midnight('dates.usage_date') }})
+        group by dates.usage_date, dates.model
     ),
 
-    date_rates as (
+    -- A model without a price may cost whatever the book knows of a component: its cheapest and its dearest price.
+    book_ranges as (
+        select
+            days.usage_date,
+            rates.component,
+            min(rates.low_unit_price) as low_unit_price,
+            max(rates.high_unit_price) as high_unit_price
+        from (select distinct usage_date from dates) as days
+        inner join rates
+            on rates.status = 'approved'
+            and rates.service_tier = 'standard'
+            and rates.currency = 'USD'
+            and rates.in_force_from < {{ utc_midnight('days.usage_date + 1') }}
+            and (rates.in_force_to is null or rates.in_force_to > {{ utc_midnight('days.usage_date') }})
+        group by days.usage_date, rates.component
+    ),
+
+    day_ranges as (
         select
             usage_date,
-            model,
-            {{ fingerprint_of_all('_fingerprint') }} as _fingerprint
-        from model_rates
-        group by usage_date, model
+            {{ fingerprint_of_all(fingerprint(['component', 'low_unit_price', 'high_unit_price'])) }} as _fingerprint
+        from book_ranges
+        group by usage_date
+    ),
+
+    -- The name takes part: two models without a price would take each other out of the day's fingerprint.
+    date_rates as (
+        select
+            dates.usage_date,
+            dates.model,
+            {{ fingerprint([
+                'dates.model', 'model_rates._fingerprint',
+                'case when model_rates.is_priced is not true then day_ranges._fingerprint end'
+            ]) }} as _fingerprint
+        from dates
+        left join model_rates
+            on dates.usage_date = model_rates.usage_date
+            and dates.model = model_rates.model
+        left join day_ranges
+            on dates.usage_date = day_ranges.usage_date
     ),
 
     tenant_rates as (

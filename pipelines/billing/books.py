@@ -1,11 +1,13 @@
 """The books: files of rows that people sign and the warehouse reads before rating: prices, accounts, contracts, FX.
 
-A book is a CSV file that only grows. The project ships the first price book (first_books/); a site's own rows stand in
-the folder `billing/` under APIARY_HOME in files of the same names, and both are read one after the other.
+A book is a CSV file that only grows. The project ships the first price book (first_books/; the long ones compressed); a
+site's own rows stand in the folder `billing/` under APIARY_HOME in files of the same names, and both are read one after
+the other.
 Does not belong here: what a row of prices means and who may approve it (prices.py), rating (models/).
 """
 
 import csv
+import gzip
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -38,6 +40,7 @@ ARROW: dict[Type, pa.DataType] = {
 }
 # Digits before and after the point. A number with more digits is refused: rounding it would change what was signed.
 DIGITS: dict[Type, tuple[int, int]] = {"price": (9, 9), "rate": (8, 10), "amount": (23, 15)}
+_SHIPPED_ROWS: dict[str, tuple[tuple[int, Row], ...]] = {}
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
@@ -82,6 +85,12 @@ DECISIONS = Book(
         "decided_at": "timestamp",
     },
     key=("sheet_id", "decided_at"),
+)  # fmt: skip
+PREFIXES = Book(
+    "model_prefixes",
+    "One first segment of model names in the logs and whose prices count for what follows it; empty for none.",
+    {"prefix": "string", "provider_name": "string", "recorded_at": "timestamp"},
+    frozenset({"prefix"}), ("prefix", "provider_name"),
 )  # fmt: skip
 ALIASES = Book(
     "model_aliases",
@@ -166,8 +175,8 @@ CREDIT_GRANTS = Book(
     key=("credit_grant_id",),
 )  # fmt: skip
 BOOKS = (
-    PRICES, DECISIONS, ALIASES, CACHE_CONVENTIONS, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS, SEATS,
-    CREDIT_GRANTS,
+    PRICES, DECISIONS, PREFIXES, ALIASES, CACHE_CONVENTIONS, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS,
+    SEATS, CREDIT_GRANTS,
 )  # fmt: skip
 # What the marts know how to charge: any other word would be charged as nothing.
 WORDS: dict[str, frozenset[str]] = {
@@ -277,10 +286,29 @@ def written(value: Any) -> str:
     return str(value)
 
 
-def _rows(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
-    if not path.exists():
+def _rows(book: Book, path: Path) -> Iterable[tuple[int, Row]]:
+    if path.parent != SHIPPED:
+        return _parse(book, path)
+    # The shipped price book is long and does not change: it is read once a process.
+    if path.name not in _SHIPPED_ROWS:
+        _SHIPPED_ROWS[path.name] = tuple(_parse(book, path))
+    return _SHIPPED_ROWS[path.name]
+
+
+def _packed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")
+
+
+def _opened(path: Path) -> IO[str]:
+    if path.exists():
+        return path.open(encoding="utf-8", newline="")
+    return gzip.open(_packed(path), "rt", encoding="utf-8", newline="")
+
+
+def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
+    if not path.exists() and not _packed(path).exists():
         return
-    with path.open(encoding="utf-8", newline="") as file:
+    with _opened(path) as file:
         lines = csv.reader(file)
         if (header := next(lines, None)) != list(book.columns):
             raise BookError(f"{path}: the first line must be {','.join(book.columns)}, not {','.join(header or [])}")

@@ -1,14 +1,15 @@
 """Other people's price catalogs, read as data: what they say becomes sheets, and a person or a quorum decides.
 
 Three sources: the installed release of genai-prices, a file in the shape of litellm's price map, and an operator's own
-CSV. Models are named in each catalog's own words by the book `catalog_names`; nothing is matched by a prefix.
+CSV. A model of the book has the id that its provider's catalog entry has, whole; where catalogs name one model
+differently the book `catalog_names` says so. Nothing is matched by a pattern.
 Does not belong here: deciding (prices.py). Nothing here is called while rating.
 """
 
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -28,6 +29,14 @@ NAMES = books.Book(
     {"source": "string", "provider_name": "string", "price_model": "string", "catalog_name": "string"},
     key=("source", "provider_name", "price_model"),
 )
+
+PROVIDERS = books.Book(
+    "catalog_providers",
+    "One provider of a catalog, and whose prices the price book calls them.",
+    {"source": "string", "catalog_provider": "string", "provider_name": "string"},
+    key=("source", "catalog_provider"),
+)
+TEXT_MODES = frozenset({"chat", "completion", "responses"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +68,87 @@ OPERATOR_OPTIONAL: dict[str, tuple[books.Type, Any]] = {
 }  # fmt: skip
 
 
-def names(source: str, folders: Sequence[Path]) -> dict[tuple[str, str], str]:
-    """What a catalog calls the models of the price book. Raises BookError."""
-    rows = books.read(NAMES, folders)
-    return {(row["provider_name"], row["price_model"]): row["catalog_name"] for row in rows if row["source"] == source}
+def names(
+    source: str, folders: Sequence[Path], listed: Mapping[str, tuple[str, str]] | None = None
+) -> dict[tuple[str, str], str]:
+    """What a catalog calls the models of the price book: those of `catalog_names`, then all that it lists itself.
+
+    `listed`: name in the catalog → its provider there and the model's id with that provider. Raises BookError.
+    """
+    rows = [row for row in books.read(NAMES, folders) if row["source"] == source]
+    known = {(row["provider_name"], row["price_model"]): row["catalog_name"] for row in rows}
+    claimed = set(known.values())
+    providers = {
+        row["catalog_provider"]: row["provider_name"]
+        for row in books.read(PROVIDERS, folders)
+        if row["source"] == source
+    }
+    for name, (provider, model) in sorted((listed or {}).items(), key=lambda item: (-len(item[0]), item[0])):
+        offer = (providers.get(provider, provider), model)
+        if name not in claimed and offer not in known:
+            known[offer] = name
+    return known
+
+
+def genai_listed() -> dict[str, tuple[str, str]]:
+    """Every model of the installed genai-prices."""
+    from genai_prices import data
+
+    return {f"{p.id}:{m.id}": (p.id, m.id) for p in data.providers for m in p.models}
+
+
+def genai_aliases(wanted: Names) -> list[tuple[str, str, str]]:
+    """Other whole names that genai-prices gives a model: provider and model of the book, and the name."""
+    from genai_prices import data
+
+    offers = {name: offer for offer, name in wanted.items()}
+    found = []
+    for provider in data.providers:
+        for model in provider.models:
+            offer = offers.get(f"{provider.id}:{model.id}")
+            for clause in getattr(model.match, "or_", [model.match]):
+                name = getattr(clause, "equals", None)
+                if offer and name and (offer[0], name) not in wanted:
+                    found.append((*offer, name))
+    return sorted(set(found))
+
+
+def new_aliases(folders: Sequence[Path], wanted: Names, *, now: datetime) -> list[books.Row]:
+    """Rows for names of the logs that genai-prices gives a model beside its id, where no name means it yet."""
+    known = {row["model"] for row in books.read(books.ALIASES, folders)}
+    offers = {(row["provider_name"], row["model"]) for row in books.read(books.PRICES, folders)}
+    prefixes = books.read(books.PREFIXES, folders)
+    rows = []
+    for provider_name, price_model, name in genai_aliases(wanted):
+        if (provider_name, name) in offers or (provider_name, price_model) not in offers:
+            continue
+        for prefix in sorted(row["prefix"] or "" for row in prefixes if row["provider_name"] == provider_name):
+            logged = f"{prefix}/{name}" if prefix else name
+            # Bedrock is reached by its vendor's segment; without one the name is the maker's own.
+            if logged in known or (not prefix and provider_name == "aws" and "." not in name):
+                continue
+            known.add(logged)
+            rows.append(
+                {
+                    "alias_id": hashlib.sha256(logged.encode()).hexdigest()[:16], "model": logged,
+                    "provider_name": provider_name, "price_model": price_model,
+                    "note": "another whole name in genai-prices", "recorded_at": now,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def litellm_listed(path: Path) -> dict[str, tuple[str, str]]:
+    """Every text model of a price map in litellm's shape that has a price. Raises OSError, PriceError."""
+    listed = {}
+    for name, stated in _litellm_table(path.read_bytes(), path).items():
+        provider = str(stated.get("litellm_provider", ""))
+        if stated.get("mode") not in TEXT_MODES or not stated.get("input_cost_per_token"):
+            continue
+        prefix, _, rest = name.partition("/")
+        is_prefixed = rest and _family(prefix) == _family(provider)  # `bedrock/x` is of bedrock_converse
+        listed[name] = (provider, rest if is_prefixed else name)
+    return listed
 
 
 def genai_prices(wanted: Names) -> list[Sheet]:
@@ -86,16 +172,16 @@ def genai_prices(wanted: Names) -> list[Sheet]:
     return sheets
 
 
-def litellm(path: Path, wanted: Names, *, version: str, as_of: datetime) -> list[Sheet]:
+def litellm(
+    path: Path, wanted: Names, *, version: str, as_of: datetime, undated: Collection[tuple[str, str]] = ()
+) -> list[Sheet]:  # fmt: skip
     """The sheets of a price map in litellm's shape. It has no history: it speaks of the day it was taken.
 
-    Numbers are read from the text, never through a float. Raises OSError, PriceError.
+    `undated`: offers of no other catalog, whose price is taken to have been the same before, as one is that another
+    catalog does not date. Numbers are read from the text, never through a float. Raises OSError, PriceError.
     """
     content = path.read_bytes()
-    try:
-        table: dict[str, dict[str, Any]] = json.loads(content, parse_float=Decimal, parse_int=Decimal)
-    except ValueError:
-        raise PriceError(f"{path} is no JSON: name a price map in litellm's shape") from None
+    table = _litellm_table(content, path)
     source = Source(name="litellm", version=version, sha256=hashlib.sha256(content).hexdigest())
     sheets = []
     for (provider_name, price_model), name in sorted(wanted.items()):
@@ -107,7 +193,7 @@ def litellm(path: Path, wanted: Names, *, version: str, as_of: datetime) -> list
                 sheets.append(
                     Sheet(
                         provider_name=provider_name, model=price_model, source=source, is_batch=is_batch,
-                        prices=prices, valid_from=as_of,
+                        prices=prices, valid_from=BEGINNING if (provider_name, price_model) in undated else as_of,
                     )
                 )  # fmt: skip
     return sheets
@@ -209,6 +295,18 @@ def _genai_tiers(value: Any) -> Tiers:
     if isinstance(value, Decimal):
         return {0: value}
     return {0: value.base} | {tier.start + 1: tier.price for tier in value.tiers}
+
+
+def _litellm_table(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        table: dict[str, dict[str, Any]] = json.loads(content, parse_float=Decimal, parse_int=Decimal)
+    except ValueError:
+        raise PriceError(f"{path} is no JSON: name a price map in litellm's shape") from None
+    return table
+
+
+def _family(provider: str) -> str:
+    return provider.replace("-", "_").partition("_")[0]
 
 
 def _litellm_prices(stated: Mapping[str, Any], suffix: str) -> tuple[Price, ...]:

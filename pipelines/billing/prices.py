@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ WEEK = 127  # a bit for each weekday, Monday first
 INPUT_RATE = "the source states no price of its own: billed as input"
 
 Decision = Literal["approve", "corroborate", "reject"]
+Offer = tuple[str, str, str, bool]  # provider, model, service tier, whether it is for batches
 
 
 class PriceError(UsageError):
@@ -89,7 +90,7 @@ class Sheet:
         object.__setattr__(self, "prices", tuple(sorted(self.prices, key=lambda price: price.slot)))
 
     @property
-    def offer(self) -> tuple[str, str, str, bool]:
+    def offer(self) -> Offer:
         """What is replaced as a whole when a newer sheet is approved."""
         return (self.provider_name, self.model, self.service_tier, self.is_batch)
 
@@ -226,8 +227,8 @@ def propose(folders: Sequence[Path], sheets: Iterable[Sheet], *, now: datetime) 
 
     A newer release of a catalog that repeats a price adds nothing: its approval would give old lines a new price id.
     """
-    book = entries(folders)
-    new = {sheet.sheet_id: sheet for sheet in sheets if not _is_said(sheet, book, now)}
+    book = _by_offer(entries(folders))
+    new = {sheet.sheet_id: sheet for sheet in sheets if not _is_said(sheet, book[sheet.offer], now)}
     for sheet in new.values():
         check(sheet)
     books.append(books.PRICES, folders[-1], [row for sheet in new.values() for row in sheet.rows(now)])
@@ -244,13 +245,13 @@ def decide(
     if not by.strip() or not reason.strip():
         raise PriceError("a decision needs a name and a reason")
     book = entries(folders)
-    chosen = [_named(book, name) for name in sheet_ids]
+    chosen = _chosen(book, sheet_ids)
     if decision == "approve":
-        approved = [entry.sheet for entry in book if any(d[:2] == (now, "approve") for d in entry.decisions)]
-        for number, entry in enumerate(chosen):
-            for other in (*approved, *(later.sheet for later in chosen[number + 1 :])):
-                if entry.sheet.offer == other.offer and entry.sheet.overlaps(other):
-                    raise PriceError(f"{entry.sheet.name}: two sheets of one time cannot be approved at once")
+        approved = [entry for entry in book if any(d[:2] == (now, "approve") for d in entry.decisions)]
+        for together in _by_offer([*approved, *chosen]).values():
+            for one, other in combinations((entry.sheet for entry in together), 2):
+                if one.overlaps(other):
+                    raise PriceError(f"{one.name}: two sheets of one time cannot be approved at once")
     for entry in chosen:
         if entry.decisions and entry.decisions[-1][0] >= now:
             raise PriceError(f"{entry.sheet.name}: decided at {written(entry.decisions[-1][0])}, not before")
@@ -262,9 +263,19 @@ def decide(
     return [entry.sheet for entry in chosen]
 
 
-def in_force(book: Iterable[Entry], *, as_of: datetime, known_at: datetime) -> dict[tuple[str, str, str, bool], Entry]:
+def named(folders: Sequence[Path], sheet_ids: Iterable[str]) -> list[Sheet]:
+    """The sheets of these ids, or of these beginnings of ids. Raises PriceError, BookError."""
+    return [entry.sheet for entry in _chosen(entries(folders), sheet_ids)]
+
+
+def approved(book: Iterable[Entry], *, known_at: datetime) -> list[Entry]:
+    """The sheets whose last decision is an approval, as known at an instant."""
+    return [e for e in book if (last := e.last_decision(known_at)) is not None and last[1] == "approve"]
+
+
+def in_force(book: Iterable[Entry], *, as_of: datetime, known_at: datetime) -> dict[Offer, Entry]:
     """The sheet of each offer that counts at an instant, as known at another."""
-    found: dict[tuple[str, str, str, bool], tuple[tuple[datetime, str], Entry]] = {}
+    found: dict[Offer, tuple[tuple[datetime, str], Entry]] = {}
     for entry in book:
         last = entry.last_decision(known_at)
         if last is None or last[1] != "approve" or entry.recorded_at > known_at or not entry.sheet.covers(as_of):
@@ -314,12 +325,16 @@ def differences(sheet: Sheet, other: Sheet) -> list[Difference]:
 
 
 def agree(sheet: Sheet, other: Sheet) -> bool:
-    """Whether two sources say exactly the same of input and output, and of whatever else both state."""
+    """Whether two sources charge exactly the same for input and output, and for whatever else both state.
+
+    A context tier that only one of them has is no contradiction: a turn sums up several requests, so that nobody can
+    prove a tier and the lowest one is charged; the others are what it may cost at most.
+    """
     return (
         sheet.source.name != other.source.name
         and sheet.currency == other.currency
         and {"input_uncached", "output"} <= _stated(sheet) & _stated(other)
-        and not differences(sheet, other)
+        and not any(found.context_tier_min == 0 for found in differences(sheet, other))
     )
 
 
@@ -332,19 +347,23 @@ def quorum(folders: Sequence[Path], *, as_of: datetime, now: datetime) -> tuple[
     """
     book = entries(folders)
     current = in_force(book, as_of=as_of, known_at=now)
-    against = contradictions(book, as_of=as_of)
+    against = [found for found in contradictions(book, as_of=as_of) if found.context_tier_min == 0]
     contested = {found.sheet.offer for found in against}
     approved: list[Sheet] = []
+    words: dict[tuple[Decision, str], list[str]] = defaultdict(list)
     for offer, (first, *others) in _rivals(book, as_of).items():
         is_operators = offer in current and current[offer].sheet.source.name == OPERATOR
         seconds = [other.sheet for other in others if agree(first.sheet, other.sheet)]
         if first.decisions or offer in contested or not seconds or is_operators:
             continue
         reason = f"{' and '.join(sorted({first.sheet.source.name, *(s.source.name for s in seconds)}))} state the same"
-        decide(folders, [first.sheet.sheet_id], "approve", by="quorum", reason=reason, now=now)
-        undecided = [other.sheet.sheet_id for other in others if not other.decisions and other.sheet in seconds]
-        decide(folders, undecided, "corroborate", by="quorum", reason=reason, now=now)
+        words["approve", reason].append(first.sheet.sheet_id)
+        words["corroborate", reason] += [
+            other.sheet.sheet_id for other in others if not other.decisions and other.sheet in seconds
+        ]
         approved.append(first.sheet)
+    for (decision, reason), sheet_ids in words.items():
+        decide(folders, sheet_ids, decision, by="quorum", reason=reason, now=now)
     return approved, against
 
 
@@ -361,25 +380,31 @@ def contradictions(book: Iterable[Entry], *, as_of: datetime) -> list[Difference
 def unopposed(folders: Sequence[Path], *, as_of: datetime) -> list[Sheet]:
     """Undecided sheets that no source contradicts and that take nothing from an approved one."""
     book = entries(folders)
-    contested = {found.sheet.offer for found in contradictions(book, as_of=as_of)}
-    taken = [entry.sheet for entry in book if entry.decisions and entry.decisions[-1][1] == "approve"]
+    against = contradictions(book, as_of=as_of)
+    contested = {difference.sheet.offer for difference in against if difference.context_tier_min == 0}
     found: list[Sheet] = []
-    for entry in book:
-        sheet = entry.sheet
-        free = not any(sheet.offer == other.offer and sheet.overlaps(other) for other in (*taken, *found))
-        if not entry.decisions and sheet.offer not in contested and free:
-            found.append(sheet)
+    for offer, offered in _by_offer(book).items():
+        if offer in contested:
+            continue
+        taken = [entry.sheet for entry in offered if entry.decisions and entry.decisions[-1][1] == "approve"]
+        for entry in offered:
+            if not entry.decisions and not any(entry.sheet.overlaps(other) for other in taken):
+                found.append(entry.sheet)
+                taken.append(entry.sheet)
     return found
 
 
-def _rivals(book: Iterable[Entry], as_of: datetime) -> dict[tuple[str, str, str, bool], list[Entry]]:
+def _rivals(book: Iterable[Entry], as_of: datetime) -> dict[Offer, list[Entry]]:
     """The newest word of each source on each offer at an instant, the fullest first."""
-    newest: dict[tuple[str, str, str, bool], dict[str, Entry]] = defaultdict(dict)
+    newest: dict[Offer, dict[str, Entry]] = defaultdict(dict)
     for entry in book:
         if entry.sheet.covers(as_of):
             newest[entry.sheet.offer][entry.sheet.source.name] = entry
     return {
-        offer: sorted(newest[offer].values(), key=lambda e: (-len(_stated(e.sheet)), e.sheet.source.name))
+        offer: sorted(
+            newest[offer].values(),
+            key=lambda e: (-len(_stated(e.sheet)), -len(e.sheet.prices), e.sheet.source.name),
+        )
         for offer in sorted(newest)
     }
 
@@ -401,9 +426,19 @@ def _charged(sheet: Sheet, component: str, tier: int, bit: int, second: int) -> 
     return max(fitting)[1]
 
 
+def _by_offer(book: Iterable[Entry]) -> defaultdict[Offer, list[Entry]]:
+    found: defaultdict[Offer, list[Entry]] = defaultdict(list)
+    for entry in book:
+        found[entry.sheet.offer].append(entry)
+    return found
+
+
 def _is_said(sheet: Sheet, book: Sequence[Entry], now: datetime) -> bool:
-    """Whether its own source said it before, or it repeats the approved prices of its whole span."""
-    same = [entry.sheet for entry in book if entry.sheet.offer == sheet.offer]
+    """Whether its own source said it before, or it repeats the approved prices of its whole span.
+
+    `book`: what it says of the same offer.
+    """
+    same = [entry.sheet for entry in book]
     if any(
         (sheet.source.name, sheet.valid_from, sheet.valid_to, sheet.currency, set(sheet.prices))
         == (old.source.name, old.valid_from, old.valid_to, old.currency, set(old.prices))
@@ -421,6 +456,11 @@ def _is_said(sheet: Sheet, book: Sequence[Entry], now: datetime) -> bool:
         ):
             return False
     return True
+
+
+def _chosen(book: Sequence[Entry], sheet_ids: Iterable[str]) -> list[Entry]:
+    by_id = {entry.sheet.sheet_id: entry for entry in book}
+    return [by_id.get(name) or _named(book, name) for name in sheet_ids]
 
 
 def _named(book: Iterable[Entry], name: str) -> Entry:

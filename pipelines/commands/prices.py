@@ -25,18 +25,25 @@ def _folders() -> list[Path]:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from pipelines.billing import catalogs, prices
+    from pipelines.billing import books, catalogs, prices
 
     folders, now = _folders(), datetime.now(UTC)
     as_of = options.as_of or datetime(now.year, now.month, now.day, tzinfo=UTC)
-    wanted = catalogs.names(options.source, folders)
     if options.source == "genai-prices":
+        wanted = catalogs.names(options.source, folders, catalogs.genai_listed())
         sheets = catalogs.genai_prices(wanted)
     elif options.file is None or not options.version:
         raise Stop(2, "name litellm's file and the release it is from: --file PATH --version V")
     else:
-        sheets = catalogs.litellm(options.file, wanted, version=options.version, as_of=as_of)
+        wanted = catalogs.names(options.source, folders, catalogs.litellm_listed(options.file))
+        sold = {entry.sheet.offer[:2] for entry in prices.entries(folders) if entry.sheet.source.name != "litellm"}
+        sheets = catalogs.litellm(
+            options.file, wanted, version=options.version, as_of=as_of, undated=wanted.keys() - sold
+        )
     proposed = prices.propose(folders, sheets, now=now)
+    if options.source == "genai-prices":
+        aliases = catalogs.new_aliases(folders, wanted, now=now)
+        print(f"{books.append(books.ALIASES, folders[-1], aliases)} other names of models are known now")
     approved, against = prices.quorum(folders, as_of=as_of, now=now)
     print(f"{len(sheets)} sheets read, {len(proposed)} of them say something new")
     print(f"{len(approved)} approved because two sources state the same")
@@ -47,17 +54,20 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _propose(options: argparse.Namespace) -> int:
-    from pipelines.billing import catalogs, prices
+    from pipelines.billing import catalogs, plausibility, prices
 
-    proposed = prices.propose(_folders(), catalogs.operator(options.file), now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    proposed = prices.propose(_folders(), catalogs.operator(options.file), now=now)
     for sheet in proposed:
         print(f"proposed {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
+    for doubt in plausibility.doubts(_folders(), proposed, now=now):
+        print(f"warning: {doubt}")
     print(f"{len(proposed)} sheets proposed; nothing is billed by them before `apiary prices approve`")
     return 0
 
 
 def _approve(options: argparse.Namespace) -> int:
-    from pipelines.billing import prices
+    from pipelines.billing import plausibility, prices
 
     folders, now = _folders(), datetime.now(UTC)
     ids = options.sheet or ()
@@ -65,8 +75,12 @@ def _approve(options: argparse.Namespace) -> int:
         ids = [*ids, *(sheet.sheet_id for sheet in prices.unopposed(folders, as_of=now))]
     if not ids:
         raise Stop(2, "name a sheet as `apiary prices show --undecided` prints it, or say --unopposed")
-    decision: prices.Decision = "reject" if options.reject else "approve"
-    decided = prices.decide(folders, ids, decision, by=options.by, reason=options.reason, now=now)
+    if options.reject:
+        decided = prices.decide(folders, ids, "reject", by=options.by, reason=options.reason, now=now)
+    else:
+        decided = plausibility.approve(
+            folders, ids, by=options.by, reason=options.reason, now=now, is_accepted=options.accept_implausible
+        )
     word = "rejected" if options.reject else "approved"
     for sheet in decided:
         print(f"{word} {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
@@ -110,6 +124,74 @@ def _diff(options: argparse.Namespace) -> int:
     rows = disagreements.report(_folders(), Home.from_environment().published, as_of=options.as_of or now)
     _print(rows, options, "the sources agree")
     return 0
+
+
+def _coverage(options: argparse.Namespace) -> int:
+    from pipelines.billing import coverage
+
+    first, end = options.period or (None, None)
+    models = coverage.used(_folders(), Home.from_environment().published, now=datetime.now(UTC), first=first, end=end)
+    total = sum(one.tokens for one in models)
+    rows = [
+        {
+            "model": one.model, "status": one.status, "tokens": one.tokens, "share": _share(one.tokens, total),
+            "unpriced_tokens": one.unpriced_tokens, "provider": one.provider_name,
+            "at_stake": {source: [plain(low), plain(high)] for source, (low, high) in one.at_stake().items()},
+        }
+        for one in models
+    ]  # fmt: skip
+    counted = dict.fromkeys(("agreed", "priced", "contested", "proposed", "missing"), 0)
+    for one in models:
+        counted[one.status] += one.unpriced_tokens or one.tokens
+        if one.unpriced_tokens:
+            counted["priced"] += one.tokens - one.unpriced_tokens
+    shares = {name: {"tokens": tokens, "share": _share(tokens, total)} for name, tokens in counted.items()}
+    if options.json:
+        print(json.dumps({"tokens": total, "statuses": shares, "models": rows}))
+        return 0
+    shown = [
+        row | {"at_stake": _stakes(one)}
+        for row, one in zip(rows, models, strict=True)
+        if options.all or one.unpriced_tokens
+    ]
+    _print(shown, options, "every token of a used model has a price")
+    print("; ".join(f"{name} {found['share']} ({found['tokens']:,} tokens)" for name, found in shares.items()))
+    return 0
+
+
+def _settle(options: argparse.Namespace) -> int:
+    from pipelines.billing import coverage
+
+    folders, now = _folders(), datetime.now(UTC)
+    models = [
+        one
+        for one in coverage.used(folders, Home.from_environment().published, now=now)
+        if one.unpriced_tokens and (not options.model or one.model in options.model)
+    ]
+    settled = coverage.settle(
+        folders, models, prefer=options.prefer, by=options.by, reason=options.reason, now=now,
+        is_accepted=options.accept_implausible,
+    )  # fmt: skip
+    for sheet in settled:
+        print(f"approved {sheet.sheet_id}: {sheet.name} by {sheet.source.name} from {sheet.valid_from:%Y-%m-%d}")
+    for one in models:
+        if not one.candidates:
+            print(
+                f"no source has a price for {one.model} ({one.unpriced_tokens} tokens): `apiary prices propose FILE`,"
+                " or a row of model_aliases.csv"
+            )
+    print(f"{len(settled)} sheets approved; `apiary run` rates the days again that they touch")
+    return 0
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{Decimal(100 * part) / Decimal(whole):.2f} %" if whole else "-"
+
+
+def _stakes(model: Any) -> str | None:
+    stakes = model.at_stake().items()
+    texts = [f"{source} {plain(low)}" + (f" to {plain(high)}" if high != low else "") for source, (low, high) in stakes]
+    return "; ".join(texts) or None
 
 
 def _cache_convention(options: argparse.Namespace) -> int:
@@ -224,8 +306,19 @@ def add(group: Any, shared: Shared) -> None:
     approve.add_argument("sheet", nargs="*", metavar="SHEET", help="ids, or the beginnings of them")
     approve.add_argument("--unopposed", action="store_true", help="all that no source contradicts")
     approve.add_argument("--reject", action="store_true", help="refuse them, or take an approval back")
-    approve.add_argument("--by", required=True, metavar="NAME", help="who decides")
-    approve.add_argument("--reason", required=True, metavar="TEXT")
+    coverage = shared.add(commands, "coverage", "how much of what was used has a price", _coverage)
+    coverage.add_argument("--period", type=month, metavar="YYYY-MM", help="of one UTC month (default: all)")
+    coverage.add_argument("--all", action="store_true", help="models that have a price as well")
+    settle = shared.add(
+        commands, "settle", "approve a price for every used model without one that a source has", _settle
+    )
+    settle.add_argument("--prefer", required=True, metavar="SOURCE", help="a source by name, `lowest` or `highest`")
+    settle.add_argument("--model", action="append", metavar="M", help="this model only, as the log names it")
+    for command in (approve, settle):
+        command.add_argument("--by", required=True, metavar="NAME", help="who decides")
+        command.add_argument("--reason", required=True, metavar="TEXT")
+        command.add_argument("--accept-implausible", action="store_true",
+                             help="also prices that are far from all that is known")  # fmt: skip
     show = shared.add(commands, "show", "the prices of an instant, as known at another", _show)
     show.add_argument("--as-of", type=instant, metavar="T", help="the instant they hold for (default: now)")
     show.add_argument("--known-at", type=instant, metavar="K", help="the instant up to which decisions count")
@@ -252,7 +345,7 @@ def add(group: Any, shared: Shared) -> None:
     convention.add_argument("--to", dest="valid_to", type=instant, metavar="T", help="of turns before this instant")
     convention.add_argument("--by", metavar="NAME", help="who states it")
     convention.add_argument("--reason", metavar="TEXT")
-    for command in (show, diff, convention):
+    for command in (show, diff, convention, coverage):
         command.add_argument("--json", action="store_true", help="one array on standard output")
     scenario = shared.add(group, "what-if", "rate a published month again under other prices", _what_if)
     scenario.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")

@@ -28,8 +28,8 @@ BUILT = (
 )  # fmt: skip
 RATED = (
     *(f"stg_billing__{name}" for name in (
-        "knowledge", "price_book", "price_decisions", "model_aliases", "cache_conventions", "billing_accounts",
-        "contract_rates", "fx_rates", "plan_items", "plan_tiers", "seats",
+        "knowledge", "price_book", "price_decisions", "model_prefixes", "model_aliases", "cache_conventions",
+        "billing_accounts", "contract_rates", "fx_rates", "plan_items", "plan_tiers", "seats",
     )),
     "dim_billing_accounts", "int_billing__models_resolved", "int_billing__rates_in_force", "fct_rated_lines",
     "int_billing__plan_charges",

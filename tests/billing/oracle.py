@@ -71,12 +71,29 @@ def components(turn: Row) -> dict[str, tuple[int, int]]:
     return {"output": (turn["output_tokens"],) * 2} | found
 
 
+def offer(model: str, books: dict[str, list[Row]], known_at: datetime) -> Row | None:
+    """The provider and the model of the book that a name of the logs means: by an alias, else by its whole id."""
+    aliases = [a for a in books["model_aliases"] if a["model"] == model and a["recorded_at"] <= known_at]
+    if aliases:
+        return max(aliases, key=lambda a: a["recorded_at"])
+    found = set()
+    for row in books["model_prefixes"]:
+        begin = f"{row['prefix']}/" if row["prefix"] else ""
+        if model.startswith(begin):
+            rest = model[len(begin) :]
+            sold = any((p["provider_name"], p["model"]) == (row["provider_name"], rest) for p in books["price_book"])
+            found |= {(row["provider_name"], rest)} if sold else set()
+    if len(found) != 1:
+        return None
+    ((provider, rest),) = found
+    return {"provider_name": provider, "price_model": rest}
+
+
 def prices_at(turn: Row, component: str, books: dict[str, list[Row]], known_at: datetime) -> list[Row]:
     """The rows of the book that may be the price of a component of a turn, the one to charge first."""
-    aliases = [a for a in books["model_aliases"] if a["model"] == turn["model"] and a["recorded_at"] <= known_at]
-    if not aliases:
+    alias = offer(turn["model"], books, known_at)
+    if alias is None:
         return []
-    alias = max(aliases, key=lambda a: a["recorded_at"])
     at = turn["occurred_at"].astimezone(UTC)
     second = at.hour * 3600 + at.minute * 60 + at.second
     best: tuple[datetime, str] | None = None
@@ -141,10 +158,10 @@ def rate(turn: Row, books: dict[str, list[Row]], known_at: datetime) -> dict[str
 
 
 def _offer(turn: Row, books: dict[str, list[Row]]) -> Row:
-    for alias in books["model_aliases"]:
-        if alias["model"] == turn["model"]:
-            return {"provider_name": alias["provider_name"], "model": alias["price_model"]}
-    return {"provider_name": None, "model": None}
+    found = offer(turn["model"], books, datetime.max.replace(tzinfo=UTC))
+    if found is None:
+        return {"provider_name": None, "model": None}
+    return {"provider_name": found["provider_name"], "model": found["price_model"]}
 
 
 def _exchanged(price: Decimal, source: str, target: str, turn: Row, books: dict[str, list[Row]]) -> Decimal:

@@ -91,7 +91,7 @@ def test_an_operators_file_becomes_one_sheet_for_each_offer_and_time(tmp_path: P
 def test_the_first_book_is_what_the_pinned_catalog_says() -> None:
     """The committed rows of genai-prices are reproduced, sheet by sheet, from the release in the lock file."""
     pytest.importorskip("genai_prices")
-    read = catalogs.genai_prices(catalogs.names("genai-prices", [books.SHIPPED]))
+    read = catalogs.genai_prices(catalogs.names("genai-prices", [books.SHIPPED], catalogs.genai_listed()))
     book = {e.sheet.sheet_id for e in entries([books.SHIPPED]) if e.sheet.source.name == "genai-prices"}
     assert {sheet.sheet_id for sheet in read} == book
     opus = [s for s in read if s.model == "claude-opus-4-6" and s.provider_name == "anthropic" and not s.is_batch]

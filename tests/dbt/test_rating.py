@@ -78,8 +78,12 @@ def write_books(rng: random.Random, folder: Path) -> None:
     alias = {"provider_name": "p", "note": None, "recorded_at": START}
     books.append(
         books.ALIASES, folder,
-        [alias | {"alias_id": m, "model": f"log/{m}", "price_model": m} for m in MODELS],
+        [alias | {"alias_id": m, "model": f"log/{m}", "price_model": m} for m in MODELS[1:]],
     )  # fmt: skip
+    prefixes = [("log", "p"), ("other", "p"), (None, "p"), ("log", "nobody")]
+    books.append(
+        books.PREFIXES, folder, [{"prefix": x, "provider_name": name, "recorded_at": START} for x, name in prefixes]
+    )
     accounts = [("A", "acme", "USD", "tokens"), ("G", "globex", "EUR", "tokens"), ("I", "initech", "USD", "plan")]
     books.append(
         books.ACCOUNTS, folder,
