@@ -205,6 +205,14 @@ def test_the_machine_has_no_say(
     assert [name for name in RATED if clocks.search(statement_models[name].lower())] == []
 
 
+def test_a_line_is_not_tried_with_every_price_of_the_book(rating: Rating) -> None:
+    """The book has 30,000 prices: what joins lines and prices finds them by model and component."""
+    rating.put("marts.fct_llm_turns", [])
+    plan = rating.connection.execute("explain (format json) select * from marts.fct_rated_lines").fetchall()[0][1]
+    assert "HASH_JOIN" in plan
+    assert "BLOCKWISE_NL_JOIN" not in plan
+
+
 # plans ----------------------------------------------------------------------------------------------------------------
 
 AMOUNTS = st.integers(1, 10**11).map(lambda n: Decimal(n).scaleb(-9))

@@ -113,7 +113,37 @@ lines as (
     where write_tokens > 0
 ),
 
--- At most one approved rate fits an instant: assert_one_price_at_a_time.
+-- At most one approved rate fits an instant: assert_one_price_at_a_time. An inner join of its own: with conditions that
+-- are no comparison an outer join would try every line with every price of the book.
+fitting as (
+    select
+        lines.tenant_id,
+        lines.turn_id,
+        lines.component,
+        rates.price_id,
+        rates.currency,
+        rates.unit_price,
+        rates.low_unit_price,
+        rates.high_unit_price,
+        rates.is_tier_ambiguous,
+        rates.is_free,
+        rates.known_from,
+        rates.context_to
+    from lines
+    inner join rates
+        on lines.provider_name = rates.provider_name
+        and lines.price_model = rates.model
+        and lines.component = rates.component
+        and rates.status = 'approved'
+        and lines.input_tokens >= rates.context_from
+        and (rates.context_to is null or lines.input_tokens < rates.context_to)
+        and lines.occurred_at >= rates.in_force_from
+        and (rates.in_force_to is null or lines.occurred_at < rates.in_force_to)
+        and {{ utc_second_of_day('lines.occurred_at') }} >= rates.tod_from
+        and {{ utc_second_of_day('lines.occurred_at') }} < rates.tod_to
+        and (rates.dow_mask & {{ utc_weekday_bit('lines.occurred_at') }}) <> 0
+),
+
 priced as (
     select
         lines.*,
@@ -132,18 +162,10 @@ priced as (
             else 'single'
         end as tier_basis
     from lines
-    left join rates
-        on lines.provider_name = rates.provider_name
-        and lines.price_model = rates.model
+    left join fitting as rates
+        on lines.tenant_id = rates.tenant_id
+        and lines.turn_id = rates.turn_id
         and lines.component = rates.component
-        and rates.status = 'approved'
-        and lines.input_tokens >= rates.context_from
-        and (rates.context_to is null or lines.input_tokens < rates.context_to)
-        and lines.occurred_at >= rates.in_force_from
-        and (rates.in_force_to is null or lines.occurred_at < rates.in_force_to)
-        and {{ utc_second_of_day('lines.occurred_at') }} >= rates.tod_from
-        and {{ utc_second_of_day('lines.occurred_at') }} < rates.tod_to
-        and (rates.dow_mask & {{ utc_weekday_bit('lines.occurred_at') }}) <> 0
 ),
 
 -- What an unpriced line may cost: its model's proposed prices, else everything approved for its component on that day.
