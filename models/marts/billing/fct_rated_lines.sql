@@ -222,8 +222,7 @@ exposed as (
         and priced.turn_id = proposed.turn_id
         and priced.component = proposed.component
     left join book_ranges
-        on priced.price_id is null
-        and priced.usage_date = book_ranges.usage_date
+        on priced.usage_date = book_ranges.usage_date
         and priced.component = book_ranges.component
 ),
 
