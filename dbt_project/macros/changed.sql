@@ -42,7 +42,7 @@
         left join {{ ref('int_sessions__tree_resolved') }} as resolved
             on stored.tenant_id = resolved.tenant_id
             and stored.session_id = resolved.session_id
-        left join {{ ref('tenant_zones') }} as zones
+        left join {{ ref('int_tenants__time_zones') }} as zones
             on stored.tenant_id = zones.tenant_id
         where stored.user_id is distinct from resolved.user_id
             or stored.colony_id is distinct from resolved.colony_id

@@ -16,7 +16,7 @@ resolved as (
 ),
 
 zones as (
-    select * from {{ ref('tenant_zones') }}
+    select * from {{ ref('int_tenants__time_zones') }}
 ),
 
 turns as (

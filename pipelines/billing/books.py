@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.contract.numbers import plain
+from pipelines.contract.table import is_zone
 from pipelines.errors import UsageError
 from pipelines.home import private_folder
 
@@ -323,6 +324,8 @@ def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
                     row[name] = parsed(kind, text) if text else None
                     if text and (text not in WORDS.get(name, {text}) or (name in NOT_NEGATIVE and row[name] < 0)):
                         raise ValueError("no such value")
+                    if name == "reporting_timezone" and not is_zone(text):
+                        raise ValueError("no IANA time zone has that name; write one such as Europe/Berlin")
                 except (ValueError, KeyError, InvalidOperation) as error:
                     raise BookError(f"{path}, line {lines.line_num}: {name} is {text!r}: {error}") from None
             yield lines.line_num, row

@@ -76,6 +76,19 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
             books.read(books.FX_RATES, [tmp_path])
 
 
+def test_an_account_of_a_zone_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    """Usage reports have days in that zone: a name that nothing knows must not wait for the build."""
+    account = {
+        "billing_account_id": "A", "tenant_id": "acme", "name": "Acme", "currency": "USD",
+        "reporting_timezone": "Europe/Berlin", "charged_by": "tokens", "recorded_at": NOW,
+    }  # fmt: skip
+    books.append(books.ACCOUNTS, tmp_path, [account])
+    assert len(books.read(books.ACCOUNTS, [tmp_path])) == 1
+    books.append(books.ACCOUNTS, tmp_path, [account | {"tenant_id": "bolt", "reporting_timezone": "Berlin"}])
+    with pytest.raises(BookError, match=r"line 3: reporting_timezone is 'Berlin'.*Europe/Berlin"):
+        books.read(books.ACCOUNTS, [tmp_path])
+
+
 def test_the_books_are_loaded_whole_or_not_at_all(tmp_path: Path) -> None:
     """The newest instant of any book is what rating knows; a bad book changes nothing in the warehouse."""
     books.append(books.FX_RATES, tmp_path, [FX])

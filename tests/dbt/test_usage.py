@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pytest
 
+from pipelines.billing import books
 from pipelines.warehouse.metrics import metrics
 from tests.warehouse import Warehouse
 
@@ -26,6 +27,8 @@ ZONES = {
     "UTC": {date(2024, 2, 29): 24, date(2026, 12, 31): 24},
 }
 TENANTS = {zone: f"t{number}" for number, zone in enumerate(ZONES)}
+# Zones that a billing account names, with what the seed says of its tenant: the account holds.
+SIGNED = {"Europe/Berlin": "Asia/Tokyo", "Asia/Kathmandu": "UTC"}
 STEP = timedelta(minutes=30)
 
 Record = tuple[str, dict[str, Any]]
@@ -157,8 +160,18 @@ def query(dbt_home: Path, zoned: list[Turn]) -> Iterator[Query]:
         patch.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
         warehouse = Warehouse(dbt_home / "warehouse.duckdb", dbt_home / "target")
         warehouse.seed(
-            "tenant_zones", [{"tenant_id": TENANTS[zone], "time_zone": zone} for zone in ZONES if zone != "UTC"]
+            "tenant_zones",
+            [{"tenant_id": TENANTS[zone], "time_zone": SIGNED.get(zone, zone)} for zone in ZONES if zone != "UTC"],
         )
+        accounts = [
+            {
+                "billing_account_id": TENANTS[zone], "tenant_id": TENANTS[zone], "name": zone, "currency": "USD",
+                "reporting_timezone": zone, "charged_by": "tokens", "recorded_at": datetime(2026, 3, 1, tzinfo=UTC),
+            }
+            for zone in SIGNED
+        ]  # fmt: skip
+        books.append(books.ACCOUNTS, dbt_home / "accounts", accounts)
+        warehouse.sign(dbt_home / "accounts")
         warehouse.load([("llm_turns", row) for row in zoned])
         warehouse.load(TREE)
         warehouse.load(OTHER_LEVELS)

@@ -147,7 +147,6 @@ def test_a_run_before_events_existed_counts_beside_one_after(counted: Counted) -
     }
 
 
-@pytest.mark.xfail(reason="issue 11, A7: snapshots of forks")
 def test_turns_of_a_fork_snapshot_count(counted: Counted) -> None:
     session = "session_20260501_120000_0d0d0d0d"
     assert counted.used("case-06", "session_id") == {session: (3, 43_000, 4_300)}
@@ -211,7 +210,6 @@ def test_the_alert_of_an_unpriced_model_looks_at_the_price_book(counted: Counted
         ("case-13-steps", "session_20261118_090000_4f4f4f4f", (1, 900, 90)),
     ],
 )
-@pytest.mark.xfail(reason="issue 11, A7: copies of session folders")
 def test_copies_of_a_session_folder_are_no_sessions(
     counted: Counted, tenant: str, session: str, tokens: tuple[int, int, int]
 ) -> None:
