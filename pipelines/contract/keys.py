@@ -5,22 +5,30 @@ Does not belong here: hashing under a tenant's key (device/redact.py), talking t
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 
 PROTOCOL = "v1"
 REQUESTS = "x1/"  # owners' requests, beside the landing
 SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"
 SESSION_ID = r"session_\d{8}_\d{6}_[0-9a-f]{8}"
 RUN_STAMP = r"\d{8}T\d{6}_[0-9a-f]{8}"
-GENERATED_ID = (
-    rf"{SESSION_ID}|{RUN_STAMP}|worker:{SESSION_ID}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{32}}"
-    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-)
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+HEX_12, HEX_16, HEX_32 = (rf"(?!\d+$)[0-9a-f]{{{length}}}" for length in (12, 16, 32))
+"""Random hexadecimal digits of one length. Decimal digits alone may be a telephone or a card number."""
+GENERATED_ID = rf"{SESSION_ID}|{RUN_STAMP}|worker:{SESSION_ID}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{32}}|{UUID}"
+# As providers write them: of a fixed form, so no person chose them.
+RESPONSE_ID = r"(msg|resp|chatcmpl|gen|req)([_-](bdrk|vrtx))?[_-][0-9A-Za-z]{16,64}"
+TOOL_USE_ID = r"(toolu|call)_((bdrk|vrtx)_)?(?=\D*\d)([0-9a-f]{12,32}|[0-9A-Za-z]{20,32})"
+TIMESTAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?"
 KEYED = r"k1_[0-9a-f]{32}"
 RECORD_ID = r"[0-9a-f]{32}"
 SHA256 = r"[0-9a-f]{64}"
 
 _GENERATED = re.compile(GENERATED_ID, re.ASCII)
+_FIXED_FORM = re.compile(rf"\d{{1,6}}|{TIMESTAMP}|{RESPONSE_ID}|{TOOL_USE_ID}", re.ASCII)
 _SLUG = re.compile(SLUG)
 _KEYED = re.compile(KEYED)
 _MANIFEST = re.compile(
@@ -38,9 +46,10 @@ def is_slug(text: str) -> bool:
 
 
 def is_generated(text: str) -> bool:
-    """Whether `text` has the form of an identifier that a program made (it says nothing about a person).
+    """Whether `text` has the form of some identifier that a program made (it says nothing about a person).
 
-    Digits alone are not taken for hexadecimal ones: they may be a telephone or a card number.
+    Digits alone are not taken for hexadecimal ones: they may be a telephone or a card number. Which of these forms may
+    travel in clear in a column is the column's `pattern`: where no source makes a form, a person wrote it.
     """
     return _GENERATED.fullmatch(text) is not None and not text.isdecimal()
 
@@ -50,15 +59,37 @@ def is_keyed(value: object) -> bool:
     return isinstance(value, str) and _KEYED.fullmatch(value) is not None
 
 
+class Constant(str):
+    """A word of ours in a natural key, such as the type of an event: of a closed list, whatever the source says."""
+
+    __slots__ = ()
+
+
+def is_fixed_form(part: object) -> bool:
+    """Whether a part of a natural key may stand in a hash that needs no key: a number, a time, a generated id, a keyed
+    hash or a constant. Anything else may be a word, and a word in such a hash is found again with a list of words.
+    """
+    if not isinstance(part, str):
+        return part is None or isinstance(part, (bool, int, float, Decimal, datetime))
+    if isinstance(part, Constant) or not part:
+        return True
+    return is_generated(part) or is_keyed(part) or _FIXED_FORM.fullmatch(part) is not None
+
+
 def record_id(tenant: str, kind: str, *natural_key: object) -> str:
     """The identity of a record: 32 hex digits, equal on every device of a tenant that holds the same record.
 
     Made of the tenant, the kind of record and its natural key as the source wrote it; never of a device, folder, file
-    or offset: forks copy history, and a copy must collapse onto its original.
+    or offset: forks copy history, and a copy must collapse onto its original. Every part must be `is_fixed_form`; a
+    natural key that holds anything else needs the tenant's key (device/redact.py).
     """
-    parts = ["rec/1", tenant, kind, *("" if part is None else str(part) for part in natural_key)]
-    text = "\x1f".join(parts)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hashlib.sha256(identity_text("rec/1", tenant, kind, natural_key)).hexdigest()[:32]
+
+
+def identity_text(rule: str, tenant: str, kind: str, natural_key: Iterable[object]) -> bytes:
+    """What an identity is the hash of."""
+    parts = [rule, tenant, kind, *("" if part is None else str(part) for part in natural_key)]
+    return "\x1f".join(parts).encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ GENERATED = "Generated from pipelines/contract by `make contract`; do not edit."
 
 KEEP_WORDS = {
     Keep.VERBATIM: "as it is",
-    Keep.ID: "as it is if a program made it, else keyed hash",
+    Keep.ID: "as it is if a program made it in a form of this column, else keyed hash",
     Keep.KEYED_HASH: "keyed hash",
     Keep.COUNT: "its length",
     Keep.CLASS: "a class",
@@ -63,10 +63,17 @@ def contract_md() -> str:
         "result, a path, an e-mail address or an error message. A *keyed hash* is made with a key that stays with the",
         "tenant: the warehouse can group by it and cannot name it.",
         "",
+        "`record_id` is the identity of a record. It is a plain hash only if all it rests on are generated ids, times,",
+        "numbers and words of closed lists; if one part is anything else it is a keyed hash. Devices of a tenant",
+        "without a common key may then not recognise each other's copies of that record. Tokens are never affected:",
+        "the identity of what counts them never rests on the key.",
+        "",
         f"Contract hash: `{contract_hash()}`",
     ]
     for table in TABLES:
         lines += ["", f"## {table.name}", "", f"{table.grain} From: {table.source}.", ""]
+        how = "never keyed" if table.is_keyless else "keyed if it holds a name"
+        lines += [f"`record_id` rests on: {table.identity} ({how}).", ""]
         lines += ["| column | type | kept | why |", "|---|---|---|---|"]
         lines += [f"| `{c.name}` | {c.type} | {_kept(c)} | {c.why} |" for c in table.columns]
     return "\n".join(lines) + "\n"

@@ -57,8 +57,8 @@ class Keep(StrEnum):
     VERBATIM = "verbatim"
     """Numbers, times, booleans; strings only of a closed list or a pattern, anything else becomes NULL or `other`."""
     ID = "id"
-    """A generated identifier travels as it is (also one that matches `pattern` or stands in the `vocabulary`); an
-    identifier of any other form was chosen by a person and is keyed."""
+    """An identifier that matches `pattern`, of forms which a source generates for that column, or stands in the
+    `vocabulary` travels as it is; any other was chosen by a person and is keyed."""
     KEYED_HASH = "keyed_hash"
     """A name chosen by a person: a hash under a key that never leaves the tenant; public names may travel in clear."""
     COUNT = "count"
@@ -72,7 +72,8 @@ class Column:
     """One column: its type, why it is collected and how its value is kept.
 
     `values`: the closed list of an enum (a value outside it becomes `other` if listed, else NULL).
-    `pattern`: what a verbatim string must match in full.
+    `pattern`: what a verbatim string must match in full, or what an identifier must match to travel as it is.
+    `accepted`: what earlier versions let through besides: such rows are still loaded, and sent no more.
     `vocabulary`: the list of public names of a keyed column that may travel in clear (contract/vocabulary).
     `minimum`, `maximum`: bounds of a number, inclusive; a value outside them is refused, not clipped.
     `is_zone`: whether it names a time zone; a name that no zone has is refused.
@@ -87,6 +88,7 @@ class Column:
     keep: Keep = Keep.VERBATIM
     values: tuple[str, ...] = ()
     pattern: str = ""
+    accepted: str = ""
     vocabulary: str = ""
     minimum: int | None = None
     maximum: int | None = None
@@ -108,11 +110,18 @@ class Column:
         """The compiled `pattern`."""
         return re.compile(self.pattern, re.ASCII)  # a digit of another script is no digit of ours
 
+    @cached_property
+    def accepted_regex(self) -> re.Pattern[str]:
+        """The compiled `accepted`."""
+        return re.compile(self.accepted, re.ASCII)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """One table of the wire: a name, the meaning of a row, and its columns. `record_id` is always the first column.
 
+    `identity`: what `record_id` rests on. `is_keyless`: it never rests on the tenant's key, so that tokens are counted
+    once even where devices of a tenant have no common key.
     `sums`: totals that a row states beside the parts which must add up to them.
     `superseded_by`: columns, the first of them a flag, by which a later observation of a record takes the place of an
     earlier one: the row whose values are greatest speaks, in whatever order they arrive. Only between rows whose
@@ -125,6 +134,8 @@ class Table:
     grain: str
     source: str
     columns: tuple[Column, ...]
+    identity: str
+    is_keyless: bool = False
     sums: tuple[tuple[str, tuple[str, ...]], ...] = ()
     superseded_by: tuple[str, ...] = ()
     origin_by: tuple[str, ...] = ()

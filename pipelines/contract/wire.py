@@ -11,13 +11,31 @@ import hashlib
 import json
 from dataclasses import replace
 
-from pipelines.contract.keys import KEYED, RECORD_ID, SLUG
+from pipelines.contract.keys import (
+    GENERATED_ID,
+    HEX_12,
+    HEX_16,
+    HEX_32,
+    KEYED,
+    RECORD_ID,
+    RESPONSE_ID,
+    RUN_STAMP,
+    SESSION_ID,
+    SLUG,
+    UUID,
+)
 from pipelines.contract.table import Column, Keep, Table
 
-NUMBER = r"\d{1,9}"  # task lists number their tasks
-NUMBERS = r"\d{1,9}(,\d{1,9}){0,255}"  # several of them
-# As providers write them: of a fixed form, so no person chose them.
-RESPONSE_ID = r"(msg|resp|chatcmpl|gen|req)([_-](bdrk|vrtx))?[_-][0-9A-Za-z]{16,64}"
+# The forms of identifiers, by what they name: only what a source generates for a column travels in it in clear.
+SESSION = rf"{SESSION_ID}|{RUN_STAMP}|{UUID}"
+STREAM = rf"worker:{SESSION_ID}"
+NUMBER = r"\d{1,6}"  # task lists number their tasks from 1; a longer number is somebody's telephone
+NUMBERS = rf"{NUMBER}(,{NUMBER}){{0,255}}"
+TASK = rf"{NUMBER}|{UUID}"
+# What earlier versions let through in any of these columns.
+ACCEPTED = rf"(?!\d+$)({GENERATED_ID})"
+ACCEPTED_TASK = rf"{ACCEPTED}|\d{{1,9}}"
+ACCEPTED_NUMBERS = r"\d{1,9}(,\d{1,9}){0,255}"
 MAX_TOKENS = 100_000_000  # above any context window times any turn's requests; more is a unit error, not usage
 MAX_CLAIMED_TOKENS = 1_000_000_000_000_000  # a cache of statistics may cover years
 MAX_MILLISECONDS = 366 * 86_400_000
@@ -47,10 +65,13 @@ def _record() -> Column:
     )  # fmt: skip
 
 
-def _id(name: str, why: str, *, required: bool = False, pattern: str = "", vocabulary: str = "") -> Column:
+def _id(
+    name: str, why: str, *, pattern: str = SESSION, accepted: str = ACCEPTED, required: bool = False, vocabulary: str = ""
+) -> Column:  # fmt: skip
     return Column(
-        name=name, type="string", keep=Keep.ID, why=why, required=required, pattern=pattern, vocabulary=vocabulary
-    )
+        name=name, type="string", keep=Keep.ID, why=why, required=required, pattern=pattern, accepted=accepted,
+        vocabulary=vocabulary,
+    )  # fmt: skip
 
 
 def _added(column: Column) -> Column:
@@ -121,6 +142,14 @@ def _basis() -> Column:
     )  # fmt: skip
 
 
+def _identity_version() -> Column:
+    return Column(
+        name="identity_version", type="int64", minimum=2, maximum=9, fact=False, is_addition=True,
+        why="Which rule made the record's identity, where the first release would have given another one: a copy that was"
+        " sent under that one counts once.",
+    )  # fmt: skip
+
+
 def _ambiguous() -> Column:
     return Column(
         name="is_time_ambiguous", type="bool", fact=False,
@@ -154,12 +183,16 @@ LLM_TURNS = Table(
     name="llm_turns",
     grain="One LLM turn (one outer iteration of an agent's loop), once, at its origin.",
     source="`llm_turn_complete` events of events.jsonl",
+    identity="execution id (if generated), stream (if public or generated), time as written and iteration, as a plain hash;"
+    " where one of them is a name, the token counts instead of it. Turns that share all that and differ in a name (node,"
+    " stream, execution) are numbered in the order of the log",
+    is_keyless=True,
     columns=(
         _record(),
         _runtime(),
         _id("session_id", "The session or worker that used the tokens.", required=True),
         _id("parent_session_id", "The queen session of a parallel worker; rolls its usage up."),
-        _id("stream_id", "Which loop of the session it was.", vocabulary="streams"),
+        _id("stream_id", "Which loop of the session it was.", pattern=STREAM, vocabulary="streams"),
         _name("node_id", "Which node of a graph used the tokens.", "nodes"),
         _name("model", "Price and model mix; the model of the turn's last request.", "models"),
         _enum("agent_role", AGENT_ROLES, "Usage by kind of agent.", required=True),
@@ -175,6 +208,7 @@ LLM_TURNS = Table(
         _added(_enum("speed", ("standard", "fast", "other"), "Price; NULL: not recorded.")),
         _added(_enum("inference_geo", ("global", "us", "eu", "other"), "Price: where the provider computed it.")),
         _count("iteration", "Tells two turns of one instant apart."),
+        _identity_version(),
         _tokens("input_tokens", "Billed. Includes cache.", required=True),
         _tokens("cache_read_input_tokens", "Billed at another price; a subset of the input. NULL: not recorded."),
         _tokens("cache_write_input_tokens", "Billed at another price; a subset of the input. NULL: not recorded."),
@@ -207,6 +241,7 @@ TOOL_CALLS = Table(
     name="tool_calls",
     grain="One finished tool call as one source saw it; the warehouse decides which source counts.",
     source="`tool_call_completed` events; `tool_calls` of L3 lines",
+    identity="execution id, stream, time as written and tool-use id; of a step's call the step and its place in it",
     columns=(
         _record(),
         _runtime(),
@@ -239,12 +274,15 @@ NODE_STEPS = Table(
     name="node_steps",
     grain="One L3 line: one iteration of a node's loop, or a compaction marker.",
     source="logs/tool_logs.jsonl, runs/*/tool_logs.jsonl",
+    identity="span id, as a plain hash; without one session id (if generated), line number, step, token counts and latency, and"
+    " the order among steps that share all that",
+    is_keyless=True,
     columns=(
         _record(),
         _runtime(),
         _id("session_id", "The session the log belongs to.", required=True),
-        _id("trace_id", "Tells the runs apart that share a session."),
-        _id("span_id", "Join to traces."),
+        _id("trace_id", "Tells the runs apart that share a session.", pattern=HEX_32),
+        _id("span_id", "Join to traces.", pattern=HEX_16),
         _name("node_id", "Which node worked.", "nodes"),
         _enum("verdict", ("ACCEPT", "RETRY", "ESCALATE", "CONTINUE", "COMPACTION", "other"), "How the step was judged."),
         _error_class(),
@@ -252,6 +290,7 @@ NODE_STEPS = Table(
                why="-1 marks a compaction, which is no turn."),
         Column(name="source_line", type="int64", minimum=1, maximum=1_000_000_000_000, fact=False,
                why="Order of the steps: an L3 line has no clock."),
+        _identity_version(),
         _tokens("input_tokens", "Billed where no event saw the turn.", required=True),
         _tokens("output_tokens", "Billed where no event saw the turn.", required=True),
         _count("latency_ms", "Time of a step.", maximum=MAX_MILLISECONDS),
@@ -267,12 +306,13 @@ NODE_DETAILS = Table(
     name="node_details",
     grain="One L2 line: one exit of a node.",
     source="logs/details.jsonl, runs/*/details.jsonl",
+    identity="span id; without one session id, line number and the hash of the line",
     columns=(
         _record(),
         _runtime(),
         _id("session_id", "The session the log belongs to.", required=True),
-        _id("trace_id", "Tells the runs apart that share a session."),
-        _id("span_id", "Join to traces."),
+        _id("trace_id", "Tells the runs apart that share a session.", pattern=HEX_32),
+        _id("span_id", "Join to traces.", pattern=HEX_16),
         _name("node_id", "Which node ended.", "nodes"),
         _enum("node_type", ("event_loop", "function", "router", "llm_generate", "llm_tool_use", "other"), "Kind of node."),
         _enum("exit_status", ("success", "failure", "stalled", "escalated", "paused", "guard_failure", "ghost_stream",
@@ -301,11 +341,12 @@ RUN_SUMMARIES = Table(
     name="run_summaries",
     grain="One version of an L1 file: the totals of a session's log at the end of a run.",
     source="logs/summary.json, runs/*/summary.json",
+    identity="trace id or session id, start and the hash of the file",
     columns=(
         _record(),
         _runtime(),
         _id("session_id", "The session the log belongs to.", required=True),
-        _id("trace_id", "The run it describes: the last one."),
+        _id("trace_id", "The run it describes: the last one.", pattern=HEX_32),
         _name("agent_name", "Which agent ran."),
         _name("goal_id", "Groups the runs of one goal."),
         _enum("status", ("success", "failure", "degraded", "in_progress", "other"), "Outcome of the run."),
@@ -324,13 +365,14 @@ SESSIONS = Table(
     name="sessions",
     grain="One observation of what one folder or event says of a session; a new row when that changes.",
     source="meta.json, state.json, worker meta.json, folder names, colony_fork_marker and colony_created events",
+    identity="kind of folder, session id, number of the observation and what was observed",
     columns=(
         _record(),
         _runtime(),
         _id("session_id", "The session or worker.", required=True),
         _id("parent_session_id", "The session it was spawned or forked from."),
         _id("forked_from_session_id", "Its history is a copy of that session's."),
-        _id("trace_id", "The run in progress or the last one."),
+        _id("trace_id", "The run in progress or the last one.", pattern=HEX_32),
         _name("queen_name", "Usage per queen.", "queens"),
         _name("agent_name", "Usage per agent."),
         _name("colony_name", "Usage per colony."),
@@ -368,13 +410,14 @@ AGENT_RUNS = Table(
     name="agent_runs",
     grain="One step in the life of a run: started, paused, reported, ended.",
     source="`execution_*`, `worker_*`, `subagent_report` events; runs.jsonl",
+    identity="type of event, execution id, stream, time as written and worker id; of runs.jsonl run id, event and time",
     columns=(
         _record(),
         _runtime(),
         _id("session_id", "The session or worker that ran.", required=True),
         _id("parent_session_id", "The queen session of a parallel worker."),
-        _id("run_id", "One trigger's run within a session."),
-        _added(_id("correlation_id", "Which trigger's firing or which request began it.")),
+        _id("run_id", "One trigger's run within a session.", pattern=HEX_12),
+        _added(_id("correlation_id", "Which trigger's firing or which request began it.", pattern=rf"{SESSION}|{HEX_12}")),
         _enum("kind", ("started", "completed", "failed", "paused", "resumed", "resurrected", "cancelled", "report"),
               "What happened.", required=True),
         _enum("outcome", ("success", "partial", "failed", "timeout", "stopped", "other"), "Outcome a worker reported."),
@@ -394,6 +437,7 @@ STATUS_EVENTS = Table(
     name="status_events",
     grain="One change or trouble of a session's state.",
     source="status events of events.jsonl",
+    identity="type of event, execution id, stream, time as written, iteration and task id",
     columns=(
         _record(),
         _runtime(),
@@ -411,7 +455,7 @@ STATUS_EVENTS = Table(
                         "running", "editing", "other"), "The phase that began."),
         _enum("verdict", ("ACCEPT", "RETRY", "ESCALATE", "CONTINUE", "other"), "The verdict."),
         _error_class(),
-        _added(_id("task_id", "Which task of the session's list changed.", pattern=NUMBER)),
+        _added(_id("task_id", "Which task of the session's list changed.", pattern=TASK, accepted=ACCEPTED_TASK)),
         _added(_enum("task_status", TASK_STATES, "The state it changed to: when is known from here alone.")),
         _count("iteration", "Which iteration."),
         _count("retry_count", "Which retry."),
@@ -432,21 +476,23 @@ TASKS = Table(
     name="tasks",
     grain="One observation of a task, a step or a checklist item; a new row when it changes.",
     source="progress.db, tasks.json",
+    identity="list, task id, item id, number of the observation and what was observed",
     columns=(
         _record(),
         _runtime(),
         _id("list_id", "The session whose list it is (for a colony its queen session).", required=True),
-        _id("task_id", "The task; for a step or a checklist item the task it belongs to.", required=True, pattern=NUMBER),
-        _id("item_id", "The step or checklist item."),
-        _id("parent_task_id", "Its parent task.", pattern=NUMBER),
+        _id("task_id", "The task; for a step or a checklist item the task it belongs to.", required=True, pattern=TASK,
+            accepted=ACCEPTED_TASK),
+        _id("item_id", "The step or checklist item.", pattern=UUID),
+        _id("parent_task_id", "Its parent task.", pattern=TASK, accepted=ACCEPTED_TASK),
         _id("worker_id", "Who works on it, as the model typed it."),
         _name("colony_name", "Which colony's task it is."),
         _enum("item", ("task", "step", "checklist"), "What it is.", required=True),
         _enum("list_kind", ("progress_db", "session", "colony_template"), "Which list it is on.", required=True),
         _enum("status", TASK_STATES, "State as written; a model may write anything, the rest is `other`."),
         _enum("created_by", ("queen_create", "create_colony_auto", "enqueue_tool", "other"), "How it came to be."),
-        _added(_id("blocks_ids", "Which tasks of the list wait for it.", pattern=NUMBERS)),
-        _added(_id("blocked_by_ids", "Which tasks of the list it waits for.", pattern=NUMBERS)),
+        _added(_id("blocks_ids", "Which tasks of the list wait for it.", pattern=NUMBERS, accepted=ACCEPTED_NUMBERS)),
+        _added(_id("blocked_by_ids", "Which tasks of the list it waits for.", pattern=NUMBERS, accepted=ACCEPTED_NUMBERS)),
         _error_class(),
         _count("seq", "Order."),
         Column(name="priority", type="int64", minimum=-1_000_000, maximum=1_000_000, why="Order."),
@@ -469,6 +515,7 @@ COLONIES = Table(
     name="colonies",
     grain="One observation of a colony; a new row when it changes.",
     source="colonies/*/metadata.json, worker.json",
+    identity="queen session id, number of the observation and what was observed",
     columns=(
         _record(),
         _runtime(),
@@ -489,6 +536,7 @@ TRIGGERS = Table(
     name="triggers",
     grain="One step in the life of a trigger: available, activated, fired, removed.",
     source="`trigger_*` events",
+    identity="type of event, execution id, stream, time as written and trigger id",
     columns=(
         _record(),
         _runtime(),
@@ -509,6 +557,7 @@ CONTROL_TOTALS = Table(
     name="control_totals",
     grain="One figure that a file of the source claims of a session, a turn or a home: compared with usage, never added.",
     source="cost-state lines, statistics caches, per-turn statistics, counters of session stores",
+    identity="what is claimed, of which session, turn and model, by which file",
     columns=(
         _record(),
         _runtime(),
@@ -538,6 +587,7 @@ DEVICE_REPORTS = Table(
     name="device_reports",
     grain="One run of the uploader.",
     source="the uploader itself",
+    identity="device, epoch, number and start of the run; plain",
     sums=(COVERAGE,),
     columns=(
         _record(),
@@ -571,6 +621,7 @@ SOURCE_FILES = Table(
     name="source_files",
     grain="What one run of the uploader read of one input.",
     source="the uploader itself",
+    identity="device, epoch, number and start of the run, and the keyed path of the file",
     sums=(COVERAGE,),
     columns=(
         _record(),

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from pipelines import __version__
 from pipelines.contract import wire
-from pipelines.contract.keys import record_id
+from pipelines.contract.keys import Constant, is_fixed_form, record_id
 from pipelines.contract.table import Keep, Table
 from pipelines.device import lines
 from pipelines.device.clock import Clock, epoch_time
@@ -44,7 +44,19 @@ from pipelines.device.state import PASSED_OVER, Counts, Rejection, State, Unread
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 
+SESSION = wire.LLM_TURNS.by_name["session_id"]
+IDENTITY_VERSION = 2
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity of a record. `version`: the rule that made it, where the first release's would give another one.
+    `variant`: for the state, which of several records with the same key it is."""
+
+    record_id: str
+    version: int | None = None
+    variant: bytes | None = None
 
 
 def check_homes(homes: Sequence[Path]) -> tuple[list[AgentHome], list[str]]:
@@ -239,7 +251,7 @@ class Collector:
 
     def _untimed(self, records: Iterable[Record]) -> list[str]:
         """The ids of the records that a copy must not bring back: nothing but their identity tells their age."""
-        return [self._record_id(record) for record in records if record.at is None]
+        return [self._key_id(record) for record in records if record.at is None]
 
     def _untimed_ids(self, log: Log) -> list[str]:
         found: list[str] = []
@@ -336,72 +348,79 @@ class Collector:
                 counts.unknown += log.is_unknown(found)
                 continue
             first, *rest = records
-            outcome = self._stage(first, source, offset)
+            outcome, identity = self._stage(first, source, offset)
             _count(counts, outcome)
             counts.fields_dropped += sum(record.fields_dropped for record in records)
             counts.fields_unknown += sum(record.fields_unknown for record in records)
             if outcome in ("staged", "duplicate"):
                 counts.turns_seen += first.is_turn
                 counts.turns_duplicate += first.is_turn and outcome == "duplicate"
-                for record in rest:
-                    self._stage(record, source, offset)
+                named = {"step_record_id": identity} if first.table is wire.NODE_STEPS else {}
+                for other in rest:
+                    self._stage(replace(other, values={**other.values, **named}), source, offset)
 
-    def _stage(self, record: Record, source: str, offset: int) -> str:
-        """Stage one record; what became of it, by the name of its counter."""
+    def _stage(self, record: Record, source: str, offset: int) -> tuple[str, str]:
+        """Stage one record; what became of it, by the name of its counter, and its identity."""
         if record.parts:
             return self._stage_part(record, source, offset)
         hidden = record.totals if self._since is not None else ()
-        values = {**record.values, **dict.fromkeys(hidden), "record_id": self._record_id(record)}
+        values = {**record.values, **dict.fromkeys(hidden), "record_id": self._first_rule_id(record)}
         row = self._row(record.table, values)
         if row is None:
-            return "rejected"
-        if not self._may_leave(record, row["record_id"], source, offset):
-            return "before_consent"
+            return "rejected", ""
+        if not self._may_leave(record, source, offset):
+            return "before_consent", ""
+        identity = self._identify(record)
+        row["record_id"] = identity.record_id
+        if "identity_version" in row:
+            row["identity_version"] = identity.version
         session_id = row["session_id"]
         self._state.bind_session(session_id, self._enrolment.user, is_live=True)
         owner = session_id if record.belongs_to_folder else None
-        return "staged" if self._state.stage(record.table.name, self._dated(row), owner=owner) else "duplicate"
+        is_new = self._state.stage(record.table.name, self._dated(row), owner=owner, variant=identity.variant)
+        return "staged" if is_new else "duplicate", identity.record_id
 
-    def _stage_part(self, record: Record, source: str, offset: int) -> str:
+    def _stage_part(self, record: Record, source: str, offset: int) -> tuple[str, str]:
         """Keep the best part of each name of a record that stands on several lines, and stage what they make."""
-        table, record_id = record.table, self._record_id(record)
-        if not self._may_leave(record, record_id, source, offset):
-            return "before_consent"
+        table, record_id = record.table, self._key_id(record)
+        if not self._may_leave(record, source, offset):
+            return "before_consent", ""
         parts = self._state.parts(record_id)
         found = {
             name: Part(part.rank, self._redactor.values(table, part.values)) for name, part in record.parts.items()
         }
         values = [value for part in found.values() for value in part.values.items()]
         if any(value is None and table.by_name[name].required for name, value in values):
-            return "rejected"
+            return "rejected", ""
         better = {name: part for name, part in found.items() if name not in parts or part.rank < parts[name].rank}
         if not better:
-            return "duplicate"
+            return "duplicate", record_id
         parts |= better
         self._state.set_parts(record_id, parts)
         if not record.needed <= parts.keys():
-            return "skipped"
+            return "skipped", ""
         made = record.finish(parts)
         kept = {name for part in parts.values() for name in part.values}
         derived = {name: value for name, value in made.items() if name not in kept}
         row: Row = dict.fromkeys(table.names) | made | self._redactor.values(table, derived)
         row |= {"agent_runtime": self._runtime, "record_id": record_id}
         if any(row[column.name] is None for column in table.columns if column.required):
-            return "rejected"
+            return "rejected", ""
         if isinstance(row.get("session_id"), str):
             self._state.bind_session(row["session_id"], self._enrolment.user, is_live=True)
-        return "staged" if self._state.stage_again(table.name, self._dated(row)) else "duplicate"
+        return "staged" if self._state.stage_again(table.name, self._dated(row)) else "duplicate", record_id
 
     def _row(self, table: Table, values: Mapping[str, object]) -> Row | None:
         """A row of the runtime that is being read."""
         return self._redactor.row(table, {**values, "agent_runtime": self._runtime})
 
-    def _may_leave(self, record: Record, record_id: str, source: str, offset: int) -> bool:
+    def _may_leave(self, record: Record, source: str, offset: int) -> bool:
         if self._since is None:
             return True
         if record.at is not None:
             return record.at >= self._since
-        return offset >= self._state.baseline_size(source) and not self._state.is_history(record_id)
+        ids = {self._key_id(record), self._first_rule_id(record)}
+        return offset >= self._state.baseline_size(source) and not any(map(self._state.is_history, ids))
 
     def _dated(self, row: Row) -> Row:
         """Without history no time before the consent leaves, not even as an attribute."""
@@ -416,7 +435,9 @@ class Collector:
         first = snapshot.files[0]
         source = self._source(first)
         item_key = source if snapshot.is_counted else self._redactor.keyed(f"{snapshot.key}:{first}")
-        is_live = any(self._state.is_live(self._redactor.identifier(session)) for session in snapshot.lives_with)
+        is_live = any(
+            self._state.is_live(self._redactor.identifier(SESSION, session)) for session in snapshot.lives_with
+        )
         seen = [_signature(path) for path in snapshot.files]
         if snapshot.is_counted and seen[0] is None:
             return
@@ -460,7 +481,7 @@ class Collector:
     def _take(self, item: Item | Record, source: str, *, is_live: bool) -> str:
         """Stage what a snapshot says; what became of it, by the name of its counter."""
         if isinstance(item, Record):
-            return self._stage(item, source, 0)
+            return self._stage(item, source, 0)[0]
         since = self._since
         if since is not None and not is_live and not any(time and time >= since for time in item.times):
             return "before_consent"
@@ -468,7 +489,7 @@ class Collector:
         if since is not None and (item.totals_since is None or item.totals_since < since):
             values = values | dict.fromkeys(item.totals)
         if item.table is wire.SESSIONS:
-            session = self._redactor.identifier(str(values["session_id"]))
+            session = self._redactor.identifier(SESSION, str(values["session_id"]))
             user = self._state.bind_session(session, self._enrolment.user, is_live=since is None)
             values = values | {"user_id": user}
         return self._observe(replace(item, values=values))
@@ -476,6 +497,7 @@ class Collector:
     def _observe(self, item: Item) -> str:
         """Stage an observation if it differs from the last one of the same thing."""
         tenant, table = self._enrolment.tenant, item.table
+        # Stays in the state: what leaves is the identity of the observation, below.
         thing = record_id(tenant, f"{table.name}:thing", *item.key)
         row = self._row(table, {**item.values, "record_id": thing})
         if row is None:
@@ -488,7 +510,11 @@ class Collector:
         last, observation = self._state.snapshot(thing)
         if last == signature:
             return "duplicate"
-        row["record_id"] = record_id(tenant, table.name, *item.key, observation, signature)
+        # A hash of what was observed is as good as what was observed: without a key only if all of it leaves in clear.
+        ids = [c.name for c in table.columns if c.fact and c.keep is Keep.ID]
+        is_clear = all(row[name] is None or row[name] == item.values.get(name) for name in ids)
+        content_part = Constant(signature) if is_clear else signature
+        row["record_id"] = self._redactor.record_id(tenant, table.name, *item.key, observation, content_part)
         if "observation" in table.by_name:
             row["observation"] = observation
         row["observed_at"] = self._now
@@ -556,9 +582,41 @@ class Collector:
             )
         self._state.stage(table.name, row)
 
-    # names -------------------------------------------------------------------------------------------------------
+    # identity ----------------------------------------------------------------------------------------------------
 
-    def _record_id(self, record: Record) -> str:
+    def _identify(self, record: Record) -> Identity:
+        """The identity of a record, which the caller stages. What the first release sent keeps the identity it gave."""
+        first_rule, identity = self._first_rule_id(record), self._key_id(record)
+        names = tuple(None if is_fixed_form(part) else part for part in record.key)
+        is_renamed = identity != first_rule
+        if not record.table.is_keyless or not (is_renamed or record.told_apart_by):
+            return Identity(first_rule if is_renamed and self._state.is_seen(first_rule) else identity)
+        variant = self._state.variant_of((*names, *record.told_apart_by))
+        ordinal = self._state.ordinal(identity, variant)
+        if is_renamed and self._state.is_seen(first_rule, variant):
+            self._state.set_ordinal(identity, variant, ordinal)
+            return Identity(first_rule, variant=variant)
+        version = IDENTITY_VERSION if is_renamed else None
+        if ordinal == 0:
+            return Identity(identity, version, variant)
+        key = (*self._plain_key(record), Constant("ordinal"), ordinal)
+        return Identity(record_id(self._enrolment.tenant, record.table.name, *key), version)
+
+    def _key_id(self, record: Record) -> str:
+        """The identity that a record's natural key gives: the one it has unless another record shares the key."""
+        key = self._plain_key(record) if record.table.is_keyless else record.key
+        return self._redactor.record_id(self._enrolment.tenant, record.table.name, *key)
+
+    def _plain_key(self, record: Record) -> tuple[object, ...]:
+        """A natural key without the names in it. Numbers stand in for them, or turns of many runs would be one."""
+        if all(map(is_fixed_form, record.key)):
+            return record.key
+        numbers = (None if isinstance(part, str) or not is_fixed_form(part) else part for part in record.numbers)
+        return (*(part if is_fixed_form(part) else None for part in record.key), *numbers)
+
+    def _first_rule_id(self, record: Record) -> str:
+        """The identity that the first release gave a record: a plain hash, whatever its natural key holds. It is looked
+        for in the state, and leaves only where it has left already."""
         return record_id(self._enrolment.tenant, record.table.name, *record.key)
 
     def _source(self, path: Path) -> str:

@@ -129,4 +129,18 @@ def _add_observed(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE IF NOT EXISTS observed (record_id BLOB PRIMARY KEY, parts TEXT NOT NULL) WITHOUT ROWID")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_begin, _add_observed)
+def _tell_turns_apart(db: sqlite3.Connection) -> None:
+    """Turns whose natural keys are equal but for a name are numbered, and `seen` remembers whose the first number is.
+
+    Until then the second of two such turns was taken for a copy. Logs are read once more, so that it is counted now;
+    what was sent is recognised by its identity.
+    """
+    db.execute("ALTER TABLE seen ADD COLUMN variant BLOB")
+    db.execute(
+        "CREATE TABLE variant (record_id BLOB NOT NULL, variant BLOB NOT NULL, ordinal INTEGER NOT NULL,"
+        " PRIMARY KEY (record_id, variant), UNIQUE (record_id, ordinal)) WITHOUT ROWID"
+    )
+    db.execute("DELETE FROM source")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_begin, _add_observed, _tell_turns_apart)

@@ -11,9 +11,9 @@ from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
-from pipelines.contract.keys import is_generated
+from pipelines.contract.keys import identity_text, is_fixed_form, record_id
 from pipelines.contract.table import Column, Keep, Table
-from pipelines.contract.vocabulary import is_public
+from pipelines.contract.vocabulary import is_public, public_form
 
 Row = dict[str, Any]
 _MONEY_STEP = Decimal(1).scaleb(-20)
@@ -58,9 +58,17 @@ class Redactor:
         digest = hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
         return f"k1_{digest[:32]}"
 
-    def identifier(self, text: str) -> str:
-        """An identifier as it leaves: as it is if a program made it, else keyed."""
-        return text if is_generated(text) else self.keyed(text)
+    def identifier(self, column: Column, text: str) -> str:
+        """An identifier as it leaves in a column: as it is if a source generates that form for it, else keyed."""
+        is_clear = column.regex.fullmatch(text) or (column.vocabulary and is_public(column.vocabulary, text))
+        return text if is_clear else self.keyed(text)
+
+    def record_id(self, tenant: str, kind: str, *natural_key: object) -> str:
+        """The identity of a record: a plain hash if every part of its key has a fixed form, else a keyed one."""
+        if all(map(is_fixed_form, natural_key)):
+            return record_id(tenant, kind, *natural_key)
+        text = identity_text("rec/2", tenant, kind, natural_key)
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()[:32]
 
     def row(self, table: Table, values: Mapping[str, object]) -> Row | None:
         """The row of `table` that may leave for these source values; None if a required value is missing or unfit.
@@ -108,13 +116,10 @@ class Redactor:
             return None
         match column.keep:
             case Keep.KEYED_HASH:
-                clear = bool(column.vocabulary) and len(value) <= 128 and is_public(column.vocabulary, value)
-                return value if clear else self.keyed(value)
+                clear = public_form(column.vocabulary, value) if column.vocabulary and len(value) <= 128 else None
+                return clear or self.keyed(value)
             case Keep.ID:
-                clear = bool(column.pattern and column.regex.fullmatch(value)) or (
-                    bool(column.vocabulary) and is_public(column.vocabulary, value)
-                )
-                return value if clear else self.identifier(value)
+                return self.identifier(column, value)
             case _ if column.values:
                 return value if value in column.values else "other" if "other" in column.values else None
             case _:

@@ -5,8 +5,10 @@ sealed, what was delivered. Nothing of the source's text is ever written, not ev
 Does not belong here: deciding what to read (collect.py), files of the spool (spool.py).
 """
 
+import hashlib
 import json
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -177,8 +179,8 @@ def _set_aside(path: Path) -> DeviceError:
 
 
 FORGOTTEN = (
-    "baseline", "history", "source", "unread", "snapshot", "seen", "observed", "session", "staged", "batch", "counter",
-    "trouble", "run", "run_source", *usage.FORGOTTEN,
+    "baseline", "history", "source", "unread", "snapshot", "seen", "variant", "observed", "session", "staged", "batch",
+    "counter", "trouble", "run", "run_source", *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
 MEMORY = Path(":memory:")
@@ -381,16 +383,61 @@ class State:
         """Keep the signature of what was seen."""
         self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?)", (item, signature, observation))
 
-    def stage(self, table: str, row: Row, *, owner: str | None = None) -> bool:
+    def variant_of(self, names: tuple[object, ...]) -> bytes:
+        """A hash of names under a salt of this state, which no enrolment and no key changes. It never leaves."""
+        salt = self.value("variant_salt")
+        if salt is None:
+            salt = secrets.token_hex(16)
+            self.set_value("variant_salt", salt)
+        text = "\x1f".join("" if name is None else str(name) for name in names)
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=salt.encode(), digest_size=8).digest()
+
+    def is_seen(self, record_id: str, variant: bytes | None = None) -> bool:
+        """Whether a record was staged before, and if `variant` is given, not as another variant of it."""
+        row = self._db.execute("SELECT variant FROM seen WHERE record_id = ?", (bytes.fromhex(record_id),)).fetchone()
+        return row is not None and (variant is None or row[0] in (None, variant))
+
+    def ordinal(self, record_id: str, variant: bytes) -> int:
+        """Which of the records that share an identity but for a name it is: 0 for the first that was seen, and so on.
+
+        A record of before variants were kept is the first one of which that can be: what is read again is read in the
+        order in which it was.
+        """
+        key = bytes.fromhex(record_id)
+        row = self._db.execute(
+            "SELECT ordinal FROM variant WHERE record_id = ? AND variant = ?", (key, variant)
+        ).fetchone()  # fmt: skip
+        if row is not None:
+            return int(row[0])
+        first = self._db.execute("SELECT variant FROM seen WHERE record_id = ?", (key,)).fetchone()
+        if first is not None and first[0] in (None, variant):
+            return 0
+        (last,) = self._db.execute("SELECT max(ordinal) FROM variant WHERE record_id = ?", (key,)).fetchone()
+        if first is None and last is None:
+            return 0
+        ordinal = 1 + max(int(last or 0), 0)
+        self.set_ordinal(record_id, variant, ordinal)
+        return ordinal
+
+    def set_ordinal(self, record_id: str, variant: bytes, ordinal: int) -> None:
+        """Keep the number of a variant that `seen` does not tell: every one but a first one that has this identity."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO variant VALUES (?, ?, ?)", (bytes.fromhex(record_id), variant, ordinal)
+        )  # fmt: skip
+
+    def stage(self, table: str, row: Row, *, owner: str | None = None, variant: bytes | None = None) -> bool:
         """Stage a row to leave, unless its record was seen before. Whether it was new.
 
+        `variant`: a hash of the names that tell it from other records of that identity (`ordinal`).
         `owner` is the session of a record that only its folder tells: a fork's copy may be read before its original,
         and the earliest session that holds the record owns it. Then the row is staged once more, as a correction.
         """
         record_id = row["record_id"]
         key = bytes.fromhex(record_id)
-        is_new = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, owner)).rowcount > 0
+        is_new = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (key, owner, variant)).rowcount > 0
         if not is_new:
+            if variant is not None:
+                self._db.execute("UPDATE seen SET variant = ? WHERE record_id = ? AND variant IS NULL", (variant, key))
             # A generated id holds the time at which it was made; a keyed name says nothing of age.
             earlier = (
                 "UPDATE seen SET owner = ?1 WHERE record_id = ?2 AND (owner LIKE 'k1!_%' ESCAPE '!', owner) > (?3, ?1)"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.contract.keys import is_generated, is_keyed
+from pipelines.contract.keys import is_keyed
 from pipelines.contract.table import EARLIEST, LATEST, Column, Keep, Table, is_zone
 from pipelines.contract.vocabulary import is_public
 from pipelines.contract.wire import BY_NAME
@@ -203,13 +203,14 @@ def _is_outside(column: Column, values: pa.ChunkedArray) -> bool:
 
 
 def _fits(column: Column, value: str) -> bool:
-    """Whether a string is one that redaction can give: a listed value, a public name, a generated id, a keyed hash."""
+    """Whether a string is one that redaction can give: a listed value, a public name, a generated id, a keyed hash;
+    or could give in an earlier version."""
     if column.keep in (Keep.KEYED_HASH, Keep.ID):
         return (
             is_keyed(value)
             or (bool(column.vocabulary) and is_public(column.vocabulary, value))
-            or (column.keep is Keep.ID and is_generated(value))
             or bool(column.pattern and column.regex.fullmatch(value))
+            or bool(column.accepted and column.accepted_regex.fullmatch(value))
         )
     if column.is_zone and not is_zone(value):
         return False

@@ -27,7 +27,7 @@ def test_a_pattern_knows_the_digits_of_one_script_only() -> None:
 
 def test_the_arrow_schema_says_what_is_required() -> None:
     columns = (Column(name="a", type="int64", why="w", required=True), Column(name="b", type="decimal", why="w"))
-    schema = Table(name="t", grain="g", source="s", columns=columns).arrow
+    schema = Table(name="t", grain="g", source="s", identity="i", columns=columns).arrow
     assert [(field.name, field.nullable) for field in schema] == [("a", False), ("b", True)]
     assert schema.field("b").type == ARROW["decimal"]
 

@@ -30,44 +30,44 @@ def identity(record: Record) -> str:
 
 def test_a_step_and_its_tool_calls() -> None:
     calls = [tool("2026-05-04T10:00:05+00:00", is_error=True), tool(), "odd", tool("2026-05-04T10:00:01+00:00")]
-    first, *rest = hive_logs.steps(step(4, tool_calls=calls), place(), "acme")
+    first, *rest = hive_logs.steps(step(4, tool_calls=calls), place())
     assert (first.table, first.is_turn, first.belongs_to_folder) == (wire.NODE_STEPS, True, True)
     assert first.at == datetime(2026, 5, 4, 10, 0, 1, tzinfo=UTC), "the earliest tool start is the step's time"
     assert (first.values["step_index"], first.values["input_tokens"]) == (4, 204)
     assert [record.table for record in rest] == [wire.TOOL_CALLS] * 3
     assert [record.values["is_error"] for record in rest] == [True, False, False]
-    assert {record.values["step_record_id"] for record in rest} == {identity(first)}
+    assert {record.key[:-1] for record in rest} == {first.key}
     assert len({identity(record) for record in rest}) == 3
 
 
 def test_a_compaction_marker_is_no_turn() -> None:
-    (marker,) = hive_logs.steps(step(-1, verdict="COMPACTION"), place(), "acme")
+    (marker,) = hive_logs.steps(step(-1, verdict="COMPACTION"), place())
     assert not marker.is_turn
 
 
 def test_a_span_is_the_identity_whatever_the_folder_and_the_line() -> None:
-    (here,) = hive_logs.steps(step(1), place(), "acme")
-    (copy,) = hive_logs.steps(step(1), place(LATER, 9), "acme")
+    (here,) = hive_logs.steps(step(1), place())
+    (copy,) = hive_logs.steps(step(1), place(LATER, 9))
     assert identity(here) == identity(copy)
     assert copy.values["session_id"] == LATER
 
 
 def test_two_equal_lines_of_an_early_version_are_two() -> None:
-    (first,) = hive_logs.steps(step(1, span=False), place(number=3), "acme")
-    (second,) = hive_logs.steps(step(1, span=False), place(number=4), "acme")
-    (other,) = hive_logs.steps(step(1, span=False), place(LATER, number=3), "acme")
+    (first,) = hive_logs.steps(step(1, span=False), place(number=3))
+    (second,) = hive_logs.steps(step(1, span=False), place(number=4))
+    (other,) = hive_logs.steps(step(1, span=False), place(LATER, number=3))
     assert len({identity(first), identity(second), identity(other)}) == 3
 
 
 def test_a_step_and_a_detail_of_one_span_are_two_records() -> None:
-    (made,) = hive_logs.steps(step(1), place(), "acme")
+    (made,) = hive_logs.steps(step(1), place())
     left = hive_logs.detail({**step(1), "exit_status": "success"}, place())
     assert identity(made) != identity(left)
 
 
 @pytest.mark.parametrize("calls", [None, 5, "text", {"a": 1}, [None, 5, []]])
 def test_odd_tool_calls_cost_only_themselves(calls: Any) -> None:
-    (made,) = hive_logs.steps(step(1, tool_calls=calls), place(), "acme")
+    (made,) = hive_logs.steps(step(1, tool_calls=calls), place())
     assert made.values["input_tokens"] == 201
 
 
@@ -75,7 +75,7 @@ def test_a_line_nested_without_end_is_a_line() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
-    (made,) = hive_logs.steps(step(1, span=False, tool_calls=[tool(tool_input={"a": deep})]), place(), "acme")[:1]
+    (made,) = hive_logs.steps(step(1, span=False, tool_calls=[tool(tool_input={"a": deep})]), place())[:1]
     assert made.values["step_index"] == 1
     assert hive_logs.summary({"a": deep}, place().folder).values["session_id"] == SESSION
 

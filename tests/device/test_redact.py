@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipelines.contract import wire
 from pipelines.contract.keys import KEYED, is_generated
 from pipelines.contract.table import Column, Keep, Table
-from pipelines.contract.vocabulary import names
+from pipelines.contract.vocabulary import is_public, names
 from pipelines.device.clock import Clock, LogClock
 from pipelines.device.lines import loads
 from pipelines.device.readers.base import Record
@@ -60,7 +60,7 @@ def fits(column: Column, value: Any) -> bool:
         case Keep.KEYED_HASH | Keep.ID if value in PUBLIC or column.vocabulary == "models":
             return True
         case Keep.ID:
-            return is_generated(value) or bool(column.pattern and re.fullmatch(column.pattern, value, re.ASCII))
+            return bool(re.fullmatch(column.pattern, value, re.ASCII))
         case Keep.KEYED_HASH:
             return False
     return value in column.values if column.values else bool(re.fullmatch(column.pattern, value, re.ASCII))
@@ -93,7 +93,7 @@ def check(records: list[Record | hive_state.Item | None], document: Any, names_o
         for column in found.table.columns:
             value = row[column.name]
             assert fits(column, value), (found.table.name, column.name, value)
-            if isinstance(value, str):
+            if isinstance(value, str) and value not in column.values:
                 assert not any(text in value for text in private), (found.table.name, column.name, value)
 
 
@@ -173,7 +173,7 @@ def test_nothing_of_a_runtime_log_gets_past(document: Json, calls: list[Json], n
     place = hive_logs.Place(folder_of(names_), 3, AT)
     line = {**document, "tool_calls": document.get("tool_calls", calls)}
     found: list[Record | hive_state.Item | None] = [
-        *hive_logs.steps(line, place, "acme"),
+        *hive_logs.steps(line, place),
         hive_logs.detail(line, place),
     ]
     found.append(hive_logs.summary(line, place.folder))
@@ -228,6 +228,29 @@ def test_a_public_model_travels_exactly_as_it_is_written(model: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "listed"),
+    [
+        (" gpt-5.5", "gpt-5.5"), ("gpt-5.5 \t", "gpt-5.5"), ("GPT-5.5", "gpt-5.5"),
+        ("OpenAI/Gpt-5.5 ", "openai/gpt-5.5"),
+        ("Ollama_Chat/LLAMA3.1:8B", "ollama_chat/llama3.1:8b"), ("gpt-4o@LATEST", "gpt-4o@latest"),
+        ("Claude-Haiku-4-5-20251001", "claude-haiku-4-5-20251001"), ("bespoke-nimble-9b", "Bespoke-Nimble-9B"),
+    ],
+)  # fmt: skip
+def test_a_public_model_in_another_case_or_with_blanks_travels_as_it_is_listed(model: str, listed: str) -> None:
+    assert column_of(wire.LLM_TURNS, "model")(model) == listed
+
+
+@given(st.text(max_size=40), st.sampled_from(["gpt-5.5", "openai/gpt-5.5", "llama3.1:8b", "claude-opus-4-6"]))
+def test_no_text_beside_a_public_model_comes_along(text: str, model: str) -> None:
+    """Whatever stands around or within a model's name: what travels in clear is public as it stands, or a hash."""
+    for written in (text, text + model, model + text, model.swapcase() + text):
+        kept = column_of(wire.LLM_TURNS, "model")(written)
+        if kept is not None and not re.fullmatch(KEYED, kept):
+            assert is_public("models", kept), written
+            assert kept.casefold() == written.strip(" \t").casefold()
+
+
+@pytest.mark.parametrize(
     "model",
     [
         "openai/acme-internal", "acme/gpt-5.5", "openai/acme/gpt-5.5", "gpt-5.5-acme", "llama3.1:acme", "gpt-5.5 acme",
@@ -251,13 +274,35 @@ def test_a_name_outside_the_public_lists_is_keyed_and_equal_names_are_equal() ->
 
 def test_a_generated_id_travels_and_a_chosen_one_is_keyed() -> None:
     keep = column_of(wire.LLM_TURNS, "session_id")
-    generated = ["session_20260504_101500_0a1b2c3d", "20260504T101500_0a1b2c3d", "0a1b2c3d4e5f", "a" * 32]
+    generated = ["session_20260504_101500_0a1b2c3d", "20260504T101500_0a1b2c3d"]
     assert [keep(name_) for name_ in generated] == generated
     chosen = ["nightly", "exec_acme_0a1b2c3d", "session_20260504_101500_0a1b2c3d ", "491701234567", "4111111111111111"]
     assert all(re.fullmatch(KEYED, keep(name_)) for name_ in chosen)
     assert re.fullmatch(KEYED, keep("session_٢٠٢٦٠٥٠٤_101500_0a1b2c3d")), (
         "digits of another script are no digits of ours"
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "clear", "keyed"),
+    [
+        (wire.LLM_TURNS, "session_id", "session_20260504_101500_0a1b2c3d", ("0a1b2c3d4e5f", "a" * 32, "0a" * 8)),
+        (wire.LLM_TURNS, "stream_id", "worker:session_20260504_101500_0a1b2c3d", ("worker:acme", "0a1b2c3d4e5f")),
+        (wire.NODE_STEPS, "trace_id", "0a" * 16, ("0a" * 8, "0a1b2c3d4e5f", "1" * 32)),
+        (wire.NODE_STEPS, "span_id", "0a" * 8, ("0a" * 16, "4111111111111111")),
+        (wire.AGENT_RUNS, "run_id", "0a1b2c3d4e5f", ("0a" * 16, "491701234567")),
+        (wire.TASKS, "task_id", "123456", ("491701234", "0a" * 16, "1234567")),
+        (wire.TASKS, "item_id", "0a1b2c3d-4e5f-4a1b-8c3d-0a1b2c3d4e5f", ("12", "0a" * 16)),
+        (wire.TASKS, "worker_id", "session_20260504_101500_0a1b2c3d", ("491701234", "0a" * 16)),
+        (wire.TASKS, "blocks_ids", "1,23", ("491701234", "1,491701234")),
+    ],
+)
+def test_an_id_is_clear_only_in_the_form_that_a_source_makes_for_its_column(
+    table: Table, column: str, clear: str, keyed: tuple[str, ...]
+) -> None:
+    keep = column_of(table, column)
+    assert keep(clear) == clear
+    assert [text for text in keyed if not re.fullmatch(KEYED, keep(text))] == []
 
 
 def test_an_enum_takes_only_its_list() -> None:

@@ -23,17 +23,35 @@ seen as (
     group by tenant_id
 ),
 
+superseded as (
+    select * from {{ ref('stg_wire__superseded_records') }}
+),
+
+collapsed_rows as (
+    select
+        tenant_id,
+        turn_rows_duplicate + turn_rows_conflict as turn_rows,
+        input_tokens_duplicate + input_tokens_conflict + output_tokens_duplicate + output_tokens_conflict as tokens,
+        reported_cost_usd_collapsed as reported_cost_usd
+    from row_counts
+    where table_name in ('llm_turns', 'node_steps')
+    union all
+    select
+        tenant_id,
+        case when is_turn then 1 else 0 end as turn_rows,
+        tokens,
+        reported_cost_usd
+    from superseded
+),
+
 -- A row set aside as a conflict did not become a turn either. Compaction markers are no turns: rows_duplicate has them.
 collapsed as (
     select
         tenant_id,
-        sum(turn_rows_duplicate + turn_rows_conflict) as collapsed_in_warehouse,
-        sum(
-            input_tokens_duplicate + input_tokens_conflict + output_tokens_duplicate + output_tokens_conflict
-        ) as collapsed_tokens,
-        sum(reported_cost_usd_collapsed) as collapsed_reported_cost_usd
-    from row_counts
-    where table_name in ('llm_turns', 'node_steps')
+        sum(turn_rows) as collapsed_in_warehouse,
+        sum(tokens) as collapsed_tokens,
+        sum(reported_cost_usd) as collapsed_reported_cost_usd
+    from collapsed_rows
     group by tenant_id
 ),
 

@@ -2,6 +2,11 @@
 
 released as (
     select * from {{ ref('stg_wire__released') }}
+),
+
+superseded as (
+    select * from {{ ref('stg_wire__superseded_records') }}
+    where table_name = 'llm_turns'
 )
 
 select
@@ -29,3 +34,7 @@ from resolved
 left join released
     on resolved.tenant_id = released.tenant_id
     and resolved.record_id = released.turn_id
+left join superseded
+    on resolved.tenant_id = superseded.tenant_id
+    and resolved.record_id = superseded.record_id
+where superseded.record_id is null

@@ -4,7 +4,7 @@ One name a line, `#` starts a comment. Does not belong here: names of anybody's 
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 # The sizes, variants and dates that catalogues hang onto a model's name. Closed on purpose: a free tag could be a name.
@@ -34,6 +34,41 @@ def names(vocabulary: str) -> frozenset[str]:
 def is_public(vocabulary: str, name: str) -> bool:
     """Whether `name` may travel in clear, exactly as it is written."""
     return _is_public_model(name) if vocabulary == "models" else name in names(vocabulary)
+
+
+def public_form(vocabulary: str, name: str) -> str | None:
+    """`name` as it may travel in clear, or None if it may not.
+
+    A model's name with blanks around it or in another case is the model: catalogues, gateways and people write it in
+    several ways. It travels as the list writes it; where the list has several cases, exactly as written if that is one
+    of them, else in the first of them in plain sort order. Of other lists only the exact name is public.
+    """
+    for written in (name, name.strip(" \t")) if vocabulary == "models" else (name,):
+        if is_public(vocabulary, written):
+            return written
+    return _public_model(name.strip(" \t")) if vocabulary == "models" else None
+
+
+@cache
+def _folded(vocabulary: str) -> dict[str, str]:
+    return {name.casefold(): name for name in sorted(names(vocabulary), reverse=True)}
+
+
+@lru_cache(maxsize=10_000)
+def _public_model(model: str) -> str | None:
+    """A model string with each part in the case of its list; None if a part is on none."""
+    *route, name = model.split("/")
+    segments = [_folded("providers").get(segment.casefold()) for segment in route]
+    listed = _folded("models")
+    # The longest first: a date may be a part of the listed name.
+    for pattern in (None, _TAG, _DATE):
+        stem, tail = name, ""
+        if pattern is not None and (found := pattern.search(name.lower())):
+            stem, tail = name[: found.start()], name[found.start() :].lower()
+        form = "/".join([*(segment or "" for segment in segments), listed.get(stem.casefold(), "") + tail])
+        if _is_public_model(form):
+            return form
+    return None
 
 
 @cache

@@ -5,12 +5,14 @@ Does not belong here: other files of a session (logs.py, state.py), what is a co
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from pipelines.contract import wire
+from pipelines.contract.keys import Constant
 from pipelines.contract.table import Table
+from pipelines.contract.vocabulary import is_public
 from pipelines.device.clock import Instant, LogClock
 from pipelines.device.readers.base import Fields, Record
 from pipelines.device.readers.hive.layout import SessionFolder
@@ -122,7 +124,9 @@ class _Common:
         self.role = _role(event.get("stream_id"))
         self.stamp = event.get("timestamp")
         self.when: Instant | None = context.times.event_time(self.stamp, run_id=event.get("run_id"), position=position)
-        self.key = (self.execution_id, event.get("stream_id"), self.stamp)
+        stream = event.get("stream_id")
+        is_public_stream = isinstance(stream, str) and is_public("streams", stream)
+        self.key = (self.execution_id, Constant(stream) if is_public_stream else stream, self.stamp)
 
     @property
     def unknown(self) -> int:
@@ -167,7 +171,12 @@ def _turn(event: Event, context: Context, position: int | None) -> Record:
         **common.times(),
     }
     key = (*common.key, data.get("iteration"))
-    return _record(wire.LLM_TURNS, key, values, common, is_turn=True)
+    numbers = (*tokens, *(values[name] for name in NUMBERS_OF_TURN))
+    record = _record(wire.LLM_TURNS, key, values, common, is_turn=True)
+    return replace(record, numbers=numbers, told_apart_by=(event.get("node_id"),))
+
+
+NUMBERS_OF_TURN = ("cache_read_input_tokens", "cache_write_input_tokens", "reported_cost_usd")
 
 
 def _tool_call(event: Event, context: Context, position: int | None) -> Record:
@@ -236,7 +245,7 @@ def _status(event: Event, context: Context, position: int | None) -> Record:
         "seconds": data.get("ttft_seconds", data.get("idle_seconds")),
         **common.times(),
     }
-    key: tuple[object, ...] = (event["type"], *common.key, data.get("iteration"))
+    key: tuple[object, ...] = (Constant(event["type"]), *common.key, data.get("iteration"))
     key = (*key, task_id) if event["type"].startswith("task_") else key
     return _record(wire.STATUS_EVENTS, key, values, common, owned=worker is not None)
 
@@ -272,7 +281,8 @@ def _run(event: Event, context: Context, position: int | None) -> Record:
         "duration_seconds": data.get("duration_seconds"),
         **common.times(),
     }
-    return _record(wire.AGENT_RUNS, (event["type"], *common.key, worker), values, common, owned=worker is not None)
+    key = (Constant(event["type"]), *common.key, worker)
+    return _record(wire.AGENT_RUNS, key, values, common, owned=worker is not None)
 
 
 TRIGGER_KINDS = ("available", "activated", "deactivated", "fired", "removed", "updated")
@@ -291,7 +301,7 @@ def _trigger(event: Event, context: Context, position: int | None) -> Record:
         "interval_seconds": minutes * 60 if isinstance(minutes, int) and not isinstance(minutes, bool) else None,
         **common.times(),
     }
-    return _record(wire.TRIGGERS, (event["type"], *common.key, data.get("trigger_id")), values, common)
+    return _record(wire.TRIGGERS, (Constant(event["type"]), *common.key, data.get("trigger_id")), values, common)
 
 
 def _colony_created(event: Event, context: Context, position: int | None) -> Record | None:
@@ -310,7 +320,7 @@ def _colony_created(event: Event, context: Context, position: int | None) -> Rec
     }
     at = common.when.at if common.when else None
     return Record(
-        wire.SESSIONS, ("event", child, common.stamp), values, at, fields_dropped=common.data.dropped,
+        wire.SESSIONS, (Constant("event"), child, common.stamp), values, at, fields_dropped=common.data.dropped,
         fields_unknown=common.unknown,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.contract import wire
-from pipelines.contract.keys import record_id
+from pipelines.contract.keys import Constant
 from pipelines.device.clock import Clock, LogClock, utc_time
 from pipelines.device.readers.base import Fields, Record
 from pipelines.device.readers.hive.layout import SessionFolder
@@ -55,8 +55,8 @@ def _span_key(kind: str, line: dict[str, Any], place: Place) -> tuple[object, ..
     """`span_id` is random and unique. Lines of early versions have none: their content and place must do."""
     span = line.get("span_id")
     if isinstance(span, str) and span:
-        return (kind, span)
-    return (kind, place.folder.session_id, place.number, _content(line))
+        return (Constant(kind), span)
+    return (Constant(kind), place.folder.session_id, place.number, _content(line))
 
 
 def _content(found: dict[str, Any]) -> str:
@@ -78,11 +78,13 @@ def tool_starts(line: dict[str, Any]) -> Iterator[tuple[str, datetime]]:
                 yield name, started_at
 
 
-def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
-    """The records of an L3 line: the step itself, then its tool calls."""
+NUMBERS_OF_STEP = ("source_line", "step_index", "input_tokens", "output_tokens", "latency_ms", "tool_started_at")
+
+
+def steps(line: dict[str, Any], place: Place) -> list[Record]:
+    """The records of an L3 line: the step, then its tool calls, whose `step_record_id` is the step's identity."""
     key = _span_key("step", line, place)
     line = Fields(line)
-    step_id = record_id(tenant, wire.NODE_STEPS.name, *key)
     made = line.get("tool_calls")
     calls = [Fields(call) for call in made if isinstance(call, dict)] if isinstance(made, list) else []
     starts = [utc_time(call.get("start_timestamp")) for call in calls]
@@ -110,13 +112,12 @@ def steps(line: dict[str, Any], place: Place, tenant: str) -> list[Record]:
     is_turn = isinstance(index, int) and index >= 0
     step = Record(
         wire.NODE_STEPS, key, values, started_at, is_turn, belongs_to_folder=True, fields_dropped=line.dropped,
-        fields_unknown=line.beside(PRIVATE_OF_STEP),
+        fields_unknown=line.beside(PRIVATE_OF_STEP), numbers=tuple(values[name] for name in NUMBERS_OF_STEP),
     )  # fmt: skip
     records = [step]
     for number, (call, start) in enumerate(zip(calls, starts, strict=True)):
         called: dict[str, object] = {
             "session_id": session_id,
-            "step_record_id": step_id,
             "tool_name": call.get("tool_name"),
             "origin": "step",
             "agent_role": "agent",
@@ -215,5 +216,5 @@ def run(line: dict[str, Any], place: Place, clock: Clock) -> Record | None:
         "utc_offset_seconds": when.utc_offset_seconds if when else None,
         "offset_basis": when.offset_basis if when else None,
     }
-    key = ("runs", line.get("run_id"), line["event"], line.get("timestamp"))
+    key = (Constant("runs"), line.get("run_id"), Constant(line["event"]), line.get("timestamp"))
     return Record(wire.AGENT_RUNS, key, values, at=when.at if when else None, belongs_to_folder=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from pipelines.contract import wire
+from pipelines.contract.keys import Constant
 from pipelines.device.clock import utc_time
 from pipelines.device.readers import sqlite
 from pipelines.device.readers.base import Item
@@ -37,9 +38,8 @@ def _items(connection: Connection, list_id: str, colony_name: str) -> Iterator[I
         times = {name: utc_time(value) for name, value in updated.items()}
         base: sqlite.Values = {"list_id": list_id, "task_id": task_id, "item_id": item_id, "colony_name": colony_name}
         base |= {"item": kind, "list_kind": "progress_db"}
-        return Item(
-            wire.TASKS, ("progress_db", list_id, kind, task_id, item_id), base | values | times, (*times.values(),)
-        )
+        key = (Constant("progress_db"), list_id, Constant(kind), task_id, item_id)
+        return Item(wire.TASKS, key, base | values | times, (*times.values(),))
 
     task_updated: dict[object, object] = {}
     for row in sqlite.rows(connection, "tasks", ALLOWED, frozenset({"id", "status"}), "ORDER BY id"):

@@ -79,7 +79,7 @@ def _logs(folder: SessionFolder, setting: Setting, offsets: Offsets, tool_starts
     def step(found: Json, at: At) -> Iterable[Record]:
         if len(started) < events.MAX_RUNNING:
             started.update(logs.tool_starts(found))
-        return logs.steps(found, place(at), setting.tenant)
+        return logs.steps(found, place(at))
 
     def run(found: Json, at: At) -> Iterable[Record]:
         record = logs.run(found, place(at), setting.clock)

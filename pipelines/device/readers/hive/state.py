@@ -6,6 +6,7 @@ They are rewritten in place: each version is one observation. Does not belong he
 from collections.abc import Iterator, Sequence
 
 from pipelines.contract import wire
+from pipelines.contract.keys import Constant
 from pipelines.device.clock import Clock, LogClock, OffsetReading, epoch_time, local_stamp, utc_time
 from pipelines.device.readers.base import Item, Json
 from pipelines.device.readers.hive.layout import ColonyFolder, SessionFolder
@@ -63,7 +64,7 @@ def session(
     }
     known = (started.at if started else None, updated.at if updated else None, spawned_at)
     totals = ("total_tokens", "steps_executed", "total_retries")
-    return Item(wire.SESSIONS, (folder.kind, folder.session_id), values, known, totals, started_at)
+    return Item(wire.SESSIONS, (Constant(folder.kind), folder.session_id), values, known, totals, started_at)
 
 
 def _kind(meta: Json, state: Json) -> str:
@@ -143,4 +144,4 @@ def task_list(found: Json, *, list_id: str, list_kind: str, colony_name: str | N
             "created_at": created_at,
             "updated_at": updated_at,
         }
-        yield Item(wire.TASKS, (list_kind, list_id, task_id), values, (created_at, updated_at))
+        yield Item(wire.TASKS, (Constant(list_kind), list_id, task["id"]), values, (created_at, updated_at))
