@@ -43,6 +43,12 @@ def _enroll(options: argparse.Namespace) -> int:
     print(
         f"enrolled: tenant {enrolled.tenant}, user {enrolled.user}, region {enrolled.region}, zone {enrolled.timezone}"
     )
+    if not (options.tenant_key or os.environ.get("APIARY_TENANT_KEY")):
+        print(
+            f"no tenant key was named: names are hashed with the key in {home.device}. Devices of a tenant without a"
+            " common key cannot recognise each other's copies of records that rest on names (docs/contract.md); tokens"
+            " are counted once in any case"
+        )
     print(f"kept in {home.device}; nothing is read or sent before `apiary device consent grant`")
     return 0
 

@@ -152,7 +152,6 @@ def test_turns_of_a_fork_snapshot_count(counted: Counted) -> None:
     assert counted.used("case-06", "session_id") == {session: (3, 43_000, 4_300)}
 
 
-@pytest.mark.xfail(reason="issue 11, A2: the node is part of a turn's identity")
 def test_two_nodes_in_one_tick_are_two_turns(counted: Counted) -> None:
     assert counted.used("case-07") == {"all": (2, 4_000, 400)}
 

@@ -27,17 +27,23 @@ steps as (
 select
     record_id,
     tenant_id,
+    renamed_session_id,
+    first_session_id,
     table_name,
     tokens,
     reported_cost_usd,
-    is_turn
+    is_turn,
+    _ingest_seq
 from turns
 union all
 select
     record_id,
     tenant_id,
+    renamed_session_id,
+    first_session_id,
     table_name,
     tokens,
     reported_cost_usd,
-    is_turn
+    is_turn,
+    _ingest_seq
 from steps

@@ -1,5 +1,9 @@
 with source as (
     select * from {{ source('wire', 'touched_sessions') }}
+),
+
+superseded as (
+    select * from {{ ref('stg_wire__superseded_records') }}
 )
 
 select
@@ -7,3 +11,15 @@ select
     session_id,
     _ingest_seq
 from source
+union all
+-- Which row of a pair is left out may change with either: both of their sessions are looked at again.
+{%- for session_id in ['renamed_session_id', 'first_session_id'] %}
+select
+    tenant_id,
+    {{ session_id }} as session_id,
+    _ingest_seq
+from superseded
+{%- if not loop.last %}
+union all
+{%- endif %}
+{%- endfor %}

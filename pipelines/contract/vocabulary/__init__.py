@@ -41,7 +41,8 @@ def public_form(vocabulary: str, name: str) -> str | None:
 
     A model's name with blanks around it or in another case is the model: catalogues, gateways and people write it in
     several ways. It travels as the list writes it; where the list has several cases, exactly as written if that is one
-    of them, else in the first of them in plain sort order. Of other lists only the exact name is public.
+    of them, else in the last of them in plain sort order, which has small letters. Of other lists only the exact name
+    is public.
     """
     for written in (name, name.strip(" \t")) if vocabulary == "models" else (name,):
         if is_public(vocabulary, written):
@@ -51,7 +52,7 @@ def public_form(vocabulary: str, name: str) -> str | None:
 
 @cache
 def _folded(vocabulary: str) -> dict[str, str]:
-    return {name.casefold(): name for name in sorted(names(vocabulary), reverse=True)}
+    return {name.casefold(): name for name in sorted(names(vocabulary))}
 
 
 @lru_cache(maxsize=10_000)
