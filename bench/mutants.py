@@ -57,7 +57,7 @@ MUTANTS = (
         "        return Parsed([])\n", MACHINE,
     ),
     Mutant(
-        "identity by position", "device/readers/hive/logs.py", "        return (kind, span)\n",
+        "identity by position", "device/readers/hive/logs.py", "        return (Constant(kind), span)\n",
         "        return (kind, span, place.number)\n", "tests/device/test_hive_logs.py::test_a_span_is_the_identity_whatever_the_folder_and_the_line",
     ),
     Mutant(
@@ -207,6 +207,22 @@ MUTANTS = (
     Mutant(
         "reports of a restored state share a name", "device/collect.py", "epoch, run, started_at)\n", "epoch, run)\n",
         "tests/torture/test_protocol.py::test_a_restored_state_loses_and_doubles_nothing",
+    ),
+    Mutant(
+        "an identity with a name in it needs no key", "device/redact.py",
+        "        if all(map(is_fixed_form, natural_key)):\n", "        if natural_key:\n",
+        "tests/device/test_identity.py::test_no_word_of_ten_thousand_is_found_again",
+    ),
+    Mutant(
+        "tokens are told by the tenant's key", "device/collect.py",
+        "        key = self._plain_key(record) if record.table.is_keyless else record.key\n",
+        "        key = record.key\n",
+        "tests/device/test_identity.py::test_tokens_are_counted_once_where_devices_have_no_common_key",
+    ),
+    Mutant(
+        "the second turn of one tick is a copy", "device/state.py",
+        "        if first is not None and first[0] in (None, variant):\n", "        if first is not None:\n",
+        "tests/device/test_identity.py::test_two_nodes_that_end_in_one_tick_are_two_turns",
     ),
     Mutant(
         "the list of the erased is not asked", "warehouse/registry.py",

