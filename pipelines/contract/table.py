@@ -134,7 +134,7 @@ class Table:
     grain: str
     source: str
     columns: tuple[Column, ...]
-    identity: str
+    identity: str = ""
     is_keyless: bool = False
     sums: tuple[tuple[str, tuple[str, ...]], ...] = ()
     superseded_by: tuple[str, ...] = ()

@@ -46,6 +46,12 @@ def test_the_hash_covers_everything_that_decides_what_leaves(monkeypatch: pytest
     assert len(hashes) == 10
 
 
+@pytest.mark.parametrize("table", wire.TABLES, ids=lambda table: table.name)
+def test_every_table_says_what_its_identity_rests_on(table: Table) -> None:
+    assert len(table.identity) > 20
+    assert table.is_keyless == (table.by_name.keys() >= {"input_tokens", "output_tokens", "identity_version"})
+
+
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
 def test_every_column_has_a_reason(table: Table, column: Column) -> None:
     assert len(column.why) > 3
