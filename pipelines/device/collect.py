@@ -382,9 +382,13 @@ class Collector:
 
     def _stage_part(self, record: Record, source: str, offset: int) -> tuple[str, str]:
         """Keep the best part of each name of a record that stands on several lines, and stage what they make."""
-        table, record_id = record.table, self._key_id(record)
+        table = record.table
         if not self._may_leave(record, source, offset):
             return "before_consent", ""
+        identity = self._identify(record)
+        record_id = identity.record_id
+        if identity.variant is not None:
+            self._state.set_ordinal(record_id, identity.variant, 0)
         parts = self._state.parts(record_id)
         found = {
             name: Part(part.rank, self._redactor.values(table, part.values)) for name, part in record.parts.items()
@@ -608,11 +612,10 @@ class Collector:
         return self._redactor.record_id(self._enrolment.tenant, record.table.name, *key)
 
     def _plain_key(self, record: Record) -> tuple[object, ...]:
-        """A natural key without the names in it. Numbers stand in for them, or turns of many runs would be one."""
+        """A natural key without the names in it. Figures stand in for them, or turns of many runs would be one."""
         if all(map(is_fixed_form, record.key)):
             return record.key
-        numbers = (None if isinstance(part, str) or not is_fixed_form(part) else part for part in record.numbers)
-        return (*(part if is_fixed_form(part) else None for part in record.key), *numbers)
+        return tuple(part if is_fixed_form(part) else None for part in (*record.key, *record.fallback_key))
 
     def _first_rule_id(self, record: Record) -> str:
         """The identity that the first release gave a record: a plain hash, whatever its natural key holds. It is looked

@@ -50,8 +50,9 @@ class Record:
     """One thing found: its table, its natural key as the source wrote it, and the source's values by column.
 
     Words of ours in a key are `Constant`s: any other text that has no generated form is taken for a name, and the
-    identity is keyed. A table that counts tokens is never keyed: there names are left out of the key, `numbers` stand
-    in for them, and `told_apart_by` are further names that tell two records of one key apart.
+    identity is keyed. A table that counts tokens is never keyed: there names are left out of the key, `fallback_key`
+    (numbers, times, generated ids) stands in for them, and `told_apart_by` are further names that tell two records of
+    one key apart.
 
     `at` is the record's own time, if it has one: consent without history goes by it. `is_turn`: a naive sum would
     count it. `belongs_to_folder`: the session is known from the folder only, so a fork's copy names the wrong one and
@@ -68,7 +69,7 @@ class Record:
     at: datetime | None = None
     is_turn: bool = False
     belongs_to_folder: bool = False
-    numbers: tuple[object, ...] = ()
+    fallback_key: tuple[object, ...] = ()
     told_apart_by: tuple[object, ...] = ()
     fields_dropped: int = 0
     fields_unknown: int = 0

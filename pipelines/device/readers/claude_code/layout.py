@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
+
+from pipelines.contract.keys import is_generated
 
 AGENT_FILE = re.compile(r"agent-(?P<agent>[A-Za-z0-9_-]{1,128})\.jsonl", re.ASCII)
 _GENERATED_AGENT = re.compile(r"[0-9a-f]{6,40}|aside-[0-9a-z]{4,24}", re.ASCII)
@@ -67,11 +70,12 @@ def _agents(folder: Path, session: str) -> Iterator[Transcript]:
 def agent_session(session: str, agent: str) -> str:
     """The id of a sub-agent's own session: the same on every device that holds its session.
 
-    An agent whose id no program made is keyed on its way out, like any id of a form that we do not know.
+    Where no program made the agent's or the session's id it is keyed on its way out, like any id of a form that we do
+    not know: a hash without a key would be found again with a list of words.
     """
     name = f"{session}/{agent}"
-    is_generated = agent == IN_FILE or _GENERATED_AGENT.fullmatch(agent)
-    return sha256(f"claude-code/agent/{name}".encode()).hexdigest()[:32] if is_generated else name
+    is_made = is_generated(session) and (agent == IN_FILE or _GENERATED_AGENT.fullmatch(agent))
+    return str(UUID(sha256(f"claude-code/agent/{name}".encode()).hexdigest()[:32])) if is_made else name
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ Does not belong here: single lines (transcripts.py).
 from collections.abc import Iterator
 
 from pipelines.contract import wire
+from pipelines.contract.keys import Constant
 from pipelines.device.clock import Clock
 from pipelines.device.lines import UnreadableError, open_plain, parse
 from pipelines.device.readers.base import Item, Json
@@ -39,7 +40,7 @@ def read(transcript: Transcript, meta: Json, clock: Clock) -> list[Item]:
         "session_kind": "worker" if transcript.agent is not None else "agent_session",
         "started_at": started_at,
     }
-    return [Item(wire.SESSIONS, ("transcript", origin.session_id), values, (started_at,))]
+    return [Item(wire.SESSIONS, (Constant("transcript"), origin.session_id), values, (started_at,))]
 
 
 def _agent_type(transcript: Transcript, meta: Json, lines: list[Json]) -> object:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.contract import wire
+from pipelines.contract.keys import Constant
 from pipelines.device.clock import Clock, Instant, epoch_time, utc_time
 from pipelines.device.lines import UnreadableError, tail
 from pipelines.device.readers.base import At, Json, Part, Parts, Rank, Record, joined
@@ -162,9 +163,10 @@ class Reader:
                 "response_id": response_id, "turn_grain": "response", "request_kind": kind, "model": model,
                 "is_final": is_final,
             }  # fmt: skip
-            key = ("response", response_id, kind, number)
+            key = (Constant("response"), response_id, Constant(kind), number)
             yield Record(
-                wire.LLM_TURNS, key, at=when.at if when else None, is_turn=kind == "message",
+                wire.LLM_TURNS, key, fallback_key=(origin.parent_session_id or origin.session_id,),
+                at=when.at if when else None, is_turn=kind == "message",
                 parts={"usage": Part(_rank(values, when), values), **self._claim(origin)},
                 needed=frozenset({"usage"}), finish=_finished,
             )  # fmt: skip
@@ -241,7 +243,7 @@ def _rank(values: dict[str, object], when: Instant | None) -> Rank:
 
 def _call_record(call_id: str, parts: Parts, when: Instant | None) -> Record:
     return Record(
-        wire.TOOL_CALLS, ("call", call_id), at=when.at if when else None, parts=parts,
+        wire.TOOL_CALLS, (Constant("call"), call_id), at=when.at if when else None, parts=parts,
         needed=frozenset({"call"}), finish=_finished_call,
     )  # fmt: skip
 
@@ -298,7 +300,7 @@ def _agent_run(result: object, origin: Origin, when: Instant | None) -> Record |
         "duration_seconds": None if duration is None else Decimal(duration) / 1000,
         **_times(when),
     }
-    key = ("agent", values["session_id"])
+    key = (Constant("agent"), values["session_id"])
     return Record(wire.AGENT_RUNS, key, values, when.at if when else None)
 
 
@@ -335,10 +337,9 @@ def _trouble(found: Json, message: Json, origin: Origin, when: Instant | None) -
 
 def _event(found: Json, more: dict[str, object], origin: Origin, when: Instant | None) -> Record:
     uuid = found.get("uuid")
-    key = ("line", uuid) if isinstance(uuid, str) and uuid else ("line", origin.session_id, found.get("timestamp"))
-    return Record(
-        wire.STATUS_EVENTS, (*key, more["kind"]), origin.values | more | _times(when), when.at if when else None
-    )
+    place = (uuid,) if isinstance(uuid, str) and uuid else (origin.session_id, found.get("timestamp"))
+    key = (Constant("line"), *place, Constant(more["kind"]))
+    return Record(wire.STATUS_EVENTS, key, origin.values | more | _times(when), when.at if when else None)
 
 
 def _cost_state(found: Json, session: str) -> Iterator[Record]:
@@ -366,7 +367,8 @@ def _cost_state(found: Json, session: str) -> Iterator[Record]:
             "started_at": started_at, "ended_at": ended_at, **claim,
         }  # fmt: skip
         numbers = (claim.get("input_tokens"), claim.get("output_tokens"), claim.get("reported_cost_usd"))
-        yield Record(wire.CONTROL_TOTALS, ("cost_state", session, begun, took, number, *numbers), values, ended_at)
+        key = (Constant("cost_state"), session, begun, took, number, *numbers)
+        yield Record(wire.CONTROL_TOTALS, key, values, ended_at)
 
 
 def _claimed(usage: Json) -> dict[str, Any]:

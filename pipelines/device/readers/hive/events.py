@@ -173,7 +173,7 @@ def _turn(event: Event, context: Context, position: int | None) -> Record:
     key = (*common.key, data.get("iteration"))
     numbers = (*tokens, *(values[name] for name in NUMBERS_OF_TURN))
     record = _record(wire.LLM_TURNS, key, values, common, is_turn=True)
-    return replace(record, numbers=numbers, told_apart_by=(event.get("node_id"),))
+    return replace(record, fallback_key=numbers, told_apart_by=(event.get("node_id"),))
 
 
 NUMBERS_OF_TURN = ("cache_read_input_tokens", "cache_write_input_tokens", "reported_cost_usd")

@@ -112,7 +112,7 @@ def steps(line: dict[str, Any], place: Place) -> list[Record]:
     is_turn = isinstance(index, int) and index >= 0
     step = Record(
         wire.NODE_STEPS, key, values, started_at, is_turn, belongs_to_folder=True, fields_dropped=line.dropped,
-        fields_unknown=line.beside(PRIVATE_OF_STEP), numbers=tuple(values[name] for name in NUMBERS_OF_STEP),
+        fields_unknown=line.beside(PRIVATE_OF_STEP), fallback_key=tuple(values[name] for name in NUMBERS_OF_STEP),
     )  # fmt: skip
     records = [step]
     for number, (call, start) in enumerate(zip(calls, starts, strict=True)):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipelines.contract import wire
+from pipelines.contract.keys import Constant
 from pipelines.device.readers.base import Item, Json
 from pipelines.device.readers.openclaw.transcripts import RUNTIME, Context, Head, epoch_millis
 
@@ -92,7 +93,7 @@ class Known:
                 name: epoch_millis(values.get(name)) for name in ("started_at", "ended_at", "updated_at")
             }  # fmt: skip
             yield Item(
-                wire.SESSIONS, ("openclaw", "store", session_id),
+                wire.SESSIONS, (Constant("openclaw"), Constant("store"), session_id),
                 {
                     "agent_runtime": RUNTIME, "session_id": session_id, "evidence": "meta",
                     "session_kind": "worker" if is_subagent(key) else "agent_session",

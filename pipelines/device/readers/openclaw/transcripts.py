@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipelines.contract import wire
+from pipelines.contract.keys import Constant
 from pipelines.device.clock import epoch_time, utc_time
 from pipelines.device.readers.base import Fields, Json, Part, Record
 from pipelines.device.readers.openclaw.layout import SESSION_ID
@@ -115,7 +116,7 @@ def _response(found: Json, message: Fields, context: Context) -> Iterator[Record
     reason = message.get("stopReason")
     if reason == "error" or message.get("errorMessage"):
         yield Record(
-            wire.STATUS_EVENTS, ("openclaw", "api_error", *key),
+            wire.STATUS_EVENTS, (Constant("openclaw"), Constant("api_error"), *key),
             values={
                 "agent_runtime": RUNTIME, "session_id": origin["session_id"], "kind": "api_error",
                 "agent_role": "worker" if context.is_subagent else "agent",
@@ -127,7 +128,9 @@ def _response(found: Json, message: Fields, context: Context) -> Iterator[Record
     if not any((fresh, read_, written, output)):
         return
     yield Record(
-        wire.LLM_TURNS, ("openclaw", "response", *key), at=at, is_turn=True, fields_dropped=message.dropped,
+        wire.LLM_TURNS, (Constant("openclaw"), Constant("response"), *key), at=at, is_turn=True,
+        fields_dropped=message.dropped,
+        fallback_key=(origin["session_id"], fresh, read_, written, output),
         fields_unknown=message.beside(_KNOWN_FIELDS),
         values=origin | {
             "agent_runtime": RUNTIME, "agent_role": "worker" if context.is_subagent else "agent", "model": model,
@@ -141,7 +144,9 @@ def _response(found: Json, message: Fields, context: Context) -> Iterator[Record
         },
     )  # fmt: skip
     for call_id, name in _calls(found, message, context):
-        yield _call(("openclaw", "call", *key, call_id), context, at, {"tool_name": name, "occurred_at": at})
+        yield _call(
+            (Constant("openclaw"), Constant("call"), *key, call_id), context, at, {"tool_name": name, "occurred_at": at}
+        )
 
 
 def _result(found: Json, message: Json, context: Context) -> Iterator[Record]:
@@ -152,7 +157,7 @@ def _result(found: Json, message: Json, context: Context) -> Iterator[Record]:
     duration = _object(message.get("details")).get("durationMs")
     is_error = message.get("isError")
     yield _call(
-        ("openclaw", "call", *key, call_id), context, _time(message.get("timestamp"), found),
+        (Constant("openclaw"), Constant("call"), *key, call_id), context, _time(message.get("timestamp"), found),
         {
             "is_error": is_error if isinstance(is_error, bool) else None, "is_final": True,
             "duration_seconds": _seconds(duration),
@@ -179,8 +184,9 @@ def _call(
 def _compaction(found: Json, context: Context) -> Iterator[Record]:
     at = utc_time(found.get("timestamp"))
     before = found.get("tokensBefore")
+    key = (Constant("openclaw"), Constant("compacted"), found.get("id"), found.get("timestamp"))
     yield Record(
-        wire.STATUS_EVENTS, ("openclaw", "compacted", found.get("id"), found.get("timestamp")), at=at,
+        wire.STATUS_EVENTS, key, at=at,
         values={
             "agent_runtime": RUNTIME, "session_id": _origin(at, context)["session_id"], "kind": "compacted",
             "agent_role": "worker" if context.is_subagent else "agent",
