@@ -12,13 +12,14 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Sessions that a load since the watermark brought rows of; all of them in a full refresh. #}
+{# Sessions that a load since the watermark brought rows of, their own or of a session whose log they copied; all of them
+   in a full refresh. #}
 {% macro changed_sessions() %}
     select
         tenant_id,
         session_id,
         max(_ingest_seq) as _ingest_seq
-    from {{ ref('stg_wire__touched_sessions') }}
+    from {{ ref('int_sessions__touched') }}
     where _ingest_seq > {{ watermark() }}
     group by tenant_id, session_id
 {% endmacro %}
@@ -37,7 +38,7 @@
         select distinct
             stored.tenant_id,
             stored.session_id,
-            (select max(_ingest_seq) from {{ ref('stg_wire__touched_sessions') }}) as _ingest_seq
+            (select max(_ingest_seq) from {{ ref('int_sessions__touched') }}) as _ingest_seq
         from {{ this }} as stored
         left join {{ ref('int_sessions__tree_resolved') }} as resolved
             on stored.tenant_id = resolved.tenant_id

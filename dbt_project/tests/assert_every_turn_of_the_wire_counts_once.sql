@@ -1,5 +1,5 @@
--- fct_llm_turns and the turns that are held are the wire's turn events, plus the L3 steps of sessions without any: by
--- number of rows and by tokens.
+-- fct_llm_turns and the turns that are held are the wire's turn events and L3 steps, without the steps that gave way to
+-- an event: by number of rows and by tokens.
 -- It finds what the watermark could miss: rows whose session the loader did not name in touched_sessions, and facts
 -- that were not built together with what reads them.
 {{ config(meta={'dagster': {'ref': {'name': 'fct_llm_turns'}}}) }}
@@ -12,10 +12,11 @@ with events as (
 steps as (
     select s.tenant_id, s.session_id, s.input_tokens, s.output_tokens
     from {{ ref('stg_wire__node_steps') }} as s
+    left join {{ ref('int_usage__steps_matched') }} as matched
+        on s.tenant_id = matched.tenant_id
+        and s.step_id = matched.step_id
     where s.step_index >= 0
-        and not exists (
-            select 1 from events where events.tenant_id = s.tenant_id and events.session_id = s.session_id
-        )
+        and coalesce(matched.match_rule, 'missing') not in ('same_turn', 'other_tokens', 'died')
 ),
 
 expected as (

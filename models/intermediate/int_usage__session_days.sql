@@ -25,8 +25,8 @@ turns as (
         session_id,
         usage_date,
         {{ fingerprint([
-            "'turn'", 'turn_id', 'agent_kind', 'model', 'occurred_at', 'input_tokens', 'cache_read_input_tokens',
-            'cache_write_input_tokens', 'output_tokens', 'reported_cost_usd'
+            "'turn'", 'turn_id', 'agent_kind', 'model', 'occurred_at', 'count_basis', 'input_tokens',
+            'cache_read_input_tokens', 'cache_write_input_tokens', 'output_tokens', 'reported_cost_usd'
         ]) }} as _fingerprint
     from {{ ref('fct_llm_turns') }}
 ),

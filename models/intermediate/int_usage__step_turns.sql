@@ -11,35 +11,29 @@ with changed as (
     {{ changed_sessions() }}
 ),
 
-event_sessions as (
-    select distinct
-        turns.tenant_id,
-        turns.session_id
-    from {{ ref('stg_wire__llm_turns') }} as turns
-    inner join changed
-        on turns.tenant_id = changed.tenant_id
-        and turns.session_id = changed.session_id
-),
-
 sessions as (
     select * from {{ ref('int_sessions__observations_merged') }}
 ),
 
--- Events know the model and the time: one event takes all L3 turns of its session back, for ever.
+-- All lines of a log take part: those that do not count took time too, and an event tells when its step ended.
 steps as (
     select
         s.*,
+        matched.match_rule,
+        {{ to_micros('s.tool_started_at') }} as tool_started_us,
+        coalesce(
+            {{ to_micros('s.tool_started_at') }},
+            {{ to_micros('matched.event_at') }} - coalesce(s.latency_ms, 0) * 1000
+        ) as known_us,
         changed._ingest_seq
     from {{ ref('stg_wire__node_steps') }} as s
     inner join changed
         on s.tenant_id = changed.tenant_id
         and s.session_id = changed.session_id
-    where not exists (
-        select 1
-        from event_sessions
-        where event_sessions.tenant_id = s.tenant_id
-            and event_sessions.session_id = s.session_id
-    )
+    left join {{ ref('int_usage__steps_matched') }} as matched
+        on s.tenant_id = matched.tenant_id
+        and s.session_id = matched.session_id
+        and s.step_id = matched.step_id
 ),
 
 summaries as (
@@ -64,11 +58,10 @@ session_summaries as (
     group by tenant_id, session_id
 ),
 
--- Microseconds from the start of the run to the start of the step. Compaction markers take part: they took time too.
+-- Microseconds from the start of the run to the start of the step.
 elapsed as (
     select
         *,
-        {{ to_micros('tool_started_at') }} as tool_started_us,
         cast(
             coalesce(
                 sum(coalesce(latency_ms, 0)) over (
@@ -86,12 +79,12 @@ elapsed as (
 anchored as (
     select
         *,
-        last_value(tool_started_us - elapsed_us ignore nulls) over (
+        last_value(known_us - elapsed_us ignore nulls) over (
             partition by tenant_id, session_id, trace_id
             order by source_line, step_index, step_id
             rows between unbounded preceding and 1 preceding
         ) as anchor_before_us,
-        first_value(tool_started_us - elapsed_us ignore nulls) over (
+        first_value(known_us - elapsed_us ignore nulls) over (
             partition by tenant_id, session_id, trace_id
             order by source_line, step_index, step_id
             rows between 1 following and unbounded following
@@ -103,7 +96,7 @@ dated as (
     select
         anchored.*,
         coalesce(
-            anchored.tool_started_us,
+            anchored.known_us,
             anchored.anchor_before_us + anchored.elapsed_us,
             anchored.anchor_after_us + anchored.elapsed_us,
             summaries.started_us + anchored.elapsed_us
@@ -190,6 +183,8 @@ select
     resolved.step_id,
     resolved.tenant_id,
     resolved.session_id,
+    resolved.node_id,
+    resolved.match_rule,
     resolved.time_basis,
     resolved.input_tokens,
     resolved.output_tokens,
@@ -201,4 +196,4 @@ from resolved
 left join {{ ref('stg_wire__released') }} as released
     on resolved.tenant_id = released.tenant_id
     and resolved.step_id = released.turn_id
-where resolved.step_index >= 0
+where resolved.match_rule in ('unmatched', 'alone')

@@ -25,6 +25,7 @@ QUESTIONS = {
     "unattributed": "lines have no account",
     "conflict": "lines are of records that came again with other facts",
     "future_dated": "turns are held: they claim to be later than their arrival",
+    "implausible": "lines are of turns of more than plausible tokens or cost",
     "cache_convention_unknown": "lines are of sources of whom nobody said how they count cache tokens",
 }
 

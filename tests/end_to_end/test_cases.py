@@ -134,12 +134,10 @@ def test_a_traveller_to_the_east_is_not_in_the_future(counted: Counted) -> None:
     assert counted.used("case-02") == {"all": (3, 111_000, 30)}
 
 
-@pytest.mark.xfail(reason="issue 11, A1: an event retracts the step of its own turn")
 def test_steps_after_the_event_log_broke_count(counted: Counted) -> None:
     assert counted.used("case-04", "model") == {HAIKU: (2, 3_000, 300), "unknown": (3, 12_000, 1_200)}
 
 
-@pytest.mark.xfail(reason="issue 11, A1: an event retracts the step of its own turn")
 def test_a_run_before_events_existed_counts_beside_one_after(counted: Counted) -> None:
     assert counted.used("case-05", "usage_date", "model") == {
         ("2026-03-01", "unknown"): (2, 3_000, 300),

@@ -54,6 +54,25 @@ turns_in_question as (
     inner join conflicts
         on lines.tenant_id = conflicts.tenant_id
         and lines.record_id = conflicts.record_id
+    union all by name
+    select
+        lines.* replace ('all' as component),
+        'implausible' as exception_kind
+    from lines
+    inner join {{ ref('fct_llm_turns') }} as turns
+        on lines.tenant_id = turns.tenant_id
+        and lines.record_id = turns.turn_id
+    where turns.is_implausible
+    union all by name
+    -- Two logs tell one turn with other tokens. The event counts.
+    select
+        lines.* replace ('all' as component),
+        'step_mismatch' as exception_kind
+    from lines
+    inner join {{ ref('fct_llm_turns') }} as turns
+        on lines.tenant_id = turns.tenant_id
+        and lines.record_id = turns.turn_id
+    where turns.count_basis = 'event_against_step'
 ),
 
 -- A held turn is in no other mart. It stands on the day that it claims; nobody knows what it costs.

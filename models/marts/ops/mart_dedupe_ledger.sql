@@ -10,10 +10,6 @@ turns as (
     select * from {{ ref('fct_llm_turns') }}
 ),
 
-steps as (
-    select * from {{ ref('stg_wire__node_steps') }}
-),
-
 seen as (
     select
         tenant_id,
@@ -59,19 +55,22 @@ kept as (
     select
         tenant_id,
         count(*) as kept_turns,
-        count(*) filter (where turn_source = 'step') as kept_steps,
-        sum(input_tokens + output_tokens) filter (where turn_source = 'step') as kept_step_tokens
+        count(*) filter (where count_basis = 'step_without_event') as kept_steps_without_event
     from turns
     group by tenant_id
 ),
 
-known_steps as (
+-- Rule by rule, why a step does not count.
+retracted as (
     select
         tenant_id,
         count(*) as steps,
+        count(*) filter (where match_rule = 'same_turn') as steps_same_turn,
+        count(*) filter (where match_rule = 'other_tokens') as steps_other_tokens,
+        count(*) filter (where match_rule = 'died') as steps_died,
         sum(input_tokens + output_tokens) as tokens
-    from steps
-    where step_index >= 0
+    from {{ ref('int_usage__steps_matched') }}
+    where match_rule in ('same_turn', 'other_tokens', 'died')
     group by tenant_id
 ),
 
@@ -82,7 +81,7 @@ tenants as (
     union
     select tenant_id from kept
     union
-    select tenant_id from known_steps
+    select tenant_id from retracted
 )
 
 select
@@ -91,9 +90,13 @@ select
     cast(coalesce(kept.kept_turns, 0) as bigint) as kept_turns,
     cast(coalesce(seen.collapsed_on_device, 0) as bigint) as collapsed_on_device,
     cast(coalesce(collapsed.collapsed_in_warehouse, 0) as bigint) as collapsed_in_warehouse,
-    cast(coalesce(known_steps.steps, 0) - coalesce(kept.kept_steps, 0) as bigint) as retracted_steps,
+    cast(coalesce(retracted.steps, 0) as bigint) as retracted_steps,
+    cast(coalesce(retracted.steps_same_turn, 0) as bigint) as retracted_steps_same_turn,
+    cast(coalesce(retracted.steps_other_tokens, 0) as bigint) as retracted_steps_other_tokens,
+    cast(coalesce(retracted.steps_died, 0) as bigint) as retracted_steps_died,
+    cast(coalesce(kept.kept_steps_without_event, 0) as bigint) as kept_steps_without_event,
     cast(coalesce(collapsed.collapsed_tokens, 0) as bigint) as collapsed_tokens,
-    cast(coalesce(known_steps.tokens, 0) - coalesce(kept.kept_step_tokens, 0) as bigint) as retracted_tokens,
+    cast(coalesce(retracted.tokens, 0) as bigint) as retracted_tokens,
     cast(collapsed.collapsed_reported_cost_usd as decimal(38, 20)) as collapsed_reported_cost_usd
 from tenants
 left join seen
@@ -102,5 +105,5 @@ left join kept
     on tenants.tenant_id = kept.tenant_id
 left join collapsed
     on tenants.tenant_id = collapsed.tenant_id
-left join known_steps
-    on tenants.tenant_id = known_steps.tenant_id
+left join retracted
+    on tenants.tenant_id = retracted.tenant_id

@@ -84,6 +84,8 @@ step_turns as (
         turns.step_id,
         turns.tenant_id,
         turns.session_id,
+        turns.node_id,
+        turns.match_rule,
         turns.time_basis,
         turns.input_tokens,
         turns.output_tokens,
@@ -94,6 +96,18 @@ step_turns as (
         on turns.tenant_id = changed.tenant_id
         and turns.session_id = changed.session_id
     where turns.is_held is not true
+),
+
+-- A graph shares the session of its queen: what the events say of a node holds for its steps too.
+node_kinds as (
+    select
+        tenant_id,
+        session_id,
+        node_id,
+        min(agent_kind) as agent_kind
+    from event_turns
+    where node_id is not null
+    group by tenant_id, session_id, node_id
 ),
 
 events_dated as (
@@ -110,6 +124,11 @@ events_dated as (
             else 'received'
         end as time_basis,
         'event' as turn_source,
+        case matched.match_rule
+            when 'same_turn' then 'event_and_step'
+            when 'other_tokens' then 'event_against_step'
+            else 'event'
+        end as count_basis,
         event_turns.cache_convention,
         event_turns.cache_convention_basis,
         event_turns.input_tokens as reported_input_tokens,
@@ -133,6 +152,10 @@ events_dated as (
     left join undated_sessions
         on event_turns.tenant_id = undated_sessions.tenant_id
         and event_turns.session_id = undated_sessions.session_id
+    left join {{ ref('int_usage__steps_matched') }} as matched
+        on event_turns.tenant_id = matched.tenant_id
+        and event_turns.session_id = matched.session_id
+        and event_turns.turn_id = matched.turn_id
 ),
 
 steps_dated as (
@@ -140,11 +163,12 @@ steps_dated as (
         step_turns.step_id as turn_id,
         step_turns.tenant_id,
         step_turns.session_id,
-        {{ agent_kind_of_session('sessions.session_kind') }} as agent_kind,
+        coalesce(node_kinds.agent_kind, {{ agent_kind_of_session('sessions.session_kind') }}) as agent_kind,
         'unknown' as model,
         cast(null as varchar) as stop_reason,
         step_turns.time_basis,
         'step' as turn_source,
+        case step_turns.match_rule when 'unmatched' then 'step_without_event' else 'step' end as count_basis,
         'inclusive' as cache_convention,
         'none' as cache_convention_basis,
         step_turns.input_tokens as reported_input_tokens,
@@ -161,6 +185,10 @@ steps_dated as (
     left join sessions
         on step_turns.tenant_id = sessions.tenant_id
         and step_turns.session_id = sessions.session_id
+    left join node_kinds
+        on step_turns.tenant_id = node_kinds.tenant_id
+        and step_turns.session_id = node_kinds.session_id
+        and step_turns.node_id = node_kinds.node_id
 ),
 
 turns as (
@@ -178,6 +206,7 @@ select
     stop_reason,
     time_basis,
     turn_source,
+    count_basis,
     cache_convention,
     cache_convention_basis,
     reported_input_tokens,
@@ -187,6 +216,8 @@ select
     output_tokens,
     reported_cost_usd,
     is_time_ambiguous,
+    greatest(input_tokens, output_tokens) > {{ var('plausible_turn_tokens') }}
+        or coalesce(reported_cost_usd > {{ var('plausible_turn_usd') }}, false) as is_implausible,
     {{ utc_date('occurred_at') }} as usage_date,
     occurred_at,
     _ingest_seq

@@ -51,24 +51,27 @@ turn_sessions as (
     group by tenant_id, session_id
 ),
 
-compactions as (
+steps as (
     select
         s.tenant_id,
-        s.step_id
+        s.step_id,
+        coalesce(matched.match_rule in ('unmatched', 'alone'), false) as is_counted
     from {{ ref('stg_wire__node_steps') }} as s
     inner join changed
         on s.tenant_id = changed.tenant_id
         and s.session_id = changed.session_id
-    where s.step_index < 0
+    left join {{ ref('int_usage__steps_matched') }} as matched
+        on s.tenant_id = matched.tenant_id
+        and s.step_id = matched.step_id
 ),
 
--- A call that both logs saw counts once: with the turns that count. Compaction is no turn, nor are its calls.
+-- A call that both logs saw counts once: a step's call with its step. Compaction is no turn, nor are its calls.
 counted as (
     select
         calls.*,
         {{ agent_kind_of_session('sessions.session_kind') }} as session_agent_kind,
-        turn_sessions.first_model,
-        turn_sessions.first_model <> turn_sessions.last_model as is_ambiguous,
+        case when calls.origin = 'event' then turn_sessions.first_model else step_turns.model end as first_model,
+        calls.origin = 'event' and turn_sessions.first_model <> turn_sessions.last_model as is_ambiguous,
         coalesce(
             calls.occurred_at,
             step_turns.occurred_at,
@@ -83,14 +86,14 @@ counted as (
     left join turns as step_turns
         on calls.tenant_id = step_turns.tenant_id
         and calls.step_id = step_turns.turn_id
-    left join compactions
-        on calls.tenant_id = compactions.tenant_id
-        and calls.step_id = compactions.step_id
+    left join steps
+        on calls.tenant_id = steps.tenant_id
+        and calls.step_id = steps.step_id
     left join sessions
         on calls.tenant_id = sessions.tenant_id
         and calls.session_id = sessions.session_id
     where calls.origin = 'event'
-        or (not coalesce(turn_sessions.has_events, false) and compactions.step_id is null)
+        or coalesce(steps.is_counted, not turn_sessions.has_events, true)
 ),
 
 -- Calls and event turns of a session with several models on one line of time; a call stands before a turn of the same
