@@ -59,9 +59,24 @@ lines as (
         and s.session_id = changed.session_id
 ),
 
+-- A node that is run again within a run begins at 0 again.
 known_steps as (
-    select * from lines
-    where step_index >= 0
+    select
+        *,
+        sum(case when step_index > index_before then 0 else 1 end) over (
+            partition by tenant_id, session_id, run, node_id
+            order by source_line, step_id
+            rows between unbounded preceding and current row
+        ) as execution
+    from (
+        select
+            *,
+            lag(step_index) over (
+                partition by tenant_id, session_id, run, node_id order by source_line, step_id
+            ) as index_before
+        from lines
+        where step_index >= 0
+    ) as followed
 ),
 
 -- A fork's copy of a step belongs to the fork where the original is gone; its event names the session of its origin.
@@ -180,8 +195,8 @@ summaries as (
     group by tenant_id, session_id, trace_id
 ),
 
--- From when to when a run went on, by its dated steps. A run that ends with steps without a clock may have gone on
--- until its file was written last.
+-- From when to when a run went on, by its dated steps. A run that begins with steps without a clock may have begun at any
+-- time before; one that ends with such may have gone on until its file was written last.
 run_spans as (
     select
         known_steps.tenant_id,
@@ -194,6 +209,8 @@ run_spans as (
         ) as from_us,
         max(known_steps.tool_started_us + known_steps.latency_us) as last_dated_us,
         max(known_steps.elapsed_us) as elapsed_us,
+        {{ earliest('known_steps.tool_started_us is not null', pair('known_steps.source_line', 'known_steps.step_id')) }}
+            or min(summaries.started_us) is not null as begins_dated,
         {{ latest('known_steps.tool_started_us is not null', pair('known_steps.source_line', 'known_steps.step_id')) }}
             as ends_dated,
         max(known_steps.file_modified_us) as file_modified_us
@@ -249,14 +266,14 @@ parts as (
         session_id,
         part,
         min(from_us) as from_us,
-        max(to_us) as to_us,
+        {{ earliest('begins_dated', pair('from_us', 'run')) }} as begins_dated,
         case when bool_and(latest_us is not null) then max(latest_us) end as latest_us
     from parted_runs
     group by tenant_id, session_id, part
 ),
 
--- No event of a part is older than the part. By a clock that is a little wrong it may be: then it is looked for in the
--- part that follows, too.
+-- No event of a part is older than the part. By a clock that is a little wrong, or of a part whose first steps have none,
+-- it may be: then it is looked for in the part that follows, too.
 timeline as (
     select tenant_id, session_id, coalesce(from_us, 0) as at_us, cast(null as varchar) as turn_id, part
     from parts
@@ -304,7 +321,10 @@ parted_events as (
         on placed.tenant_id = next_parts.tenant_id
         and placed.session_id = next_parts.session_id
         and placed.next_part = next_parts.part
-        and e.at_us >= next_parts.from_us - {{ slack }}
+        and (
+            not next_parts.begins_dated
+            or e.at_us >= next_parts.from_us - case when placed.part is null then {{ slack }} else {{ close }} end
+        )
 ),
 
 parted_steps as (
@@ -325,6 +345,7 @@ offsets as (
         s.session_id,
         s.run,
         s.node_id,
+        s.execution,
         e.position - s.step_index as first_position,
         count(*) as turns
     from (
@@ -341,10 +362,10 @@ offsets as (
         and s.input_tokens = e.input_tokens
         and s.output_tokens = e.output_tokens
     where e.position is not null
-    group by s.tenant_id, s.session_id, s.run, s.node_id, e.position - s.step_index
+    group by s.tenant_id, s.session_id, s.run, s.node_id, s.execution, e.position - s.step_index
 ),
 
--- What most turns of the run say; where no turn of a node says so, what most turns of the node say.
+-- What most turns of the run say; where no turn of an execution says so, what most turns of the execution say.
 run_offsets as (
     select
         tenant_id,
@@ -359,12 +380,13 @@ run_offsets as (
     group by tenant_id, session_id, run
 ),
 
-node_offsets as (
+execution_offsets as (
     select
         offsets.tenant_id,
         offsets.session_id,
         offsets.run,
         offsets.node_id,
+        offsets.execution,
         case
             when bool_or(offsets.first_position = run_offsets.first_position) then max(run_offsets.first_position)
             else {{ earliest('offsets.first_position', pair('-offsets.turns', 'offsets.first_position')) }}
@@ -374,7 +396,7 @@ node_offsets as (
         on offsets.tenant_id = run_offsets.tenant_id
         and offsets.session_id = run_offsets.session_id
         and offsets.run = run_offsets.run
-    group by offsets.tenant_id, offsets.session_id, offsets.run, offsets.node_id
+    group by offsets.tenant_id, offsets.session_id, offsets.run, offsets.node_id, offsets.execution
 ),
 
 step_nodes as (
@@ -390,15 +412,16 @@ event_nodes as (
 steps as (
     select
         s.*,
-        s.step_index + coalesce(node_offsets.first_position, run_offsets.first_position, 0) as position,
-        coalesce(node_offsets.first_position, run_offsets.first_position) is not null as is_position_known,
+        s.step_index + coalesce(execution_offsets.first_position, run_offsets.first_position, 0) as position,
+        coalesce(execution_offsets.first_position, run_offsets.first_position) is not null as is_position_known,
         event_nodes.node_id is not null as is_node_in_both
     from parted_steps as s
-    left join node_offsets
-        on s.tenant_id = node_offsets.tenant_id
-        and s.session_id = node_offsets.session_id
-        and s.run = node_offsets.run
-        and s.node_id = node_offsets.node_id
+    left join execution_offsets
+        on s.tenant_id = execution_offsets.tenant_id
+        and s.session_id = execution_offsets.session_id
+        and s.run = execution_offsets.run
+        and s.node_id = execution_offsets.node_id
+        and s.execution = execution_offsets.execution
     left join run_offsets
         on s.tenant_id = run_offsets.tenant_id
         and s.session_id = run_offsets.session_id

@@ -28,6 +28,7 @@ class Turn:
     run: int
     node: str
     step_index: int
+    position: int
     tokens: tuple[int, int]
     ended_at: datetime
     seconds: int
@@ -38,11 +39,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Session:
-    """The turns of a session, how far its events' clock is off, and by how much each run counts on."""
+    """The turns of a session, and how far its events' clock is off."""
 
     turns: tuple[Turn, ...]
     hours_off: float
-    first_positions: tuple[int, ...]
 
     def rows(self, name: str = "s") -> list[Record]:
         """What the device sent."""
@@ -52,7 +52,7 @@ class Session:
             if turn.in_events:
                 rows.append(("llm_turns", tokens | {
                     "record_id": f"e{name}.{number}", "session_id": name, "agent_role": "graph", "node_id": turn.node,
-                    "iteration": turn.step_index + self.first_positions[turn.run],
+                    "iteration": turn.position,
                     "occurred_at": turn.ended_at + timedelta(hours=self.hours_off),
                 }))  # fmt: skip
             if turn.in_steps:
@@ -68,37 +68,36 @@ class Session:
 
 @st.composite
 def sessions(draw: st.DrawFn) -> Session:
-    """Runs one after the other; some tokens occur again and again. Of every run with events two turns with tokens of
-    their own are whole and dated: evidence enough to tell the rest."""
+    """Runs one after the other; some tokens occur again and again. Where a run has events, two turns of it, and one of
+    each node that is run again, are whole and dated and have tokens of their own: the evidence that tells the rest."""
     turns: list[Turn] = []
     clock = START
     runs = draw(st.integers(1, 3))
     for run in range(runs):
         clock += timedelta(minutes=draw(st.sampled_from([2, 45, 60 * 24 * 19])))
         era = draw(st.sampled_from(["whole", "steps only", "broke", "patchy"]))
-        length = draw(st.integers(2, 6))
-        for index in range(length):
+        index, position = 0, draw(st.sampled_from([0, 5]))
+        for number in range(draw(st.integers(2, 6))):
+            is_again = number > 2 and era != "broke" and draw(st.integers(0, 3)) == 0
+            if is_again:  # the node is run again: its steps begin at 0, its iterations may go on
+                index, position = 0, position if draw(st.booleans()) else 0
             seconds = draw(st.integers(2, 120))
             clock += timedelta(seconds=seconds)
-            own = (1000 * len(turns) + 10 * run + 1, 7)
-            is_anchor = index < 2
-            repeats = not is_anchor and draw(st.booleans())
-            kept = (
-                draw(st.sampled_from([(True, True), (True, False), (False, True)])) if not is_anchor else (True, True)
-            )
-            if era == "whole":
-                kept = (True, True)
+            is_anchor = number < 2 or is_again
+            kept = (True, True)
+            if era == "patchy" and not is_anchor:
+                kept = draw(st.sampled_from([(True, True), (True, False), (False, True)]))
             elif era == "steps only":
                 kept = (False, True)
             elif era == "broke":
-                kept = (index < 2, True)
-            turns.append(Turn(
-                run, draw(st.sampled_from(["sort", "draft"])), index, (500, 50) if repeats else own, clock, seconds,
-                is_anchor or draw(st.booleans()), *kept,
-            ))  # fmt: skip
+                kept = (number < 2, True)
+            tokens = (500, 50) if not is_anchor and draw(st.booleans()) else (1000 * len(turns) + 10 * run + 1, 7)
+            node = "sort" if index == 0 else turns[-1].node
+            has_tool = is_anchor or draw(st.booleans())
+            turns.append(Turn(run, node, index, position, tokens, clock, seconds, has_tool, *kept))
+            index, position = index + 1, position + 1
             clock += timedelta(seconds=draw(st.sampled_from([0, 1, 30])))
-    hours_off = draw(st.sampled_from([0, 0, 0, -6, 5.75, 9]))
-    return Session(tuple(turns), hours_off, tuple(draw(st.sampled_from([0, 5])) for _ in range(runs)))
+    return Session(tuple(turns), draw(st.sampled_from([0, 0, 0, -6, 5.75, 9])))
 
 
 class Matcher:
@@ -214,6 +213,17 @@ CASES: dict[str, tuple[list[Record], dict[str, tuple[str, str | None]]]] = {
     "two devices key the names of nodes under two keys": (
         [step(0, 1, node_id="k1_a"), step(1, 2, node_id="k1_a"), event(0, 1, node_id="k1_b")],
         {"s0": ("same_turn", "e0"), "s1": ("unmatched", None)},
+    ),
+    "long waits between turns, one of them dated": (
+        [step(0, None), step(1, None, (200, 20)), step(2, 60, (7, 7)), event(0, 1), event(1, 30, (200, 20)),
+         event(2, 60, (7, 7))],
+        {"s0": ("same_turn", "e0"), "s1": ("same_turn", "e1"), "s2": ("same_turn", "e2")},
+    ),
+    "a node is run again in one run": (
+        [step(0, 1), step(1, 2, (200, 20)), step(2, 3, (7, 7), step_index=0), step(3, 4, (8, 8), step_index=1),
+         step(4, 5, (9, 9), step_index=2), *(event(n, n + 1, tokens) for n, tokens in
+                                            enumerate([(100, 10), (200, 20), (7, 7), (8, 8), (9, 9)]))],
+        {f"s{n}": ("same_turn", f"e{n}") for n in range(5)},
     ),
     "restored: the iterations are counted on": (
         [step(0, 1), step(1, 2), event(5, 1), event(6, 2)],
