@@ -169,7 +169,6 @@ def test_cache_beside_the_input_is_billed(counted: Counted) -> None:
     assert found == [(1, Decimal("0.001"), Decimal("0.01"))]
 
 
-@pytest.mark.xfail(reason="issue 11, A8: the newest catalog")
 def test_models_of_the_newest_catalog_are_public_and_priced(counted: Counted) -> None:
     (log,) = counted.homes["case-10"].rglob("events.jsonl")
     names = {json.loads(line)["data"]["model"] for line in log.read_text("utf-8").splitlines()}
