@@ -38,6 +38,11 @@ class Home:
         return self.root / "device"
 
     @property
+    def devices(self) -> Path:
+        """The homes of simulated devices (`apiary demo`): each is its owner's, as `device` is."""
+        return self.root / "devices"
+
+    @property
     def scratch(self) -> Path:
         """For a copy of a database that cannot be opened where it lies. It is there for as long as it is read."""
         return self.device / "copy"

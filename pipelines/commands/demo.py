@@ -79,7 +79,7 @@ def _ship_fleet(home: Home) -> None:
     devices = fleet.demo_fleet(last_day=last_day)
     sign_books(home, devices)
     for device in devices:
-        mine = Home(home.root / "devices" / device.name)
+        mine = Home(home.devices / device.name)
         agents = mine.root / "hive"
         if not agents.exists():
             aside = agents.with_name("hive.aside")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, store_of
-from pipelines.commands.warehouse import run_job
+from pipelines.commands.warehouse import alone, run_job
 from pipelines.home import BusyError, Home, exclusive
 
 
@@ -22,8 +22,16 @@ def _erase(options: argparse.Namespace) -> int:
     from pipelines.warehouse import erase, suppression
 
     home, store_url = Home.from_environment(), store_of(options)
+    store = open_store(store_url)
     scope: suppression.Scope = "device" if options.device else "user" if options.user else "tenant"
     subject = options.device or options.user or options.tenant
+    if options.pending:
+        if subject is not None:
+            raise Stop(2, "--pending goes on with what is asked for already: name nobody beside it")
+        suppression.record_requests(store)
+        ids = [line.request_id for line in suppression.pending(store, suppression.load(store))]
+        _run_erasure(home, store_url)
+        return _show(home, store, ids)
     if subject is None:
         raise Stop(2, "name what to erase: --device D, --tenant T --user U, or --tenant T for all of a tenant")
     if scope == "user" and options.tenant is None:
@@ -31,7 +39,6 @@ def _erase(options: argparse.Namespace) -> int:
     form = re.fullmatch(r"[0-9a-f]{32}", subject) if scope == "device" else is_slug(subject)
     if not form or (options.tenant and not is_slug(options.tenant)):
         raise Stop(2, f"{subject!r} names no {scope}: a device has 32 hex digits, others [a-z0-9][a-z0-9_-]{{0,62}}")
-    store = open_store(store_url)
     try:
         with exclusive(home.root / "warehouse" / "lock"):
             found = erase.find(home.warehouse, store, scope=scope, tenant=options.tenant, subject=subject)
@@ -50,8 +57,16 @@ def _erase(options: argparse.Namespace) -> int:
         for tenant, there in found.items()
     ]  # fmt: skip
     sys.stderr.write("suppressed: nothing of it is loaded from now on\n")
-    run_job(home, store_url)
-    return _show(store, [line.request_id for line in recorded])
+    _run_erasure(home, store_url)
+    code = _show(home, store, [line.request_id for line in recorded])
+    run_job(home, store_url)  # the marts anew; if that fails, what was erased stays erased
+    return code
+
+
+def _run_erasure(home: Home, store_url: str) -> None:
+    with alone(home, store_url, "apiary erase") as foreground:
+        sys.stderr.write("running the erasure job\n")
+        foreground.erase(home, store_url)
 
 
 def _confirm(scope: str, subject: str, found: dict[str, Any], options: argparse.Namespace) -> None:
@@ -67,20 +82,30 @@ def _confirm(scope: str, subject: str, found: dict[str, Any], options: argparse.
         raise Stop(2, "nothing was erased")
 
 
-def _show(store: Any, ids: list[str]) -> int:
+def _show(home: Home, store: Any, ids: list[str]) -> int:
+    """What became of requests; 1 if one waits."""
     import json
 
-    from pipelines.warehouse import suppression
+    from pipelines.warehouse import erase, suppression
 
     rows: list[list[object]] = []
+    left = {}
     for request_id in ids:
         try:
             said = json.loads(store.get(f"{suppression.DONE}{request_id}.json"))
         except KeyError:
-            raise Stop(1, f"{request_id} is suppressed and not erased yet: see why above, then `apiary run`") from None
-        rows.append([request_id, said["rows"], said["objects"], said["searched"], said["found"]])
-    table(["request", "rows erased", "objects erased", "files and objects searched", "found"], rows)
-    return 0
+            left[request_id] = erase.waiting(home.warehouse).get(request_id, {}).get("reason", "it was not tried")
+            continue
+        findings = ", ".join(f"{count} {kind}" for kind, count in said.get("findings", {}).items())
+        rows.append([request_id, said["rows"], said["objects"], said["searched"], said["found"], findings or None])
+    if rows:
+        heads = ["request", "rows erased", "objects erased", "files and objects searched", "found", "findings"]
+        table(heads, rows)
+    elif not left:
+        print("no request waits")
+    for request_id, reason in left.items():
+        sys.stderr.write(f"apiary: request {request_id} waits: {reason}\n")
+    return 1 if left else 0
 
 
 def _retain(options: argparse.Namespace) -> int:
@@ -115,6 +140,9 @@ def add(group: Any, shared: Shared) -> None:
     erase.add_argument("--tenant", metavar="T", help="the tenant; alone, all of it")
     erase.add_argument("--reason", default="asked for", help="one line for the list, without names")
     erase.add_argument("--actor", help="who decided (default: this machine's user)")
+    erase.add_argument(
+        "--pending", action="store_true", help="go on with every request that waits, owners' withdrawals among them"
+    )
     erase.add_argument("--yes", action="store_true", help="do not ask")
     retain = shared.add(group, "retain", "let go what is past its time", _retain, shared.store)
     retain.add_argument("--dry-run", action="store_true", help="say what would go, and take nothing")

@@ -7,6 +7,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,23 @@ def _run(options: argparse.Namespace) -> int:
 
 def run_job(home: Home, store_url: str, *, day: date | None = None) -> None:
     """Run the job in this process's environment, once no other run is at work."""
+    with alone(home, store_url, "apiary run") as foreground:
+        sys.stderr.write("running the warehouse job\n")
+        foreground.run(home, store_url, day=day)
+    sys.stderr.write(f"published: {home.published / 'current'}\n")
+
+
+@contextmanager
+def alone(home: Home, store_url: str, name: str) -> Iterator[Any]:
+    """Hold the lock of a warehouse, and what runs its jobs in this process's environment."""
     from pipelines.defs import foreground
     from pipelines.warehouse import lock
 
     os.environ["APIARY_HOME"] = str(home.root)
     os.environ["APIARY_STORE"] = store_url
     os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
-    with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), "apiary run", waiting=_say):
-        sys.stderr.write("running the warehouse job\n")
-        foreground.run(home, store_url, day=day)
-    sys.stderr.write(f"published: {home.published / 'current'}\n")
+    with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), name, waiting=_say):
+        yield foreground
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,12 @@ from datetime import datetime
 from decimal import Decimal
 
 PROTOCOL = "v1"
+# Everything that a device writes to a store lies under one of these: a writer elsewhere leaves what no erasure clears
+# (tests/device/test_written_keys.py observes every put of every command).
+LANDING = f"landing/{PROTOCOL}/"
 REQUESTS = "x1/"  # owners' requests, beside the landing
+PROBES = f"probe/{PROTOCOL}/"
+WRITTEN_BY_DEVICES = (LANDING, REQUESTS, PROBES)
 SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"
 SESSION_ID = r"session_\d{8}_\d{6}_[0-9a-f]{8}"
 RUN_STAMP = r"\d{8}T\d{6}_[0-9a-f]{8}"
@@ -37,6 +42,17 @@ _MANIFEST = re.compile(
 )
 _UNDER_PREFIX = re.compile(
     rf"landing/{PROTOCOL}/(?P<region>{SLUG})/(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/(?P<epoch>[0-9a-f]{{16}})/.+"
+)
+_OWNED = re.compile(
+    rf"(?:landing/{PROTOCOL}/{SLUG}/|x1/|probe/{PROTOCOL}/)(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/"
+    r"(?:(?P<epoch>[0-9a-f]{16})/)?.*",
+    re.DOTALL,
+)
+_NAMED_BY_CONTRACT = re.compile(
+    rf"landing/{PROTOCOL}/{SLUG}/{SLUG}/[0-9a-f]{{32}}/[0-9a-f]{{16}}/"
+    r"(?:d/\d{10}-[a-z_]+-[0-9a-f]{16}\.parquet|m/\d{10}-[0-9a-f]{16}\.json)"
+    rf"|x1/{SLUG}/[0-9a-f]{{32}}/[0-9a-f]{{16}}/\d{{10}}-[0-9a-f]{{16}}\.json"
+    rf"|probe/{PROTOCOL}/{SLUG}/[0-9a-f]{{32}}/[0-9a-f]{{16}}(?:-checksum)?"
 )
 
 
@@ -115,6 +131,11 @@ class Prefix:
         return f"{self.path}/m/{seq:010}-{sha256[:16]}.json"
 
 
+def probe_key(tenant: str, device: str, nonce: str) -> str:
+    """Key of a small object by which a device learns what kind of store it speaks to; `nonce`: 16 hex digits."""
+    return f"{PROBES}{tenant}/{device}/{nonce}"
+
+
 def request_key(prefix: Prefix, seq: int, sha256: str) -> str:
     """Key of a request of a device's owner, such as a withdrawal: apart from batches, exempt from every limit."""
     return f"{REQUESTS}{prefix.tenant}/{prefix.device}/{prefix.epoch}/{seq:010}-{sha256[:16]}.json"
@@ -142,3 +163,23 @@ def parse_prefix(key: str) -> Prefix | None:
     """Whose place in the landing an object lies in, whatever it is; None if it is no device's."""
     match = _UNDER_PREFIX.fullmatch(key)
     return None if match is None else Prefix(**match.groupdict())
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose credentials a key is bound to. `epoch`: None where the key names none."""
+
+    tenant: str
+    device: str
+    epoch: str | None
+
+
+def parse_owner(key: str) -> Owner | None:
+    """The device that wrote an object, whatever it is; None if it lies in no device's place."""
+    match = _OWNED.fullmatch(key)
+    return None if match is None else Owner(**match.groupdict())
+
+
+def is_named_by_contract(key: str) -> bool:
+    """Whether an object of a device has a name that a device of ours gives."""
+    return _NAMED_BY_CONTRACT.fullmatch(key) is not None

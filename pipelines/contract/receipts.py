@@ -8,7 +8,7 @@ Does not belong here: erasing (the warehouse), what a device makes of a receipt 
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
@@ -20,6 +20,7 @@ _RECEIPT_HEAD = {"protocol": PROTOCOL, "kind": "erasure"}
 _REQUEST_HEAD = {"protocol": "x1", "request": "delete_device"}
 
 _HEX = {length: re.compile(rf"[0-9a-f]{{{length}}}") for length in (16, 32)}
+_KIND = re.compile(r"[a-z0-9_]{1,60}")
 _REQUEST_KEY = re.compile(r"x1/[a-z0-9_-]+/[0-9a-f]{32}/[0-9a-f]{16}/(?P<seq>\d{10})-(?P<sha16>[0-9a-f]{16})\.json")
 
 
@@ -71,7 +72,9 @@ class ErasureRequest:
 class ErasureReceipt:
     """The server has erased what a request named.
 
-    `objects_deleted`: objects of the store; `rows_deleted`: rows of the warehouse, over all tables.
+    `objects_deleted`: objects of the store; `rows_deleted`: rows of the warehouse, over all tables. `findings`: what
+    the proof could not search, and what others hold, as counts by kind; left out of the bytes where there is nothing to
+    say, so that devices of every version read them.
     """
 
     request_id: str
@@ -80,6 +83,7 @@ class ErasureReceipt:
     erased_at: datetime
     objects_deleted: int
     rows_deleted: int
+    findings: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("request_id", "device"):
@@ -88,10 +92,13 @@ class ErasureReceipt:
         _check("erased_at", self.erased_at.tzinfo is not None)
         for name in ("objects_deleted", "rows_deleted"):
             _check(name, 0 <= getattr(self, name) < 10**18)
+        _check("findings", all(_KIND.fullmatch(kind) and 0 < count < 10**18 for kind, count in self.findings.items()))
 
     def to_json(self) -> bytes:
         """The receipt's bytes, the same for the same receipt."""
         fields = asdict(self) | {"erased_at": self.erased_at.astimezone(UTC).isoformat()}
+        if not self.findings:
+            del fields["findings"]
         return _dump(_RECEIPT_HEAD | fields)
 
     def key(self, *, region: str, tenant: str) -> str:
@@ -133,11 +140,17 @@ def read_receipt(data: bytes | None) -> ErasureReceipt | None:
 def _made(kind: type[T], found: dict[str, Any], time: str) -> T:
     """A dataclass from the fields of JSON, each of its own type."""
     wanted = {name: field.type for name, field in kind.__dataclass_fields__.items()}
-    _check("fields", set(found) == set(wanted))
+    given = {name for name, field in kind.__dataclass_fields__.items() if field.default_factory is not MISSING}
+    _check("fields", set(wanted) - given <= set(found) <= set(wanted))
     for name, type_ in wanted.items():
+        if name not in found:
+            continue
         value = found[name]
         if type_ is int:
             _check(name, isinstance(value, int) and not isinstance(value, bool))
+        elif name == "findings":
+            is_count = isinstance(value, dict) and all(type(count) is int for count in value.values())
+            _check(name, is_count and value)
         elif name == "epochs":
             _check(name, isinstance(value, list) and all(isinstance(item, str) for item in value))
             found[name] = tuple(value)

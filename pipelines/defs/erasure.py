@@ -1,12 +1,15 @@
-"""Erasure, at the end of a run: a warehouse without the erased, published and exported, then the landing, then proof.
+"""Erasure: a warehouse without the erased, published data and statements without them, then the store, then proof.
 
-It comes last because what stays of a bill is told from the bills as they stand. Does not belong here: what is erased
-and how (warehouse/erase.py).
+It stands before the load and needs neither models nor statements; the models are built anew by the run that follows.
+Request by request: one that cannot be finished waits with its reason. Does not belong here: what is erased and how
+(warehouse/erase.py).
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -15,80 +18,105 @@ import dagster as dg
 import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import exports, ledger, redaction
-from pipelines.defs.billing import billing_statements, scene_of
+from pipelines.billing import ledger, redaction
 from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
-from pipelines.quality import gates
-from pipelines.warehouse import erase, publish
-from pipelines.warehouse.erase import EraseError
+from pipelines.home import private_folder
+from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
+from pipelines.warehouse import erase, publish, suppression
+from pipelines.warehouse.erase import BuildError, Erased
+from pipelines.warehouse.needles import Needles
+
+FINISHED = "every_request_is_finished"
 
 
 @dg.asset(
-    key=["erasure", "receipts"], deps=[erasure_requests, billing_statements], group_name="erasure", pool=WRITER,
-    kinds={"duckdb"},
+    key=["erasure", "receipts"], deps=[erasure_requests], group_name="erasure", pool=WRITER, kinds={"duckdb"},
+    check_specs=[dg.AssetCheckSpec(FINISHED, asset=["erasure", "receipts"], description="No request waits.")],
 )  # fmt: skip
 def erasure_receipts(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, store: StoreResource, folders: FoldersResource
-) -> dg.MaterializeResult[None]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """What is on the suppression list goes from every place, is looked for in every byte, and is receipted."""
-    now = datetime.now(UTC)
-    warehouse, opened = Path(duckdb.database), store.open()
-    work = erase.Pass(warehouse, opened)
-    done = []
-
-    def build(file: Path, selected: tuple[str, ...]) -> None:
-        if selected:  # the second time: now it is known who is gone
-            billing = Path(folders.books)
-            redaction.redact(
-                Path(folders.exports), billing, {*work.journal.identifiers, *work.journal.names}, at=now
-            )  # fmt: skip
-            with engine.connect(str(file)) as connection:
-                ledger.reload(connection, billing)
-        _build(file, selected)
-
-    if work.rewrite(build, now=now):
-        _publish(warehouse, folders, now)
-        publish.drop_superseded(Path(folders.published))
-    deleted = work.clear_landing()
-    if work.lines:
-        # dbt's manifests are the project's own text: a name in them is one that its tests and examples use too.
-        spared = [HOME.device, *_folder_of(store.url), *(HOME.root / "dbt").rglob("manifest.json")]
-        done = work.prove([HOME.root], passing_over=spared, now=now)
+    opened, warehouse = store.open(), Path(duckdb.database)
+    spared = [HOME.device, HOME.devices, *_folder_of(store.url)]
+    done: list[Erased] = []
+    failed: dict[str, str] = {}
+    lines = suppression.pending(opened, suppression.load(opened))
+    # All at once first: it costs one rewriting. Where that fails, each for itself: then it is one's own fault.
+    for group in [{line.request_id for line in lines}, *({line.request_id} for line in lines if len(lines) > 1)]:
+        left = group - failed.keys() - {item.request_id for item in done}
+        if len(left) < len(group):
+            continue
+        try:
+            found, waiting = _erase(context, warehouse, opened, folders, only=group, spared=spared)
+        except (StoreUnavailableError, StoreRefusedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must stop neither another request nor the load
+            text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            context.log.warning(f"an erasure of {len(group)} requests was cut off: {text}")
+            if len(group) == 1:
+                failed |= dict.fromkeys(group, text)
+                here = [line for line in lines if line.request_id in group]
+                erase.write_failed(warehouse, dict.fromkeys(group, text), lines=here, at=datetime.now(UTC))
+            continue
+        done += found
+        failed |= waiting
     for erased in done:
         context.log.info(
             f"erased {erased.request_id}: {erased.rows} rows, {erased.objects} objects; {erased.searched} files and "
-            "objects searched, nothing found"
+            f"objects searched, nothing found{f'; {dict(erased.findings)}' if erased.findings else ''}"
         )
-    return dg.MaterializeResult(metadata={"receipts": len(done), "objects": deleted})
+    for request_id, reason in failed.items():
+        context.log.warning(f"request {request_id} waits: {reason}")
+    yield dg.MaterializeResult(
+        metadata={"receipts": len(done), "waiting": len(failed), "objects": sum(item.objects for item in done)},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=FINISHED, passed=not failed, severity=dg.AssetCheckSeverity.WARN, metadata=dict(failed)
+            )
+        ],
+    )
 
 
-def _build(file: Path, selected: tuple[str, ...]) -> None:
-    """dbt in a process of its own, on the warehouse that is to take the old one's place."""
-    folder = HOME.root / "dbt" / "erasing"
+def _erase(
+    context: dg.AssetExecutionContext, warehouse: Path, store: Store, folders: FoldersResource, *,
+    only: Collection[str], spared: list[Path],
+) -> tuple[list[Erased], dict[str, str]]:  # fmt: skip
+    """One pass over some requests; those that are done, and the reasons of those that wait."""
+    now = datetime.now(UTC)
+    work = erase.Pass(warehouse, store, only=only)
+    if work.rewrite(_build, now=now):
+        books, exports = Path(folders.books), Path(folders.exports)
+        redaction.redact(exports, books, work.journal.identifiers | work.journal.names, at=now)
+        if warehouse.exists():
+            with engine.connect(str(warehouse)) as connection:
+                connection.execute("SET TimeZone = 'UTC'")
+                ledger.reload(connection, books)
+                ledger.load_restatements(connection, exports)
+        needles = Needles(work.journal.identifiers, work.journal.names)
+        publish.purge(Path(folders.published), needles, descriptions=descriptions(), now=now)
+        shutil.rmtree(HOME.root / "dbt", ignore_errors=True)  # nothing but copies of the project and logs
+    work.clear_landing()
+    for copy in work.clear_copies():
+        context.log.info(f"removed {copy}: a copy of the warehouse that was set aside")
+    return work.prove([HOME.root], passing_over=spared, now=now), work.failed
+
+
+def _build(file: Path) -> None:
+    """The usage bills, by dbt in a process of its own, on the warehouse that is to take the old one's place."""
+    folder = private_folder(HOME.root / "dbt") / "erasing"
     command = [
-        str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build", "--exclude-resource-type",
-        "unit_test", *selected, "--project-dir", str(PROJECT.project_dir), "--profiles-dir", str(PROJECT.project_dir),
+        str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build", "--select",
+        "+mart_daily_billing", "--exclude-resource-type", "unit_test", "--exclude-resource-type", "test",
+        "--project-dir", str(PROJECT.project_dir), "--profiles-dir", str(PROJECT.project_dir),
         "--target-path", str(folder), "--log-path", str(folder),
     ]  # fmt: skip
     environment = os.environ | {"APIARY_WAREHOUSE": str(file)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
-        last = " ".join(result.stdout.split())[-300:]
-        raise EraseError(f"nothing was erased: the models do not build without it: {last}")
-
-
-def _publish(warehouse: Path, folders: FoldersResource, now: datetime) -> None:
-    """Publish and export what is left, if it passes the gate that everything published has passed."""
-    with engine.connect(str(warehouse)) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        for suite in gates.suites("departure"):
-            failed = [r for r in gates.run(suite, connection) if r.is_critical and not r.passed]
-            if failed:
-                raise EraseError(f"nothing was published: gate {suite.name}: {failed[0].column} is {failed[0].found}")
-        publish.publish(connection, Path(folders.published), descriptions=descriptions(), now=now)
-        exports.export_days(scene_of(connection, folders, as_of=now))
+        raise BuildError(" ".join(result.stdout.split())[-300:])
 
 
 def _folder_of(store_url: str) -> list[Path]:

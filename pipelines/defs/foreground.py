@@ -96,18 +96,49 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     """
     make_instance_home(home)
     first, last = (nearest(day, today=day),) * 2 if day else _pending_days(home, store_url)
+    _execute("daily", arrival_range(first, last))
+
+
+def erase(home: Home, store_url: str) -> None:
+    """Run the erasure alone, which needs neither models nor statements; the caller holds the lock of the warehouse.
+
+    Raises RunFailedError, StoreUnavailableError.
+    """
+    make_instance_home(home)
+    next(iter(open_store(store_url).list(landing.ROOT)), None)  # one that does not answer is told in its own words
+    _execute("erasure", {})
+
+
+def _execute(job: str, tags: dict[str, str]) -> None:
     from pipelines.definitions import defs
 
     with dg.DagsterInstance.get() as instance, _counted_dbt():
         fail_orphaned_runs(instance)
-        result = defs.resolve_job_def("daily").execute_in_process(
+        result = defs.resolve_job_def(job).execute_in_process(
             instance=instance,
-            tags=arrival_range(first, last) | process_tags(),
+            tags=tags | process_tags(),
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
     if not result.success:
-        raise RunFailedError(f"{_why(result)}; nothing was published or exported, what was published before stays")
+        raise RunFailedError(f"{_why(result)}; {_what_is_done(result)}")
+
+
+RESULTS = {
+    ("published", "marts"): "the marts are published", ("billing", "statements"): "the billing days are exported",
+    ("quota", "snapshots"): "the quota snapshots are published",
+}  # fmt: skip
+
+
+def _what_is_done(result: dg.ExecuteInProcessResult) -> str:
+    """What a failed run has changed for its readers: told by what it materialised, not by where it failed."""
+    made = {
+        tuple(event.asset_key.path) for event in result.all_events if event.is_step_materialization and event.asset_key
+    }
+    done = [text for key, text in RESULTS.items() if key in made]
+    if ("published", "marts") in made:
+        return f"before that, {', '.join(done)}"
+    return "nothing was published or exported, what was published before stays"
 
 
 @contextmanager

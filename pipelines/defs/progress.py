@@ -18,7 +18,7 @@ TITLES = {
     "departure_gate": "gate: departure",
     "published__marts": "publish the marts",
     "billing__statements": "export the billing days",
-    "erasure__receipts": "erase what is on the list",
+    "erasure__receipts": "erase what is on the list and prove it",
     "quota__snapshots": "publish the quota snapshots",
 }
 

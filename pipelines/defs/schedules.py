@@ -18,6 +18,12 @@ daily = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Everything but the month's: load what arrived, build and test the marts, publish, export.",
 )
+erasure = dg.define_asset_job(
+    "erasure",
+    selection=dg.AssetSelection.assets("erasure/requests", "erasure/receipts"),
+    executor_def=dg.in_process_executor,
+    description="Erase what is on the suppression list; it needs neither models nor statements. The daily job does it too.",
+)
 monthly = dg.define_asset_job(
     "monthly",
     selection=_of_the_month,
@@ -31,6 +37,11 @@ def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Every night: what arrived until now. Batches loaded before are passed over, so days may overlap."""
     today: date = (context.scheduled_execution_time or datetime.now(UTC)).date()
     return dg.RunRequest(tags=arrival_range(today - timedelta(days=LOOK_BACK_DAYS), today))
+
+
+erasure_schedule = dg.ScheduleDefinition(
+    name="erasure_schedule", job=erasure, cron_schedule="45 0,12 * * *", execution_timezone="UTC"
+)
 
 
 @dg.schedule(job=monthly, cron_schedule="15 3 4 * *", execution_timezone="UTC")

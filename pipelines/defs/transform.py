@@ -11,6 +11,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 
 from pipelines.defs.dbt_project import manifest
 from pipelines.defs.resources import HOME, WRITER
+from pipelines.home import private_folder
 
 
 class Translator(DagsterDbtTranslator):
@@ -34,6 +35,7 @@ class Translator(DagsterDbtTranslator):
 )
 def models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
     """Build and test every model, by what is new since the last build."""
-    yield from dbt.cli(
-        ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=HOME.root / "dbt"
-    ).stream()
+    folder = private_folder(HOME.root / "dbt")
+    folder.chmod(0o700)  # dbt made it for everybody once
+    command = ["build", "--exclude-resource-type", "unit_test"]
+    yield from dbt.cli(command, context=context, target_path=folder).stream()

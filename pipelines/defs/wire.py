@@ -12,7 +12,7 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import BY_NAME, TABLES
-from pipelines.defs.erasure_requests import erasure_requests
+from pipelines.defs.erasure import erasure_receipts
 from pipelines.defs.partitions import ARRIVAL_DAYS, covered
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.home import private_folder
@@ -24,7 +24,7 @@ QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apia
 def _specs() -> list[dg.AssetSpec]:
     described = {table.name: table.grain for table in TABLES} | dict.fromkeys(BOOKS, "The loader's own book.")
     return [
-        dg.AssetSpec(["wire", name], description=text, group_name="wire", kinds={"duckdb"}, deps=[erasure_requests])
+        dg.AssetSpec(["wire", name], description=text, group_name="wire", kinds={"duckdb"}, deps=[erasure_receipts])
         for name, text in (described | {"quarantine": QUARANTINE}).items()
     ]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from pipelines.contract.keys import probe_key
 from pipelines.device.enrolment import Enrolment
 from pipelines.store import Put, Store, StoreRefusedError, StoreUnavailableError
 
@@ -29,7 +30,7 @@ class Probe:
 
 def probe(store: Store, enrolment: Enrolment, *, now: datetime | None = None) -> Probe:
     """Put one small object twice, the second time with other content, then as nobody should; look at what is there."""
-    key = f"probe/v1/{enrolment.tenant}/{enrolment.device_id}/{secrets.token_hex(8)}"
+    key = probe_key(enrolment.tenant, enrolment.device_id, secrets.token_hex(8))
     before = now or datetime.now(UTC)
     try:
         outcomes = (store.put(key, b"first"), store.put(key, b"second"))

@@ -1,24 +1,35 @@
-"""Erasing what the suppression list names: from the warehouse, what is published, the exports, the landing; and proof.
+"""Erasing what the suppression list names: from the warehouse, what is published, the exports, the store; and proof.
 
 Deleting a row leaves its bytes in the engine's file, so the warehouse is written anew without it and put in the old
-one's place. Nothing is deleted before what takes its place is there; killed at any point, the next run goes on.
+one's place; the models are built again by the next run. Nothing is deleted before what takes its place is there; killed
+at any point, the next pass goes on. A request that cannot be finished waits with its reason, the others are finished.
 Does not belong here: what may be loaded (suppression.py), the new warehouse (renewal.py), searching bytes (residue.py),
-dbt, exports and the order of a run (defs/erasure.py).
+dbt, statements and the order of a run (defs/erasure.py).
 """
 
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
-from pipelines.contract.keys import parse_manifest_key, parse_prefix
+from pipelines.contract.keys import (
+    LANDING,
+    PROBES,
+    REQUESTS,
+    Owner,
+    is_named_by_contract,
+    parse_manifest_key,
+    parse_owner,
+)
 from pipelines.contract.receipts import ErasureReceipt
 from pipelines.contract.wire import BY_NAME
 from pipelines.errors import ExpectedError
@@ -27,25 +38,35 @@ from pipelines.home import private_folder, replace_file, sync_folder
 from pipelines.store import Store
 from pipelines.warehouse import kept, landing, load, registry, renewal, residue, suppression
 from pipelines.warehouse.landing import Arrival, IncompleteError, RefusedError
+from pipelines.warehouse.needles import Needles, UnsearchableError
 from pipelines.warehouse.suppression import Scope, Suppression
 
-Build = Callable[[Path, tuple[str, ...]], None]
-"""Builds the models in a warehouse file: all, or those that the arguments select."""
+Build = Callable[[Path], None]
+"""Builds the usage bills in a warehouse file. Raises BuildError."""
+
+UNOPENED_AFTER = 3  # objects of one device that could not be searched; the rest of its objects is not opened
 
 
 class EraseError(ExpectedError):
-    """The erasure could not be ended; what it replaced is in place, and nothing was receipted."""
+    """An erasure could not be ended; what it replaced is in place, and nothing was receipted."""
+
+
+class BuildError(ExpectedError):
+    """The models do not build. An erasure does without: it keeps amounts turn by turn."""
 
 
 @dataclass
 class Share:
-    """What one line of the list takes away, counted before it goes."""
+    """What one line of the list takes away, counted before it goes, and what must be found nowhere afterwards."""
 
     devices: list[tuple[str, str]] = field(default_factory=list)
     """Region and device of a line that names a device: where its receipt goes."""
     epochs: list[str] = field(default_factory=list)
     objects: int = 0
     rows: int = 0
+    identifiers: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    erased_at: str = ""
 
 
 @dataclass
@@ -53,27 +74,61 @@ class Journal:
     """What a pass must still know when the old warehouse is gone. It names what is being erased, and is erased last."""
 
     shares: dict[str, Share] = field(default_factory=dict)
-    identifiers: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    erased_at: str = ""
-    days: list[str] = field(default_factory=list)
-    """Days whose bill named the erased: their superseded exports go."""
 
     @classmethod
     def read(cls, path: Path) -> "Journal":
-        """The journal of a pass that was cut off."""
-        found = json.loads(path.read_bytes())
-        return cls(**found | {"shares": {name: Share(**share) for name, share in found["shares"].items()}})
+        """The journal of a pass that was cut off, or that left requests waiting."""
+        found = json.loads(path.read_bytes())["shares"]
+        return cls({name: Share(**share) for name, share in found.items()})
+
+    @property
+    def identifiers(self) -> set[str]:
+        """Of all shares."""
+        return {word for share in self.shares.values() for word in share.identifiers}
+
+    @property
+    def names(self) -> set[str]:
+        """Of all shares."""
+        return {word for share in self.shares.values() for word in share.names}
+
+
+@dataclass
+class Proof:
+    """What a search has found. `owners`: the requests that a word belongs to.
+
+    `left`: places that hold what should be gone, by request. `said`: what else to say, by request; of all under "".
+    """
+
+    needles: Needles
+    owners: Mapping[str, Collection[str]]
+    searched: int = 0
+    left: dict[str, list[str]] = field(default_factory=dict)
+    said: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def find(self, place: str, words: Collection[str]) -> None:
+        """A place that holds words."""
+        for request_id in {name for word in words for name in self.owners[word]}:
+            self.left.setdefault(request_id, []).append(place)
+
+    def note(self, kind: str, words: Collection[str]) -> None:
+        """A place that holds words and stops nothing."""
+        for request_id in {name for word in words for name in self.owners[word]}:
+            self.said[request_id][kind] += 1
 
 
 @dataclass(frozen=True)
 class Erased:
-    """One request that is done: what went, and how many files and objects were searched without a find."""
+    """One request that is done: what went, and how many files and objects were searched without a find of theirs.
+
+    `findings`: what the search says beside that, with counts: `others` (objects of other devices that hold one of the
+    identifiers), `outside_contract` (objects that no device of ours names so), `unsearchable_…` (with the reason).
+    """
 
     request_id: str
     objects: int
     rows: int
     searched: int
+    findings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,42 +198,44 @@ def _names_any(store: Store, arrival: Arrival, values: set[str]) -> bool:
 
 
 class Pass:
-    """One pass over all lines that are not done."""
+    """One pass over lines that are not done; by default all of them.
 
-    def __init__(self, warehouse: Path, store: Store) -> None:
+    `failed`: the reason of each line that waits, once `prove` has ended.
+    """
+
+    def __init__(self, warehouse: Path, store: Store, *, only: Collection[str] | None = None) -> None:
         self._warehouse = warehouse
         self._store = store
-        self._folder = warehouse.parent / "erasing"
+        self._folder = folder_of(warehouse)
         self._path = self._folder / "journal.json"
         self.suppressions = suppression.load(store)
-        self.lines = suppression.pending(store, self.suppressions)
-        self.journal = Journal()
+        pending = suppression.pending(store, self.suppressions)
+        self._pending = {line.request_id for line in pending}
+        self.lines = [line for line in pending if only is None or line.request_id in only]
+        self.journal = Journal.read(self._path) if self._path.exists() else Journal()
+        self.failed: dict[str, str] = {}
 
     def rewrite(self, build: Build, *, now: datetime) -> bool:
         """Put a warehouse without the erased in the place of the old one; whether there is anything to erase.
 
-        What was billed for them stays as sums (kept.py). Raises EraseError, StoreUnavailableError, duckdb.Error.
+        What was billed for them stays as sums (kept.py). Raises StoreUnavailableError, duckdb.Error, OSError.
         """
+        self._end_finished()
         if not self.lines:
-            shutil.rmtree(self._folder, ignore_errors=True)
             return False
-        if self._path.exists():
-            self.journal = Journal.read(self._path)
         if not self._is_affected():
-            if not self._path.exists():
-                self._write_journal(now)
+            self._write_journal(now)
             return True
         fresh = private_folder(self._folder) / self._warehouse.name  # the models name the database by its file
-        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
-            left.unlink(missing_ok=True)
-        self._copy(fresh)
+        gone: set[str] = set()
+        while refused := self._copy(fresh, gone):
+            gone |= refused
         fp("erase.copied")
-        build(fresh, ())
-        self._compare(fresh)
+        self._compare(fresh, build)
         fp("erase.compared")
-        build(fresh, ("--full-refresh", "--select", "mart_daily_billing+", "stg_billing__closed_lines+"))
         self._write_journal(now)
         fp("erase.journalled")
+        renewal.drop_built(fresh)
         renewal.settle(fresh)
         fresh.replace(self._warehouse)
         sync_folder(self._warehouse.parent)
@@ -186,7 +243,7 @@ class Pass:
         return True
 
     def clear_landing(self) -> int:
-        """Delete every object of the landing that the list names, data before manifests; how many.
+        """Delete every object of the store that the list names, data before manifests; how many.
 
         Raises StoreUnavailableError, StoreRefusedError.
         """
@@ -197,28 +254,70 @@ class Pass:
             fp("erase.deleted")
         return deleted
 
+    def clear_copies(self) -> list[Path]:
+        """Remove copies of the warehouse that were set aside, if they hold the erased or cannot be read; which."""
+        needles, folder = Needles(self.journal.identifiers, self.journal.names), self._warehouse.parent
+        removed = []
+        for path in (*folder.glob("*.unreadable-*"), folder / "rebuilt", folder / "shadow"):
+            if self.lines and path.exists():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed.append(path)
+        for path in folder.glob(f"{self._warehouse.stem}.before-*"):
+            if self.lines and (_is_unsearchable(needles, path) or residue.found_in_file(needles, path)):
+                path.unlink()
+                removed.append(path)
+        return removed
+
     def prove(self, folders: Iterable[Path], *, passing_over: Iterable[Path], now: datetime) -> list[Erased]:
-        """Search every file and object for what should be gone, and receipt it. Raises EraseError if any is left."""
+        """Search every file and object for what should be gone, and receipt each line of which nothing is left.
+
+        The others wait, with their reasons in `failed` and for `waiting`. Raises StoreUnavailableError.
+        """
         if not self.lines:
             return []
-        needles = residue.Needles(self.journal.identifiers, self.journal.names)
+        shares = {line.request_id: self.journal.shares.setdefault(line.request_id, Share()) for line in self.lines}
+        back = self._back_again(shares)
+        owners = {
+            word: {name for name, share in shares.items() if word in (*share.identifiers, *share.names)}
+            for share in shares.values()
+            for word in (*share.identifiers, *share.names)
+            if word not in back
+        }
+        needles = Needles(
+            {word for share in shares.values() for word in share.identifiers} - back,
+            {word for share in shares.values() for word in share.names} - back,
+        )
         self._delete_snapshots(needles)
-        registry.forget(self._warehouse.parent, set(self.journal.identifiers))
-        searched, found = residue.search(
-            needles, folders, passing_over=[*passing_over, self._folder], store=self._store,
-            passing_over_keys=("receipts/", suppression.REQUESTS),
-        )  # fmt: skip
-        if found:
-            raise EraseError(f"nothing was receipted: what should be erased is still in {', '.join(found[:5])}")
-        done = [self._receipt(line, searched, datetime.fromisoformat(self.journal.erased_at)) for line in self.lines]
-        ids = {line.request_id for line in self.lines}
-        for key, request in suppression.requests(self._store).asked.items():
-            if request.request_id in ids:
-                self._store.delete(key)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        registry.forget(self._warehouse.parent, set(needles.identifiers))
+        proof = Proof(needles, owners)
+        self._search_files(proof, folders, [*passing_over, self._folder])
+        self._search_objects(proof)
+        done = []
+        for line in self.lines:
+            if places := proof.left.get(line.request_id):
+                self.failed[line.request_id] = (
+                    f"what should be erased is still in {', '.join(places[:5])}: remove it, then"
+                    " `apiary erase --pending`"
+                )
+                continue
+            findings = proof.said[""] + proof.said[line.request_id]
+            done.append(self._receipt(line, proof.searched, findings, now))
+            self._finish(line)
+        write_failed(self._warehouse, self.failed, lines=self.lines, at=now)
+        if not self.journal.shares and not waiting(self._warehouse):
+            shutil.rmtree(self._folder, ignore_errors=True)
         return done
 
     # before anything goes ------------------------------------------------------------------------------------------
+
+    def _end_finished(self) -> None:
+        """What a pass left that died after its receipts."""
+        for key, request in suppression.requests(self._store).asked.items():
+            if request.request_id in {line.request_id for line in self.suppressions.listed} - self._pending:
+                self._store.delete(key)
+        self.journal.shares = {name: share for name, share in self.journal.shares.items() if name in self._pending}
+        if not self._pending:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _is_affected(self) -> bool:
         """Whether the warehouse holds anything that a line names."""
@@ -251,11 +350,14 @@ class Pass:
                 return line.request_id
         return None
 
-    def _copy(self, fresh: Path) -> None:
+    def _copy(self, fresh: Path, gone: Collection[str]) -> set[str]:
         """A new warehouse: other tenants as they are, and these tenants' other batches loaded again.
 
-        Again, because of two copies of a record the one that goes may be the one that was kept.
+        Again, because of two copies of a record the one that goes may be the one that was kept. `gone`: batches that
+        cannot be loaded again; their rows are copied. Returns those that today's rules refuse: then it is begun anew.
         """
+        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+            left.unlink(missing_ok=True)
         tenants = sorted({line.tenant for line in self.lines})
         with renewal.beside(fresh, self._warehouse) as connection:
             load.prepare(connection)
@@ -266,10 +368,10 @@ class Pass:
                     "SELECT manifest_key, status FROM old.wire.batches WHERE list_contains(?, tenant_id)", [tenants]
                 ).fetchall()
             )
-            arrivals = [arrival for arrival in landing.pending(self._store, ()) if arrival.key in before]
-            # What is not in the landing any more cannot be loaded again.
-            gone = before.keys() - {arrival.key for arrival in arrivals} - doomed.keys()
-            renewal.copy_tables(connection, tenants, sorted(gone))
+            found = [arrival for arrival in landing.pending(self._store, ()) if arrival.key in before]
+            arrivals = [arrival for arrival in found if arrival.key not in gone]
+            missing = before.keys() - {arrival.key for arrival in found} - doomed.keys()
+            renewal.copy_tables(connection, tenants, sorted({*gone, *missing}))
             kept.restore(connection, self._store)
             load.load(connection, self._store, arrivals, judge=registry.judge(self._warehouse.parent, self._store))
             renewal.copy_decisions(connection, tenants)
@@ -279,12 +381,7 @@ class Pass:
                 ).fetchall()
             )
             had = {key for key, status in before.items() if status == "loaded"} - doomed.keys()
-            lost = sorted(key for key in had if after.get(key) != "loaded")
-            if lost:
-                raise EraseError(
-                    f"nothing was erased: {len(lost)} batches of others were loaded once and are refused now, such as"
-                    f" {lost[0]}; see which of today's rules refuses them (apiary quarantine), then erase again"
-                )
+            return {key for key in had if after.get(key) != "loaded"}
 
     def _count(self, connection: duckdb.DuckDBPyConnection, doomed: dict[str, str]) -> None:
         """Count the rows that each line takes away."""
@@ -301,31 +398,24 @@ class Pass:
         for request_id, count in rows.items():
             self.journal.shares.setdefault(request_id, Share()).rows = count
 
-    def _compare(self, fresh: Path) -> None:
-        """Take down what the new warehouse holds no more: sums to keep, identifiers to look for, days of bills."""
+    def _compare(self, fresh: Path, build: Build) -> None:
+        """Take down what the new warehouse holds no more: sums to keep, words to look for."""
         tenants = sorted({line.tenant for line in self.lines})
+        is_built = True
+        try:
+            build(fresh)
+        except BuildError:
+            is_built = False
         with renewal.beside(fresh, self._warehouse) as connection:
-            has_bills = connection.execute(
-                "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = 'marts'"
-                " AND table_name = 'mart_daily_billing'"
-            ).fetchone()
-            if has_bills != (0,):
-                name = hashlib.sha256("".join(sorted(line.request_id for line in self.lines)).encode()).hexdigest()[:32]
+            name = hashlib.sha256("".join(sorted(line.request_id for line in self.lines)).encode()).hexdigest()[:32]
+            if is_built and renewal.has(connection, "marts", "mart_daily_billing"):
                 kept.put(self._store, name, kept.difference(connection, tenants))
-                kept.restore(connection, self._store)
-                days = connection.execute(
-                    "SELECT DISTINCT usage_date FROM (SELECT * EXCLUDE (_ingest_seq) FROM old.marts.mart_daily_billing"
-                    " EXCEPT ALL SELECT * EXCLUDE (_ingest_seq) FROM marts.mart_daily_billing)"
-                    " WHERE list_contains(?, tenant_id) ORDER BY usage_date",
-                    [tenants],
-                ).fetchall()
-                self.journal.days = sorted({*self.journal.days, *(day.isoformat() for (day,) in days)})
-            # A pass that was cut off may have written down others before.
-            self.journal.identifiers = sorted(
-                {*self.journal.identifiers, *renewal.identifiers_gone(connection, tenants)}
-            )
-            users = {user for (user,) in connection.execute("SELECT DISTINCT user_id FROM old.wire.batches").fetchall()}
-            asked = {user for user in users if user and any(line.is_user(user) for line in self.lines)}
+            elif renewal.has(connection, "marts", "fct_llm_turns"):
+                kept.put(self._store, name, kept.turns_gone(connection, tenants))
+            kept.restore(connection, self._store)
+            doomed = self._doomed_batches(connection, "old.wire")
+            identifiers = renewal.identifiers_gone(connection, tenants, doomed)
+            users = dict(connection.execute("SELECT manifest_key, user_id FROM old.wire.batches").fetchall())
             # A name that somebody else bears too, elsewhere, cannot be told from it by its bytes.
             still = {
                 name
@@ -334,52 +424,67 @@ class Pass:
                     " SELECT user_id FROM wire.sessions UNION SELECT user_id FROM wire.device_reports"
                 ).fetchall()
             }
+            seated = _seated(connection)
+        for line in self.lines:
+            share = self.journal.shares.setdefault(line.request_id, Share())
+            mine = {users[key] for key, request_id in doomed.items() if request_id == line.request_id} - {None}
             # Who has no device left goes from the bills too, unless finance keeps a seat: that name no device sent.
-            gone = asked | (users - _seated(connection) - {None})
-            self.journal.names = sorted({*self.journal.names, *gone} - still)
+            gone = {user for user in mine if line.is_user(user) or user not in seated}
+            share.names = sorted({*share.names, *(gone - still)})
+            # A pass that was cut off may have written down others before.
+            share.identifiers = sorted({*share.identifiers, *identifiers.get(line.request_id, ())})
 
     def _write_journal(self, now: datetime) -> None:
         """Write down where receipts go and how many objects go."""
         for request in suppression.requests(self._store).asked.values():
-            share = self.journal.shares.setdefault(request.request_id, Share())
-            share.devices, share.epochs = [(request.region, request.device)], list(request.epochs)
-        asked = {line.request_id: line.scope == "device" for line in self.lines}
-        objects: dict[str, int] = {}
+            if request.request_id in {line.request_id for line in self.lines}:
+                share = self.journal.shares.setdefault(request.request_id, Share())
+                share.devices, share.epochs = [(request.region, request.device)], list(request.epochs)
+        by_id = {line.request_id: line for line in self.lines}
+        objects: Counter[str] = Counter()
         for request_id, key in self._doomed_objects(self.lines):
             share = self.journal.shares.setdefault(request_id, Share())
-            objects[request_id] = objects.get(request_id, 0) + 1
+            objects[request_id] += 1
             share.objects = max(share.objects, objects[request_id])
-            prefix = parse_prefix(key)
-            if asked[request_id] and prefix is not None and (prefix.region, prefix.device) not in share.devices:
-                share.devices.append((prefix.region, prefix.device))
-            if asked[request_id] and prefix is not None and prefix.epoch not in share.epochs:
-                share.epochs.append(prefix.epoch)
-        self.journal.erased_at = now.isoformat()
+            if by_id[request_id].scope != "device" or not key.startswith(LANDING):
+                continue
+            owner = parse_owner(key)
+            assert owner is not None  # noqa: S101 - it was told by its owner
+            region = key.removeprefix(LANDING).partition("/")[0]
+            if [region, owner.device] not in [list(device) for device in share.devices]:
+                share.devices.append((region, owner.device))
+            if owner.epoch is not None and owner.epoch not in share.epochs:
+                share.epochs.append(owner.epoch)
+        for line in self.lines:
+            share = self.journal.shares.setdefault(line.request_id, Share())
+            share.erased_at = share.erased_at or now.isoformat()
+            if line.scope == "device":
+                share.identifiers = sorted({*share.identifiers, *(device for _, device in share.devices)})
+        private_folder(self._folder)
         replace_file(self._path, json.dumps(asdict(self.journal)).encode())
 
     # what goes -----------------------------------------------------------------------------------------------------
 
     def _doomed_objects(self, lines: Iterable[Suppression]) -> Iterator[tuple[str, str]]:
-        """Objects of the landing that a line names, with the line's request; a batch's data before its manifest.
+        """Objects of the store that a line names, with the line's request; a batch's data before its manifest.
 
         A user is named by manifests, and only those of tenants with a pending line, or that a load refused, are read.
         """
-        by_prefix = [line for line in lines if line.scope != "user"]
+        by_place = [line for line in lines if line.scope != "user"]
         by_user = [line for line in lines if line.scope == "user"]
         refused = self._refused_manifests() if by_user else set()
         tenants = {line.tenant for line in self.lines if line.scope == "user"}
         manifests = []
-        for entry in self._store.list(landing.ROOT):
-            prefix = parse_prefix(entry.key)
-            if prefix is None:
+        for entry in (entry for place in (PROBES, LANDING) for entry in self._store.list(place)):
+            owner = parse_owner(entry.key)
+            if owner is None:
                 continue
-            place = {"tenant": prefix.tenant, "device": prefix.device, "epoch": prefix.epoch}
-            line = next((line for line in by_prefix if line.covers(**place, user=None)), None)
+            line = next((line for line in by_place if line.owns(owner)), None)
             parts = parse_manifest_key(entry.key)
             if line is not None and parts is None:
                 yield line.request_id, entry.key
             elif parts is not None and (
-                line is not None or (by_user and (prefix.tenant in tenants or load.veiled(entry.key) in refused))
+                line is not None or (by_user and (owner.tenant in tenants or load.veiled(entry.key) in refused))
             ):
                 manifests.append((line, Arrival(entry.key, parts, entry.received_at)))
         for line, arrival in manifests:
@@ -403,28 +508,150 @@ class Pass:
             load.prepare(connection)
             return load.suppressed_manifests(connection)
 
-    def _delete_snapshots(self, needles: residue.Needles) -> None:
+    def _delete_snapshots(self, needles: Needles) -> None:
         """Budgets' snapshots that name an erased device; the next one is written without it."""
         for entry in list(self._store.list("quota/")):
-            if needles.are_in_object(entry.key, self._store.get(entry.key)):
+            if needles.found_in(entry.key.encode()) or needles.found_in(self._store.get(entry.key)):
                 self._store.delete(entry.key)
 
-    def _receipt(self, line: Suppression, searched: int, erased_at: datetime) -> Erased:
+    # the proof -----------------------------------------------------------------------------------------------------
+
+    def _back_again(self, shares: Mapping[str, Share]) -> set[str]:
+        """Words that stand in the warehouse again since, by right: a device that was granted anew, a session's copy."""
+        words = {word for share in shares.values() for word in (*share.identifiers, *share.names)}
+        found: set[str] = set()
+        if self._warehouse.exists():
+            with duckdb.connect(str(self._warehouse)) as connection:
+                load.prepare(connection)
+                found = renewal.still_there(connection, words)
+        devices = {
+            device for line in self.lines if line.scope == "device" for _, device in shares[line.request_id].devices
+        }
+        for entry in self._store.list(LANDING) if devices else ():
+            owner = parse_owner(entry.key)
+            if owner is not None and owner.device in devices and not any(line.owns(owner) for line in self.lines):
+                found.add(owner.device)
+        return found
+
+    def _search_files(self, proof: "Proof", folders: Iterable[Path], passing_over: Iterable[Path]) -> None:
+        common = residue.own_words().intersection(proof.needles.names)
+        for path in residue.files(folders, passing_over=passing_over):
+            proof.searched += 1
+            try:
+                words = residue.found_in_file(proof.needles, path)
+            except UnsearchableError as error:
+                proof.said[""][f"unsearchable_{error}"] += 1
+                continue
+            except FileNotFoundError:
+                continue
+            except OSError:
+                proof.said[""]["unsearchable_unreadable"] += 1
+                continue
+            if path.suffix not in DATA:
+                proof.note("unsearchable_common_name", words & common)
+                words -= common
+            proof.find(str(path), words)
+
+    def _search_objects(self, proof: "Proof") -> None:
+        """What devices wrote is theirs: it is removed with its device, and never stops the erasure of somebody else."""
+        unopened: Counter[Owner] = Counter()
+        with residue.object_search(proof.needles, self._store) as objects:
+            for entry in list(self._store.list("")):
+                owner = parse_owner(entry.key)
+                is_of_device = entry.key.startswith((LANDING, PROBES))
+                if entry.key.startswith(("receipts/", REQUESTS)):
+                    continue
+                if is_of_device and not is_named_by_contract(entry.key):
+                    proof.said[""]["outside_contract"] += 1
+                    continue
+                if owner is not None and unopened[owner] >= UNOPENED_AFTER:
+                    proof.said[""]["unsearchable_not_opened"] += 1
+                    continue
+                proof.searched += 1
+                try:
+                    words = objects.found_in(entry.key)
+                except UnsearchableError as error:
+                    proof.said[""][f"unsearchable_{error}"] += 1
+                    if owner is not None:
+                        unopened[owner] += 1
+                    continue
+                if is_of_device and not any(line.owns(owner) for line in self.lines):
+                    proof.note("others", words)
+                elif words and entry.key.startswith(".aside/"):
+                    self._store.delete(entry.key)  # of a put that died
+                else:
+                    proof.find(entry.key, words)
+        for kind in self._store.passed_over.values():
+            proof.said[""][f"unsearchable_{kind.replace(' ', '_').replace('-', '_').lower()}"] += 1
+
+    def _receipt(self, line: Suppression, searched: int, findings: Mapping[str, int], now: datetime) -> Erased:
         """Tell a device's owner, and write down that a line is done. Written again it is the same."""
-        share = self.journal.shares.get(line.request_id, Share())
+        share = self.journal.shares[line.request_id]
+        erased_at = datetime.fromisoformat(share.erased_at or now.isoformat())
         for region, device in share.devices:
             receipt = ErasureReceipt(
                 request_id=line.request_id, device=device, epochs=tuple(share.epochs), erased_at=erased_at,
-                objects_deleted=share.objects, rows_deleted=share.rows,
+                objects_deleted=share.objects, rows_deleted=share.rows, findings=dict(sorted(findings.items())),
             )  # fmt: skip
             self._store.put(receipt.key(region=region, tenant=line.tenant), receipt.to_json())
         fp("erase.receipted")
         text = {
             "request_id": line.request_id, "erased_at": erased_at.isoformat(), "objects": share.objects,
-            "rows": share.rows, "searched": searched, "found": 0,
+            "rows": share.rows, "searched": searched, "found": 0, "findings": dict(findings),
         }  # fmt: skip
         self._store.put(f"{suppression.DONE}{line.request_id}.json", json.dumps(text, sort_keys=True).encode())
-        return Erased(line.request_id, share.objects, share.rows, searched)
+        return Erased(line.request_id, share.objects, share.rows, searched, dict(findings))
+
+    def _finish(self, line: Suppression) -> None:
+        """Forget a line that is receipted: its request, and what the journal says of it."""
+        for key, request in suppression.requests(self._store).asked.items():
+            if request.request_id == line.request_id:
+                self._store.delete(key)
+        for key in suppression.requests(self._store).unreadable:
+            if line.owns(parse_owner(key)):
+                self._store.delete(key)
+        self.journal.shares.pop(line.request_id, None)
+        replace_file(self._path, json.dumps(asdict(self.journal)).encode())
+
+
+DATA = (".parquet", ".duckdb", ".csv", ".json", ".jsonl", ".gz")
+"""Files of data: a name in them is a name. In logs, SQLite and other text it may be a word of the program."""
+
+
+def folder_of(warehouse: Path) -> Path:
+    """Where a pass keeps what it must still know."""
+    return warehouse.parent / "erasing"
+
+
+def write_failed(warehouse: Path, failed: Mapping[str, str], *, lines: Iterable[Suppression], at: datetime) -> None:
+    """Keep why requests wait; those of `lines` that are not named any more do not."""
+    path = folder_of(warehouse) / "waiting.json"
+    before = waiting(warehouse)
+    asked = {line.request_id for line in lines}
+    kept_ones = {name: said for name, said in before.items() if name not in asked}
+    new = {name: {"reason": reason, "tried_at": at.astimezone(UTC).isoformat()} for name, reason in failed.items()}
+    if kept_ones | new:
+        private_folder(path.parent)
+        replace_file(path, json.dumps(kept_ones | new, indent=1, sort_keys=True).encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def waiting(warehouse: Path) -> dict[str, dict[str, Any]]:
+    """Why requests wait, by their ids: `reason` and `tried_at`."""
+    path = folder_of(warehouse) / "waiting.json"
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _is_unsearchable(needles: Needles, path: Path) -> bool:
+    try:
+        residue.found_in_file(needles, path)
+    except UnsearchableError:
+        return True
+    return False
 
 
 def _seated(connection: duckdb.DuckDBPyConnection) -> set[str]:

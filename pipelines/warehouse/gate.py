@@ -19,13 +19,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from queue import LifoQueue
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 
@@ -45,6 +46,8 @@ ENVIRONMENT = {
     "PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1",
 }  # fmt: skip
+
+T = TypeVar("T")
 
 
 @cache
@@ -90,9 +93,9 @@ class Gate:
         self._lives.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._lives.enter_context(exclusive(self._folder / "lock"))
         _sweep(beside=self._folder)
-        self._free: LifoQueue[_Child] = LifoQueue()  # a child that has not been needed is not started
+        self._free: LifoQueue[Child] = LifoQueue()  # a child that has not been needed is not started
         for number in range(children):
-            self._free.put(_Child(self._folder / f"progress-{number}"))
+            self._free.put(Child(self._folder / f"progress-{number}"))
         self._threads = ThreadPoolExecutor(children, "gate")
         self._all = children
 
@@ -141,7 +144,7 @@ def shared() -> Gate:
     return _gate_of(os.getpid())
 
 
-def _judge(child: "_Child", parcels: tuple[Parcel, ...]) -> Judged:
+def _judge(child: "Child", parcels: tuple[Parcel, ...]) -> Judged:
     judged = Judged()
     waiting = [parcels] if parcels else []
     while waiting:
@@ -163,11 +166,13 @@ def _judge(child: "_Child", parcels: tuple[Parcel, ...]) -> Judged:
     return judged
 
 
-class _Child:
-    """One child process, started when it is needed."""
+class Child:
+    """One child process, started when it is needed; `greeting` is what each new one is told first."""
 
-    def __init__(self, progress: Path) -> None:
+    def __init__(self, progress: Path, *, task: Literal["decode", "search"] = "decode", greeting: bytes = b"") -> None:
         self._path = progress
+        self._task = task
+        self._greeting = greeting
         self._path.write_bytes(NUMBER.pack(-1))
         with progress.open("r+b") as file:
             self._progress = mmap.mmap(file.fileno(), NUMBER.size)
@@ -175,18 +180,26 @@ class _Child:
 
     def decode(self, job: Sequence[Parcel], judged: Judged) -> int:
         """Have a job decoded; how many of its batches were. Raises DiedError."""
+
+        def talk(process: subprocess.Popen[bytes]) -> int:
+            _send(process, job)
+            return _take(process, job, judged)
+
+        return self.ask(talk, len(job))
+
+    def ask(self, talk: Callable[[subprocess.Popen[bytes]], T], batches: int) -> T:
+        """Talk with the process about some batches. Raises DiedError."""
         NUMBER.pack_into(self._progress, 0, -1)
         process = self._process or self._start()
         with _Watch(process, self._progress) as watch:
             try:
-                _send(process, job)
-                return _take(process, job, judged)
+                return talk(process)
             except (OSError, EOFError, ValueError, LookupError, TypeError, struct.error, pa.ArrowException):
                 # Whatever it said or left unsaid: a child that is not understood is ended.
                 self.end()
         (at,) = NUMBER.unpack_from(self._progress)
         is_late = watch.is_late or process.returncode == -getattr(signal, "SIGXCPU", 24)
-        raise DiedError("gate_timeout" if is_late else "gate_crash", at if 0 <= at < len(job) else None)
+        raise DiedError("gate_timeout" if is_late else "gate_crash", at if 0 <= at < batches else None)
 
     def end(self) -> None:
         """End the process."""
@@ -199,12 +212,14 @@ class _Child:
             self._process = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-m", "pipelines.warehouse.gate_child", str(self._path)]
+        command = [sys.executable, "-P", "-m", "pipelines.warehouse.gate_child", str(self._path), self._task]
         kept = {name: os.environ[name] for name in ("SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
         self._process = subprocess.Popen(
             command, env=kept | ENVIRONMENT, cwd=self._path.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        if self._greeting:
+            self._process.stdin.write(LENGTH.pack(len(self._greeting)) + self._greeting)  # type: ignore[union-attr]
         return self._process
 
 
@@ -258,7 +273,8 @@ def _send(process: subprocess.Popen[bytes], job: Sequence[Parcel]) -> None:
     process.stdin.flush()
 
 
-def _read(process: subprocess.Popen[bytes]) -> bytes:
+def read(process: subprocess.Popen[bytes]) -> bytes:
+    """One part of an answer. Raises ValueError, EOFError, struct.error."""
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for
     (size,) = LENGTH.unpack(process.stdout.read(LENGTH.size))
     if size > MAX_ANSWER_BYTES:
@@ -271,7 +287,7 @@ def _read(process: subprocess.Popen[bytes]) -> bytes:
 
 def _take(process: subprocess.Popen[bytes], job: Sequence[Parcel], judged: Judged) -> int:
     """Take an answer. It may be that of a process which a file has taken over: what it says is checked."""
-    said = json.loads(_read(process))
+    said = json.loads(read(process))
     done = int(said["done"])
     reasons = {int(number): str(reason) for number, reason in said["reasons"]}
     if not 0 < done <= len(job) or not all(map(REASON.fullmatch, reasons.values())):
@@ -281,7 +297,7 @@ def _take(process: subprocess.Popen[bytes], job: Sequence[Parcel], judged: Judge
     for name, found in said["counts"].items():
         by_number = {int(number): int(count) for number, count in found}
         counts[name] = [by_number.pop(number, 0) for number in sound]
-        with pa.ipc.open_stream(_read(process)) as stream:
+        with pa.ipc.open_stream(read(process)) as stream:
             rows = stream.read_all()
         rows.validate(full=True)
         if by_number or min(counts[name]) < 0 or sum(counts[name]) != rows.num_rows:

@@ -1,6 +1,7 @@
 """The process that opens what devices sent: no credentials, no network, little memory and time, no file.
 
 It reads jobs on standard input and answers on standard output; when it dies, only the batch it was looking at is lost.
+Two tasks run in it: `decode` batches (decode.py) and `search` objects for what was erased (needles.py).
 What the system cannot limit (memory on macOS, all but time on Windows) it does not. Does not belong here: judging
 (decode.py), starting and watching this process (gate.py).
 """
@@ -24,7 +25,11 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 def main() -> None:
     """Answer jobs until standard input ends."""
     _leave_the_network()
-    from pipelines.warehouse import decode
+    is_search = sys.argv[2] == "search"
+    if is_search:
+        from pipelines.warehouse import needles
+    else:
+        from pipelines.warehouse import decode
 
     _limit_everything()
     with Path(sys.argv[1]).open("r+b") as file:
@@ -35,6 +40,9 @@ def main() -> None:
         _limit_time()
 
     jobs, answers = sys.stdin.buffer, sys.stdout.buffer
+    if is_search:
+        needles.answer(jobs, answers, announce)
+        return
     while header := jobs.read(LENGTH.size):
         batches = [
             [decode.Item(data=jobs.read(size), **item) for size, item in batch]

@@ -53,6 +53,58 @@ def difference(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) 
     return [dict(zip(NAMES, row, strict=True)) for row in found]
 
 
+def turns_gone(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) -> list[Row]:
+    """Where the bills cannot be built: the amounts of turns of `old` of which no record is left, by the same classes.
+
+    Less what is kept in this warehouse already and was not in `old`, by a try that was cut off. Steps that would count
+    again, because the events that had taken them back are gone, are not told.
+    """
+    found = connection.execute(
+        f"""
+        WITH gone AS (
+            SELECT *, least(cache_read_input_tokens, input_tokens) AS read_tokens,
+                least(cache_write_input_tokens, input_tokens - least(cache_read_input_tokens, input_tokens))
+                    AS write_tokens
+            FROM old.marts.fct_llm_turns
+            WHERE (tenant_id, turn_id) NOT IN (
+                SELECT (tenant_id, record_id) FROM wire.llm_turns
+                UNION ALL SELECT (tenant_id, record_id) FROM wire.node_steps
+            )
+        ),
+        billed AS (
+            SELECT tenant_id, model, usage_date, unnest([
+                {{'charge_class': 'input_uncached', 'unit': 'tokens', 'unpriced_turns': 0,
+                  'quantity': cast(input_tokens - read_tokens - write_tokens AS DECIMAL(38, 20))}},
+                {{'charge_class': 'cache_read', 'unit': 'tokens', 'unpriced_turns': 0,
+                  'quantity': cast(read_tokens AS DECIMAL(38, 20))}},
+                {{'charge_class': 'cache_write', 'unit': 'tokens', 'unpriced_turns': 0,
+                  'quantity': cast(write_tokens AS DECIMAL(38, 20))}},
+                {{'charge_class': 'output', 'unit': 'tokens', 'unpriced_turns': 0,
+                  'quantity': cast(output_tokens AS DECIMAL(38, 20))}},
+                {{'charge_class': 'reported_cost', 'unit': 'usd',
+                  'unpriced_turns': cast(reported_cost_usd IS NULL AS INTEGER),
+                  'quantity': cast(reported_cost_usd AS DECIMAL(38, 20))}}
+            ], recursive := true)
+            FROM gone
+        ),
+        tried AS (
+            FROM wire.kept_charges WHERE _kept_name NOT IN (SELECT _kept_name FROM old.wire.kept_charges)
+        )
+        {_SUMS}
+        FROM (
+            {_BILLED} FROM billed
+            UNION ALL BY NAME
+            SELECT * REPLACE (-unpriced_turns AS unpriced_turns, -quantity AS quantity) FROM ({_BILLED} FROM tried)
+        )
+        WHERE list_contains(?, tenant_id)
+        GROUP BY ALL HAVING sum(quantity) <> 0 OR sum(unpriced_turns) <> 0
+        ORDER BY ALL
+        """,
+        [sorted(tenants)],
+    ).fetchall()
+    return [dict(zip(NAMES, row, strict=True)) for row in found]
+
+
 def put(store: Store, name: str, rows: list[Row]) -> None:
     """Keep sums under a name, which is used once: another try of the same erasure keeps what the first one found."""
     lines = [

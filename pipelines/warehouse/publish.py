@@ -21,6 +21,10 @@ from pipelines.failpoints import fp
 from pipelines.home import private_folder, sync_folder
 from pipelines.warehouse.access import Access, Role
 from pipelines.warehouse.access import load as load_access
+from pipelines.warehouse.needles import Needles
+
+BILLS = ("mart_daily_billing",)
+"""Published sums of what was billed: they stay when a user or a model is named no more."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,10 @@ def publish(
     aside.rename(version)
     fp("publish.renamed")
     current = destination / "current"
+    if current.is_dir() and not current.is_symlink():
+        # A copy of the tree that followed links: what stands there is the version before.
+        current.rename(version.with_name(f"{version.name}.copied"))
+        current.symlink_to(Path("versions") / f"{version.name}.copied", target_is_directory=True)
     # Readers of the version before keep their files. The order of names does not tell which that is: a clock may be
     # set back, and a version that was cut off was never read.
     kept = {version.name, current.resolve().name}
@@ -98,6 +106,64 @@ def publish(
         if old.name not in kept:
             shutil.rmtree(old)
     return Published(version, rows)
+
+
+def purge(
+    destination: Path, needles: Needles, *, descriptions: Mapping[str, Description] | None = None,
+    now: datetime | None = None,
+) -> int:  # fmt: skip
+    """Publish what is published without rows that hold one of these words, and drop every version before; how many.
+
+    It needs neither the warehouse nor the models. Bills keep their amounts, with `ERASED` for each of the words. Raises
+    like `publish`.
+    """
+    source, scratch = destination / "current" / "marts.duckdb", destination / "purge.duckdb"
+    if not source.exists():
+        return 0
+    changed = 0
+    scratch.unlink(missing_ok=True)
+    try:
+        with duckdb.connect(str(scratch)) as connection:
+            connection.execute(f"ATTACH '{_quoted(source.resolve())}' AS published_before (READ_ONLY)")
+            connection.execute("CREATE SCHEMA marts")
+            tables = connection.execute(
+                "SELECT table_name FROM duckdb_tables() WHERE database_name = 'published_before' ORDER BY ALL"
+            ).fetchall()
+            for (mart,) in tables:
+                connection.execute(f"CREATE TABLE marts.{mart} AS FROM published_before.{mart}")
+                changed += _purge(connection, mart, needles)
+            connection.execute("DETACH published_before")
+            if changed:
+                publish(connection, destination, descriptions=descriptions, now=now)
+    finally:
+        for path in (scratch, scratch.with_name(f"{scratch.name}.wal")):
+            path.unlink(missing_ok=True)
+    drop_superseded(destination)
+    return changed
+
+
+def _purge(connection: duckdb.DuckDBPyConnection, mart: str, needles: Needles) -> int:
+    columns = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'marts'"
+        " AND table_name = ? AND (contains(data_type, 'VARCHAR') OR data_type = 'JSON')",
+        [mart],
+    ).fetchall()
+    changed = 0
+    for (column,) in columns:
+        text = f'CAST("{column}" AS VARCHAR)'
+        values = [
+            value
+            for (value,) in connection.execute(f"SELECT DISTINCT {text} FROM marts.{mart}").fetchall()
+            if value is not None
+        ]
+        if not needles.found_in("\n".join(values).encode()):
+            continue
+        holding = [value for value in values if needles.found_in(value.encode())]
+        where = f"WHERE list_contains($holding, {text})"
+        change = f"UPDATE marts.{mart} SET \"{column}\" = 'ERASED'" if mart in BILLS else f"DELETE FROM marts.{mart}"
+        found = connection.execute(f"{change} {where}", {"holding": holding}).fetchone()
+        changed += int(found[0]) if found else 0
+    return changed
 
 
 def drop_superseded(destination: Path) -> None:

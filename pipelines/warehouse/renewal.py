@@ -4,7 +4,7 @@ Does not belong here: why (erase.py), loading (load.py), building the models.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pipelines.contract.wire import BY_NAME
 from pipelines.warehouse import load
 
 BUILT_ANEW = ("staging", "intermediate", "marts")
+PROGRAMS = ["contract_hash", "gate_hash", "uploader_version"]  # of programs, not of people
 IDENTIFIER = rf"{GENERATED_ID}|{KEYED}|[0-9a-f]{{12,64}}|landing/.*"
 
 
@@ -76,29 +77,74 @@ def copy_decisions(connection: duckdb.DuckDBPyConnection, tenants: list[str]) ->
     )
 
 
-def identifiers_gone(connection: duckdb.DuckDBPyConnection, tenants: list[str]) -> list[str]:
-    """Identifiers that the old wire holds for these tenants and the new one does not: none may be found any more."""
+def identifiers_gone(
+    connection: duckdb.DuckDBPyConnection, tenants: list[str], doomed: Mapping[str, str]
+) -> dict[str, set[str]]:
+    """Identifiers that the old wire holds and the new one does not: none may be found any more. By the request that
+    takes their batches away (`doomed`: requests by manifest); what stands in no batch is everybody's."""
     columns = connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'old' AND schema_name = 'wire'"
-        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name)",
-        [["contract_hash", "gate_hash", "uploader_version"]],  # of programs, not of people
+        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name) AND table_name <> 'kept_charges'",
+        [PROGRAMS],
     ).fetchall()
-    new_columns = connection.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
-        " AND schema_name = 'wire'"
-    ).fetchall()
-    there = {*new_columns}
+    keys = {table: column for table, column in columns if column in ("_manifest_key", "manifest_key")}
     old = " UNION ".join(
-        f"SELECT {column} AS v FROM old.wire.{table} WHERE list_contains($tenants, tenant_id)"
+        f"SELECT {column} AS v, {keys.get(table, 'NULL')} AS k FROM old.wire.{table}"
+        " WHERE list_contains($tenants, tenant_id)"
         for table, column in columns
-        if table != "kept_charges"
     )
-    new = " UNION ".join(f"SELECT {name[1]} AS v FROM wire.{name[0]}" for name in columns if name in there)
+    connection.execute("CREATE OR REPLACE TEMP TABLE doomed (k VARCHAR, request_id VARCHAR)")
+    connection.executemany("INSERT INTO doomed VALUES (?, ?)", [list(item) for item in doomed.items()])
     found = connection.execute(
-        f"SELECT v FROM ({old}) WHERE regexp_full_match(v, $form) EXCEPT ({new})",
+        f"SELECT DISTINCT v, request_id FROM ({old}) LEFT JOIN doomed USING (k)"
+        f" WHERE regexp_full_match(v, $form) AND v NOT IN (SELECT v FROM ({_values(connection)}) WHERE v IS NOT NULL)",
         {"tenants": tenants, "form": IDENTIFIER},
     ).fetchall()
-    return sorted(value for (value,) in found)
+    named = {value for value, request_id in found if request_id is not None}
+    gone: dict[str, set[str]] = {}
+    for value, request_id in found:
+        if request_id is not None:
+            gone.setdefault(request_id, set()).add(value)
+        elif value not in named:
+            for name in set(doomed.values()):
+                gone.setdefault(name, set()).add(value)
+    return gone
+
+
+def still_there(connection: duckdb.DuckDBPyConnection, words: Collection[str]) -> set[str]:
+    """Those of some words that the wire holds as values."""
+    found = connection.execute(
+        f"SELECT DISTINCT v FROM ({_values(connection)}) WHERE list_contains(?, v)", [sorted(words)]
+    ).fetchall()
+    return {value for (value,) in found}
+
+
+def _values(connection: duckdb.DuckDBPyConnection) -> str:
+    """A query for all texts of the wire."""
+    columns = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
+        " AND schema_name = 'wire' AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name)",
+        [PROGRAMS],
+    ).fetchall()
+    return " UNION ".join(f"SELECT {column} AS v FROM wire.{table}" for table, column in columns)
+
+
+def has(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
+    """Whether the old warehouse has a table."""
+    return bool(
+        connection.execute(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = ? AND table_name = ?",
+            [schema, table],
+        ).fetchall()
+    )
+
+
+def drop_built(file: Path) -> None:
+    """Drop what models built: the next run makes all of it anew, since nothing tells it which days have changed."""
+    with duckdb.connect(str(file)) as connection:
+        for schema in BUILT_ANEW:
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        connection.execute("CHECKPOINT")
 
 
 def settle(file: Path) -> None:

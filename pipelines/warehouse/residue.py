@@ -1,127 +1,140 @@
-"""Whether anything is left: searches the bytes of files and objects for identifiers, also inside what is compressed.
+"""Where what was erased may be left: every file and every object is searched, or it is said why it was not.
 
-Does not belong here: which identifiers should be gone (erase.py).
+Objects that devices wrote are opened by a sandboxed child with the gate's limits (gate_child.py), one by one.
+Does not belong here: what to look for (needles.py), which findings stop an erasure (erase.py).
 """
 
-import gzip
-import io
+import json
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.store import Store
+from pipelines.home import ROOT
+from pipelines.store import Store, TooLargeError
+from pipelines.warehouse.gate import PREFIX, Child, DiedError, read
+from pipelines.warehouse.gate_child import LENGTH
+from pipelines.warehouse.landing import MAX_OBJECT_BYTES
+from pipelines.warehouse.needles import (
+    CHUNK,
+    GZIP,
+    MAX_UNPACKED_BYTES,
+    PARQUET,
+    Needles,
+    UnsearchableError,
+    texts_of_parquet,
+    unpacked,
+)
 
-WORD = 8
-SHORTEST = 12  # of a shorter identifier a match may be chance
-CHUNK = 32 << 20
+DATABASE = b"DUCK"  # at the ninth byte of a DuckDB file
 
 
-class Needles:
-    """Identifiers to look for, all at once: their last eight bytes are compared as one number.
+@cache
+def own_words() -> frozenset[str]:
+    """Words of the program itself. A user who is called like one cannot be told from it in a log."""
+    texts = [
+        path.read_text("utf-8")
+        for folder in ("pipelines", "models", "dbt_project", "expectations")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".sql", ".yml") and "target" not in path.parts
+    ]
+    return frozenset(word for text in texts for word in re.findall(r"[a-z0-9_-]+", text))
 
-    `names` are short words such as a user's; they count where they stand alone, as a value or a part of a key.
+
+def found_in_file(needles: Needles, path: Path) -> set[str]:
+    """The words that are in a file: in its bytes, and in what its format hides from a search of bytes.
+
+    Raises UnsearchableError, OSError.
     """
-
-    def __init__(self, identifiers: Iterable[str], names: Iterable[str] = ()) -> None:
-        self._by_end: dict[int, list[bytes]] = {}
-        for text in identifiers:
-            needle = text.encode()
-            if len(needle) < SHORTEST:
-                raise ValueError("an identifier is too short to be searched for")
-            self._by_end.setdefault(int.from_bytes(needle[-WORD:], "little"), []).append(needle)
-        self._longest = max((len(needle) for found in self._by_end.values() for needle in found), default=0)
-        self._ends = np.array(sorted(self._by_end), dtype=np.uint64)
-        words = "|".join(re.escape(name) for name in names)
-        self._names = re.compile(rf"(?<![a-z0-9_-])(?:{words})(?![a-z0-9_-])".encode()) if words else None
-
-    def are_in(self, data: bytes) -> bool:
-        """Whether one of the identifiers, or a name that stands alone, is in the bytes."""
-        return self._has_identifier(data) or (self._names is not None and self._names.search(data) is not None)
-
-    def _has_identifier(self, data: bytes) -> bool:
-        if not len(self._ends):
-            return False
-        for offset in range(min(WORD, len(data) - WORD + 1)):
-            words = np.frombuffer(data, dtype="<u8", count=(len(data) - offset) // WORD, offset=offset)
-            places = np.searchsorted(self._ends, words)
-            places[places == len(self._ends)] = 0
-            for index in np.flatnonzero(self._ends[places] == words):
-                end = offset + int(index) * WORD + WORD
-                for needle in self._by_end[int(words[index])]:
-                    if data[max(0, end - len(needle)) : end] == needle:
-                        return True
-        return False
-
-    def are_in_file(self, path: Path) -> bool:
-        """Whether they are in a file: in its bytes, and in what its format hides from a search of bytes."""
-        before = b""
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                if self._has_identifier(before + chunk):
-                    return True
-                before = chunk[-self._longest :] if self._longest else b""
-        if path.suffix == ".duckdb":
-            return any(self.are_in(text) for text in _texts_of_database(path))
-        if path.suffix in (".parquet", ".gz", ".json", ".csv", ".ids"):
-            return self.are_in_object(path.name, path.read_bytes())
-        return False
-
-    def are_in_object(self, key: str, data: bytes) -> bool:
-        """Whether they are in an object, or in its key."""
-        if self.are_in(key.encode()):
-            return True
-        if key.endswith(".parquet"):
-            return self._has_identifier(data) or any(self.are_in(text) for text in _texts_of_parquet(data))
-        return self.are_in(gzip.decompress(data) if key.endswith(".gz") else data)
-
-
-def _texts_of_parquet(data: bytes) -> Iterator[bytes]:
-    try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        names = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
-        for number in range(file.num_row_groups):
-            for column in file.read_row_group(number, columns=names).columns:
-                yield "\n".join(text for text in column.unique().to_pylist() if text is not None).encode()
-    except (pa.ArrowException, OSError):
-        return  # no Parquet file, whatever its name says: its bytes were searched
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(0)
+        found = needles.found_in_parts(iter(lambda: file.read(CHUNK), b""))
+        file.seek(0)
+        if head.startswith(GZIP):
+            found |= needles.found_in_parts(unpacked(file))
+    if head.startswith(PARQUET):
+        if path.stat().st_size > MAX_UNPACKED_BYTES:
+            raise UnsearchableError("object_too_large")
+        for text in texts_of_parquet(path.read_bytes()):
+            found |= needles.found_in(text)
+    if head[8:12] == DATABASE:
+        for text in _texts_of_database(path):
+            found |= needles.found_in(text)
+    return found
 
 
 def _texts_of_database(path: Path) -> Iterator[bytes]:
-    with duckdb.connect(str(path), read_only=True) as connection:
-        columns = connection.execute(
-            "SELECT schema_name, table_name, column_name FROM duckdb_columns() SEMI JOIN duckdb_tables()"
-            " USING (database_name, schema_name, table_name) WHERE data_type = 'VARCHAR'"
-        ).fetchall()
-        for schema, table, column in columns:
-            found = connection.table(f'"{schema}"."{table}"').select(duckdb.ColumnExpression(column)).distinct()
-            for batch in found.to_arrow_reader():
-                yield "\n".join(text for text in batch.column(0).to_pylist() if text is not None).encode()
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            columns = connection.execute(
+                "SELECT schema_name, table_name, column_name FROM duckdb_columns() SEMI JOIN duckdb_tables()"
+                " USING (database_name, schema_name, table_name) WHERE data_type IN ('VARCHAR', 'VARCHAR[]', 'JSON')"
+            ).fetchall()
+            for schema, table, column in columns:
+                found = connection.table(f'"{schema}"."{table}"').select(duckdb.ColumnExpression(column)).distinct()
+                for batch in found.to_arrow_reader():
+                    yield "\n".join(str(text) for text in batch.column(0).to_pylist() if text is not None).encode()
+    except duckdb.Error:
+        raise UnsearchableError("no_database") from None
 
 
-def search(
-    needles: Needles, folders: Iterable[Path], *, passing_over: Iterable[Path], store: Store | None = None,
-    passing_over_keys: tuple[str, ...] = (),
-) -> tuple[int, list[str]]:  # fmt: skip
-    """Search every file and object; how many were searched, and those that hold an identifier.
-
-    Raises StoreUnavailableError, OSError.
-    """
+def files(folders: Iterable[Path], *, passing_over: Iterable[Path]) -> Iterator[Path]:
+    """Every regular file of some folders. Nothing else is opened: a FIFO would make the search wait for ever."""
     spared = [path.resolve() for path in passing_over]
-    searched, found = 0, []
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
-        if path.is_symlink() or not path.is_file() or any(path.is_relative_to(other) for other in spared):
-            continue
-        searched += 1
-        if needles.are_in_file(path):
-            found.append(str(path))
-    for entry in store.list("") if store else ():
-        if not entry.key.startswith(passing_over_keys or ("\0",)):
-            searched += 1
-            if needles.are_in_object(entry.key, store.get(entry.key)):  # type: ignore[union-attr]
-                found.append(entry.key)
-    return searched, found
+        if not path.is_symlink() and path.is_file() and not any(path.is_relative_to(other) for other in spared):
+            yield path
+
+
+class ObjectSearch:
+    """Searches objects of a store in a child process."""
+
+    def __init__(self, needles: Needles, store: Store, child: Child) -> None:
+        self._needles = needles
+        self._store = store
+        self._child = child
+
+    def found_in(self, key: str) -> set[str]:
+        """The words in an object, none if it is gone. Raises UnsearchableError, StoreUnavailableError."""
+        try:
+            data = self._store.get(key, limit=MAX_OBJECT_BYTES)
+        except KeyError:
+            return set()
+        except TooLargeError:
+            raise UnsearchableError("object_too_large") from None
+        name = json.dumps(key).encode()
+
+        def talk(process: subprocess.Popen[bytes]) -> tuple[set[str], str | None]:
+            assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+            process.stdin.write(LENGTH.pack(len(name)) + name + LENGTH.pack(len(data)))
+            process.stdin.write(data)
+            process.stdin.flush()
+            said = json.loads(read(process))
+            return {str(word) for word in said["found"]}, said["reason"]
+
+        try:
+            found, reason = self._child.ask(talk, 1)
+        except DiedError as error:
+            found, reason = self._needles.found_in(data), str(error)
+        if reason is not None and not found:
+            raise UnsearchableError(reason)
+        return found
+
+
+@contextmanager
+def object_search(needles: Needles, store: Store) -> Iterator[ObjectSearch]:
+    """A search with its child, which ends with it."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    child = Child(folder / "progress", task="search", greeting=needles.to_json())
+    try:
+        yield ObjectSearch(needles, store, child)
+    finally:
+        child.end()
+        shutil.rmtree(folder, ignore_errors=True)

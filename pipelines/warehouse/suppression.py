@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pipelines.contract.keys import is_slug
+from pipelines.contract.keys import REQUESTS, Owner, is_slug
 from pipelines.contract.receipts import MAX_BYTES, ErasureRequest, ReceiptError, parse_request
 from pipelines.errors import UsageError
 from pipelines.store import Store
 from pipelines.warehouse.landing import Arrival, Manifest
 
 ROOT = "suppressions/v1/"
-REQUESTS = "x1/"
 LISTED = f"{ROOT}listed/"
 DONE = f"{ROOT}done/"
 REASON = "suppressed"
@@ -69,6 +68,15 @@ class Suppression:
                 return (user is not None and self.digest(user) == self.subject) or (
                     bool(self.batches) and self.digest(key) in self.batches
                 )
+
+    def owns(self, owner: Owner | None) -> bool:
+        """Whether everything in a device's place is meant. What lies outside its epochs is the whole device's."""
+        if owner is None or owner.tenant != self.tenant or self.scope == "user":
+            return False
+        if self.scope == "tenant":
+            return True
+        is_device = self.digest(owner.device) == self.subject
+        return is_device and (not self.epochs or owner.epoch is None or self.digest(owner.epoch) in self.epochs)
 
     def is_user(self, user: str) -> bool:
         """Whether it names this user."""
