@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,24 +114,19 @@ def _resume(_: argparse.Namespace) -> int:
 
 
 def _consent_status(options: argparse.Namespace) -> int:
-    from pipelines.contract.receipts import ErasureReceipt, read_receipt
-    from pipelines.device import collect, consent, enrolment, grant
+    from pipelines.device import collect, consent, deletions, enrolment
     from pipelines.device.redact import Redactor
-    from pipelines.store import StoreRefusedError, StoreUnavailableError
 
     home = Home.from_environment()
     enrolment.require(home)
-    try:
-        grant.confirm(home, store_url=options.store or os.environ.get("APIARY_STORE"))
-    except (StoreUnavailableError, StoreRefusedError) as error:
-        tell(0, f"whether a deletion was carried out is not known now: {error}")
+    _confirm_deletions(home, options.store or os.environ.get("APIARY_STORE"))
     with consent.open_state(home) as state:
         current = consent.current(state) if state else None
-        receipt: ErasureReceipt | None = read_receipt(state.last_confirmation() if state else None)
+        asked = deletions.asked(state) if state else []
     if current is None:
         print("consent: none was ever given; nothing is read and nothing leaves")
         return 0
-    print(f"consent {current.consent_id[:8]}: {current.state} at {current.at:%Y-%m-%d %H:%M:%S} UTC")
+    print(f"consent {current.consent_id[:8]}: {current.state}, granted at {current.at:%Y-%m-%d %H:%M:%S} UTC")
     print(f"history: {current.history}")
     if current.state in ("granted", "paused"):
         print("covers:")
@@ -141,12 +137,20 @@ def _consent_status(options: argparse.Namespace) -> int:
             print(f"  - the home {path}" if is_covered else f"  - not: the home {path}")
         print("  - every agent's home that is named" if known is None else f"  - {len(known)} homes in all")
         _print_sources(current.scope.sources)
-    if receipt is not None:
-        print(
-            f"the deletion asked for last was carried out at {receipt.erased_at:%Y-%m-%d %H:%M:%S} UTC:"
-            f" {receipt.objects_deleted} objects, {receipt.rows_deleted} rows"
-        )
+    for deletion in asked:
+        print(deletion)
     return 0
+
+
+def _confirm_deletions(home: Home, store_url: str | None) -> None:
+    """Look whether deletions that were asked for were carried out. A store that does not answer stops nothing."""
+    from pipelines.device import grant
+    from pipelines.store import StoreRefusedError, StoreUnavailableError
+
+    try:
+        grant.confirm(home, store_url=store_url)
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        tell(0, f"whether a deletion was carried out is not known now: {error}")
 
 
 def _preview(options: argparse.Namespace) -> int:
@@ -237,18 +241,27 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _receipts(options: argparse.Namespace) -> int:
-    from pipelines.device import enrolment, receipts
+    from pipelines.device import consent, deletions, enrolment, receipts
 
     home = Home.from_environment()
     enrolled = enrolment.require(home)
     if options.what == "verify":
         url = options.store or os.environ.get("APIARY_STORE") or enrolled.store
-        compared = receipts.verify(home, enrolment.open_store(home, url))
-        wrong = [item for item in compared if item.verdict != "same"]
-        for item in wrong:
-            print(f"{item.verdict}: {item.key}")
-        print(f"{len(compared)} objects left this device; {len(compared) - len(wrong)} are the same in the store")
-        return 1 if wrong else 0
+        store = enrolment.open_store(home, url)
+        _confirm_deletions(home, url)
+        with consent.open_state(home) as state:
+            asked = deletions.asked(state) if state else []
+        done = [item for item in (*asked, *deletions.of_others(store, enrolled, asked)) if item.receipt]
+        compared = receipts.verify(home, store, deleted={epoch for item in done for epoch in item.epochs})
+        for item in compared:
+            if item.verdict not in ("same", "deleted"):
+                print(f"{item.verdict}: {item.key}")
+        for deletion in done:
+            print(deletion)
+        counts = Counter(item.verdict for item in compared)
+        gone = f", {counts['deleted']} were deleted by request and are gone" if counts["deleted"] else ""
+        print(f"{len(compared)} objects left this device; {counts['same']} are the same in the store{gone}")
+        return 0 if len(compared) == counts["same"] + counts["deleted"] else 1
     found = receipts.receipts(home)
     rows: list[list[object]] = [
         [item.seq, item.cut_at[:19], sum(item.rows.values()), item.bytes, item.consent_id[:8], item.tombstone or "sent"]
@@ -270,19 +283,25 @@ def _resolve(options: argparse.Namespace) -> int:
 
 
 def _device_status(options: argparse.Namespace) -> int:
-    from pipelines.device import consent, enrolment
+    from pipelines.device import consent, deletions, enrolment
     from pipelines.device.state import PASSED_OVER
 
     home = Home.from_environment()
     enrolled = enrolment.require(home)
+    _confirm_deletions(home, os.environ.get("APIARY_STORE"))
     with consent.open_state(home) as state:
         current = consent.current(state) if state else None
         totals = state.totals() if state else {}
         passed_over = state.value(PASSED_OVER) if state else None
+        last = next(reversed(deletions.asked(state) if state else []), None)
     facts = {
         "tenant": enrolled.tenant, "user": enrolled.user, "region": enrolled.region, "timezone": enrolled.timezone,
         "device_id": enrolled.device_id, "store": os.environ.get("APIARY_STORE") or enrolled.store,
-        "consent": current.state if current else "none", "history": current.history if current else None, **totals,
+        "consent": current.state if current else "none", "history": current.history if current else None,
+        "granted_at": f"{current.at:%Y-%m-%d %H:%M:%S}" if current else None,
+        "deletion_requested_at": f"{last.requested_at:%Y-%m-%d %H:%M:%S}" if last else None,
+        "deletion_confirmed_at": f"{last.receipt.erased_at:%Y-%m-%d %H:%M:%S}" if last and last.receipt else None,
+        **totals,
         PASSED_OVER: None if passed_over is None else int(passed_over),
     }  # fmt: skip
     if options.json:

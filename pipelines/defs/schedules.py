@@ -22,7 +22,7 @@ erasure = dg.define_asset_job(
     "erasure",
     selection=dg.AssetSelection.assets("erasure/requests", "erasure/receipts"),
     executor_def=dg.in_process_executor,
-    description="Erase what is on the suppression list; it needs neither models nor statements. The daily job does it too.",
+    description="Erase what is on the suppression list, without models or statements. The daily job does it too.",
 )
 monthly = dg.define_asset_job(
     "monthly",

@@ -5,6 +5,7 @@ Does not belong here: keeping the copies (spool.py), printing (pipelines/command
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from pipelines.contract.keys import Prefix
 from pipelines.home import Home
 from pipelines.store import Store
 
-Verdict = Literal["same", "differs", "missing"]
+Verdict = Literal["same", "differs", "missing", "deleted", "not deleted"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Compared:
-    """One object of a receipt and what the comparison with the store gave."""
+    """One object of a receipt and what the comparison with the store gave.
+
+    `deleted`: it was erased by request and is gone. `not deleted`: the server says so, and it is there.
+    """
 
     key: str
     verdict: Verdict
@@ -45,8 +49,8 @@ def receipts(home: Home) -> list[Receipt]:
     return sorted(found, key=lambda receipt: (receipt.cut_at, receipt.seq))
 
 
-def verify(home: Home, store: Store) -> list[Compared]:
-    """Compare everything that left with the store, byte for byte.
+def verify(home: Home, store: Store, *, deleted: Collection[str] = ()) -> list[Compared]:
+    """Compare everything that left with the store, byte for byte. `deleted`: epochs that are receipted as erased.
 
     After 30 days the data itself is no longer kept here; then its hash in the manifest must do. Raises
     StoreUnavailableError, StoreRefusedError.
@@ -54,19 +58,22 @@ def verify(home: Home, store: Store) -> list[Compared]:
     compared = []
     for receipt in receipts(home):
         text = receipt.manifest.read_bytes()
-        compared.append(_compare(store, _manifest_key(text), hashlib.sha256(text).hexdigest(), text))
+        is_deleted = receipt.epoch in deleted
+        compared.append(_compare(store, _manifest_key(text), hashlib.sha256(text).hexdigest(), text, is_deleted))
         for item in receipt.objects:
             copy = receipt.manifest.with_name(Path(item["key"]).name)
             data = copy.read_bytes() if copy.exists() else None
-            compared.append(_compare(store, item["key"], item["sha256"], data))
+            compared.append(_compare(store, item["key"], item["sha256"], data, is_deleted))
     return compared
 
 
-def _compare(store: Store, key: str, sha256: str, data: bytes | None) -> Compared:
+def _compare(store: Store, key: str, sha256: str, data: bytes | None, is_deleted: bool) -> Compared:
     try:
         held = store.get(key)
     except KeyError:
-        return Compared(key, "missing")
+        return Compared(key, "deleted" if is_deleted else "missing")
+    if is_deleted:
+        return Compared(key, "not deleted")
     same = hashlib.sha256(held).hexdigest() == sha256 if data is None else held == data
     return Compared(key, "same" if same else "differs")
 

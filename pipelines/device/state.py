@@ -313,10 +313,11 @@ class State:
         """Keep the server's receipt for a request."""
         self._db.execute("INSERT OR IGNORE INTO confirmation VALUES (?, ?)", (seq, receipt))
 
-    def last_confirmation(self) -> bytes | None:
-        """The newest receipt of the server."""
-        row = self._db.execute("SELECT receipt FROM confirmation ORDER BY seq DESC LIMIT 1").fetchone()
-        return bytes(row[0]) if row else None
+    def requests(self) -> list[tuple[str, bytes, str | None, bytes | None]]:
+        """Every request with its key, its body, when it reached the store, and the server's receipt; oldest first."""
+        return self._db.execute(
+            "SELECT key, body, sent_at, receipt FROM outbox LEFT JOIN confirmation USING (seq) ORDER BY seq"
+        ).fetchall()
 
     def add_baseline(self, sizes: Iterable[tuple[str, int]], history: Iterable[str]) -> None:
         """What there was, in one home, when consent without history began there."""

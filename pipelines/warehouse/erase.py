@@ -13,6 +13,7 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -401,14 +402,16 @@ class Pass:
     def _compare(self, fresh: Path, build: Build) -> None:
         """Take down what the new warehouse holds no more: sums to keep, words to look for."""
         tenants = sorted({line.tenant for line in self.lines})
-        is_built = True
-        try:
-            build(fresh)
-        except BuildError:
-            is_built = False
+        is_built = False
+        with duckdb.connect(str(self._warehouse), read_only=True) as connection:
+            was_billed = renewal.has(connection, "marts", "mart_daily_billing", database=self._warehouse.stem)
+        if was_billed:
+            with suppress(BuildError):  # then amounts are kept turn by turn
+                build(fresh)
+                is_built = True
         with renewal.beside(fresh, self._warehouse) as connection:
             name = hashlib.sha256("".join(sorted(line.request_id for line in self.lines)).encode()).hexdigest()[:32]
-            if is_built and renewal.has(connection, "marts", "mart_daily_billing"):
+            if is_built:
                 kept.put(self._store, name, kept.difference(connection, tenants))
             elif renewal.has(connection, "marts", "fct_llm_turns"):
                 kept.put(self._store, name, kept.turns_gone(connection, tenants))
@@ -555,32 +558,32 @@ class Pass:
     def _search_objects(self, proof: "Proof") -> None:
         """What devices wrote is theirs: it is removed with its device, and never stops the erasure of somebody else."""
         unopened: Counter[Owner] = Counter()
-        with residue.object_search(proof.needles, self._store) as objects:
-            for entry in list(self._store.list("")):
-                owner = parse_owner(entry.key)
-                is_of_device = entry.key.startswith((LANDING, PROBES))
-                if entry.key.startswith(("receipts/", REQUESTS)):
-                    continue
-                if is_of_device and not is_named_by_contract(entry.key):
-                    proof.said[""]["outside_contract"] += 1
-                    continue
-                if owner is not None and unopened[owner] >= UNOPENED_AFTER:
-                    proof.said[""]["unsearchable_not_opened"] += 1
-                    continue
-                proof.searched += 1
-                try:
-                    words = objects.found_in(entry.key)
-                except UnsearchableError as error:
-                    proof.said[""][f"unsearchable_{error}"] += 1
-                    if owner is not None:
-                        unopened[owner] += 1
-                    continue
-                if is_of_device and not any(line.owns(owner) for line in self.lines):
-                    proof.note("others", words)
-                elif words and entry.key.startswith(".aside/"):
-                    self._store.delete(entry.key)  # of a put that died
-                else:
-                    proof.find(entry.key, words)
+        objects = residue.ObjectSearch(proof.needles, self._store)
+        for entry in list(self._store.list("")):
+            owner = parse_owner(entry.key)
+            is_of_device = entry.key.startswith((LANDING, PROBES))
+            if entry.key.startswith(("receipts/", REQUESTS)):
+                continue
+            if is_of_device and not is_named_by_contract(entry.key):
+                proof.said[""]["outside_contract"] += 1
+                continue
+            if owner is not None and unopened[owner] >= UNOPENED_AFTER:
+                proof.said[""]["unsearchable_not_opened"] += 1
+                continue
+            proof.searched += 1
+            try:
+                words = objects.found_in(entry.key)
+            except UnsearchableError as error:
+                proof.said[""][f"unsearchable_{error}"] += 1
+                if owner is not None:
+                    unopened[owner] += 1
+                continue
+            if is_of_device and not any(line.owns(owner) for line in self.lines):
+                proof.note("others", words)
+            elif words and entry.key.startswith(".aside/"):
+                self._store.delete(entry.key)  # of a put that died
+            else:
+                proof.find(entry.key, words)
         for kind in self._store.passed_over.values():
             proof.said[""][f"unsearchable_{kind.replace(' ', '_').replace('-', '_').lower()}"] += 1
 

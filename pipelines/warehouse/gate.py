@@ -167,12 +167,11 @@ def _judge(child: "Child", parcels: tuple[Parcel, ...]) -> Judged:
 
 
 class Child:
-    """One child process, started when it is needed; `greeting` is what each new one is told first."""
+    """One child process, started when it is needed."""
 
-    def __init__(self, progress: Path, *, task: Literal["decode", "search"] = "decode", greeting: bytes = b"") -> None:
+    def __init__(self, progress: Path, task: Literal["decode", "search"] = "decode") -> None:
         self._path = progress
         self._task = task
-        self._greeting = greeting
         self._path.write_bytes(NUMBER.pack(-1))
         with progress.open("r+b") as file:
             self._progress = mmap.mmap(file.fileno(), NUMBER.size)
@@ -218,8 +217,6 @@ class Child:
             command, env=kept | ENVIRONMENT, cwd=self._path.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        if self._greeting:
-            self._process.stdin.write(LENGTH.pack(len(self._greeting)) + self._greeting)  # type: ignore[union-attr]
         return self._process
 
 

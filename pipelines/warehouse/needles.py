@@ -47,6 +47,8 @@ class Needles:
             self._by_end.setdefault(int.from_bytes(needle[-WORD:], "little"), []).append(needle)
         self.longest = max((len(needle) for needle in (*self.identifiers, *self.names)), default=0) + 1
         self._ends = np.array(sorted(self._by_end), dtype=np.uint64)
+        self._low_bits = np.zeros(1 << 16, dtype=bool)  # ten times as fast as to look for each word among the ends
+        self._low_bits[self._ends.astype(np.uint16)] = True
         words = "|".join(re.escape(name) for name in self.names)
         self._names = re.compile(rf"(?<![a-z0-9_-])(?:{words})(?![a-z0-9_-])".encode()) if words else None
 
@@ -62,9 +64,8 @@ class Needles:
             return
         for offset in range(min(WORD, len(data) - WORD + 1)):
             words = np.frombuffer(data, dtype="<u8", count=(len(data) - offset) // WORD, offset=offset)
-            places = np.searchsorted(self._ends, words)
-            places[places == len(self._ends)] = 0
-            for index in np.flatnonzero(self._ends[places] == words):
+            likely = np.flatnonzero(self._low_bits[words.astype(np.uint16)])
+            for index in likely[np.isin(words[likely], self._ends)]:
                 end = offset + int(index) * WORD + WORD
                 for needle in self._by_end[int(words[index])]:
                     if data[max(0, end - len(needle)) : end] == needle:
@@ -157,10 +158,13 @@ def _texts(column: pa.Array) -> Iterator[bytes]:
 
 
 def answer(jobs: BinaryIO, answers: BinaryIO, announce: Callable[[int], None]) -> None:
-    """Search objects one by one: first the words come, then of each object its key, its length and its bytes."""
-    words = Needles(*json.loads(jobs.read(*LENGTH.unpack(jobs.read(LENGTH.size)))))
+    """Search objects one by one: a list is the words from now on, a text the key of an object whose bytes follow."""
+    words = Needles(())
     while header := jobs.read(LENGTH.size):
         key = json.loads(jobs.read(*LENGTH.unpack(header)))
+        if isinstance(key, list):
+            words = Needles(*key)
+            continue
         data = jobs.read(*LENGTH.unpack(jobs.read(LENGTH.size)))
         announce(0)
         try:

@@ -129,12 +129,12 @@ def _values(connection: duckdb.DuckDBPyConnection) -> str:
     return " UNION ".join(f"SELECT {column} AS v FROM wire.{table}" for table, column in columns)
 
 
-def has(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
-    """Whether the old warehouse has a table."""
+def has(connection: duckdb.DuckDBPyConnection, schema: str, table: str, *, database: str = "old") -> bool:
+    """Whether a warehouse has a table."""
     return bool(
         connection.execute(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = ? AND table_name = ?",
-            [schema, table],
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = ? AND table_name = ?",
+            [database, schema, table],
         ).fetchall()
     )
 

@@ -4,13 +4,14 @@ Objects that devices wrote are opened by a sandboxed child with the gate's limit
 Does not belong here: what to look for (needles.py), which findings stop an erasure (erase.py).
 """
 
+import atexit
 import json
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -93,13 +94,25 @@ def files(folders: Iterable[Path], *, passing_over: Iterable[Path]) -> Iterator[
             yield path
 
 
+@cache
+def _child_of(_process: int) -> Child:
+    """The child of this process that searches: it takes a moment to start, so it serves every search."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    child = Child(folder / "progress", "search")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(child.end)
+    return child
+
+
 class ObjectSearch:
     """Searches objects of a store in a child process."""
 
-    def __init__(self, needles: Needles, store: Store, child: Child) -> None:
+    def __init__(self, needles: Needles, store: Store) -> None:
         self._needles = needles
         self._store = store
-        self._child = child
+        self._child = _child_of(os.getpid())
+        self._told: subprocess.Popen[bytes] | None = None
+        """The process that knows the words."""
 
     def found_in(self, key: str) -> set[str]:
         """The words in an object, none if it is gone. Raises UnsearchableError, StoreUnavailableError."""
@@ -109,32 +122,22 @@ class ObjectSearch:
             return set()
         except TooLargeError:
             raise UnsearchableError("object_too_large") from None
-        name = json.dumps(key).encode()
 
         def talk(process: subprocess.Popen[bytes]) -> tuple[set[str], str | None]:
             assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-            process.stdin.write(LENGTH.pack(len(name)) + name + LENGTH.pack(len(data)))
-            process.stdin.write(data)
+            name = json.dumps(key).encode()
+            parts = [name, data] if process is self._told else [self._needles.to_json(), name, data]
+            for part in parts:
+                process.stdin.write(LENGTH.pack(len(part)) + part)
             process.stdin.flush()
+            self._told = process
             said = json.loads(read(process))
             return {str(word) for word in said["found"]}, said["reason"]
 
         try:
             found, reason = self._child.ask(talk, 1)
         except DiedError as error:
-            found, reason = self._needles.found_in(data), str(error)
+            found, reason = self._needles.found_in(data) | self._needles.found_in(key.encode()), str(error)
         if reason is not None and not found:
             raise UnsearchableError(reason)
         return found
-
-
-@contextmanager
-def object_search(needles: Needles, store: Store) -> Iterator[ObjectSearch]:
-    """A search with its child, which ends with it."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    child = Child(folder / "progress", task="search", greeting=needles.to_json())
-    try:
-        yield ObjectSearch(needles, store, child)
-    finally:
-        child.end()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.contract.receipts import ErasureReceipt, ErasureRequest, parse_request, read_receipt
-from pipelines.device import consent, enrolment, grant, probe, receipts, resolve
+from pipelines.contract.receipts import ErasureReceipt, ErasureRequest, parse_request
+from pipelines.device import consent, deletions, enrolment, grant, probe, receipts, resolve
 from pipelines.device.errors import DeviceError
 from pipelines.errors import UsageError
 from pipelines.store import FolderStore, Put, StoreUnavailableError, open_store
@@ -173,7 +173,8 @@ def test_the_servers_receipt_confirms_a_deletion(made: Device, home: Path) -> No
         made.ship(home)
     assert book(made) == "confirmed"
     with made.state() as state:
-        assert read_receipt(state.last_confirmation()) == right
+        (deletion,) = deletions.asked(state)
+        assert (deletion.receipt, deletion.requested_at) == (right, request.requested_at)
     made.grant([home])
     made.ship(home)
     assert book(made) == "granted"

@@ -5,8 +5,10 @@ Does not belong here: the whole job with its models (tests/end_to_end/test_erasu
 
 import gzip
 import hashlib
+import io
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +27,8 @@ from pipelines.contract.keys import parse_prefix
 from pipelines.contract.receipts import ErasureRequest, parse_receipt
 from pipelines.errors import UsageError
 from pipelines.warehouse import erase, kept, landing, load, residue, suppression
-from pipelines.warehouse.needles import Needles, UnsearchableError
+from pipelines.warehouse.needles import Needles
+from tests.warehouse_part import bombs
 from tests.warehouse_part.batches import EPOCH, MemoryStore, batch, record, row, turn
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -371,6 +374,175 @@ def test_what_is_not_in_the_landing_any_more_is_copied(site: Site) -> None:
     site.erase()
     kept_rows = site.query(f"SELECT count(*) FROM wire.llm_turns WHERE _device_id = '{OTHER}'")
     assert kept_rows == [(2 if min(DEVICE, OTHER) == OTHER else 1,)]
+    assert site.holds(DEVICE) == []
+
+
+# what stops nobody else -----------------------------------------------------------------------------------------------
+
+
+def plant(site: Site, key: str, data: bytes = b"x") -> str:
+    site.store.put(key, data)
+    return key
+
+
+def test_probes_and_foreign_objects_of_a_device_go_with_it(site: Site) -> None:
+    """The probe of a grant names the device in its key; nothing under a device's place is trusted."""
+    place = f"landing/v1/eu/acme/{DEVICE}"
+    planted_keys = [
+        plant(site, f"probe/v1/acme/{DEVICE}/{'1' * 16}", b"first"),
+        plant(site, f"probe/v1/acme/{DEVICE}/{'2' * 16}-checksum", b"fourth"),
+        plant(site, f"{place}/{EPOCH}/d/x.gz", b"\x1f"),
+        plant(site, f"{place}/{EPOCH}/anything at all"),
+        plant(site, f"{place}/no-epoch"),
+    ]
+    other = plant(site, f"probe/v1/acme/{OTHER}/{'1' * 16}", b"first")
+    site.suppress("device", DEVICE)
+    (done,) = site.erase()
+    assert done.objects == 6 + len(planted_keys)
+    assert done.findings == {}
+    assert set(planted_keys).isdisjoint(site.store.objects)
+    assert other in site.store.objects
+    assert site.holds(DEVICE) == []
+
+
+def test_a_device_that_was_granted_anew_does_not_stop_its_erasure(site: Site) -> None:
+    """Its id stands in new keys by right: of another epoch, and of the new grant's probe."""
+    asked = ErasureRequest(
+        request_id="1b" * 16, region="eu", tenant="acme", device=DEVICE, epochs=(EPOCH,), user="ada-lovelace",
+        consent_id="4e" * 16, seq=1, requested_at=NOW,
+    )  # fmt: skip
+    site.store.put(asked.key(), asked.to_json())
+    suppression.record_requests(site.store)
+    again = plant(site, f"landing/v1/eu/acme/{DEVICE}/{'f' * 16}/d/{1:010}-llm_turns-{'a' * 16}.parquet")
+    (done,) = site.erase()
+    assert done.request_id == asked.request_id
+    assert again in site.store.objects
+
+
+BOMBS = {
+    "one byte": b"\x1f",
+    "gzip": gzip.compress(bytes(4 << 20), 9) * 80,
+    "no Parquet": b"PAR1 and no more PAR1",
+    "bomb in Parquet": bombs.page_that_claims(),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_another_device_wrote_stops_no_erasure(site: Site, name: str) -> None:
+    """It is opened in the sandbox; what cannot be searched is counted in the receipt with its reason."""
+    place = f"landing/v1/eu/acme/{OTHER}/{EPOCH}"
+    for number in range(5):
+        plant(site, f"{place}/d/{number:010}-llm_turns-{'0' * 16}.parquet", BOMBS[name])
+    plant(site, f"{place}/d/x.gz", b"\x1f")
+    site.suppress("device", DEVICE)
+    (done,) = site.erase()
+    reasons = {kind: count for kind, count in done.findings.items() if kind.startswith("unsearchable_")}
+    assert sum(reasons.values()) >= 5, "each of them is told"
+    assert reasons["unsearchable_not_opened"] >= 2, "after three of a device nobody opens another one"
+    assert done.findings["outside_contract"] == 1
+    (key,) = [key for key in site.store.objects if key.startswith("receipts/")]
+    assert parse_receipt(key, site.store.get(key), region="eu", tenant="acme").findings == done.findings
+
+
+@pytest.mark.parametrize("scope", ["device", "user"])
+def test_an_object_of_another_device_that_names_the_session_is_told(site: Site, scope: suppression.Scope) -> None:
+    """An orphan and a quarantined batch of somebody else: erasure takes what is theirs, and says that more is there."""
+    theirs = record("session of 2")
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"session_id": pa.array([theirs]).dictionary_encode()}), sink, compression="zstd")
+    orphan = plant(site, f"landing/v1/eu/acme/{OTHER}/{EPOCH}/d/{7:010}-sessions-{'0' * 16}.parquet", sink.getvalue())
+    refused = batch(site.store, {"llm_turns": sink.getvalue()}, device=OTHER, seq=8, change=by("bob"), minute=9)
+    site.load()
+    site.suppress(scope, DEVICE if scope == "device" else "ada-lovelace")
+    (done,) = site.erase()
+    assert done.findings == {"others": 2}
+    assert {orphan, refused.key} <= set(site.store.objects)
+
+
+def test_one_that_cannot_be_finished_stops_no_other(site: Site) -> None:
+    (site.root / "notes.txt").write_text(f"remember {record('session of 8')}")
+    stuck, done_one = site.suppress("device", GUEST, "bolt"), site.suppress("device", DEVICE)
+    assert [item.request_id for item in site.erase()] == [done_one.request_id]
+    assert list(site.failed) == [stuck.request_id]
+    assert "notes.txt" in site.failed[stuck.request_id]
+    assert site.holds(DEVICE) == []
+    third = site.suppress("user", "bob")
+    assert [item.request_id for item in site.erase()] == [third.request_id], "nor one that is asked for later"
+    (site.root / "notes.txt").unlink()
+    assert [item.request_id for item in site.erase()] == [stuck.request_id]
+    assert len([key for key in site.store.objects if key.startswith(suppression.DONE)]) == 3
+    assert not erase.folder_of(site.warehouse).exists()
+
+
+def test_a_name_that_is_a_word_of_the_program_is_told_and_stops_nothing(site: Site) -> None:
+    batch(site.store, {"llm_turns": [turn(11)]}, device="1" * 32, change=by("models"), minute=20)
+    site.load()
+    build(site.warehouse)
+    (site.root / "dagster.log").write_text("built the models of today")
+    line = site.suppress("user", "models")
+    (done,) = site.erase()
+    assert done.request_id == line.request_id
+    assert done.findings["unsearchable_common_name"] == 1
+
+
+def test_amounts_are_kept_where_the_models_do_not_build(site: Site) -> None:
+    """Turn by turn, from what was billed; of a turn that another device holds too nothing is kept twice."""
+    with duckdb.connect(str(site.warehouse)) as connection:
+        connection.execute(
+            """
+            CREATE TABLE marts.fct_llm_turns AS
+            SELECT record_id AS turn_id, tenant_id, model, input_tokens, coalesce(cache_read_input_tokens, 0) AS
+                cache_read_input_tokens, coalesce(cache_write_input_tokens, 0) AS cache_write_input_tokens,
+                output_tokens, reported_cost_usd, cast(occurred_at AS DATE) AS usage_date
+            FROM wire.llm_turns
+            """
+        )
+    amounts = """
+        SELECT sum(input_tokens), sum(output_tokens), count(*) FILTER (WHERE reported_cost_usd IS NULL),
+            coalesce(sum(reported_cost_usd), 0)
+        FROM wire.llm_turns
+    """
+    (before,) = site.query(amounts)
+
+    def fails(_file: Path) -> None:
+        raise erase.BuildError("a model is broken")
+
+    site.suppress("device", DEVICE)
+    work = erase.Pass(site.warehouse, site.store)
+    work.rewrite(fails, now=NOW)
+    work.clear_landing()
+    assert len(work.prove([site.root], passing_over=[], now=NOW)) == 1
+    assert site.holds(DEVICE) == []
+    (after,) = site.query(amounts)
+    site.load()  # brings the kept sums of the store
+    (kept_ones,) = site.query(
+        """
+        SELECT sum(quantity) FILTER (WHERE charge_class IN ('input_uncached', 'cache_read', 'cache_write')),
+            sum(quantity) FILTER (WHERE charge_class = 'output'), sum(unpriced_turns),
+            coalesce(sum(quantity) FILTER (WHERE charge_class = 'reported_cost'), 0)
+        FROM wire.kept_charges
+        """
+    )
+    assert before[1] > after[1]
+    assert tuple(map(Decimal, before)) == tuple(
+        Decimal(one) + Decimal(other) for one, other in zip(after, kept_ones, strict=True)
+    )
+    assert site.query("SELECT schema_name FROM duckdb_schemas() WHERE schema_name = 'marts'") == []
+
+
+def test_copies_of_the_warehouse_go(site: Site) -> None:
+    folder = site.warehouse.parent
+    (folder / "apiary.duckdb.unreadable-20260301T000000").write_bytes(b"torn")
+    (folder / "apiary.duckdb.wal.unreadable-20260301T000000").write_bytes(b"torn")
+    shutil.copy(site.warehouse, folder / "apiary.before-20260301T000000.duckdb")
+    (folder / "apiary.before-20260201T000000.duckdb").write_bytes(b"        DUCK that will not open")
+    (folder / "rebuilt").mkdir()
+    shutil.copy(site.warehouse, folder / "rebuilt" / "apiary.duckdb")
+    duckdb.connect(str(folder / "apiary.before-20260101T000000.duckdb")).close()
+    site.suppress("device", DEVICE)
+    assert len(site.erase()) == 1
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["apiary.before-20260101T000000.duckdb", "apiary.duckdb", "devices.json"][: len(left)]
     assert site.holds(DEVICE) == []
 
 
