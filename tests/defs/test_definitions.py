@@ -45,7 +45,9 @@ for text in ("2026-03-01T01:15", "2026-03-01T01:15", "2024-03-01T01:15"):
     context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=repository)
     found = repository.get_schedule_def("daily_schedule").evaluate_tick(context)
     ticks.append([[request.run_key, dict(request.tags)] for request in found.run_requests])
-schedule, monthly = (repository.get_schedule_def(f"{name}_schedule") for name in ("daily", "monthly"))
+schedule, monthly, erasure = (
+    repository.get_schedule_def(f"{name}_schedule") for name in ("daily", "monthly", "erasure")
+)
 print(json.dumps({
     "package": pipelines.__file__,
     "opened": opened,
@@ -53,6 +55,10 @@ print(json.dumps({
     "monthly": [
         monthly.job_name, monthly.cron_schedule, monthly.execution_timezone,
         [key.to_user_string() for key in defs.resolve_job_def("monthly").asset_layer.executable_asset_keys],
+    ],
+    "erasure": [
+        erasure.job_name, erasure.cron_schedule, erasure.execution_timezone,
+        sorted(key.to_user_string() for key in defs.resolve_job_def("erasure").asset_layer.executable_asset_keys),
     ],
     "schedule": [schedule.job_name, schedule.cron_schedule, schedule.execution_timezone],
     "assets": {
@@ -132,6 +138,15 @@ def test_the_daily_job_has_everything_but_the_months(loaded: dict[str, Any]) -> 
     assert loaded["executor"] == "in_process"
 
 
+def test_the_erasure_needs_neither_models_nor_statements(loaded: dict[str, Any]) -> None:
+    """A job of its own, and in the daily job before the load: a build that fails does not stop it."""
+    assert loaded["erasure"] == ["erasure", "45 0,12 * * *", "UTC", ["erasure/receipts", "erasure/requests"]]
+    behind = loaded["behind"]
+    assert behind["erasure/requests"] == []
+    assert behind["erasure/receipts"] == ["erasure/requests"]
+    assert behind["wire/llm_turns"] == ["erasure/receipts"]
+
+
 def test_whatever_opens_the_warehouse_shares_one_slot(loaded: dict[str, Any]) -> None:
     assert set(loaded["pools"]) == {
         "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__statements",
@@ -146,8 +161,8 @@ def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
         for parent in parents:
             if not loaded["behind"][parent] and parent.startswith("billing/"):
                 continue  # a book: people sign it, nothing of ours stands before it
-            if parent == "erasure/requests":
-                continue  # an owner's wish: it comes before everything
+            if parent.startswith("erasure/"):
+                continue  # what somebody wants erased comes before everything
             # Days are counted over the facts before them, and lines are booked that were rated before: the places
             # where intermediate stands behind marts.
             behind_facts = (
@@ -194,6 +209,28 @@ def test_the_schedule_asks_for_the_last_days_and_always_for_the_same(loaded: dic
         first = date.fromisoformat(tags["dagster/asset_partition_range_start"])
         assert date.fromisoformat(tags["dagster/asset_partition_range_end"]) == today
         assert first == today - timedelta(days=31), "an outage of a month is made good"
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ([], "nothing was published or exported, what was published before stays"),
+        ([["wire", "batches"]], "nothing was published or exported, what was published before stays"),
+        ([["published", "marts"]], "before that, the marts are published"),
+        (
+            [["wire", "batches"], ["published", "marts"], ["billing", "statements"]],
+            "before that, the marts are published, the billing days are exported",
+        ),
+    ],
+)
+def test_what_a_failed_run_has_done_is_told_by_what_it_made(made: list[list[str]], said: str) -> None:
+    from pipelines.defs.foreground import _what_is_done
+
+    def event(path: list[str]) -> SimpleNamespace:
+        return SimpleNamespace(is_step_materialization=True, asset_key=SimpleNamespace(path=path))
+
+    failed = SimpleNamespace(is_step_materialization=False, asset_key=None)
+    assert _what_is_done(SimpleNamespace(all_events=[*map(event, made), failed])) == said
 
 
 def test_a_failed_step_says_what_its_asset_raised() -> None:

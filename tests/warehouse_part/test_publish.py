@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.warehouse import publish, reading, usage
+from pipelines.warehouse.needles import Needles
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -203,3 +205,45 @@ def test_a_reader_finds_what_a_mart_and_its_columns_mean(connection: duckdb.Duck
     metadata = pq.read_metadata(folder / "fct_a.parquet").metadata
     assert metadata[b"description"] == b"One row per 'a'."
     assert metadata[b"name"] == b"What it is called."
+
+
+def test_a_folder_in_the_place_of_the_link_is_the_version_before(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """Whoever copies the tree and follows links makes one; it must neither stop a publication nor be read for ever."""
+    published(connection, tmp_path, 1)
+    target = (tmp_path / "current").resolve()
+    (tmp_path / "current").unlink()
+    shutil.copytree(target, tmp_path / "current")
+    published(connection, tmp_path, 2)
+    assert (tmp_path / "current").is_symlink()
+    assert version_read(tmp_path) == 2
+    publish.drop_superseded(tmp_path)
+    assert len(versions(tmp_path)) == 1
+
+
+def test_what_is_published_is_purged_without_the_warehouse(tmp_path: Path) -> None:
+    gone, stays = f"session_20260301_120000_{'ab' * 4}", f"session_20260301_120000_{'cd' * 4}"
+    destination = tmp_path / "published"
+    with duckdb.connect() as warehouse:
+        warehouse.execute("CREATE SCHEMA marts")
+        warehouse.execute(
+            "CREATE TABLE marts.dim_a AS FROM (VALUES (?, 'ada', ['x']), (?, 'bob', ['y']), (?, 'bob', [?]))"
+            " AS rows (session_id, user_id, paths)",
+            [gone, stays, stays, f"worker:{gone}"],
+        )
+        warehouse.execute(
+            "CREATE TABLE marts.mart_daily_billing AS"
+            " FROM (VALUES ('ada', 7), ('adapter', 5)) AS rows (user_id, quantity)"
+        )
+        publish.publish(warehouse, destination, now=DAY)
+    purged = publish.purge(destination, Needles([gone], ["ada"]), now=DAY + timedelta(days=1))
+    assert purged == 3
+    with reading.connect(destination) as reader:
+        assert reader.execute("SELECT session_id, paths FROM dim_a").fetchall() == [(stays, ["y"])]
+        assert reader.execute("FROM mart_daily_billing ORDER BY quantity").fetchall() == [("adapter", 5), ("ERASED", 7)]
+    assert pq.read_table(destination / "current" / "dim_a.parquet").num_rows == 1
+    assert len(versions(destination)) == 1, "the version before is nowhere"
+    assert sorted(path.name for path in destination.iterdir()) == ["current", "versions"]
+    assert publish.purge(destination, Needles([gone], ["ada"])) == 0
+    assert publish.purge(tmp_path / "nothing", Needles([gone])) == 0

@@ -1,0 +1,141 @@
+"""A withdrawal from the command line to the confirmed receipt: enrol, grant, ship, load, withdraw, erase.
+
+The fast form runs the erasure job alone; the long one the whole job, on a folder and on an object server. Does not
+belong here: what is erased where (tests/warehouse_part/test_erase.py, test_erasure.py).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import boto3
+import duckdb
+import pytest
+
+from pipelines.device import enrolment
+from pipelines.home import Home
+from pipelines.simulate.homes import HomeSpec, write_home
+from pipelines.store import open_store
+from pipelines.warehouse import landing, load, registry
+from tests.end_to_end.driving import apiary
+from tests.object_server import PROGRAM, object_server
+
+USERS = ("ada-lovelace", "bob-the-operator")
+UNFINISHED = "0123456789abcdef0123456789abcdef"
+
+
+class Site:
+    """Two devices, a store and a warehouse, driven by the command line alone."""
+
+    def __init__(self, root: Path, store_url: str, environment: dict[str, str]) -> None:
+        self.root = root
+        self.environment = environment | {"APIARY_STORE": store_url}
+        self.store_url = store_url
+        self.warehouse = Home(root / "apiary")
+        (root / "key").write_bytes(b"k" * 32)
+        for number, user in enumerate(USERS):
+            spec = HomeSpec(layout="v2", seed=20 + number, timezone="UTC", first_day=date(2026, 3, 1), days=1)
+            write_home(root / user, spec)
+            enroll = ("enroll", "--tenant", "acme", "--user", user, "--timezone", "UTC", "--tenant-key", root / "key")
+            self.device(user, *enroll)
+            for _ in range(2):  # each grant leaves a probe
+                self.device(user, "consent", "grant", "--history", "include", "--home", root / user)
+            self.device(user, "ship")
+
+    def device(self, user: str, *arguments: object) -> str:
+        return apiary(self.root / f"device-{user}", "device", *arguments, environment=self.environment).stdout
+
+    def run(self, *arguments: object) -> str:
+        return apiary(self.warehouse.root, *arguments, environment=self.environment).stderr
+
+    def status(self, user: str) -> dict[str, str]:
+        return json.loads(self.device(user, "status", "--json"))  # type: ignore[no-any-return]
+
+    def is_confirmed(self, user: str) -> None:
+        """The owner reads when it was asked for and carried out, and what went."""
+        before = self.status(user)
+        told = self.device(user, "consent", "status")
+        assert re.search(r"^consent \w+: confirmed, granted at ", told, re.MULTILINE)
+        assert (before["consent"], before["deletion_requested_at"] <= before["deletion_confirmed_at"]) == (
+            "confirmed", True,
+        )  # fmt: skip
+        verified = self.device(user, "receipts", "verify")
+        deleted = rf"deleted at {before['deletion_confirmed_at']} UTC at the request of this device's owner of "
+        assert re.search(rf"^{deleted}{before['deletion_requested_at']} UTC: \d+ objects of the store", verified)
+        assert "0 are the same in the store, 14 were deleted by request and are gone" in verified
+
+    def nothing_is_left_of(self, user: str) -> None:
+        device_id = enrolment.require(Home(self.root / f"device-{user}")).device_id
+        store = open_store(self.store_url)
+        left = [
+            entry.key
+            for entry in store.list("")
+            if device_id in entry.key or device_id.encode() in store.get(entry.key)
+        ]
+        assert [key for key in left if not key.startswith("receipts/")] == []
+        for path in self.warehouse.root.rglob("*"):
+            assert not path.is_file() or path.is_relative_to(self.warehouse.root / "store") or (
+                device_id.encode() not in path.read_bytes()
+            ), path  # fmt: skip
+
+
+@pytest.fixture(params=["folder", pytest.param("server", marks=pytest.mark.long)])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    if request.param == "folder":
+        yield Site(tmp_path, (tmp_path / "store").as_uri(), {})
+        return
+    if not PROGRAM.exists():
+        pytest.skip("the object server's package is for Linux only")
+    with object_server(tmp_path / "server") as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="lake")
+        yield Site(tmp_path, "s3://lake/x", server.environment)
+
+
+def test_a_withdrawal_is_confirmed(site: Site) -> None:
+    """Also while another request cannot be finished: it waits with its reason, and the job is green."""
+    ada, bob = USERS
+    home = site.warehouse
+    home.warehouse.parent.mkdir(parents=True)
+    with duckdb.connect(str(home.warehouse)) as connection:
+        load.prepare(connection)
+        store = open_store(site.store_url)
+        judge = registry.judge(home.warehouse.parent, store)
+        assert load.load(connection, store, landing.pending(store, ()), judge=judge).loaded == 2
+        (session,) = connection.execute(
+            "SELECT min(session_id) FROM wire.sessions WHERE _user_id = ? AND starts_with(session_id, 'session_')",
+            [bob],
+        ).fetchall()[0]
+    (home.root / "notes.txt").write_text(f"look at {session}")
+    for user in USERS:
+        site.device(user, "consent", "withdraw")
+    assert site.status(ada)["deletion_confirmed_at"] is None
+    told = apiary(home.root, "erase", "--pending", environment=site.environment, check=False)
+    assert told.returncode == 1, "one of two waits"
+    assert re.search(r"request \w+ waits: what should be erased is still in .*notes\.txt: remove it, then", told.stderr)
+    assert "FAILED" not in told.stderr
+    site.is_confirmed(ada)
+    site.nothing_is_left_of(ada)
+    assert "not carried out yet" in site.device(bob, "consent", "status")
+    (home.root / "notes.txt").unlink()
+    apiary(home.root, "erase", "--pending", environment=site.environment)
+    site.is_confirmed(bob)
+    site.nothing_is_left_of(bob)
+
+
+@pytest.mark.long
+def test_a_withdrawal_is_confirmed_by_the_whole_job_and_three_more_runs_are_green(site: Site) -> None:
+    ada, bob = USERS
+    site.run("run")
+    site.device(ada, "consent", "withdraw")
+    assert "files and objects searched, nothing found" in site.run("run")
+    site.is_confirmed(ada)
+    site.nothing_is_left_of(ada)
+    for _ in range(3):
+        assert "FAILED" not in site.run("run")
+    usage = apiary(site.warehouse.root, "usage", "--by", "user", "--json", environment=site.environment).stdout
+    assert [row["user"] for row in json.loads(usage)] == [bob]
+    assert site.status(bob)["consent"] == "granted"
