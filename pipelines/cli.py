@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines import __version__
-from pipelines.commands import agent, demo, device, erasure, finance, loading, prices, reading, warehouse
+from pipelines.commands import agent, demo, device, erasure, finance, loading, periods, prices, reading, warehouse
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
 
@@ -64,6 +64,9 @@ WAREHOUSE_MODULES = {
     "genai_prices",
     "fastapi",
     "uvicorn",
+    "cryptography",
+    "jinja2",
+    "openpyxl",
 }
 
 
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apiary {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
-    for module in (device, warehouse, loading, erasure, reading, finance, prices, agent, demo):
+    for module in (device, warehouse, loading, erasure, reading, periods, finance, prices, agent, demo):
         module.add(commands, shared)
     return parser
 

@@ -211,7 +211,8 @@
         select
             accounts.tenant_id,
             {{ fingerprint_of_all(fingerprint([
-                'rates.contract_rate_id', 'rates.valid_from', 'rates.valid_to', 'rates.recorded_at'
+                'accounts.valid_from', 'rates.contract_rate_id', 'rates.valid_from', 'rates.valid_to',
+                'rates.recorded_at'
             ])) }} as _fingerprint
         from {{ ref('dim_billing_accounts') }} as accounts
         inner join {{ ref('stg_billing__contract_rates') }} as rates
@@ -222,7 +223,7 @@
     exchange as (
         select
             accounts.tenant_id,
-            {{ fingerprint_of_all(fingerprint(['fx_rate_id', 'rate'])) }} as _fingerprint
+            {{ fingerprint_of_all(fingerprint(['accounts.valid_from', 'fx_rate_id', 'rate'])) }} as _fingerprint
         from {{ ref('dim_billing_accounts') }} as accounts
         inner join {{ ref('stg_billing__fx_rates') }} as rates
             on accounts.currency = rates.currency_to
@@ -247,6 +248,8 @@
             and days.usage_date = conventions.usage_date
         left join {{ ref('dim_billing_accounts') }} as accounts
             on days.tenant_id = accounts.tenant_id
+            and days.usage_date >= accounts.valid_from
+            and (accounts.valid_to is null or days.usage_date < accounts.valid_to)
         left join contracts
             on days.tenant_id = contracts.tenant_id
         left join exchange

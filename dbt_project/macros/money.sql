@@ -27,6 +27,15 @@
     )
 {%- endmacro %}
 
+{# What has run up of an amount after some of its units, cut off after the fifteenth digit. #}
+{% macro running_share(amount, units, all_units) -%}
+    (
+        cast(
+            (cast({{ amount }} * 1000000000000000 as hugeint) * ({{ units }})) // ({{ all_units }}) as decimal(23, 0)
+        ) * cast(0.000000000000001 as decimal(15, 15))
+    )
+{%- endmacro %}
+
 {# Packages begun. #}
 {% macro packages(units, package_size) -%}
     (({{ units }} + {{ package_size }} - 1) // {{ package_size }})

@@ -5,7 +5,7 @@
     {{ return([
         'record_id', 'billing_account_id', 'user_id', 'session_id', 'root_session_id', 'colony_id', 'provider_name',
         'model', 'component', 'charge_category', 'charge_frequency', 'description', 'price_id', 'contract_rate_id',
-        'currency', 'consumed_unit', 'pricing_unit', 'consumed_quantity', 'pricing_quantity', 'list_unit_price',
+        'settlement_id', 'currency', 'consumed_unit', 'pricing_unit', 'consumed_quantity', 'pricing_quantity', 'list_unit_price',
         'contracted_unit_price', 'list_cost', 'contracted_cost', 'billed_cost', 'charge_start_date', 'charge_end_date'
     ]) }}
 {%- endmacro %}
@@ -15,9 +15,10 @@
     {{ return(['events', 'consumed_quantity', 'pricing_quantity', 'list_cost', 'contracted_cost', 'billed_cost']) }}
 {%- endmacro %}
 
-{# What a row of the cost export is one of. NULL and the empty text are one key: an id never holds either. #}
-{% macro row_key(columns) -%}
-    md5(concat_ws('|', {% for column in columns %}coalesce(cast({{ column }} as varchar), ''){{ ', ' if not loop.last }}{% endfor %}))
+{# What a row of the cost export is one of. NULL and the empty text are one key: an id never holds either. `later`:
+   columns that rows of earlier versions do not have. One that is NULL is no part of the key: theirs stay as they are. #}
+{% macro row_key(columns, later=()) -%}
+    md5(concat_ws('|', {% for column in columns %}coalesce(cast({{ column }} as varchar), ''){{ ', ' if not loop.last }}{% endfor %}{% for column in later %}, cast({{ column }} as varchar){% endfor %}))
 {%- endmacro %}
 
 {# The first day of a month. #}
@@ -30,13 +31,24 @@
     cast({{ day }} + interval 1 month as date)
 {%- endmacro %}
 
-{# The only rounding of amounts: to the minor unit of a currency (ISO 4217), a half goes away from zero. #}
-{% macro rounded_amount(amount, currency) -%}
-    case
-        when {{ currency }} in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'VND', 'VUV', 'XAF', 'XOF', 'XPF')
-            then cast(round({{ amount }}, 0) as decimal(18, 2))
-        else cast(round({{ amount }}, 2) as decimal(18, 2))
-    end
+{# Currencies whose minor unit is the unit (ISO 4217); the others have two digits (pipelines/billing/books.py refuses
+   those of three). #}
+{% macro has_no_minor_unit(currency) -%}
+    {{ currency }} in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF')
+{%- endmacro %}
+
+{# An amount counted in minor units of its currency, not rounded. #}
+{% macro minor_units(amount, currency) -%}
+    cast({{ amount }} as decimal(35, 15)) * case when {{ has_no_minor_unit(currency) }} then 1 else 100 end
+{%- endmacro %}
+
+{# Minor units as an amount of their currency. #}
+{% macro amount_of_minor_units(units, currency) -%}
+    cast(
+        cast({{ units }} as decimal(18, 0))
+        * case when {{ has_no_minor_unit(currency) }} then cast(1 as decimal(3, 2)) else cast(0.01 as decimal(3, 2)) end
+        as decimal(18, 2)
+    )
 {%- endmacro %}
 
 {# Days of a tenant whose booked lines may differ from those that stand: rated anew, trusted in another way since a
@@ -97,16 +109,96 @@
         select tenant_id, usage_date from sealed
     ),
 
+    payers as (
+        select tenant_id, billing_account_id from {{ ref('dim_billing_accounts') }}
+        where tenant_id is not null
+        union
+        select tenant_id, billing_account_id from {{ ref('stg_billing__closed_lines') }}
+        union
+        select distinct tenant_id, 'UNATTRIBUTED' as billing_account_id from days
+    ),
+
+    frozen as (
+        select
+            days.tenant_id,
+            days.usage_date,
+            {{ fingerprint_of_all(fingerprint([
+                'payers.billing_account_id', month_of('days.usage_date') ~ ' <= frozen.closed_through'
+            ])) }} as _fingerprint
+        from days
+        inner join payers
+            on days.tenant_id = payers.tenant_id
+        inner join {{ ref('int_billing__frozen') }} as frozen
+            on payers.billing_account_id = frozen.billing_account_id
+        group by days.tenant_id, days.usage_date
+    ),
+
+    names as (
+        select
+            tenant_id,
+            {{ fingerprint_of_all(fingerprint(['billing_account_id', 'name'])) }} as _fingerprint
+        from {{ ref('dim_billing_accounts') }}
+        where tenant_id is not null
+        group by tenant_id
+    ),
+
+    written_off as (
+        select
+            accounts.tenant_id,
+            {{ fingerprint_of_all(fingerprint([
+                'settlements.settlement_id', 'settlements.model', 'settlements.billing_period', 'settlements.reason'
+            ])) }} as _fingerprint
+        from {{ ref('stg_billing__settlements') }} as settlements
+        inner join payers as accounts
+            on settlements.billing_account_id = accounts.billing_account_id
+        where settlements.kind = 'write_off'
+        group by accounts.tenant_id
+    ),
+
+    -- Usage that a plan covers carries the plan's cost by its share of the month's tokens: of an account with a plan each
+    -- day hangs on the others of its month.
+    covered as (
+        select
+            payers.tenant_id,
+            plans.billing_month,
+            {{ fingerprint_of_all(fingerprint(['plans.billing_account_id', 'plans._fingerprint', 'days._fingerprint'])) }}
+                as _fingerprint
+        from (
+            select
+                billing_account_id,
+                billing_month,
+                {{ fingerprint_of_all(fingerprint(['charge_id', 'amount'])) }} as _fingerprint
+            from {{ ref('fct_charges') }}
+            where charge_kind = 'plan'
+            group by billing_account_id, billing_month
+        ) as plans
+        inner join payers
+            on plans.billing_account_id = payers.billing_account_id
+        left join (
+            select
+                tenant_id,
+                {{ month_of('usage_date') }} as billing_month,
+                {{ fingerprint_of_all(fingerprint(['usage_date', '_rating_seq'])) }} as _fingerprint
+            from rated
+            group by tenant_id, {{ month_of('usage_date') }}
+        ) as days
+            on payers.tenant_id = days.tenant_id
+            and plans.billing_month = days.billing_month
+        group by payers.tenant_id, plans.billing_month
+    ),
+
     current_days as (
         select
             days.tenant_id,
             days.usage_date,
             {{ fingerprint([
-                'rated._rating_seq', 'charged._fingerprint', 'sealed.seal_seq', 'matched._fingerprint',
-                'queens._fingerprint', 'accounts.name', month_of('days.usage_date') ~ ' <= frozen.closed_through'
+                'covered._fingerprint', 'rated._rating_seq', 'charged._fingerprint', 'sealed.seal_seq', 'matched._fingerprint',
+                'queens._fingerprint', 'names._fingerprint', 'written_off._fingerprint', 'frozen._fingerprint'
             ]) }} as _fingerprint
         from days
-        cross join {{ ref('int_billing__frozen') }} as frozen
+        left join frozen
+            on days.tenant_id = frozen.tenant_id
+            and days.usage_date = frozen.usage_date
         left join rated
             on days.tenant_id = rated.tenant_id
             and days.usage_date = rated.usage_date
@@ -121,8 +213,13 @@
         left join queens
             on days.tenant_id = queens.tenant_id
             and days.usage_date = queens.usage_date
-        left join {{ ref('dim_billing_accounts') }} as accounts
-            on days.tenant_id = accounts.tenant_id
+        left join names
+            on days.tenant_id = names.tenant_id
+        left join covered
+            on days.tenant_id = covered.tenant_id
+            and {{ month_of('days.usage_date') }} = covered.billing_month
+        left join written_off
+            on days.tenant_id = written_off.tenant_id
     )
 
     {% if is_incremental() -%}
@@ -167,7 +264,8 @@
             stored.usage_date,
             stored._booking_seq
         from {{ this }} as stored
-        cross join {{ ref('int_billing__frozen') }} as frozen
+        inner join {{ ref('int_billing__frozen') }} as frozen
+            on stored."BillingAccountId" = frozen.billing_account_id
         where stored."ChargeClass" = 'Correction'
             and stored.billing_period > frozen.closed_through
             and stored.billing_period <> frozen.correction_period

@@ -1,10 +1,10 @@
 -- What the plans count: one row for each account and UTC month with usage.
 with lines as (
-    select tenant_id, billing_account_id, colony_id, quantity, billed_cost, usage_date
+    select tenant_id, billing_account_id, colony_id, currency, quantity, billed_cost, usage_date
     from {{ ref('fct_rated_lines') }}
     union all
     -- Usage that was erased after its month was closed was counted: what was charged for it stays too.
-    select tenant_id, billing_account_id, colony_id, consumed_quantity as quantity, billed_cost,
+    select tenant_id, billing_account_id, colony_id, currency, consumed_quantity as quantity, billed_cost,
         charge_start_date as usage_date
     from {{ ref('stg_billing__closed_lines') }}
     where record_id = 'ERASED'
@@ -20,14 +20,31 @@ colony_days as (
     group by billing_account_id, {{ month_of('usage_date') }}
 ),
 
+-- The currency that an account had last in a month: what was billed in another is on another invoice.
+currencies as (
+    select
+        months.billing_account_id,
+        months.billing_month,
+        {{ latest('terms.currency', 'terms.valid_from') }} as currency
+    from (select distinct billing_account_id, {{ month_of('usage_date') }} as billing_month from lines) as months
+    inner join {{ ref('int_billing__account_terms') }} as terms
+        on months.billing_account_id = terms.billing_account_id
+        and {{ next_month('months.billing_month') }} > terms.valid_from
+        and (terms.valid_to is null or months.billing_month < terms.valid_to)
+    group by months.billing_account_id, months.billing_month
+),
+
 usage as (
     select
-        billing_account_id,
-        {{ month_of('usage_date') }} as billing_month,
-        cast(sum(quantity) as bigint) as tokens,
-        sum(billed_cost) as billed_cost
+        lines.billing_account_id,
+        {{ month_of('lines.usage_date') }} as billing_month,
+        cast(sum(lines.quantity) as bigint) as tokens,
+        sum(lines.billed_cost) filter (where lines.currency = currencies.currency) as billed_cost
     from lines
-    group by billing_account_id, {{ month_of('usage_date') }}
+    left join currencies
+        on lines.billing_account_id = currencies.billing_account_id
+        and {{ month_of('lines.usage_date') }} = currencies.billing_month
+    group by lines.billing_account_id, {{ month_of('lines.usage_date') }}
 )
 
 select

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pipelines.contract.numbers import plain
 from pipelines.contract.table import is_zone
 from pipelines.errors import UsageError
-from pipelines.home import private_folder
+from pipelines.home import private_folder, replace_file
 
 Type = Literal["string", "int64", "bool", "date", "timestamp", "price", "rate", "amount"]
 Row = dict[str, Any]
@@ -58,6 +58,7 @@ class Book:
     columns: Mapping[str, Type]
     optional: frozenset[str] = frozenset()
     key: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()  # columns that files of earlier versions do not have: empty there
 
     @property
     def schema(self) -> pa.Schema:
@@ -112,14 +113,17 @@ CACHE_CONVENTIONS = Book(
     },
     frozenset({"tenant_id", "model", "gateway", "valid_to"}), ("cache_convention_id",),
 )  # fmt: skip
+SIGNED: dict[str, Type] = {"recorded_by": "string", "approved_by": "string"}
 ACCOUNTS = Book(
     "billing_accounts",
-    "One observation of a billing account; the newest speaks.",
+    "One observation of the account that pays for a tenant's usage over a span of days; of a day, the newest speaks.",
     {
         "billing_account_id": "string", "tenant_id": "string", "name": "string", "currency": "string",
-        "reporting_timezone": "string", "charged_by": "string", "recorded_at": "timestamp",
+        "reporting_timezone": "string", "charged_by": "string", "recorded_at": "timestamp", "valid_from": "date",
+        "valid_to": "date", **SIGNED,
     },
-    key=("tenant_id", "recorded_at"),
+    frozenset({"valid_from", "valid_to", *SIGNED}), ("tenant_id", "valid_from", "recorded_at"),
+    ("valid_from", "valid_to", *SIGNED),
 )  # fmt: skip
 CONTRACT_RATES = Book(
     "contract_rates",
@@ -127,10 +131,10 @@ CONTRACT_RATES = Book(
     {
         "contract_rate_id": "string", "billing_account_id": "string", "provider_name": "string", "model": "string",
         "component": "string", "note": "string", "factor": "price", "unit_price": "price", "valid_from": "date",
-        "valid_to": "date", "recorded_at": "timestamp",
+        "valid_to": "date", "recorded_at": "timestamp", **SIGNED,
     },
-    frozenset({"provider_name", "model", "component", "note", "factor", "unit_price", "valid_to"}),
-    ("contract_rate_id",),
+    frozenset({"provider_name", "model", "component", "note", "factor", "unit_price", "valid_to", *SIGNED}),
+    ("contract_rate_id", "recorded_at"), (*SIGNED,),
 )  # fmt: skip
 FX_RATES = Book(
     "fx_rates",
@@ -147,37 +151,50 @@ PLAN_ITEMS = Book(
     {
         "plan_item_id": "string", "billing_account_id": "string", "item": "string", "pricing": "string",
         "note": "string", "included_units": "int64", "package_size": "int64", "unit_price": "price",
-        "commit_amount": "amount", "valid_from": "date", "valid_to": "date", "recorded_at": "timestamp",
+        "commit_amount": "amount", "valid_from": "date", "valid_to": "date", "recorded_at": "timestamp", **SIGNED,
     },
-    frozenset({"note", "package_size", "unit_price", "commit_amount", "valid_to"}), ("plan_item_id",),
+    frozenset({"note", "package_size", "unit_price", "commit_amount", "valid_to", *SIGNED}),
+    ("plan_item_id", "recorded_at"), (*SIGNED,),
 )  # fmt: skip
 PLAN_TIERS = Book(
     "plan_tiers",
     "One tier of a graduated or volume-priced item: its price from the unit after `tier_from` on.",
-    {"plan_item_id": "string", "tier_from": "int64", "unit_price": "price", "recorded_at": "timestamp"},
-    key=("plan_item_id", "tier_from"),
+    {"plan_item_id": "string", "tier_from": "int64", "unit_price": "price", "recorded_at": "timestamp", **SIGNED},
+    frozenset(SIGNED),
+    ("plan_item_id", "tier_from", "recorded_at"),
+    (*SIGNED,),
 )
 SEATS = Book(
     "seats",
     "One seat held by one user for a span of days.",
     {
         "seat_id": "string", "billing_account_id": "string", "user_id": "string", "valid_from": "date",
-        "valid_to": "date", "recorded_at": "timestamp",
+        "valid_to": "date", "recorded_at": "timestamp", **SIGNED,
     },
-    frozenset({"valid_to"}), ("seat_id", "valid_from"),
+    frozenset({"valid_to", *SIGNED}), ("seat_id", "valid_from", "recorded_at"), (*SIGNED,),
 )  # fmt: skip
 CREDIT_GRANTS = Book(
     "credit_grants",
-    "One grant of prepaid credit to an account, in the account's currency.",
+    "One grant of prepaid credit to an account, in its currency of that day; what expires first is used first.",
     {
         "credit_grant_id": "string", "billing_account_id": "string", "reason": "string", "granted_by": "string",
-        "amount": "amount", "granted_on": "date", "recorded_at": "timestamp",
+        "amount": "amount", "granted_on": "date", "recorded_at": "timestamp", "expires_on": "date",
+        "approved_by": "string",
     },
-    key=("credit_grant_id",),
+    frozenset({"expires_on", "approved_by"}), ("credit_grant_id", "recorded_at"), ("expires_on", "approved_by"),
+)  # fmt: skip
+SETTLEMENTS = Book(
+    "settlements",
+    "One decision about usage without a price in a month of an account: written off, or left to a later month.",
+    {
+        "settlement_id": "string", "billing_account_id": "string", "billing_period": "date", "kind": "string",
+        "model": "string", "reason": "string", "recorded_by": "string", "recorded_at": "timestamp",
+    },
+    key=("settlement_id",),
 )  # fmt: skip
 BOOKS = (
     PRICES, DECISIONS, PREFIXES, ALIASES, CACHE_CONVENTIONS, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS,
-    SEATS, CREDIT_GRANTS,
+    SEATS, CREDIT_GRANTS, SETTLEMENTS,
 )  # fmt: skip
 # What the marts know how to charge: any other word would be charged as nothing.
 WORDS: dict[str, frozenset[str]] = {
@@ -186,7 +203,15 @@ WORDS: dict[str, frozenset[str]] = {
     "charged_by": frozenset({"tokens", "plan"}),
     "decision": frozenset({"approve", "corroborate", "reject"}),
     "convention": frozenset({"inclusive", "exclusive", "read_inclusive", "unknown"}),
+    "kind": frozenset({"write_off", "late"}),
 }
+# ISO 4217 codes without digits behind the point, as macros/statement.sql has them.
+NO_MINOR_UNIT = frozenset({
+    "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF",
+    "XPF",
+})  # fmt: skip
+# ISO 4217 codes with three or four digits behind the point: payable amounts have two.
+FINER_CURRENCIES = frozenset({"BHD", "CLF", "IQD", "JOD", "KWD", "LYD", "OMR", "TND", "UYW"})
 NOT_NEGATIVE = frozenset({"unit_price", "factor", "rate", "amount", "commit_amount", "included_units", "tier_from"})
 
 
@@ -214,8 +239,10 @@ def append(book: Book, folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     writer = csv.writer(text, lineterminator="\n")
     if not path.exists():
         writer.writerow(book.columns)
+    else:
+        _widen(book, path)
     for row in rows:
-        writer.writerow([written(row[name]) for name in book.columns])
+        writer.writerow([written(row.get(name) if name in book.added else row[name]) for name in book.columns])
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(text.getvalue())
     return len(rows)
@@ -287,6 +314,18 @@ def written(value: Any) -> str:
     return str(value)
 
 
+def _widen(book: Book, path: Path) -> None:
+    """Give a file of an earlier version the columns that it lacks; its rows are the same, with nothing in them."""
+    with path.open(encoding="utf-8", newline="") as file:
+        if next(csv.reader(file), None) == list(book.columns):
+            return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(book.columns)
+    writer.writerows([written(row[name]) for name in book.columns] for _, row in _rows(book, path))
+    replace_file(path, text.getvalue().encode())
+
+
 def _rows(book: Book, path: Path) -> Iterable[tuple[int, Row]]:
     if path.parent != SHIPPED:
         return _parse(book, path)
@@ -311,13 +350,16 @@ def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
         return
     with _opened(path) as file:
         lines = csv.reader(file)
-        if (header := next(lines, None)) != list(book.columns):
-            raise BookError(f"{path}: the first line must be {','.join(book.columns)}, not {','.join(header or [])}")
+        header = next(lines, None) or []
+        older = [name for name in book.columns if name not in book.added or name in header]
+        if header != list(book.columns) and header != older:
+            raise BookError(f"{path}: the first line must be {','.join(book.columns)}, not {','.join(header)}")
         for cells in lines:
-            if len(cells) != len(book.columns):
-                raise BookError(f"{path}, line {lines.line_num}: {len(cells)} cells, not {len(book.columns)}")
-            row: Row = {}
-            for (name, kind), text in zip(book.columns.items(), cells, strict=True):
+            if len(cells) != len(header):
+                raise BookError(f"{path}, line {lines.line_num}: {len(cells)} cells, not {len(header)}")
+            row: Row = dict.fromkeys(book.columns)
+            for name, text in zip(header, cells, strict=True):
+                kind = book.columns[name]
                 if not text and name not in book.optional:
                     raise BookError(f"{path}, line {lines.line_num}: {name} is empty")
                 try:
@@ -328,4 +370,13 @@ def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
                         raise ValueError("no IANA time zone has that name; write one such as Europe/Berlin")
                 except (ValueError, KeyError, InvalidOperation) as error:
                     raise BookError(f"{path}, line {lines.line_num}: {name} is {text!r}: {error}") from None
+            if wrong := _contradiction(row):
+                raise BookError(f"{path}, line {lines.line_num}: {wrong}")
             yield lines.line_num, row
+
+
+def _contradiction(row: Row) -> str | None:
+    """What no row may say, although each of its cells is sound."""
+    if row.get("expires_on") is not None and row["expires_on"] <= row["granted_on"]:
+        return "expires_on is not after granted_on"
+    return None

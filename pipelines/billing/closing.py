@@ -1,32 +1,52 @@
-"""Closes a month: says what is still in the way, freezes its lines, writes the transition into the book.
+"""Closes a month: says for each account what is still in the way and how it is settled, freezes its lines, writes the
+transition into the book.
 
 Does not belong here: the rules of transitions (periods.py), the files of the closed month (exports.py).
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import duckdb
 
 from pipelines.billing import exports, ledger, periods
+from pipelines.billing.exports import UNATTRIBUTED
 from pipelines.billing.gate import Check, failed
 from pipelines.billing.ledger import LINES
-from pipelines.billing.periods import Book, Condition, NotReadyError, PeriodError, Transition, unmet_conditions
+from pipelines.billing.periods import (
+    Book,
+    Condition,
+    NotReadyError,
+    PeriodError,
+    Status,
+    Transition,
+    unmet_conditions,
+)
 from pipelines.contract.numbers import plain
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 
 MATERIAL = Decimal("0.01")  # what an open exception may come to: less than the smallest payable amount
+SIGNATURE_LENGTH = 12  # hexadecimal digits of the totals' hash that whoever closes must name: fewer could be guessed
 # What may be passed over by name and reason, by kind of exception. A line without a price may not: it would be missing.
 QUESTIONS = {
-    "unattributed": "lines have no account",
     "conflict": "lines are of records that came again with other facts",
     "future_dated": "turns are held: they claim to be later than their arrival",
     "implausible": "lines are of turns of more than plausible tokens or cost",
     "cache_convention_unknown": "lines are of sources of whom nobody said how they count cache tokens",
+}
+SETTLED_BY = {
+    "conflict": "--waive 'conflict=REASON'",
+    "future_dated": "apiary held list, apiary held release; or --waive 'future_dated=REASON'",
+    "cache_convention_unknown": "apiary prices cache-convention; or --waive 'cache_convention_unknown=REASON'",
 }
 
 
@@ -35,191 +55,397 @@ class SignatureError(ExpectedError):
 
 
 @dataclass(frozen=True)
-class Readiness:
-    """The checklist of one period, and the totals that closing it would sign."""
+class Payable:
+    """What one invoice of an account comes to."""
 
+    invoice_id: str
+    currency: str
+    exact: Decimal
+    payable: Decimal
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The checklist of one account's period, and the totals that closing it would sign."""
+
+    account: str
+    status: Status
     conditions: tuple[Condition, ...]
-    totals_sha256: str
     totals: Mapping[str, Mapping[str, Mapping[str, str]]]
+    payables: tuple[Payable, ...]
+
+    def unmet(self, waived: Mapping[str, str] = MappingProxyType({})) -> list[Condition]:
+        """What stands in the way."""
+        return unmet_conditions(self.conditions, waived)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For machines, and for the signature."""
+        return {
+            "account": self.account, "totals": self.totals,
+            "payable": {p.invoice_id: [p.currency, plain(p.exact), plain(p.payable)] for p in self.payables},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What became of one step: the line of the book, and the accounts that were held back with what holds each."""
+
+    transition: Transition
+    held: tuple[Readiness, ...] = ()
+
+
+def signature(ready: Iterable[Readiness]) -> str:
+    """The totals and payable amounts of some accounts as one hash: what whoever closes their period signs."""
+    told = [item.told for item in sorted(ready, key=lambda item: item.account)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def watermark(connection: duckdb.DuckDBPyConnection, *, as_of: datetime) -> datetime:
-    """Up to when usage is known: the latest event that happened before `as_of`; 1970 if there is none."""
+    """Up to when usage is known: the latest event before `as_of`, or until when every device has reported; else 1970.
+
+    A device reports also when it has nothing new: a fleet that is idle is known to be.
+    """
     found = connection.execute(
-        "SELECT max(occurred_at) FROM marts.fct_llm_turns WHERE occurred_at <= ?", [as_of]
+        """
+        SELECT greatest(
+            (SELECT max(occurred_at) FROM marts.fct_llm_turns WHERE occurred_at <= $1),
+            (SELECT min(last_report) FROM (
+                SELECT max(received_at) AS last_report FROM wire.batches
+                WHERE received_at <= $1 AND status <> 'quarantined' GROUP BY tenant_id, device_id
+            ))
+        )
+        """,
+        [as_of],
     ).fetchone()
     return found[0].astimezone(UTC) if found and found[0] else datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def accounts_of(connection: duckdb.DuckDBPyConnection, book: Book, period: date) -> list[str]:
+    """The accounts that have a month to close: those that are valid in it, or have rows or transitions of it."""
+    found = connection.execute(
+        """
+        SELECT billing_account_id FROM marts.dim_billing_accounts
+        WHERE valid_from < $2 AND (valid_to IS NULL OR valid_to > $1)
+        UNION SELECT "BillingAccountId" FROM marts.export_focus_daily WHERE billing_period = $1
+        UNION SELECT billing_account_id FROM marts.fct_rated_lines
+        WHERE billed_cost IS NULL AND quantity > 0 AND usage_date >= $1 AND usage_date < $2
+        """,
+        [period, periods.after(period)],
+    ).fetchall()
+    named = {item for line in book.transitions if line.period == period for item in line.accounts or ()}
+    return sorted(({account for (account,) in found} | named) - {UNATTRIBUTED})
+
+
 def readiness(
-    connection: duckdb.DuckDBPyConnection, book: Book, period: date, *, as_of: datetime, checks: Sequence[Check]
-) -> Readiness:
-    """Every condition of closing, met or not. Reads the warehouse and `as_of`, no clock."""
+    connection: duckdb.DuckDBPyConnection, book: Book, period: date, *, as_of: datetime, checks: Sequence[Check],
+    accounts: Sequence[str] | None = None,
+) -> list[Readiness]:  # fmt: skip
+    """Every condition of closing, met or not, for each account. Reads the warehouse and `as_of`, no clock."""
+    chosen = accounts_of(connection, book, period) if accounts is None else sorted(accounts)
     known = watermark(connection, as_of=as_of)
-    last = book.last(period)
-    waiting = (
-        periods.grace_over(last, as_of=as_of, watermark_at=known)
-        if last is not None and last.after == "closing"
-        else Condition("grace", False, "starts with the first `apiary period close`", can_be_waived=False)
-    )
-    conditions = (
-        waiting,
-        _arrivals(connection, period, as_of=as_of),
-        _priced(connection, period),
-        *_questions(connection, period),
-        _reconciled(connection, period),
-        _gate(checks),
-        _lines_are_rows(connection, period),
-    )
-    rows = exports.period_rows(connection, period)
-    return Readiness(conditions, exports.totals_sha256(rows), exports.totals(rows))
+    found = _Found(
+        silent=_silent_devices(connection, period, as_of=as_of), unpriced=_unpriced(connection, period),
+        questions=_questions(connection, period), variances=_variances(connection, period),
+        off=_rows_off(connection, period), payables=_payables(connection, period),
+    )  # fmt: skip
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in exports.period_rows(connection, period):
+        rows[row["BillingAccountId"]].append(row)
+    ready = []
+    for account in chosen:
+        status = book.status(period, account)
+        last = book.last(period, account)
+        waiting = (
+            periods.grace_over(last, as_of=as_of, watermark_at=known)
+            if last is not None and last.after == "closing"
+            else Condition("grace", False, "starts with the first `apiary period close`")
+        )
+        conditions = (
+            waiting, _in_order(book, period, account), *found.conditions(period, account), _gate(checks, account)
+        )  # fmt: skip
+        ready.append(
+            Readiness(account, status, conditions, exports.totals(rows[account]), tuple(found.payables[account]))
+        )
+    return ready
 
 
 def close(
     connection: duckdb.DuckDBPyConnection, folder: Path, period: date, *, actor: str, reason: str, as_of: datetime,
-    checks: Sequence[Check], waived: Mapping[str, str], signed: str,
-) -> Transition:  # fmt: skip
-    """One step towards closed: open → closing, or closing → closed. The lines are sealed before the book says so.
+    checks: Sequence[Check], waived: Mapping[str, str], signed: str, accounts: Sequence[str] | None = None,
+) -> Closed:  # fmt: skip
+    """One step towards closed, for some accounts or all: open → closing, else closing → closed.
 
-    Raises periods.PeriodError, NotReadyError, SignatureError, OSError.
+    An account that is not ready is held back and named; the others go. The lines are sealed before the book says so.
+    Raises periods.PeriodError, NotReadyError if no account is ready, SignatureError, OSError.
     """
     path = ledger.book_path(folder)
     book = ledger.load(connection, folder)
-    status = book.status(period)
-    if status == "closed":
-        raise PeriodError(f"{period:%Y-%m} is closed already")
-    if status == "open":
-        known = watermark(connection, as_of=as_of)
+    chosen = accounts_of(connection, book, period) if accounts is None else sorted(set(accounts))
+    if unknown := set(chosen) - set(accounts_of(connection, book, period)):
+        raise PeriodError(f"{', '.join(sorted(unknown))}: no such account has a month {period:%Y-%m}")
+    opened = [account for account in chosen if book.status(period, account) == "open"]
+    if opened:
+        in_order = [account for account in opened if _in_order(book, period, account).is_met]
         transition = periods.start_closing(
-            book, period, actor=actor, reason=reason, as_of=as_of, watermark_at=known
+            book, period, actor=actor, reason=reason, as_of=as_of, watermark_at=watermark(connection, as_of=as_of),
+            accounts=in_order or opened,
         )  # fmt: skip
         periods.write(path, transition)
         ledger.load(connection, folder)
-        return transition
-    ready = readiness(connection, book, period, as_of=as_of, checks=checks)
-    if unmet := unmet_conditions(ready.conditions, waived):
-        raise NotReadyError(f"{period:%Y-%m} cannot be closed: " + "; ".join(f"{c.name}: {c.found}" for c in unmet))
-    if len(signed) < 12 or not ready.totals_sha256.startswith(signed):
+        return Closed(transition)
+    closing_ = [account for account in chosen if book.status(period, account) == "closing"]
+    if not closing_:
+        raise PeriodError(f"{period:%Y-%m} is closed already" if chosen else f"no account has a month {period:%Y-%m}")
+    ready = readiness(connection, book, period, as_of=as_of, checks=checks, accounts=closing_)
+    going = [item for item in ready if not item.unmet(waived)]
+    held = tuple(item for item in ready if item.unmet(waived))
+    if not going:
+        reasons = "; ".join(f"{c.name}: {c.found} ({item.account})" for item in held for c in item.unmet(waived))
+        raise NotReadyError(f"{period:%Y-%m} cannot be closed: {reasons}; see `apiary period status {period:%Y-%m}`")
+    digest = signature(ready)
+    if len(signed) < SIGNATURE_LENGTH or not digest.startswith(signed):
         raise SignatureError(
-            f"the totals of {period:%Y-%m} are {ready.totals_sha256[:12]}: look at them with `apiary period status"
-            f" {period:%Y-%m}` and sign them with --sign {ready.totals_sha256[:12]}"
+            f"the totals of {period:%Y-%m} are {digest[:SIGNATURE_LENGTH]}: look at them with `apiary period status"
+            f" {period:%Y-%m}` and sign them with --sign {digest[:SIGNATURE_LENGTH]}"
         )
-    digest = ledger.seal(folder, pending(connection, period))
+    names = [item.account for item in going]
+    sealed = ledger.seal(folder, pending(connection, period, names))
     fp("close.sealed")
     transition = periods.close(
-        book, period, actor=actor, reason=reason, as_of=as_of, conditions=ready.conditions, waived=waived,
-        totals_sha256=ready.totals_sha256, seal=digest,
+        book, period, actor=actor, reason=reason, as_of=as_of, waived=waived, totals_sha256=digest, seal=sealed,
+        conditions=[condition for item in going for condition in item.conditions], accounts=names,
     )  # fmt: skip
     periods.write(path, transition)
     fp("close.booked")
     ledger.load(connection, folder)
-    return transition
+    return Closed(transition, held)
 
 
-def pending(connection: duckdb.DuckDBPyConnection, period: date):  # type: ignore[no-untyped-def]
-    """The lines of a period that are in no sealed file yet, as an Arrow table of `ledger.LINES`."""
+def pending(connection: duckdb.DuckDBPyConnection, period: date, accounts: Sequence[str]):  # type: ignore[no-untyped-def]
+    """The lines of a period of some accounts that are in no sealed file yet, as an Arrow table of `ledger.LINES`."""
     return connection.execute(
         f"SELECT {', '.join(LINES.names)} FROM intermediate.int_billing__booked_lines"
-        " WHERE billing_period = ? AND seal_seq IS NULL",
-        [period],
+        " WHERE billing_period = ? AND seal_seq IS NULL AND list_contains(?, billing_account_id)",
+        [period, list(accounts)],
     ).to_arrow_table()
 
 
-def _arrivals(connection: duckdb.DuckDBPyConnection, period: date, *, as_of: datetime) -> Condition:
-    """Every device that was heard of before the end of the month was heard of after it."""
-    end = periods.end_of(period)
-    found = connection.execute(
+def unpriced_models(connection: duckdb.DuckDBPyConnection, period: date, account: str) -> list[str]:
+    """The models of an account whose usage up to a period's end has no price and was not settled for it."""
+    return [item.model for item in _unpriced(connection, period)[account]]
+
+
+def worklist(connection: duckdb.DuckDBPyConnection, period: date) -> list[tuple[str, str, int, Decimal | None]]:
+    """Usage of a period that no account pays for: tenant, model, tokens and list cost in USD, NULL without a price."""
+    return connection.execute(
         """
-        SELECT count(*) FROM (
-            SELECT tenant_id, device_id FROM wire.batches WHERE received_at <= ? AND status <> 'quarantined'
-            GROUP BY tenant_id, device_id HAVING min(received_at) < ? AND max(received_at) < ?
-        )
+        SELECT tenant_id, model, CAST(sum(quantity) AS BIGINT),
+            CASE WHEN bool_and(list_cost IS NOT NULL OR quantity = 0) THEN sum(list_cost) END
+        FROM marts.fct_rated_lines WHERE billing_account_id = ? AND usage_date >= ? AND usage_date < ?
+        GROUP BY ALL ORDER BY ALL
         """,
-        [as_of, end, end],
-    ).fetchone()
-    silent = int(found[0]) if found else 0
+        [UNATTRIBUTED, period, periods.after(period)],
+    ).fetchall()
+
+
+@dataclass(frozen=True)
+class _Unpriced:
+    model: str
+    lines: int
+    quantity: int
+    exposure: Decimal
+    is_unknown: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one look at the warehouse found, by account."""
+
+    silent: Mapping[str, int]
+    unpriced: Mapping[str, list[_Unpriced]]
+    questions: Mapping[tuple[str, str], tuple[int, Decimal, bool]]
+    variances: Mapping[str, tuple[int, Decimal]]
+    off: Mapping[str, tuple[Decimal, int]]
+    payables: Mapping[str, list[Payable]]
+
+    def conditions(self, period: date, account: str) -> list[Condition]:
+        """The conditions of one account."""
+        silent = self.silent.get(account, 0)
+        models = self.unpriced[account]
+        exposure = sum((item.exposure for item in models), Decimal(0))
+        lines = sum(item.lines for item in models)
+        names = ", ".join(item.model for item in models)
+        conditions = [
+            Condition(
+                "arrivals", silent == 0, f"{silent} devices sent nothing since the month ended", can_be_waived=True,
+                settled_by="a later run, or --waive 'arrivals=REASON'",
+            ),
+            Condition(
+                "exceptions", exposure < MATERIAL and not any(item.is_unknown for item in models),
+                f"{lines} lines have no price and may cost up to {plain(exposure)}" + (f": {names}" if names else ""),
+                settled_by="apiary prices approve, an alias, or"
+                f" apiary period settle {period:%Y-%m} --account {account} --write-off|--late",
+            ),
+        ]  # fmt: skip
+        for kind, words in QUESTIONS.items():
+            count, worth, unknown = self.questions.get((account, kind), (0, Decimal(0), False))
+            is_small = worth < MATERIAL and not unknown and kind not in ("conflict", "cache_convention_unknown")
+            is_met = count == 0 or is_small
+            most = "nobody knows what" if unknown else plain(worth)
+            conditions.append(
+                Condition(kind, is_met, f"{count} {words}, worth up to {most}", can_be_waived=True,
+                          settled_by=SETTLED_BY[kind])
+            )  # fmt: skip
+        buckets, variance = self.variances.get(account, (0, Decimal(0)))
+        conditions.append(
+            Condition(
+                "reconciliation", buckets == 0,
+                f"{buckets} buckets of its models differ from the providers' by {plain(variance)}", can_be_waived=True,
+                settled_by="apiary reconcile show; or --waive 'reconciliation=REASON'",
+            )
+        )  # fmt: skip
+        cost, off = self.off.get(account, (Decimal(0), 0))
+        found = f"off by {plain(cost)} and {off} lines: `apiary run` first" if cost or off else "equal"
+        conditions.append(Condition("lines_are_rows", not cost and not off, found, settled_by="apiary run"))
+        return conditions
+
+
+def _in_order(book: Book, period: date, account: str) -> Condition:
+    frozen = book.closed_through(account)
+    is_met = frozen is None or period <= periods.after(frozen)
+    first = f"{periods.after(frozen):%Y-%m}" if frozen else ""
     return Condition(
-        "arrivals", silent == 0, f"{silent} devices sent nothing since the month ended", can_be_waived=True
+        "order", is_met, f"{first} comes first" if not is_met else "in order",
+        settled_by=f"apiary month-end {first} --account {account}" if not is_met else "",
+    )  # fmt: skip
+
+
+def _silent_devices(connection: duckdb.DuckDBPyConnection, period: date, *, as_of: datetime) -> dict[str, int]:
+    """Devices of an account's tenants that were heard of before the end of the month and not after it."""
+    end = periods.end_of(period)
+    return dict(
+        connection.execute(
+            """
+            SELECT accounts.billing_account_id, count(*) FROM (
+                SELECT tenant_id, device_id FROM wire.batches WHERE received_at <= $1 AND status <> 'quarantined'
+                GROUP BY tenant_id, device_id HAVING min(received_at) < $2 AND max(received_at) < $2
+            ) AS silent
+            INNER JOIN (
+                SELECT DISTINCT tenant_id, billing_account_id FROM marts.dim_billing_accounts
+                WHERE valid_from < $4 AND (valid_to IS NULL OR valid_to > $3)
+            ) AS accounts USING (tenant_id)
+            GROUP BY ALL
+            """,
+            [as_of, end, period, periods.after(period)],
+        ).fetchall()
     )
 
 
-def _priced(connection: duckdb.DuckDBPyConnection, period: date) -> Condition:
-    """Usage without a price: never waived, because a closed month could only be corrected."""
-    found = connection.execute(
+def _unpriced(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, list[_Unpriced]]:
+    """Usage up to the period's end without a price, but for what was settled for it: a late one asks again later."""
+    rows = connection.execute(
         """
-        SELECT count(*), coalesce(sum(high_cost), 0), count(*) FILTER (WHERE high_cost IS NULL)
-        FROM marts.fct_rated_lines WHERE billed_cost IS NULL AND quantity > 0 AND usage_date >= ? AND usage_date < ?
+        SELECT billing_account_id, model, count(*), CAST(sum(quantity) AS BIGINT), coalesce(sum(high_cost), 0),
+            bool_or(high_cost IS NULL)
+        FROM marts.fct_rated_lines AS lines
+        WHERE billed_cost IS NULL AND quantity > 0 AND usage_date < $2 AND NOT EXISTS (
+            SELECT 1 FROM billing.settlements AS settled
+            WHERE settled.billing_account_id = lines.billing_account_id AND settled.model = lines.model
+                AND (settled.billing_period = $1 OR settled.kind = 'write_off')
+                AND lines.usage_date < settled.billing_period + INTERVAL 1 MONTH
+        )
+        GROUP BY billing_account_id, model ORDER BY billing_account_id, model
         """,
         [period, periods.after(period)],
-    ).fetchone()
-    lines, exposure, unknown = found or (0, Decimal(0), 0)
-    is_met = exposure < MATERIAL and unknown == 0
-    return Condition("exceptions", is_met, f"{lines} lines have no price and may cost up to {plain(Decimal(exposure))}")
+    ).fetchall()
+    found: dict[str, list[_Unpriced]] = defaultdict(list)
+    for account, *facts in rows:
+        found[account].append(_Unpriced(*facts))
+    return found
 
 
-def _questions(connection: duckdb.DuckDBPyConnection, period: date) -> list[Condition]:
+def _questions(connection: duckdb.DuckDBPyConnection, period: date) -> dict[tuple[str, str], tuple[int, Decimal, bool]]:
     """What else is open about a period's usage, as far as money hangs on it.
 
     A held turn counts if it arrived before the period's end: it may be of any day until then.
     """
-    found = connection.execute(
+    rows = connection.execute(
         """
-        SELECT exception_kind, sum(lines), coalesce(sum(high_cost), 0), bool_or(high_cost IS NULL)
+        SELECT billing_account_id, exception_kind, sum(lines), coalesce(sum(high_cost), 0), bool_or(high_cost IS NULL)
         FROM marts.exc_billing_exceptions
         WHERE exception_kind <> 'future_dated' AND usage_date >= $1 AND usage_date < $2
-        GROUP BY exception_kind
+        GROUP BY ALL
         UNION ALL
-        SELECT 'future_dated', count(*), 0, count(*) > 0 FROM marts.mart_held_turns WHERE received_at < $3
+        SELECT accounts.billing_account_id, 'future_dated', count(*), 0, true FROM marts.mart_held_turns AS held
+        INNER JOIN (
+            SELECT DISTINCT tenant_id, billing_account_id FROM marts.dim_billing_accounts
+            WHERE valid_from < $2 AND (valid_to IS NULL OR valid_to > $1)
+        ) AS accounts USING (tenant_id)
+        WHERE held.received_at < $3 GROUP BY ALL
         """,
         [period, periods.after(period), periods.end_of(period)],
     ).fetchall()
-    by_kind = {kind: (int(lines), Decimal(exposure), bool(unknown)) for kind, lines, exposure, unknown in found}
-    conditions = []
-    for kind, words in QUESTIONS.items():
-        lines, exposure, unknown = by_kind.get(kind, (0, Decimal(0), False))
-        is_small = exposure < MATERIAL and not unknown and kind not in ("conflict", "cache_convention_unknown")
-        is_met = lines == 0 or is_small
-        most = "nobody knows what" if unknown else plain(exposure)
-        conditions.append(Condition(kind, is_met, f"{lines} {words}, worth up to {most}", can_be_waived=True))
-    return conditions
+    return {
+        (account, kind): (int(lines), Decimal(worth), bool(unknown)) for account, kind, lines, worth, unknown in rows
+    }
 
 
-def _reconciled(connection: duckdb.DuckDBPyConnection, period: date) -> Condition:
-    """Every bucket that a provider reported agrees with ours."""
-    found = connection.execute(
+def _variances(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, tuple[int, Decimal]]:
+    """Buckets that a provider reported otherwise, by the accounts whose usage is in them."""
+    rows = connection.execute(
         """
-        SELECT count(*), coalesce(sum(abs(variance_cost)), 0) FROM marts.rpt_reconciliation
-        WHERE usage_date >= ? AND usage_date < ?
-            AND variance_class NOT IN ('match', 'within_tolerance', 'missing_theirs')
+        SELECT used.billing_account_id, count(*), coalesce(sum(abs(variance_cost)), 0)
+        FROM marts.rpt_reconciliation AS buckets
+        INNER JOIN (
+            SELECT DISTINCT billing_account_id, usage_date, provider_name,
+                regexp_replace(price_model, '-(\\d{8}|\\d{4}-\\d{2}-\\d{2})$', '') AS model
+            FROM marts.fct_rated_lines WHERE usage_date >= $1 AND usage_date < $2
+        ) AS used USING (usage_date, provider_name, model)
+        WHERE variance_class NOT IN ('match', 'within_tolerance', 'missing_theirs') GROUP BY ALL
         """,
         [period, periods.after(period)],
-    ).fetchone()
-    buckets, variance = found or (0, Decimal(0))
-    return Condition(
-        "reconciliation", buckets == 0, f"{buckets} buckets differ from the providers' by {plain(Decimal(variance))}",
-        can_be_waived=True,
-    )  # fmt: skip
+    ).fetchall()
+    return {account: (int(buckets), Decimal(variance)) for account, buckets, variance in rows}
 
 
-def _gate(checks: Sequence[Check]) -> Condition:
-    names = ", ".join(check.name for check in failed(checks))
-    return Condition(
-        "finance_gate", bool(checks) and not names, f"failed: {names}" if names else "met" if checks else "-"
-    )
-
-
-def _lines_are_rows(connection: duckdb.DuckDBPyConnection, period: date) -> Condition:
-    """The rows of the export are the booked lines: what is sealed is what was shown."""
-    found = connection.execute(
+def _rows_off(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, tuple[Decimal, int]]:
+    """By how much the rows of the export differ from the booked lines: what is sealed must be what was shown."""
+    rows = connection.execute(
         """
-        SELECT
-            (SELECT coalesce(sum(billed_cost), 0) FROM intermediate.int_billing__booked_lines WHERE billing_period = ?)
-            - (SELECT coalesce(sum("BilledCost"), 0) FROM marts.export_focus_daily WHERE billing_period = ?),
-            (SELECT coalesce(sum(events), 0) FROM intermediate.int_billing__booked_lines WHERE billing_period = ?)
-            - (SELECT coalesce(sum("x_EventCount"), 0) FROM marts.export_focus_daily WHERE billing_period = ?)
+        SELECT billing_account_id, coalesce(lines.cost, 0) - coalesce(shown.cost, 0),
+            coalesce(lines.events, 0) - coalesce(shown.events, 0)
+        FROM (
+            SELECT billing_account_id, sum(billed_cost) AS cost, sum(events) AS events
+            FROM intermediate.int_billing__booked_lines WHERE billing_period = $1 GROUP BY ALL
+        ) AS lines
+        FULL OUTER JOIN (
+            SELECT "BillingAccountId" AS billing_account_id, sum("BilledCost") AS cost, sum("x_EventCount") AS events
+            FROM marts.export_focus_daily WHERE billing_period = $1 GROUP BY ALL
+        ) AS shown USING (billing_account_id)
         """,
-        [period] * 4,
-    ).fetchone()
-    cost, lines = found or (Decimal(0), 0)
-    text = f"off by {plain(Decimal(cost))} and {lines} lines: `apiary run` first" if cost or lines else "equal"
-    return Condition("lines_are_rows", cost == 0 and lines == 0, text)
+        [period],
+    ).fetchall()
+    return {account: (Decimal(cost), int(events)) for account, cost, events in rows}
+
+
+def _payables(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, list[Payable]]:
+    rows = connection.execute(
+        """
+        SELECT billing_account_id, invoice_id, currency, sum(exact_amount), sum(rounded_amount)
+        FROM marts.fct_invoice_lines WHERE billing_period = ? GROUP BY ALL ORDER BY ALL
+        """,
+        [period],
+    ).fetchall()
+    found: dict[str, list[Payable]] = defaultdict(list)
+    for account, *facts in rows:
+        found[account].append(Payable(*facts))
+    return found
+
+
+def _gate(checks: Sequence[Check], account: str) -> Condition:
+    names = ", ".join(check.name for check in failed(checks, account))
+    return Condition(
+        "finance_gate", bool(checks) and not names, f"failed: {names}" if names else "met" if checks else "-",
+        settled_by="the runbook, A run failed at a gate",
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which statements there are and what is in them: one per UTC day of a period, and one per period.
+"""Which statements there are and what is in them: one per UTC day of a period, and one per account and period.
 
 A statement of an open period is a snapshot: when its rows change, the next version stands beside the last one and says
 which rows differ and why. A closed period is finished once and never looked at again.
@@ -14,23 +14,27 @@ from decimal import Decimal, localcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pyarrow.parquet as pq
 import yaml
 
 from pipelines import __version__
-from pipelines.billing import focus, periods, summary
-from pipelines.billing.gate import Check, Override, admit
+from pipelines.billing import books, focus, periods, summary
+from pipelines.billing.gate import Check, GateError, Override, admit, held_back
 from pipelines.billing.periods import Book
 from pipelines.billing.statements import Dataset, Row, Shelf, Version, cell, to_csv
 from pipelines.contract.numbers import plain
 from pipelines.errors import ExpectedError
 from pipelines.home import ROOT
 
+UNATTRIBUTED = "UNATTRIBUTED"
+"""Stands for an account where nobody opened one: its usage is a worklist, on no invoice."""
 GAP_DAYS = 92  # how far back a day without usage gets its empty export
 COSTS = "focus_cost_and_usage"
 HASH = "x_RowHash"
+ORDER = ('"BillingAccountId"', '"ChargePeriodStart"', '"SubAccountId"', '"SkuId"', '"SkuMeter"', '"x_RowKey"')
 MEASURES = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
 
 
@@ -49,6 +53,7 @@ class Scene:
     checks: Sequence[Check]
     issuer: str
     override: Override | None = None
+    is_attested: bool = False  # a signed head names what is written: without it `apiary verify` finds a fault
 
 
 @dataclass(frozen=True)
@@ -73,42 +78,46 @@ class Acceptance:
 def export_days(scene: Scene) -> list[Exported]:
     """Bring the statements of all days up to date; those whose rows are unchanged stay as they are.
 
-    Days without usage between days with usage are exported too, and days that lost theirs. Raises GateError, OSError.
+    Days without usage between days with usage are exported too, and days that lost theirs. The rows of an account that
+    a check of its own holds back stay as they were, and the manifest names it. Raises GateError, OSError.
     """
     admit(scene.checks, scene.override)
     return [_export_day(scene, period, day) for period, day in _days(scene)]
 
 
-def export_month(scene: Scene, period: date, *, accepted: Acceptance | None = None) -> Exported:
-    """Bring the statement of one period up to date.
+def export_month(scene: Scene, period: date, account: str, *, accepted: Acceptance | None = None) -> Exported:
+    """Bring the statement of one account's period up to date.
 
     Once a month is closing its statement has been shown to somebody: another version needs an acceptance of exactly
     the rows that differ. Raises GateError, RestatementError, OSError.
     """
-    admit(scene.checks, scene.override)
-    statement = _monthly(scene, period)
+    admit(scene.checks, scene.override, account)
+    statement = _monthly(scene, period, account)
     last = scene.shelf.last(statement)
-    if last and _is_finished(scene, last):
+    if last and _is_finished(scene, last, account):
         return Exported(f"{period:%Y-%m}", last.folder, last.manifest["rows"], is_new=False)
-    rows = period_rows(scene.connection, period)
-    invoices = _invoice_rows(scene, period)
+    rows = period_rows(scene.connection, period, account)
+    invoices = _invoice_rows(scene, period, account)
     rows += _rounding_rows(rows, invoices)
-    unpriced = _unpriced(scene.connection, period, periods.after(period))
-    status = scene.book.status(period)
+    unpriced = _unpriced(scene.connection, period, periods.after(period), account)
+    status = scene.book.status(period, account)
     if last and _is_same(last, rows, unpriced) and last.manifest["period_state"] == status:
         return Exported(f"{period:%Y-%m}", last.folder, len(rows), is_new=False)
     restated = restatement(last, rows)
-    if restated and status != "open" and not _is_signed(scene, period):
-        _require_acceptance(period, restated, accepted)
+    if restated and status == "closing":
+        _require_acceptance(period, account, restated, accepted)
     start, end = _instant(period), periods.end_of(period)
     datasets = [
         Dataset(COSTS, focus.COST_AND_USAGE, rows),
-        Dataset("focus_billing_period", focus.BILLING_PERIOD, [_period_row(scene, period)]),
+        Dataset("focus_billing_period", focus.BILLING_PERIOD, [_period_row(scene, period, account)]),
         Dataset("focus_invoice_detail", focus.INVOICE_DETAIL, invoices),
         Dataset("unpriced", focus.UNPRICED, unpriced),
         Dataset("restatement", focus.RESTATEMENT, restated),
     ]
-    about = {**_about(scene, period, rows, restated, accepted), "export": "focus_monthly"}
+    about = {
+        **_about(scene, period, rows, restated, accepted, account=account), "export": "focus_monthly",
+        "rounding": "per_invoice", "payable": payable(invoices),
+    }  # fmt: skip
     metadata = focus.metadata(
         issuer=scene.issuer, created_at=scene.as_of, complete=status == "closed", start=start, end=end
     )
@@ -118,11 +127,48 @@ def export_month(scene: Scene, period: date, *, accepted: Acceptance | None = No
     return Exported(f"{period:%Y-%m}", version.folder, len(rows), is_new=True)
 
 
-def month_restatement(scene: Scene, period: date) -> list[Row]:
+def export_months(scene: Scene, period: date, accounts: Iterable[str]) -> tuple[list[Exported], dict[str, str]]:
+    """The statements of several accounts; of those that are held back, by account, what holds them.
+
+    Raises OSError, and GateError if a check holds back everybody.
+    """
+    admit(scene.checks, scene.override)
+    done, held = [], {}
+    for account in accounts:
+        try:
+            done.append(export_month(scene, period, account))
+        except (GateError, RestatementError) as error:
+            held[account] = str(error)
+    return done, held
+
+
+def payable(invoices: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """What each invoice comes to: currency, exact sum and payable amount, by invoice."""
+    found: dict[str, dict[str, Any]] = {}
+    with localcontext(prec=60):
+        for line in invoices:
+            said = found.setdefault(
+                line["InvoiceId"], {"currency": line["BillingCurrency"], "exact": Decimal(0), "payable": Decimal(0)}
+            )
+            said["exact"] += line["x_ExactCost"]
+            said["payable"] += line["BilledCost"]
+    return {
+        invoice: {name: plain(v) if isinstance(v, Decimal) else v for name, v in said.items()}
+        for invoice, said in sorted(found.items())
+    }
+
+
+def month_restatement(scene: Scene, period: date, account: str) -> list[Row]:
     """What another version of a month's statement would change; nothing if there is none yet."""
-    rows = period_rows(scene.connection, period)
-    rows += _rounding_rows(rows, _invoice_rows(scene, period))
-    return restatement(scene.shelf.last(_monthly(scene, period)), rows)
+    rows = period_rows(scene.connection, period, account)
+    rows += _rounding_rows(rows, _invoice_rows(scene, period, account))
+    return restatement(scene.shelf.last(_monthly(scene, period, account)), rows)
+
+
+def folder_name(account: str) -> str:
+    """An account's id as the name of a folder: whatever it holds, it is one name and no path."""
+    name = quote(account, safe="")
+    return name if not name.startswith(".") else f"%2E{name[1:]}"
 
 
 def issuer() -> str:
@@ -131,8 +177,10 @@ def issuer() -> str:
     return str(project["vars"]["invoice_issuer"])
 
 
-def period_rows(connection: duckdb.DuckDBPyConnection, period: date) -> list[Row]:
-    """The cost rows that are booked in a period, in their fixed order, without rounding."""
+def period_rows(connection: duckdb.DuckDBPyConnection, period: date, account: str | None = None) -> list[Row]:
+    """The cost rows that are booked in a period, in their fixed order, without rounding: of all accounts, or of one."""
+    if account is not None:
+        return _rows(connection, 'billing_period = ? AND "BillingAccountId" = ?', [period, account])
     return _rows(connection, "billing_period = ?", [period])
 
 
@@ -197,9 +245,18 @@ def restatement_sha256(restated: Sequence[Row]) -> str:
 def _export_day(scene: Scene, period: date, day: date) -> Exported:
     name = f"billing_period={period:%Y-%m}"
     statement = scene.shelf.root / "daily" / name / f"usage_date={day.isoformat()}"
-    rows = _rows(scene.connection, "billing_period = ? AND usage_date = ?", [period, day])
-    unpriced = _unpriced(scene.connection, day, day + timedelta(days=1)) if day.replace(day=1) == period else []
     last = scene.shelf.last(statement)
+    held = () if scene.override else held_back(scene.checks)
+    rows = [
+        row
+        for row in _rows(scene.connection, "billing_period = ? AND usage_date = ?", [period, day])
+        if row["BillingAccountId"] not in held
+    ]
+    if held and last:
+        empty = dict.fromkeys(focus.COST_AND_USAGE.names)  # an older version may lack a column
+        rows += [_hashed(empty | row) for row in _stored(last).values() if row["BillingAccountId"] in held]
+        rows.sort(key=_place)
+    unpriced = _unpriced(scene.connection, day, day + timedelta(days=1)) if day.replace(day=1) == period else []
     if last and _is_same(last, rows, unpriced):
         return Exported(day.isoformat(), last.folder, len(rows), is_new=False)
     restated = restatement(last, rows)
@@ -208,7 +265,10 @@ def _export_day(scene: Scene, period: date, day: date) -> Exported:
         Dataset("unpriced", focus.UNPRICED, unpriced),
         Dataset("restatement", focus.RESTATEMENT, restated),
     ]
-    about = {**_about(scene, period, rows, restated, None), "export": "focus_daily", "usage_date": day.isoformat()}
+    about = {
+        **_about(scene, period, rows, restated, None), "export": "focus_daily", "usage_date": day.isoformat(),
+        "held_back": list(held),
+    }  # fmt: skip
     version = scene.shelf.write(statement, datasets, about, {})
     return Exported(day.isoformat(), version.folder, len(rows), is_new=True)
 
@@ -234,31 +294,53 @@ def _days(scene: Scene) -> list[tuple[date, date]]:
         first = max(min(own), today - timedelta(days=GAP_DAYS))
         between = [first + timedelta(days=number) for number in range((min(max(own), today) - first).days + 1)]
         months = {day.replace(day=1) for day in between}
-        looked_at = {month for month in months if scene.book.last(month) or scene.book.status(month) == "open"}
+        # A month before the first of the book was never billed by it.
+        first_booked = min((item.period for item in scene.book.transitions), default=None)
+        looked_at = {month for month in months if first_booked is None or month >= first_booked}
         found |= {(day.replace(day=1), day) for day in between if day.replace(day=1) in looked_at}
     finished = {period for period in {period for period, _ in found} if _is_period_finished(scene, period)}
     return sorted(item for item in found if item[0] not in finished)
 
 
 def _is_period_finished(scene: Scene, period: date) -> bool:
-    last = scene.shelf.last(_monthly(scene, period))
-    return last is not None and _is_finished(scene, last)
+    """Whether the statements of all accounts with rows of a period are written in their closed form."""
+    accounts = {
+        account
+        for (account,) in scene.connection.execute(
+            'SELECT DISTINCT "BillingAccountId" FROM marts.export_focus_daily WHERE billing_period = ?', [period]
+        ).fetchall()
+    } - {UNATTRIBUTED}
+    whole = scene.shelf.last(_monthly(scene, period, None))
+    if not accounts and whole is None:
+        return False
+    versions = {account: scene.shelf.last(_monthly(scene, period, account)) for account in accounts}
+    return all(last is not None and _is_finished(scene, last, account) for account, last in versions.items())
 
 
-def _monthly(scene: Scene, period: date) -> Path:
-    return scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}"
+def _status_of_all(scene: Scene, period: date) -> str:
+    """The state of a period for a file that holds all accounts: closed once it is closed for each."""
+    named = {account for item in scene.book.transitions if item.period == period for account in item.accounts or ()}
+    found: set[str] = {scene.book.status(period, account) for account in named} or {scene.book.status(period)}
+    return found.pop() if len(found) == 1 else "closing"
 
 
-def _is_finished(scene: Scene, last: Version) -> bool:
-    """Whether the closed form of a period is written: then nothing of it is ever written again."""
+def _monthly(scene: Scene, period: date, account: str | None) -> Path:
+    """The folder of a statement. An earlier version wrote one for all accounts: as long as it is the closed form of an
+    account's month, it is its statement."""
+    month = scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}"
+    if account is None:
+        return month
+    own = month / f"account={folder_name(account)}"
+    whole = scene.shelf.last(month)
+    is_whole = scene.shelf.last(own) is None and whole is not None and _is_finished(scene, whole, account)
+    return month if is_whole else own
+
+
+def _is_finished(scene: Scene, last: Version, account: str) -> bool:
+    """Whether the closed form of an account's period is written: then nothing of it is ever written again."""
     period = periods.month_of(last.manifest["billing_period"])
-    seals = [seal for month, seal in scene.book.seals if month == period]
-    return scene.book.status(period) == "closed" and last.manifest["seals"] == seals
-
-
-def _is_signed(scene: Scene, period: date) -> bool:
-    """Whether somebody has just closed the period: closing is signing its totals."""
-    return scene.book.status(period) == "closed"
+    is_closed = scene.book.status(period, account) == "closed"
+    return is_closed and list(last.manifest["seals"]) == scene.book.seals_of(period, account)
 
 
 def _is_same(last: Version, rows: Sequence[Row], unpriced: Sequence[Row]) -> bool:
@@ -267,7 +349,7 @@ def _is_same(last: Version, rows: Sequence[Row], unpriced: Sequence[Row]) -> boo
     return all(last.sha256_of(f"{name}.csv") == hashlib.sha256(data).hexdigest() for name, data in contents.items())
 
 
-def _require_acceptance(period: date, restated: Sequence[Row], accepted: Acceptance | None) -> None:
+def _require_acceptance(period: date, account: str, restated: Sequence[Row], accepted: Acceptance | None) -> None:
     digest = restatement_sha256(restated)
     if accepted is not None and digest.startswith(accepted.sha256) and len(accepted.sha256) >= 12:
         if accepted.actor.strip() and accepted.reason.strip():
@@ -279,27 +361,33 @@ def _require_acceptance(period: date, restated: Sequence[Row], accepted: Accepta
             Decimal(0),
         )
     raise RestatementError(
-        f"the statement of {period:%Y-%m} would change: {len(restated)} rows, billed cost by {plain(change)}; see"
-        f" `apiary export restatement {period:%Y-%m}`, then accept it with --accept {digest[:12]}"
+        f"the statement of {account} for {period:%Y-%m} would change: {len(restated)} rows, billed cost by"
+        f" {plain(change)}; see `apiary export restatement {period:%Y-%m} --account {account}`, then accept it with"
+        f" --accept {digest[:12]}"
     )
 
 
 def _about(
-    scene: Scene, period: date, rows: Sequence[Row], restated: Sequence[Row], accepted: Acceptance | None
-) -> dict[str, Any]:
-    status = scene.book.status(period)
+    scene: Scene, period: date, rows: Sequence[Row], restated: Sequence[Row], accepted: Acceptance | None, *,
+    account: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    status = scene.book.status(period, account) if account else _status_of_all(scene, period)
+    seals = scene.book.seals_of(period, account) if account else [s for month, s in scene.book.seals if month == period]
     return {
+        "billing_account_id": account,
         "focus_version": focus.FOCUS_VERSION,
         "billing_period": f"{period:%Y-%m}",
         "period_state": status,
         "complete": status == "closed",
         "mode": "snapshot",
-        "seals": [seal for month, seal in scene.book.seals if month == period],
+        "attested": scene.is_attested,
+        "seals": seals,
         "generated_from": {
             "apiary_version": __version__,
             "as_of": scene.as_of.astimezone(UTC).isoformat(),
             "batch_set_sha256": _batch_set(scene.connection),
             "code_sha256": code_sha256(),
+            "books_sha256": _books(scene.connection),
             "price_book_sha256": _price_book(scene.connection),
         },
         "rows": len(rows),
@@ -318,54 +406,48 @@ def _about(
 def _rows(connection: duckdb.DuckDBPyConnection, where: str, values: Sequence[object]) -> list[Row]:
     names = [name for name in focus.COST_AND_USAGE.names if name != HASH]
     cursor = connection.execute(
-        f"SELECT {', '.join(names)} FROM marts.export_focus_daily WHERE {where}"
-        ' ORDER BY "BillingAccountId", "ChargePeriodStart", "SubAccountId", "SkuId", "SkuMeter", "x_RowKey"',
+        f"SELECT {', '.join(names)} FROM marts.export_focus_daily WHERE {where} ORDER BY {', '.join(ORDER)}",
         list(values),
     )
     return [_hashed(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """A row's place in its file, as the warehouse orders it: an empty cell comes last."""
+    return tuple((row[name.strip('"')] is None, row[name.strip('"')] or "") for name in ORDER)
 
 
 def _hashed(row: Row) -> Row:
     return row | {HASH: row_sha256(row)}
 
 
-def _unpriced(connection: duckdb.DuckDBPyConnection, first: date, end: date) -> list[Row]:
+def _unpriced(connection: duckdb.DuckDBPyConnection, first: date, end: date, account: str | None = None) -> list[Row]:
     cursor = connection.execute(
         """
         SELECT billing_account_id, tenant_id, model, component, currency, rating_status, count(*) AS lines,
             CAST(sum(quantity) AS BIGINT) AS quantity, sum(low_cost) AS low_exposure, sum(high_cost) AS high_exposure
-        FROM marts.fct_rated_lines WHERE billed_cost IS NULL AND quantity > 0 AND usage_date >= ? AND usage_date < ?
+        FROM marts.fct_rated_lines
+        WHERE (billed_cost IS NULL OR billing_account_id = $4) AND quantity > 0
+            AND usage_date >= $1 AND usage_date < $2 AND ($3 IS NULL OR billing_account_id = $3)
         GROUP BY ALL ORDER BY ALL
         """,
-        [first, end],
+        [first, end, account, UNATTRIBUTED],
     )
     names = focus.UNPRICED.names
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _invoice_rows(scene: Scene, period: date) -> list[Row]:
+def _invoice_rows(scene: Scene, period: date, account: str) -> list[Row]:
     cursor = scene.connection.execute(
-        "SELECT invoice_id, invoice_detail_id, billing_account_id, currency, charge_category, provider_name, model,"
+        "SELECT invoice_id, invoice_detail_id, currency, charge_category, provider_name, model,"
         " line_count, exact_amount, rounded_amount, rounding_delta FROM marts.fct_invoice_lines"
-        " WHERE billing_period = ? ORDER BY invoice_detail_id",
-        [period],
+        " WHERE billing_period = ? AND billing_account_id = ? ORDER BY invoice_detail_id",
+        [period, account],
     )
-    closed = scene.book.status(period) == "closed"
-    last = scene.book.last(period)
+    closed = scene.book.status(period, account) == "closed"
+    last = scene.book.last(period, account)
     rows: list[Row] = []
-    for (
-        invoice,
-        detail,
-        account,
-        currency,
-        category,
-        provider,
-        model,
-        lines,
-        exact,
-        rounded,
-        delta,
-    ) in cursor.fetchall():
+    for invoice, detail, currency, category, provider, model, lines, exact, rounded, delta in cursor.fetchall():
         rows.append(dict.fromkeys(focus.INVOICE_DETAIL.names) | {
             "BilledCost": rounded, "BillingAccountId": account, "BillingCurrency": currency,
             "BillingPeriodEnd": periods.end_of(period), "BillingPeriodStart": _instant(period),
@@ -382,7 +464,7 @@ def _invoice_rows(scene: Scene, period: date) -> list[Row]:
 
 
 def _rounding_rows(rows: Sequence[Row], invoices: Sequence[Row]) -> list[Row]:
-    """One adjustment per group whose exact amount is no payable one: with it an invoice's rows are its amount."""
+    """One adjustment per line whose share of the invoice is not its exact amount: an invoice's rows are its amount."""
     examples = {row["InvoiceDetailId"]: row for row in rows}
     found: list[Row] = []
     for line in invoices:
@@ -396,7 +478,8 @@ def _rounding_rows(rows: Sequence[Row], invoices: Sequence[Row]) -> list[Row]:
         )  # fmt: skip
         found.append(_hashed(dict.fromkeys(focus.COST_AND_USAGE.names) | {name: example[name] for name in kept} | {
             "BilledCost": delta, "ContractedCost": delta, "EffectiveCost": delta, "ListCost": delta,
-            "ChargeCategory": "Adjustment", "ChargeDescription": "Rounding to the currency's minor unit",
+            "ChargeCategory": "Adjustment",
+            "ChargeDescription": "Share of the invoice's rounding to the currency's minor unit",
             "ChargeFrequency": "One-Time", "ChargePeriodEnd": line["BillingPeriodEnd"],
             "ChargePeriodStart": line["BillingPeriodStart"], "x_EventCount": 0,
             "x_IncurredPeriod": f"{line['BillingPeriodStart']:%Y-%m}", "x_ReasonCode": "rounding",
@@ -406,14 +489,14 @@ def _rounding_rows(rows: Sequence[Row], invoices: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _period_row(scene: Scene, period: date) -> Row:
-    own = [item for item in scene.book.transitions if item.period == period]
+def _period_row(scene: Scene, period: date, account: str) -> Row:
+    own = [item for item in scene.book.of(account) if item.period == period]
     return {
         "BillingPeriodCreated": own[0].as_of if own else _instant(period),
         "BillingPeriodEnd": periods.end_of(period),
         "BillingPeriodLastUpdated": own[-1].as_of if own else _instant(period),
         "BillingPeriodStart": _instant(period),
-        "BillingPeriodStatus": "Closed" if scene.book.status(period) == "closed" else "Open",
+        "BillingPeriodStatus": "Closed" if scene.book.status(period, account) == "closed" else "Open",
         "InvoiceIssuerName": scene.issuer,
     }
 
@@ -439,7 +522,10 @@ def _cause(old: Row | None, new: Row | None) -> str:
         return "late_usage"
     if new is None:
         return "withdrawn"
-    return "quantity" if old["PricingQuantity"] != new["PricingQuantity"] else "price"
+    if old["PricingQuantity"] != new["PricingQuantity"]:
+        return "quantity"
+    # Usage that came late moves what is missing to a commitment: no price was changed.
+    return "commitment" if new["ChargeCategory"] == "Adjustment" else "price"
 
 
 def _batch_set(connection: duckdb.DuckDBPyConnection) -> str:
@@ -463,6 +549,18 @@ def _price_book(connection: duckdb.DuckDBPyConnection) -> str:
         """
     ).fetchone()
     return str(found[0]) if found and found[0] else hashlib.sha256(b"").hexdigest()
+
+
+def _books(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Every book that amounts rest on, each as one hash of its rows."""
+    found = {}
+    for book in books.BOOKS:
+        row = connection.execute(
+            f"SELECT sha256(coalesce(string_agg(line, chr(10) ORDER BY line), '')) FROM"
+            f" (SELECT CAST(book AS VARCHAR) AS line FROM billing.{book.name} AS book)"
+        ).fetchone()
+        found[book.name] = str(row[0]) if row else ""
+    return found
 
 
 @cache

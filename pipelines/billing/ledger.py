@@ -31,14 +31,15 @@ _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = (
     "line_id", "record_id", "tenant_id", "billing_account_id", "user_id", "session_id", "root_session_id", "colony_id",
     "queen_id", "provider_name", "model", "component", "charge_category", "charge_frequency", "description", "price_id",
-    "contract_rate_id", "currency", "consumed_unit", "pricing_unit", "trust_grade", "line_kind", "cause",
+    "contract_rate_id", "settlement_id", "pricing_currency", "fx_rate_id", "currency", "consumed_unit", "pricing_unit",
+    "trust_grade", "line_kind", "cause",
 )  # fmt: skip
 LINES = pa.schema(
     [pa.field(name, pa.string()) for name in _TEXT]
     + [pa.field("events", pa.int64()), pa.field("booking", pa.int64())]
     + [pa.field("consumed_quantity", pa.decimal128(38, 6)), pa.field("pricing_quantity", pa.decimal128(20, 6))]
-    + [pa.field("list_unit_price", _PRICE), pa.field("contracted_unit_price", _PRICE)]
-    + [pa.field(name, _AMOUNT) for name in ("list_cost", "contracted_cost", "billed_cost")]
+    + [pa.field(name, _PRICE) for name in ("pricing_unit_price", "list_unit_price", "contracted_unit_price")]
+    + [pa.field(name, _AMOUNT) for name in ("list_cost", "contracted_cost", "billed_cost", "effective_cost")]
     + [
         pa.field(name, pa.date32())
         for name in ("charge_start_date", "charge_end_date", "incurred_period", "original_period", "billing_period")
@@ -49,11 +50,13 @@ LINES = pa.schema(
 
 _CLOSED = LINES.append(pa.field("seal_seq", pa.int64()))
 _PERIODS = pa.schema([
-    pa.field("billing_period", pa.date32()), pa.field("status", pa.string()), pa.field("bookings", pa.int64()),
-    pa.field("is_frozen", pa.bool_()), pa.field("created_at", _TIME), pa.field("updated_at", _TIME),
+    pa.field("billing_account_id", pa.string()), pa.field("billing_period", pa.date32()),
+    pa.field("status", pa.string()), pa.field("bookings", pa.int64()), pa.field("is_frozen", pa.bool_()),
+    pa.field("created_at", _TIME), pa.field("updated_at", _TIME),
 ])  # fmt: skip
 _EVENTS = pa.schema([
-    pa.field("seq", pa.int64()), pa.field("billing_period", pa.date32()), pa.field("status_before", pa.string()),
+    pa.field("seq", pa.int64()), pa.field("billing_accounts", pa.string()), pa.field("billing_period", pa.date32()),
+    pa.field("status_before", pa.string()),
     pa.field("status_after", pa.string()), pa.field("actor", pa.string()), pa.field("requested_by", pa.string()),
     pa.field("reason", pa.string()), pa.field("waived", pa.string()), pa.field("totals_sha256", pa.string()),
     pa.field("seal_sha256", pa.string()), pa.field("as_of", _TIME), pa.field("watermark_at", _TIME),
@@ -205,23 +208,26 @@ def _load_seals(connection: duckdb.DuckDBPyConnection, folder: Path, book: Book)
 
 
 def _periods(book: Book) -> list[dict[str, Any]]:
-    """Every month from the first in the book to the oldest that is open; other months before are frozen too."""
-    if not book.transitions:
-        return []
-    frozen = book.closed_through
-    month = min(item.period for item in book.transitions)
-    last = max([item.period for item in book.transitions] + ([book.oldest_open] if book.oldest_open else []))
-    if frozen:
-        last = max(last, periods.after(frozen))
+    """Every month of each account that the book names, and of all others (account None): from its first in the book to
+    the oldest that is open; other months before are frozen too."""
     rows = []
-    while month <= last:
-        own = [item for item in book.transitions if item.period == month]
-        rows.append({
-            "billing_period": month, "status": book.status(month),
-            "bookings": sum(item.seal is not None for item in own), "is_frozen": frozen is not None and month <= frozen,
-            "created_at": own[0].as_of if own else _start(month), "updated_at": own[-1].as_of if own else _start(month),
-        })  # fmt: skip
-        month = periods.after(month)
+    for account in (None, *sorted(book.accounts)):
+        own = book.of(account)
+        if not own:
+            continue
+        frozen = book.closed_through(account)
+        month = min(item.period for item in own)
+        last = max([item.period for item in own] + ([periods.after(frozen)] if frozen else []))
+        while month <= last:
+            mine = [item for item in own if item.period == month]
+            rows.append({
+                "billing_account_id": account, "billing_period": month, "status": book.status(month, account),
+                "bookings": sum(item.seal is not None for item in mine),
+                "is_frozen": frozen is not None and month <= frozen,
+                "created_at": mine[0].as_of if mine else _start(month),
+                "updated_at": mine[-1].as_of if mine else _start(month),
+            })  # fmt: skip
+            month = periods.after(month)
     return rows
 
 
@@ -232,6 +238,7 @@ def _events(book: Book) -> list[dict[str, Any]]:
         rows.append({
             **row, "seq": seq, "billing_period": item.period, "status_before": item.before, "status_after": item.after,
             "waived": json.dumps(dict(item.waived), sort_keys=True), "seal_sha256": item.seal,
+            "billing_accounts": None if item.accounts is None else ",".join(item.accounts),
         })  # fmt: skip
     return [{name: row[name] for name in _EVENTS.names} for row in rows]
 

@@ -9,15 +9,18 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from datetime import datetime
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
+from pipelines.billing.books import NO_MINOR_UNIT
 from pipelines.billing.exports import COSTS
-from pipelines.billing.statements import Shelf
+from pipelines.billing.periods import Book
+from pipelines.billing.statements import Shelf, Version
 from pipelines.contract.numbers import plain
 from pipelines.errors import UsageError
 from pipelines.store import Store
@@ -54,13 +57,16 @@ class Proof:
         return {"is_whole": self.is_whole, "links": [{"link": text, "holds": holds} for text, holds in self.links]}
 
 
-def prove(connection: duckdb.DuckDBPyConnection, row_key: str, exports: Path, store: Store) -> Proof:
-    """Prove one row of the cost export. Raises UsageError if there is no such row, StoreUnavailableError."""
+def prove(
+    connection: duckdb.DuckDBPyConnection, row_key: str, exports: Path, store: Store, book: Book | None = None
+) -> Proof:
+    """Prove one row of a statement. `book`: the book of periods, which says when a sealed line was billed.
+
+    Raises UsageError if there is no such row, StoreUnavailableError.
+    """
     found = _query(connection, 'SELECT * FROM marts.export_focus_daily WHERE "x_RowKey" = ?', [row_key])
     if not found:
-        raise UsageError(
-            f"no row has the key {row_key!r}: take x_RowKey of a statement (rounding rows prove themselves)"
-        )
+        return _prove_rounding(row_key, exports)
     (row,) = found
     proof = Proof()
     proof.add(
@@ -72,13 +78,19 @@ def prove(connection: duckdb.DuckDBPyConnection, row_key: str, exports: Path, st
         connection, "SELECT * FROM intermediate.int_billing__booked_lines WHERE row_key = ? ORDER BY line_id", [row_key]
     )
     _prove_sum(proof, row, lines)
+    sealed = [item for item in book.transitions if item.seal] if book else []
+    billed_at = {number: item.as_of for number, item in enumerate(sealed, 1)}
     for line in lines:
-        _prove_line(proof, connection, line)
+        at = billed_at.get(line["seal_seq"])
+        if line["line_kind"] == "reversal":
+            _prove_reversal(proof, connection, line)
+        elif line["charge_category"] != "Usage":
+            _prove_charge(proof, connection, line, at)
+        elif line["settlement_id"] is not None:
+            _prove_write_off(proof, connection, line)
+        else:
+            _prove_usage(proof, connection, line, at)
         _prove_turn(proof, connection, line, store)
-    for price_id, contract_rate_id in sorted(
-        {(item["price_id"] or "", item["contract_rate_id"] or "") for item in lines}
-    ):
-        _prove_price(proof, connection, price_id, contract_rate_id, lines)
     return proof
 
 
@@ -110,47 +122,220 @@ def _prove_sum(proof: Proof, row: Row, lines: list[Row]) -> None:
             proof.add(f"{column} is the sum of {len(lines)} lines: {plain(total)}", holds=total == row[column])
 
 
-def _prove_line(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
-    """Quantity times price, worked out here again."""
-    if line["charge_category"] != "Usage":
-        _prove_charge(proof, connection, line)
+def _prove_rounding(row_key: str, exports: Path) -> Proof:
+    """A rounding row stands in a monthly statement only: the invoice is rounded once, worked out here again."""
+    for folder, version in Shelf.open(exports).newest.items():
+        path = version.folder / "focus_invoice_detail.parquet"
+        if "monthly" not in folder.parts or not path.exists():
+            continue
+        rows = pq.read_table(version.folder / f"{COSTS}.parquet", partitioning=None).to_pylist()
+        for row in rows:
+            if row["x_RowKey"] == row_key and row["x_ReasonCode"] == "rounding":
+                return _prove_share(row, rows, path, version)
+    raise UsageError(f"no row has the key {row_key!r}: take x_RowKey of a statement")
+
+
+def _prove_share(row: Row, rows: list[Row], path: Path, version: Version) -> Proof:
+    proof = Proof()
+    proof.add(f"row {row['x_RowKey']}: share of the rounding of {row['InvoiceId']}, {plain(row['BilledCost'])}")
+    data = path.read_bytes()
+    holds = hashlib.sha256(data).hexdigest() == version.sha256_of(path.name)
+    proof.add(f"statement: {path}, manifest {version.manifest_sha256[:12]}", holds=holds)
+    unit = Decimal(1) if row["BillingCurrency"] in NO_MINOR_UNIT else Decimal("0.01")
+    with localcontext(prec=60):
+        exact: dict[str, Decimal] = {}
+        for item in rows:
+            if item["InvoiceId"] == row["InvoiceId"] and item["x_ReasonCode"] != "rounding":
+                detail = item["InvoiceDetailId"]
+                exact[detail] = exact.get(detail, Decimal(0)) + item["BilledCost"]
+        total = sum(exact.values(), Decimal(0))
+        payable = (total / unit).quantize(Decimal(1), ROUND_HALF_UP) * unit
+        proof.add(f"{len(exact)} lines of the invoice come to {plain(total)}; payable, rounded once: {plain(payable)}")
+        if version.manifest.get("rounding") == "per_invoice":
+            shares = spread(exact, unit)
+        else:
+            shares = {k: (v / unit).quantize(Decimal(1), ROUND_HALF_UP) * unit for k, v in exact.items()}
+        detail = row["InvoiceDetailId"]
+        delta = shares[detail] - exact[detail]
+        proof.add(
+            f"line {detail}: exact {plain(exact[detail])}, billed {plain(shares[detail])}, difference {plain(delta)}",
+            holds=delta == row["BilledCost"],
+        )
+    return proof
+
+
+def spread(exact: Mapping[str, Decimal], unit: Decimal) -> dict[str, Decimal]:
+    """Payable amounts of an invoice's lines: its sum rounded once, spread by largest remainder."""
+    with localcontext(prec=60):
+        whole = {name: (amount / unit).to_integral_value(ROUND_FLOOR) for name, amount in exact.items()}
+        spare = (sum(exact.values(), Decimal(0)) / unit).quantize(Decimal(1), ROUND_HALF_UP) - sum(whole.values())
+        order = sorted(exact, key=lambda name: (whole[name] - exact[name] / unit, name))
+        lucky = set(order[: int(spare)])
+        return {name: (whole[name] + (name in lucky)) * unit for name in exact}
+
+
+def _prove_usage(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, at: datetime | None) -> None:
+    """Quantity times price, the exchange and the agreement, each worked out here again."""
+    kind = f"{line['line_kind']}, {'pending' if line['seal_seq'] is None else 'sealed'}"
+    if line["contracted_unit_price"] is None:
+        said = f"line {line['line_id']} ({kind}): {plain(line['consumed_quantity'])} {line['component']} tokens"
+        proof.add(f"{said} that a plan pays for; nobody lists a price", holds=line["billed_cost"] == 0)
         return
     with localcontext(prec=60):
         millions = line["consumed_quantity"] * MILLIONTH
         holds = line["list_cost"] == millions * line["list_unit_price"]
         holds = holds and line["contracted_cost"] == millions * line["contracted_unit_price"]
         holds = holds and line["billed_cost"] in (line["contracted_cost"], Decimal(0))
-    kind = f"{line['line_kind']}, {'pending' if line['seal_seq'] is None else 'sealed'}"
     proof.add(
         f"line {line['line_id']} ({kind}): {plain(line['consumed_quantity'])} {line['component']}"
         f" tokens at {plain(line['contracted_unit_price'])} per million = {plain(line['contracted_cost'])}",
         holds=holds,
     )
+    _prove_price(proof, connection, line, at)
 
 
-def _prove_charge(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
-    """A charge comes to what all its bookings come to, in whatever periods; who signed what it is counted by."""
-    key = [line["tenant_id"], line["line_id"]]
-    lines = "SELECT billed_cost FROM intermediate.int_billing__booked_lines WHERE tenant_id = ? AND line_id = ?"
-    charges = "SELECT amount FROM marts.fct_charges WHERE tenant_id = ? AND charge_id = ?"
+def _prove_reversal(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
+    """A reversal is a line that was billed before, with other signs."""
+    before = _query(
+        connection,
+        "SELECT * FROM intermediate.int_billing__booked_lines WHERE tenant_id = ? AND line_id = ?"
+        " AND billing_account_id = ? AND line_kind <> 'reversal' AND seal_seq IS NOT NULL"
+        " AND (CAST(? AS BIGINT) IS NULL OR seal_seq < ?) ORDER BY seal_seq DESC LIMIT 1",
+        [line["tenant_id"], line["line_id"], line["billing_account_id"], line["seal_seq"], line["seal_seq"]],
+    )
+    measures = ("billed_cost", "list_cost", "contracted_cost", "pricing_quantity", "consumed_quantity")
+    holds = len(before) == 1 and all(line[name] == (None if before[0][name] is None else -before[0][name])
+                                     for name in measures)  # fmt: skip
+    original = f"{line['original_period']:%Y-%m}" if line["original_period"] else "-"
+    proof.add(
+        f"line {line['line_id']} takes back what {original} billed ({line['cause']}): {plain(line['billed_cost'])}",
+        holds=holds,
+    )
+
+
+def _prove_write_off(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
+    """Who let usage without a price go."""
+    found = _query(connection, "SELECT * FROM billing.settlements WHERE settlement_id = ?", [line["settlement_id"]])
+    holds = len(found) == 1 and found[0]["kind"] == "write_off" and line["billed_cost"] == 0
+    said = f"by {found[0]['recorded_by']}: {found[0]['reason']}" if found else "by nobody in the book"
+    quantity = plain(line["consumed_quantity"])
+    proof.add(f"line {line['line_id']}: {quantity} tokens of {line['model']} written off {said}", holds=holds)
+
+
+def _prove_charge(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, at: datetime | None) -> None:
+    """A charge comes to what all its bookings come to, and to what its plan says, worked out here again."""
+    key = [line["tenant_id"], line["line_id"], line["billing_account_id"]]
+    lines = (
+        "SELECT billed_cost FROM intermediate.int_billing__booked_lines"
+        " WHERE tenant_id = ? AND line_id = ? AND billing_account_id = ?"
+    )
+    charges = "SELECT amount FROM marts.fct_charges WHERE tenant_id = ? AND charge_id = ? AND billing_account_id = ?"
     with localcontext(prec=60):
         booked = sum((found["billed_cost"] for found in _query(connection, lines, key)), Decimal(0))
         amount = sum((found["amount"] for found in _query(connection, charges, key)), Decimal(0))
     said = f"charge {line['line_id']} of {line['charge_start_date']:%Y-%m}, {line['description']}"
     proof.add(f"{said}: {plain(amount)}, and so are its bookings together", holds=booked == amount)
     if line["charge_category"] == "Credit":
-        signed = "SELECT * FROM billing.credit_grants WHERE billing_account_id = ? ORDER BY granted_on"
-        grants = _query(connection, signed, [line["billing_account_id"]])
-        for grant in grants:
-            by = f"by {grant['granted_by']} on {grant['granted_on']}: {grant['reason']}"
-            proof.add(f"credit of {plain(grant['amount'])} granted {by}")
-        proof.add(f"{len(grants)} grants of credit", holds=bool(grants))
-        return
-    signed = "SELECT * FROM billing.plan_items WHERE plan_item_id = ?"
-    items = _query(connection, signed, [line["contract_rate_id"]])
-    proof.add(f"plan item {line['contract_rate_id']} is in the book", holds=len(items) == 1)
-    for item in items:
-        proof.add(f"it is {item['item']}, {item['pricing']}, from {item['valid_from']}: {item['note'] or 'no note'}")
+        _prove_credit(proof, connection, line)
+    else:
+        _prove_plan(proof, connection, line, at)
+
+
+def _prove_credit(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
+    """What a month drew is the sum of what it drew from each grant, and no grant gave more than it had."""
+    entries = _query(
+        connection,
+        "SELECT grants.*, ledger.amount AS drawn, totals.used FROM marts.fct_credit_ledger AS ledger"
+        " INNER JOIN ("
+        "   SELECT * FROM billing.credit_grants QUALIFY row_number() OVER ("
+        "   PARTITION BY credit_grant_id ORDER BY recorded_at DESC) = 1"
+        " ) AS grants USING (credit_grant_id)"
+        " INNER JOIN (SELECT credit_grant_id, -sum(amount) AS used FROM marts.fct_credit_ledger"
+        "   WHERE entry_kind <> 'grant' GROUP BY ALL) AS totals USING (credit_grant_id)"
+        " WHERE ledger.billing_account_id = ? AND ledger.billing_month = ? AND ledger.entry_kind = 'drawdown'"
+        " ORDER BY grants.granted_on, credit_grant_id",
+        [line["billing_account_id"], line["charge_start_date"]],
+    )
+    for entry in entries:
+        until = f", until {entry['expires_on']}" if entry["expires_on"] else ""
+        proof.add(
+            f"{plain(-entry['drawn'])} of credit {entry['credit_grant_id']}: {plain(entry['amount'])} granted by"
+            f" {entry['granted_by']} on {entry['granted_on']}{until}: {entry['reason']}",
+            holds=entry["used"] <= entry["amount"],
+        )
+    with localcontext(prec=60):
+        drawn = sum((entry["drawn"] for entry in entries), Decimal(0))
+    # A month that was closed keeps what it drew then; a later change of the ledger is a correction of its own.
+    is_known = bool(entries) or line["seal_seq"] is not None
+    proof.add(f"the month drew {plain(drawn)} from {len(entries)} grants", holds=is_known)
+
+
+def _prove_plan(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, at: datetime | None) -> None:
+    """The item of the plan as it was known when it was billed, and its amount from its units."""
+    observed = _query(
+        connection, "SELECT * FROM billing.plan_items WHERE plan_item_id = ? ORDER BY recorded_at",
+        [line["contract_rate_id"]],
+    )  # fmt: skip
+    proof.add(f"plan item {line['contract_rate_id']} is in the book", holds=bool(observed))
+    known = [item for item in observed if at is None or item["recorded_at"] <= at] or observed[:1]
+    for item in known[-1:]:
+        signed = f", approved by {item['approved_by']}" if item["approved_by"] else ""
+        proof.add(f"it is {item['item']}, {item['pricing']}, from {item['valid_from']}{signed}: {item['note'] or '-'}")
+        if line["charge_category"] == "Purchase":
+            expected = _plan_amounts(connection, item, line, at)
+            proof.add(f"its units come to {plain(line['billed_cost'])}", holds=line["billed_cost"] in expected)
+        else:
+            promised = plain(item["commit_amount"] or Decimal(0))
+            proof.add(
+                f"its commitment is {promised}; {plain(line['billed_cost'])} was missing",
+                holds=item["commit_amount"] is not None and 0 < line["billed_cost"] <= item["commit_amount"],
+            )
+
+
+def _plan_amounts(connection: duckdb.DuckDBPyConnection, item: Row, line: Row, at: datetime | None) -> set[Decimal]:
+    """What a plan item may come to for a line: of a seat, by the days that one of its user's seats was held."""
+    units = line["pricing_quantity"] / MILLIONTH if item["item"] == "tokens" else line["pricing_quantity"]
+    with localcontext(prec=60):
+        if item["item"] == "seat" and item["pricing"] == "per_unit":
+            return _seat_amounts(connection, item, line, int(units))
+        billable = max(units - item["included_units"], Decimal(0))
+        scale = MILLIONTH if item["item"] == "tokens" else Decimal(1)
+        if item["pricing"] == "per_unit":
+            return {billable * scale * item["unit_price"]}
+        if item["pricing"] == "package":
+            return {-(-billable // item["package_size"]) * item["unit_price"]}
+        tiers = _query(
+            connection,
+            "SELECT tier_from, max_by(unit_price, recorded_at) AS unit_price FROM billing.plan_tiers"
+            " WHERE plan_item_id = ? AND (CAST(? AS TIMESTAMPTZ) IS NULL OR recorded_at <= ?)"
+            " GROUP BY tier_from ORDER BY tier_from",
+            [item["plan_item_id"], at, at],
+        )
+        if item["pricing"] == "volume":
+            reached = [tier["unit_price"] for tier in tiers if tier["tier_from"] < billable]
+            return {billable * scale * reached[-1] if reached else Decimal(0)}
+        total = Decimal(0)
+        for tier, following in zip(tiers, [*tiers[1:], None], strict=True):
+            end = billable if following is None else min(billable, Decimal(following["tier_from"]))
+            total += max(end - tier["tier_from"], Decimal(0)) * scale * tier["unit_price"]
+        return {total}
+
+
+def _seat_amounts(connection: duckdb.DuckDBPyConnection, item: Row, line: Row, days: int) -> set[Decimal]:
+    month, end = line["charge_start_date"], line["charge_end_date"]
+    length = (end - month).days
+    atoms = int(item["unit_price"].scaleb(15))
+    seats = _query(
+        connection, "SELECT * FROM billing.seats WHERE billing_account_id = ? AND user_id = ?",
+        [item["billing_account_id"], line["user_id"]],
+    )  # fmt: skip
+    found = set()
+    for seat in seats:
+        first = (max(seat["valid_from"], item["valid_from"], month) - month).days
+        last = (min(seat["valid_to"] or end, item["valid_to"] or end, end) - month).days
+        if last - first == days:
+            found.add(Decimal(atoms * last // length - atoms * first // length).scaleb(-15))
+    return found
 
 
 def _prove_turn(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, store: Store) -> None:
@@ -199,39 +384,75 @@ def _prove_object(
             proof.add(f"record {source['record_id']} is in it, with the same tokens", holds=same)
 
 
-def _prove_price(
-    proof: Proof, connection: duckdb.DuckDBPyConnection, price_id: str, contract_rate_id: str, lines: list[Row]
-) -> None:
-    prices = _query(connection, "SELECT * FROM billing.price_book WHERE price_id = ?", [price_id])
+def _prove_price(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, at: datetime | None) -> None:
+    """The list price and who had approved it when the line was rated, the exchange into the bill's currency, and what
+    was agreed."""
+    prices = _query(connection, "SELECT * FROM billing.price_book WHERE price_id = ?", [line["price_id"] or ""])
+    if line["price_id"] and not prices:
+        proof.add(f"price {line['price_id']} is not in the book", holds=False)
+    listed = line["list_unit_price"]
     for price in prices:
-        decisions = _query(
-            connection,
-            "SELECT * FROM billing.price_decisions WHERE sheet_id = ? ORDER BY decided_at DESC LIMIT 1",
-            [price["sheet_id"]],
+        said = f"price {price['price_id']}: {plain(price['unit_price'])} {price['currency']}"
+        source = f"{price['source']} {price['source_version']} (sha256 {price['source_sha256'][:16]})"
+        proof.add(f"{said} from {price['valid_from']:%Y-%m-%d}, {source}")
+        _prove_decision(proof, connection, price, line)
+        if price["currency"] == line["currency"]:
+            proof.add(f"line {line['line_id']} has that list price", holds=listed == price["unit_price"])
+        else:
+            _prove_exchange(proof, connection, price, line)
+    rates = _query(
+        connection,
+        "SELECT * FROM billing.contract_rates WHERE contract_rate_id = ?"
+        " AND (CAST(? AS TIMESTAMPTZ) IS NULL OR recorded_at <= ?) ORDER BY recorded_at DESC LIMIT 1",
+        [line["contract_rate_id"] or "", at, at],
+    )
+    if line["contract_rate_id"] and not rates:
+        proof.add(f"agreed rate {line['contract_rate_id']} was not in the book", holds=False)
+    for rate in rates:
+        signed = f", approved by {rate['approved_by']}" if rate["approved_by"] else ""
+        said = f"agreed rate {rate['contract_rate_id']} from {rate['valid_from']}{signed}"
+        proof.add(f"{said}: {rate['note'] or 'no note'}")
+        expected = rate["unit_price"]
+        if expected is None:
+            expected = (listed * rate["factor"]).quantize(NINE_PLACES, ROUND_HALF_UP)
+        proof.add(f"line {line['line_id']} has that rate", holds=line["contracted_unit_price"] == expected)
+    if not line["contract_rate_id"]:
+        proof.add(f"line {line['line_id']} is billed at its list price", holds=line["contracted_unit_price"] == listed)
+
+
+def _prove_decision(proof: Proof, connection: duckdb.DuckDBPyConnection, price: Row, line: Row) -> None:
+    """The last decision that was known when the line was rated. A later one changes later bills, not this one."""
+    decisions = _query(
+        connection, "SELECT * FROM billing.price_decisions WHERE sheet_id = ? ORDER BY decided_at", [price["sheet_id"]]
+    )
+    known = [d for d in decisions if line["rated_as_of"] is None or d["decided_at"] <= line["rated_as_of"]]
+    if not known:
+        proof.add(f"decision: nobody had approved sheet {price['sheet_id']}", holds=False)
+        return
+    last = known[-1]
+    signed = f"{last['decision']} by {last['decided_by']} at {last['decided_at']:%Y-%m-%d %H:%M}"
+    proof.add(f"decision when it was rated: {signed}: {last['reason']}", holds=last["decision"] == "approve")
+    for later in decisions[len(known) :]:
+        proof.add(f"later, and not of this line: {later['decision']} by {later['decided_by']}: {later['reason']}")
+
+
+def _prove_exchange(proof: Proof, connection: duckdb.DuckDBPyConnection, price: Row, line: Row) -> None:
+    """The rate of the day of use. A line that was sealed by an earlier version does not name it: the books do."""
+    rates = _query(
+        connection,
+        "SELECT * FROM billing.fx_rates WHERE currency_from = ? AND currency_to = ? AND valid_from <= ?"
+        " AND (CAST(? AS VARCHAR) IS NULL OR fx_rate_id = ?) ORDER BY valid_from DESC, recorded_at DESC",
+        [price["currency"], line["currency"], line["charge_start_date"], line["fx_rate_id"], line["fx_rate_id"]],
+    )
+    listed = [(rate, (price["unit_price"] * rate["rate"]).quantize(NINE_PLACES, ROUND_HALF_UP)) for rate in rates]
+    fitting = [rate for rate, amount in listed if amount == line["list_unit_price"]]
+    for rate in fitting[:1]:
+        proof.add(
+            f"exchange {rate['fx_rate_id']}: {plain(rate['rate'])} {rate['currency_to']} for one"
+            f" {rate['currency_from']} from {rate['valid_from']}, {rate['source']}: {plain(line['list_unit_price'])}"
         )
-        said = f"price {price_id}: {plain(price['unit_price'])} {price['currency']} from {price['valid_from']:%Y-%m-%d}"
-        proof.add(f"{said}, {price['source']} {price['source_version']} (sha256 {price['source_sha256'][:16]})")
-        for decision in decisions:
-            signed = f"{decision['decision']} by {decision['decided_by']} at {decision['decided_at']:%Y-%m-%d %H:%M}"
-            proof.add(f"decision: {signed}: {decision['reason']}", holds=decision["decision"] == "approve")
-        if not decisions:
-            proof.add(f"decision: nobody approved sheet {price['sheet_id']}", holds=False)
-        for line in lines:
-            if line["currency"] == price["currency"]:
-                proof.add(
-                    f"line {line['line_id']} has that list price", holds=line["list_unit_price"] == price["unit_price"]
-                )
-    if price_id and not prices:
-        proof.add(f"price {price_id} is not in the book", holds=False)
-    for rate in _query(
-        connection, "SELECT * FROM billing.contract_rates WHERE contract_rate_id = ?", [contract_rate_id]
-    ):
-        proof.add(f"agreed rate {contract_rate_id} from {rate['valid_from']}: {rate['note'] or 'no note'}")
-        for line in lines:
-            expected = rate["unit_price"]
-            if expected is None:
-                expected = (line["list_unit_price"] * rate["factor"]).quantize(NINE_PLACES, ROUND_HALF_UP)
-            proof.add(f"line {line['line_id']} has that rate", holds=line["contracted_unit_price"] == expected)
+    if not fitting:
+        proof.add(f"exchange: no rate gives {plain(line['list_unit_price'])} {line['currency']}", holds=False)
 
 
 def _tokens(turn: Mapping[str, Any]) -> dict[str, int]:

@@ -22,7 +22,7 @@ STYLE = (
 
 def page(about: Mapping[str, Any], rows: Sequence[Row], invoices: Sequence[Row], unpriced: Sequence[Row]) -> bytes:
     """The page as HTML, the same bytes for the same statement."""
-    title = f"Statement {about['billing_period']}"
+    title = f"Statement {about['billing_period']}, account {about['billing_account_id']}"
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_state(about))}</p>"]
     if about["override"]:
         signed = about["override"]

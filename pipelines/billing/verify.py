@@ -10,17 +10,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.billing import focus
-from pipelines.billing.exports import COSTS, HASH, restatement, row_sha256, totals
+from pipelines.billing import attestation, focus, ledger, periods
+from pipelines.billing.attestation import HEAD
+from pipelines.billing.books import NO_MINOR_UNIT
+from pipelines.billing.exports import COSTS, HASH, payable, restatement, row_sha256, totals
 from pipelines.billing.statements import FIRST_HASH, MANIFEST, Version, cell, harmless, manifest_bytes, schema_sha256
 from pipelines.errors import UsageError
+from pipelines.store import Store
 
 SCHEMAS = focus.SCHEMAS | {"unpriced": focus.UNPRICED, "restatement": focus.RESTATEMENT}
 
@@ -42,13 +45,17 @@ class Verified:
     faults: tuple[Fault, ...]
 
 
-def verify(folder: Path) -> Verified:
-    """Check one statement, or all of them under a folder: hashes, rows, totals, restatements, and the chain.
+def verify(
+    folder: Path, *, books: Path | None = None, anchor: Store | None = None, public_key: str | None = None
+) -> Verified:
+    """Check one statement, or all of them under a folder: hashes, rows, totals, restatements, the chain, and its head.
 
-    The chain is checked where all of it is there: below the folder of the exports. Raises UsageError.
+    The chain and the signed head are checked where all of it is there: below the folder of the exports. `books`: the
+    folder with the book of periods and the sealed lines, which the head names too. `anchor`: where copies of the heads
+    are; `public_key`: the only key whose signature counts. Raises UsageError, StoreUnavailableError.
     """
     manifests = sorted(folder.rglob(MANIFEST))
-    if not manifests:
+    if not manifests and not (folder / HEAD).exists():
         raise UsageError(f"{folder} holds no statement: name the exports' folder, or one version's")
     faults: list[Fault] = []
     versions: list[Version] = []
@@ -66,8 +73,9 @@ def verify(folder: Path) -> Verified:
             continue
         versions.append(version)
     faults += _strangers(folder, versions)
-    if (folder / "daily").is_dir() or (folder / "monthly").is_dir():
+    if (folder / "daily").is_dir() or (folder / "monthly").is_dir() or (folder / HEAD).exists():
         faults += _chain_faults(versions)
+        faults += _head_faults(folder, versions, books, anchor, public_key)
     faults += _restatement_faults(versions)
     return Verified(len(manifests), files, tuple(dict.fromkeys(faults)))
 
@@ -163,6 +171,24 @@ def _invoice_faults(
             yield Fault(path, f"{line['InvoiceDetailId']} is not the sum of its rows")
         if line["x_ExactCost"] + line["x_RoundingDelta"] != line["BilledCost"]:
             yield Fault(path, f"{line['InvoiceDetailId']} does not say what was rounded")
+    if version.manifest.get("rounding") == "per_invoice":  # earlier versions rounded each line
+        yield from _payable_faults(version, path, invoices)
+
+
+def _payable_faults(version: Version, path: Path, invoices: list[dict[str, Any]]) -> Iterator[Fault]:
+    """An invoice is its exact sum, rounded once; no line is off by a minor unit, and the manifest says the same."""
+    if payable(invoices) != version.manifest.get("payable"):
+        yield Fault(path, "has not the payable amounts of the manifest")
+    for invoice in {line["InvoiceId"] for line in invoices}:
+        own = [line for line in invoices if line["InvoiceId"] == invoice]
+        unit = Decimal(1) if own[0]["BillingCurrency"] in NO_MINOR_UNIT else Decimal("0.01")
+        with localcontext(prec=60):
+            exact = sum((line["x_ExactCost"] for line in own), Decimal(0))
+            billed = sum((line["BilledCost"] for line in own), Decimal(0))
+            if billed != (exact / unit).quantize(Decimal(1), ROUND_HALF_UP) * unit:
+                yield Fault(path, f"{invoice} is not its exact amount, rounded once")
+        if any(abs(line["x_RoundingDelta"]) >= unit for line in own):
+            yield Fault(path, f"{invoice} has a line that is off by a whole minor unit")
 
 
 def _restatement_faults(versions: Iterable[Version]) -> Iterator[Fault]:
@@ -191,6 +217,77 @@ def _chain_faults(versions: Iterable[Version]) -> Iterator[Fault]:
         elif version.manifest["previous_manifest_sha256"] != previous:
             yield Fault(path, "does not continue the chain: it or the manifest before was changed")
         previous = version.chain_sha256
+
+
+def _head_faults(
+    folder: Path, versions: Iterable[Version], books: Path | None, anchor: Store | None, public_key: str | None
+) -> Iterator[Fault]:
+    """What the signed head names is there, it is the last there is, and nobody else signed it."""
+    path = folder / HEAD
+    versions = list(versions)
+    try:
+        head = attestation.read(folder)
+    except ValueError:
+        yield Fault(path, "is no signed head any more")
+        return
+    if head is None:
+        if any(version.manifest.get("attested") for version in versions):
+            yield Fault(path, "is missing: the last versions are named nowhere")
+        return
+    if not attestation.is_signed(head, public_key):
+        yield Fault(path, "was changed, or signed with another key")
+        return
+    newest = {version.folder.parent.relative_to(folder).as_posix(): version for version in
+              sorted(versions, key=lambda item: item.number)}  # fmt: skip
+    named = head.said["statements"]
+    for name in sorted(named.keys() | newest.keys()):
+        last = newest.get(name)
+        if last is None:
+            yield Fault(folder / name, "is missing: the signed head names it")
+        elif name not in named:
+            yield Fault(folder / name, "is not in the signed head: `apiary export days` signs what a killed run left")
+        elif last.manifest_sha256 != named[name]["manifest_sha256"]:
+            yield Fault(last.folder / MANIFEST, "is not the last version that was signed")
+    if anchor is not None:
+        there = attestation.anchored(anchor)
+        if there is None or there.sha256 != head.sha256:
+            yield Fault(path, "is not the newest head of the other store")
+    if books is not None:
+        yield from _book_faults(books, head)
+
+
+def _book_faults(books: Path, head: attestation.Head) -> Iterator[Fault]:
+    """The book of periods and the sealed files are those that the head names, no more and no less."""
+    path = ledger.book_path(books)
+    try:
+        book = periods.read(path)
+    except periods.BookError as error:
+        yield Fault(path, str(error))
+        return
+    if {"lines": len(book.transitions), "sha256": book.head} != head.said["periods"]:
+        yield Fault(path, "is not the book that was signed")
+    try:
+        current = {digest: ledger.current_name(books, digest) for _, digest in book.seals}
+    except ValueError:
+        yield Fault(ledger.renamed_path(books), "was changed: restore it")
+        return
+    if current != head.said["seals"]:
+        yield Fault(books / "closed", "are not the sealed files that were signed")
+    for digest, name in sorted(current.items()):
+        try:
+            ledger.sealed(books, digest)
+        except ledger.SealError:
+            yield Fault(books / "closed" / f"{name}.parquet", "is missing or was changed")
+    if (books / "closed").is_dir():
+        known = {f"{name}.parquet" for name in current.values()} | {ledger.renamed_path(books).name}
+        for file in sorted((books / "closed").iterdir()):
+            # A close that was killed leaves a file that no line names; the next one takes it or leaves it.
+            if file.name not in known and not _is_named_by_its_content(file):
+                yield Fault(file, "is no sealed file that the book names")
+
+
+def _is_named_by_its_content(file: Path) -> bool:
+    return file.suffix == ".parquet" and hashlib.sha256(file.read_bytes()).hexdigest() == file.stem
 
 
 def _strangers(folder: Path, versions: Iterable[Version]) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 
-from pipelines.billing import exports, gate, ledger, periods
+from pipelines.billing import attestation, closing, exports, gate, ledger, periods
 from pipelines.billing.statements import Shelf
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
@@ -25,6 +25,7 @@ def scene_of(connection: DuckDBPyConnection, folders: FoldersResource, *, as_of:
     return exports.Scene(
         connection=connection, shelf=Shelf.open(Path(folders.exports)),
         book=periods.read(ledger.book_path(Path(folders.books))), as_of=as_of, checks=checks, issuer=exports.issuer(),
+        is_attested=True,
     )  # fmt: skip
 
 
@@ -37,7 +38,9 @@ def billing_statements(
 ) -> dg.MaterializeResult[None]:
     """Statements of days whose rows have changed. The departure gate is judged once more: each manifest says how."""
     with duckdb.get_connection() as connection:
-        done = exports.export_days(scene_of(connection, folders, as_of=datetime.now(UTC)))
+        now = datetime.now(UTC)
+        done = exports.export_days(scene_of(connection, folders, as_of=now))
+    attestation.attest(Path(folders.exports), Path(folders.books), as_of=now)
     written = [item for item in done if item.is_new]
     context.log.info(f"{len(done)} statements looked at, {len(written)} of them written now")
     rows = sum(item.rows for item in done)
@@ -51,11 +54,21 @@ def billing_statements(
 def monthly_statement(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
 ) -> dg.MaterializeResult[None]:
-    """The statement of the month that has ended. One that is closing is somebody's already: `apiary export month`."""
+    """Statements of the month that has ended. One that is closing is somebody's already: `apiary export month`."""
     with duckdb.get_connection() as connection:
         scene = scene_of(connection, folders, as_of=datetime.now(UTC))
         last_month = (scene.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
-        status = scene.book.status(last_month)
-        rows = exports.export_month(scene, last_month).rows if status == "open" else 0
-    context.log.info(f"{last_month:%Y-%m} is {status}: {rows} rows")
-    return dg.MaterializeResult(metadata={"rows": rows, "period": f"{last_month:%Y-%m}", "status": status})
+        accounts = [
+            account
+            for account in closing.accounts_of(connection, scene.book, last_month)
+            if scene.book.status(last_month, account) == "open"
+        ]
+        done, held = exports.export_months(scene, last_month, accounts)
+    attestation.attest(Path(folders.exports), Path(folders.books), as_of=scene.as_of)
+    for account, reason in held.items():
+        context.log.warning(f"held back: {account}: {reason}")
+    rows = sum(item.rows for item in done)
+    context.log.info(f"{last_month:%Y-%m}: {len(done)} statements, {rows} rows")
+    return dg.MaterializeResult(
+        metadata={"rows": rows, "period": f"{last_month:%Y-%m}", "statements": len(done), "held_back": list(held)}
+    )

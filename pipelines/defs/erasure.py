@@ -18,7 +18,7 @@ import dagster as dg
 import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import ledger, redaction
+from pipelines.billing import attestation, ledger, redaction
 from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
@@ -90,6 +90,7 @@ def _erase(
     if work.rewrite(_build, now=now):
         books, exports = Path(folders.books), Path(folders.exports)
         redaction.redact(exports, books, work.journal.identifiers | work.journal.names, at=now)
+        attestation.attest(exports, books, as_of=now, after_erasure=True)
         if warehouse.exists():
             with engine.connect(str(warehouse)) as connection:
                 connection.execute("SET TimeZone = 'UTC'")

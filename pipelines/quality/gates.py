@@ -25,7 +25,10 @@ Edge = Literal["arrival", "departure"]
 
 @dataclass(frozen=True)
 class Suite:
-    """One gate: what it guards, at which edge, the query of its frame, its expectations."""
+    """One gate: what it guards, at which edge, the query of its frame, its expectations.
+
+    `group_by`: a column of the frame that says whose each row is; a failure is then told by these names.
+    """
 
     name: str
     edge: Edge
@@ -33,11 +36,12 @@ class Suite:
     description: str
     query: str
     expectations: tuple[dict[str, Any], ...]
+    group_by: str | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one expectation. `found` is the value that was seen."""
+    """What became of one expectation. `found` is the value that was seen; `groups`, whose rows did not meet it."""
 
     expectation: str
     column: str
@@ -45,6 +49,7 @@ class Result:
     passed: bool
     found: str
     notes: str
+    groups: tuple[str, ...] | None = None
 
 
 def suites(edge: Edge, folder: Path = FOLDER) -> list[Suite]:
@@ -56,7 +61,7 @@ def suites(edge: Edge, folder: Path = FOLDER) -> list[Suite]:
             found.append(
                 Suite(
                     path.stem, edge, content["table"], content["description"], content["query"],
-                    tuple(content["expectations"]),
+                    tuple(content["expectations"]), content.get("group_by"),
                 )
             )  # fmt: skip
     return found
@@ -66,18 +71,26 @@ def run(suite: Suite, connection: duckdb.DuckDBPyConnection) -> list[Result]:
     """Judge a suite. Raises duckdb.Error if its query does not fit the warehouse."""
     # The aggregates are decimals and big integers; the library compares floats, and reads pandas frames only.
     frame = connection.sql(suite.query).pl().with_columns(selectors.decimal().cast(pl.Float64)).to_pandas()
-    validation = _context().data_sources.pandas_default.read_dataframe(frame).validate(_expectation_suite(suite))
-    return [_result(item, frame) for item in validation.results]
+    batch = _context().data_sources.pandas_default.read_dataframe(frame)
+    validation = batch.validate(_expectation_suite(suite), result_format="COMPLETE")
+    return [_result(item, frame, suite.group_by) for item in validation.results]
 
 
-def _result(item: Any, frame: Any) -> Result:
+def _result(item: Any, frame: Any, group_by: str | None) -> Result:
     config = item.expectation_config
     values = frame[config.kwargs["column"]]
     # The library passes over an empty cell, so a query that found nothing would pass every expectation.
     passed = bool(item.success) and len(values) > 0 and not values.isna().any()
     found = ", ".join(map(str, values.head(5)))
     severity, notes = config.meta["severity"], config.meta["notes"]
-    return Result(config.type, config.kwargs["column"], severity == "critical", passed, found, notes)
+    groups = None
+    if group_by is not None and not passed:
+        wrong = frame[values.isna() | frame.index.isin(item.result.get("unexpected_index_list") or [])]
+        named = wrong[group_by].dropna()
+        # A row of nobody, or a failure that the library puts down to no row, is everybody's.
+        groups = tuple(sorted(named)) if len(wrong) and len(named) == len(wrong) else None
+        found = ", ".join(f"{who}: {what}" for who, what in zip(named, wrong[config.kwargs["column"]], strict=False))
+    return Result(config.type, config.kwargs["column"], severity == "critical", passed, found, notes, groups)
 
 
 def _expectation_suite(suite: Suite) -> Any:

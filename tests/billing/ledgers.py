@@ -21,15 +21,17 @@ from tests.warehouse import REPOSITORY, Warehouse
 
 ISSUER = "Apiary"
 BUILT = (
-    "stg_billing__periods", "stg_billing__period_events", "stg_billing__closed_lines", "stg_billing__provider_costs",
-    "stg_wire__kept_charges", "stg_wire__conflicts", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
+    "stg_billing__knowledge", "stg_billing__settlements", "stg_billing__periods", "stg_billing__period_events",
+    "stg_billing__closed_lines", "stg_billing__provider_costs", "stg_billing__contract_rates",
+    "stg_wire__kept_charges", "stg_wire__conflicts",
+    "int_billing__account_terms", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
     "int_billing__booking_days", "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily",
     "fct_invoice_lines", "fct_adjustments", "exc_billing_exceptions", "stg_billing__restatements", "rpt_restatement",
 )  # fmt: skip
 RATED = (
     *(f"stg_billing__{name}" for name in (
-        "knowledge", "price_book", "price_decisions", "model_prefixes", "model_aliases", "cache_conventions",
-        "billing_accounts", "contract_rates", "fx_rates", "plan_items", "plan_tiers", "seats",
+        "price_book", "price_decisions", "model_prefixes", "model_aliases", "cache_conventions", "billing_accounts",
+        "contract_rates", "fx_rates", "plan_items", "plan_tiers", "seats",
     )),
     "dim_billing_accounts", "int_billing__models_resolved", "int_billing__rates_in_force", "fct_rated_lines",
     "int_billing__plan_charges",
@@ -139,7 +141,25 @@ class Ledger:
                     f"insert into marts.{table} ({', '.join(names)}) values ({', '.join('?' * len(names))})",
                     [[row[name] for name in names] for row in rows],
                 )
-        self.connection.execute("delete from marts.fct_llm_turns")
+        self.connection.execute(
+            """
+            delete from marts.dim_billing_accounts;
+            insert into marts.dim_billing_accounts by name
+            select distinct on (tenant_id, billing_account_id) billing_account_id, tenant_id,
+                billing_account_id as name, currency, 'UTC' as reporting_timezone, 'tokens' as charged_by,
+                date '0001-01-01' as valid_from
+            from (
+                select billing_account_id, tenant_id, currency from marts.fct_rated_lines
+                union all select billing_account_id, tenant_id, currency from marts.fct_charges
+            )
+            where billing_account_id <> 'UNATTRIBUTED'
+            order by all;
+            insert into marts.dim_billing_accounts by name
+            select 'UNATTRIBUTED' as billing_account_id, 'Usage without an account' as name, 'USD' as currency,
+                'UTC' as reporting_timezone, 'tokens' as charged_by, date '0001-01-01' as valid_from;
+            delete from marts.fct_llm_turns
+            """
+        )
         self.connection.execute(
             "insert into marts.fct_llm_turns (turn_id, tenant_id, usage_date, occurred_at)"
             " select record_id, tenant_id, usage_date, occurred_at from marts.fct_rated_lines"
@@ -189,7 +209,7 @@ class Ledger:
             checks=more.pop("checks", [MET]), issuer=ISSUER, **more,
         )  # fmt: skip
 
-    def close(self, period: date, **more: Any) -> None:
+    def close(self, period: date, **more: Any) -> closing.Closed:
         """Close a month as its rules want it, three days after its end."""
         if more.pop("build", True):
             self.build()
@@ -201,11 +221,34 @@ class Ledger:
             "actor": "ada", "reason": "month end", "as_of": as_of, "checks": [MET], "waived": {"grace": "told so"},
             "signed": "",
         } | more  # fmt: skip
-        if periods.read(ledger.book_path(self.books)).status(period) == "open":
-            closing.close(self.connection, self.books, period, **given)
         book = periods.read(ledger.book_path(self.books))
-        ready = closing.readiness(self.connection, book, period, as_of=as_of, checks=given["checks"])
-        closing.close(self.connection, self.books, period, **given | {"signed": ready.totals_sha256})
+        accounts = given.get("accounts") or closing.accounts_of(self.connection, book, period)
+        if any(book.status(period, account) == "open" for account in accounts):
+            closing.close(self.connection, self.books, period, **given)
+        return closing.close(self.connection, self.books, period, **given | {"signed": self.signature(period, **given)})
+
+    def signature(self, period: date, *, as_of: datetime, checks: Sequence[Check] = (MET,), **more: Any) -> str:
+        """What whoever closes a month signs."""
+        return closing.signature(r for r in self.ready(period, as_of, checks, **more) if r.status == "closing")
+
+    def ready(
+        self, period: date, as_of: datetime, checks: Sequence[Check] = (MET,), **more: Any
+    ) -> list[closing.Readiness]:
+        """The checklist of each account."""
+        book = periods.read(ledger.book_path(self.books))
+        return closing.readiness(
+            self.connection, book, period, as_of=as_of, checks=checks, accounts=more.get("accounts")
+        )
+
+    def settle(self, period: date, kind: str, model: str, account: str = "acct-acme", reason: str = "agreed") -> None:
+        """A decision about usage without a price."""
+        row = {
+            "settlement_id": f"{kind}-{account}-{period}-{model}", "billing_account_id": account,
+            "billing_period": period, "kind": kind, "model": model, "reason": reason, "recorded_by": "ada",
+            "recorded_at": datetime(2030, 1, 1, tzinfo=UTC),
+        }  # fmt: skip
+        books.append(books.SETTLEMENTS, self.books, [row])
+        books.load(self.connection, [self.books])
 
     def tick(self, moment: datetime) -> None:
         """A turn that costs nothing and says that the fleet is alive."""

@@ -29,6 +29,7 @@ class Rating:
         scenery(self.connection)
         self.connection.execute("drop table marts.dim_billing_accounts; drop table marts.fct_rated_lines")
         self.sign()
+        self.connection.execute(f"create view staging.stg_billing__knowledge as {models['stg_billing__knowledge']}")
         for name in RATED:
             schema = MADE.get(name) or {"stg": "staging", "int": "intermediate"}[name[:3]]
             self.connection.execute(f"create view {schema}.{name} as {models[name]}")

@@ -34,7 +34,7 @@ def billed(ledger: Ledger) -> Ledger:
     ledger.close(JANUARY)
     ledger.build()
     exports.export_days(ledger.scene(AT))
-    exports.export_month(ledger.scene(AT), JANUARY)
+    exports.export_month(ledger.scene(AT), JANUARY, "acct-acme")
     return ledger
 
 

@@ -139,7 +139,7 @@ def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
     """E2, E8, E9: totals, identities, words, half-open periods; and a day without usage has its empty file."""
     used(ledger)
     done = {item.statement: item for item in export_days(ledger.scene(AS_OF))}
-    month = export_month(ledger.scene(AS_OF), JANUARY)
+    month = export_month(ledger.scene(AS_OF), JANUARY, "acct-acme")
     verified = verify.verify(ledger.exports)
     assert verified.faults == ()
     assert verified.statements == 4
@@ -147,7 +147,7 @@ def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
     empty = statement(ledger, date(2025, 1, 4)) / "v0001"
     assert (empty / f"{COSTS}.csv").read_text().splitlines() == [",".join(focus.COST_AND_USAGE.names)]
     manifest = json.loads((month.folder / "manifest.json").read_text())
-    assert manifest["totals"]["JPY"]["Usage"]["BilledCost"] == "1.999998"
+    assert "JPY" not in manifest["totals"], "another account's"
     assert manifest["totals"]["USD"]["Usage"]["BilledCost"] == "0.036657975"
     assert manifest["complete"] is False
     assert set(manifest["generated_from"]) >= {"as_of", "batch_set_sha256", "code_sha256", "price_book_sha256"}
@@ -158,21 +158,22 @@ def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
 
 
 def test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent(ledger: Ledger) -> None:
-    """M2: rounded once per group, in the currency's own minor unit; the difference is a row."""
+    """M2: rounded once per invoice, in the currency's own minor unit; each line's share of the difference is a row."""
     used(ledger)
-    month = export_month(ledger.scene(AS_OF), JANUARY)
-    rows = rows_of(month.folder)
-    invoices = pq.read_table(month.folder / "focus_invoice_detail.parquet", partitioning=None).to_pylist()
-    assert sorted((row["BillingCurrency"], row["BilledCost"]) for row in invoices) == [
-        ("JPY", Decimal("2.00")), ("USD", Decimal("0.01")), ("USD", Decimal("0.03")),
-    ]  # fmt: skip
-    for invoice in invoices:
-        own = [row["BilledCost"] for row in rows if row["InvoiceDetailId"] == invoice["InvoiceDetailId"]]
-        assert sum(own) == invoice["BilledCost"]
-        half = Decimal("0.5") if invoice["BillingCurrency"] == "JPY" else Decimal("0.005")
-        assert abs(invoice["x_RoundingDelta"]) <= half
-    roundings = [row for row in rows if row["x_ReasonCode"] == "rounding"]
-    assert {row["ChargeCategory"] for row in roundings} == {"Adjustment"}
+    payable = {}
+    for account in ("acct-acme", "acct-bolt"):
+        month = export_month(ledger.scene(AS_OF), JANUARY, account)
+        rows = rows_of(month.folder)
+        invoices = pq.read_table(month.folder / "focus_invoice_detail.parquet", partitioning=None).to_pylist()
+        for invoice in invoices:
+            own = [row["BilledCost"] for row in rows if row["InvoiceDetailId"] == invoice["InvoiceDetailId"]]
+            assert sum(own) == invoice["BilledCost"]
+            unit = 1 if invoice["BillingCurrency"] == "JPY" else Decimal("0.01")
+            assert abs(invoice["x_RoundingDelta"]) < unit
+        roundings = [row for row in rows if row["x_ReasonCode"] == "rounding"]
+        assert {row["ChargeCategory"] for row in roundings} == {"Adjustment"}
+        payable[account] = [row["BilledCost"] for row in invoices]
+    assert payable == {"acct-acme": [Decimal("0.03"), Decimal("0.01")], "acct-bolt": [Decimal("2.00")]}
 
 
 def test_an_unchanged_day_is_not_written_again_and_a_changed_one_says_what_changed(ledger: Ledger) -> None:
@@ -220,20 +221,22 @@ def test_e4_a_restated_month_needs_somebody_who_has_seen_it(ledger: Ledger) -> N
     late = datetime(2025, 2, 10, tzinfo=UTC)
     ledger.tick(late)
     book = periods.read(files.book_path(ledger.books))
-    step = periods.start_closing(book, JANUARY, actor="ada", reason="x", as_of=late, watermark_at=late)
+    step = periods.start_closing(
+        book, JANUARY, actor="ada", reason="x", as_of=late, watermark_at=late, accounts=["acct-acme"]
+    )
     periods.write(files.book_path(ledger.books), step)
-    first = export_month(ledger.scene(late), JANUARY)
+    first = export_month(ledger.scene(late), JANUARY, "acct-acme")
     ledger.tell([line("e", date(2025, 1, 9), 1_000_000, "2")])
     ledger.build()
     with pytest.raises(RestatementError, match=r"1 rows|\d+ rows, billed cost by 2; see") as refused:
-        export_month(ledger.scene(late), JANUARY)
+        export_month(ledger.scene(late), JANUARY, "acct-acme")
     assert list(first.folder.parent.iterdir()) == [first.folder], "nothing was written"
     seen = str(refused.value).rpartition(" ")[2]
     with pytest.raises(RestatementError):
-        export_month(ledger.scene(late), JANUARY, accepted=Acceptance("0" * 12, "ada", "looked at it"))
+        export_month(ledger.scene(late), JANUARY, "acct-acme", accepted=Acceptance("0" * 12, "ada", "looked at it"))
     with pytest.raises(RestatementError, match="a name and a reason"):
-        export_month(ledger.scene(late), JANUARY, accepted=Acceptance(seen, "ada", " "))
-    second = export_month(ledger.scene(late), JANUARY, accepted=Acceptance(seen, "ada", "looked at it"))
+        export_month(ledger.scene(late), JANUARY, "acct-acme", accepted=Acceptance(seen, "ada", " "))
+    second = export_month(ledger.scene(late), JANUARY, "acct-acme", accepted=Acceptance(seen, "ada", "looked at it"))
     manifest = json.loads((second.folder / "manifest.json").read_text())
     assert manifest["restatement"]["accepted_by"] == "ada"
     assert manifest["supersedes"] == "v0001"
@@ -245,7 +248,7 @@ def test_e4_a_restated_month_needs_somebody_who_has_seen_it(ledger: Ledger) -> N
 @pytest.mark.parametrize("checks", [[FAILED], [MET, FAILED], []])
 def test_no_file_while_a_blocking_check_fails(ledger: Ledger, checks: list[Check]) -> None:
     used(ledger)
-    for export in (export_days, lambda scene: export_month(scene, JANUARY)):
+    for export in (export_days, lambda scene: export_month(scene, JANUARY, "acct-acme")):
         with pytest.raises(GateError):
             export(ledger.scene(AS_OF, checks=checks))
     assert not ledger.exports.exists()
@@ -257,7 +260,7 @@ def test_an_override_has_a_name_and_a_reason_and_is_printed(ledger: Ledger) -> N
         with pytest.raises(UsageError, match="a name and a reason"):
             Override(actor, reason)
     signed = Override("ada", "the auditor waits")
-    month = export_month(ledger.scene(AS_OF, checks=[MET, FAILED], override=signed), JANUARY)
+    month = export_month(ledger.scene(AS_OF, checks=[MET, FAILED], override=signed), JANUARY, "acct-acme")
     manifest = json.loads((month.folder / "manifest.json").read_text())
     assert manifest["override"] == {"actor": "ada", "reason": "the auditor waits", "checks": [FAILED.name]}
     assert "the auditor waits" in (month.folder / "summary.html").read_text()
@@ -286,7 +289,7 @@ def test_e1_same_inputs_same_bytes(new_ledger: Callable[[], Ledger], monkeypatch
         ledger.close(JANUARY)
         now = datetime(2025, 2, 20, tzinfo=UTC)
         export_days(ledger.scene(now))
-        export_month(ledger.scene(now), JANUARY)
+        export_month(ledger.scene(now), JANUARY, "acct-acme")
         shelves.append(snapshot(ledger.exports) | snapshot(ledger.books))
     monkeypatch.undo()
     time.tzset()
@@ -348,7 +351,7 @@ def test_e10_verify_names_the_file_of_one_changed_byte(ledger: Ledger) -> None:
     """E10: in any file, at its beginning, its middle and its end."""
     used(ledger)
     export_days(ledger.scene(AS_OF))
-    month = export_month(ledger.scene(AS_OF), JANUARY).folder
+    month = export_month(ledger.scene(AS_OF), JANUARY, "acct-acme").folder
     paths = [path for path in sorted(ledger.exports.rglob("*")) if path.is_file()]
     assert len(paths) > 20
     for path in paths:
@@ -370,7 +373,7 @@ def test_e10_the_chain_shows_a_statement_that_was_taken_away_or_forged(ledger: L
     """E10: also a manifest that fits its own files."""
     used(ledger)
     export_days(ledger.scene(AS_OF))
-    export_month(ledger.scene(AS_OF), JANUARY)
+    export_month(ledger.scene(AS_OF), JANUARY, "acct-acme")
     folder = statement(ledger, date(2025, 1, 4)) / "v0001"
     manifest = folder / "manifest.json"
     data = manifest.read_text()

@@ -245,10 +245,10 @@ def _close_march(warehouse, folder):
     march, now = date(2026, 3, 1), datetime(2026, 5, 9, tzinfo=UTC)
     path = ledger.book_path(folder)
     with warehouse.connect() as connection:
-        digest = ledger.seal(folder, closing.pending(connection, march))
+        digest = ledger.seal(folder, closing.pending(connection, march, ["A"]))
     signed = {"actor": "ada", "reason": "month end", "as_of": now}
-    periods.write(path, periods.start_closing(periods.read(path), march, watermark_at=now, **signed))
-    closed = {"conditions": (), "waived": {}, "totals_sha256": "0" * 64, "seal": digest}
+    periods.write(path, periods.start_closing(periods.read(path), march, watermark_at=now, accounts=["A"], **signed))
+    closed = {"conditions": (), "waived": {}, "totals_sha256": "0" * 64, "seal": digest, "accounts": ["A"]}
     periods.write(path, periods.close(periods.read(path), march, **signed, **closed))
 
 

@@ -71,7 +71,8 @@ def test_no_expectation_is_there_twice() -> None:
 def one_row(suite: Suite, **given: str) -> Suite:
     """The suite over a frame that is sound but for some columns."""
     sound = {e["kwargs"]["column"]: SOUND[e["type"]] for e in suite.expectations}
-    cells = ", ".join(f"{value} AS {name}" for name, value in (sound | given).items())
+    whose = {} if suite.group_by is None else {suite.group_by: "'acct'"}
+    cells = ", ".join(f"{value} AS {name}" for name, value in (sound | whose | given).items())
     return replace(suite, query=f"SELECT {cells}")
 
 
@@ -167,8 +168,10 @@ PLANTED = {
         "UPDATE marts.mart_daily_billing SET quantity = NULL WHERE charge_class = 'reported_cost'",
     ("marts__mart_daily_billing", "negative"): "UPDATE marts.mart_daily_billing SET quantity = -quantity",
     ("marts__mart_daily_billing", "kept_off"): "INSERT INTO wire.kept_charges (quantity) VALUES (1)",
-    ("marts__export_focus_daily", "cost_off"): "UPDATE marts.fct_rated_lines SET billed_cost = 1",
-    ("marts__export_focus_daily", "tokens_off"): "UPDATE marts.fct_rated_lines SET billed_cost = 0, quantity = 1",
+    ("marts__export_focus_daily", "cost_off"):
+        "UPDATE marts.fct_rated_lines SET billed_cost = 1, billing_account_id = 'a'",
+    ("marts__export_focus_daily", "tokens_off"):
+        "UPDATE marts.fct_rated_lines SET billed_cost = 0, quantity = 1, billing_account_id = 'a'",
     ("marts__export_focus_daily", "rows_twice"): f"{billed()}; {billed()}",
     ("marts__export_focus_daily", "identities_broken"): billed(ListUnitPrice=2),
     ("marts__export_focus_daily", "mixed_currencies"): f"{billed()}; {billed(BillingCurrency='EUR')}",

@@ -4,6 +4,7 @@ with periods as (
 
 select
     '{{ var("invoice_issuer") }}' as invoice_issuer,
+    billing_account_id,
     status,
     case when status = 'closed' then 'Closed' else 'Open' end as focus_status,
     bookings,

@@ -95,6 +95,8 @@ held as (
         and {{ utc_date('held.occurred_at') }} = changed.usage_date
     left join {{ ref('dim_billing_accounts') }} as accounts
         on held.tenant_id = accounts.tenant_id
+        and changed.usage_date >= accounts.valid_from
+        and (accounts.valid_to is null or changed.usage_date < accounts.valid_to)
 ),
 
 kinds as (

@@ -13,8 +13,11 @@ with changed as (
     {{ changed_export_days() }}
 ),
 
+-- As it is called now: a name is no fact of a closed month.
 accounts as (
-    select * from {{ ref('dim_billing_accounts') }}
+    select billing_account_id, {{ latest('name', 'valid_from') }} as name
+    from {{ ref('int_billing__account_terms') }}
+    group by billing_account_id
 ),
 
 lines as (
@@ -35,26 +38,34 @@ grouped as (
             'charge_end_date', 'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id',
             'root_session_id', 'colony_id', 'provider_name', 'model', 'component', 'charge_category',
             'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'list_unit_price',
-            'contracted_unit_price', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period', 'queen_id'
+            'contracted_unit_price', 'pricing_currency', 'pricing_unit_price', 'settlement_id', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period', 'queen_id'
         ] -%}
         any_value({{ column }}) as {{ column }},
         {% endfor -%}
         {% for measure in line_measures() -%}
         sum({{ measure }}) as {{ measure }},
         {% endfor -%}
+        sum(effective_cost) as effective_cost,
         max(rated_as_of) as rated_as_of,
         max(_booking_seq) as _booking_seq
     from lines
     group by row_key
 ),
 
+rates as (
+    select contract_rate_id, factor, unit_price from {{ ref('stg_billing__contract_rates') }}
+),
+
 invoiced as (
     select
-        *,
+        grouped.*,
+        coalesce(grouped.pricing_currency <> grouped.currency and own_rates.unit_price is null, false) as is_exchanged,
         concat_ws('-', 'INV', strftime(billing_period, '%Y-%m'), billing_account_id, currency, nullif(booking, 1))
             as invoice_id,
         case when line_kind = 'original' then 'usage' else 'correction' end as invoice_section
     from grouped
+    left join rates as own_rates
+        on grouped.contract_rate_id = own_rates.contract_rate_id
 )
 
 select
@@ -77,7 +88,7 @@ select
     invoiced.consumed_unit as "ConsumedUnit",
     cast(invoiced.contracted_cost as decimal(38, 15)) as "ContractedCost",
     invoiced.contracted_unit_price as "ContractedUnitPrice",
-    cast(invoiced.billed_cost as decimal(38, 15)) as "EffectiveCost",
+    cast(invoiced.effective_cost as decimal(38, 15)) as "EffectiveCost",
     coalesce(invoiced.provider_name, '{{ var("invoice_issuer") }}') as "HostProviderName",
     concat_ws(
         '/', invoiced.invoice_id, invoiced.charge_category, invoiced.invoice_section,
@@ -89,10 +100,25 @@ select
     invoiced.list_unit_price as "ListUnitPrice",
     case
         when invoiced.charge_category = 'Purchase' then 'Other'
-        when invoiced.charge_category <> 'Usage' then null
-        when invoiced.contract_rate_id is null then 'Standard'
-        else 'Committed'
+        -- A discount that was agreed is no commitment.
+        when invoiced.charge_category = 'Usage' then 'Standard'
     end as "PricingCategory",
+    -- Of another currency than the bill's; a unit price that was agreed is in the bill's.
+    case when invoiced.is_exchanged then invoiced.pricing_currency else invoiced.currency end as "PricingCurrency",
+    case
+        when not invoiced.is_exchanged then invoiced.contracted_unit_price
+        when rates.factor is not null then {{ rounded_price('invoiced.pricing_unit_price * rates.factor') }}
+        else invoiced.pricing_unit_price
+    end as "PricingCurrencyContractedUnitPrice",
+    case
+        when not invoiced.is_exchanged then cast(invoiced.effective_cost as decimal(38, 15))
+        when invoiced.billed_cost = 0 then cast(0 as decimal(38, 15))
+        when rates.factor is not null
+            then invoiced.pricing_quantity * {{ rounded_price('invoiced.pricing_unit_price * rates.factor') }}
+        else invoiced.pricing_quantity * invoiced.pricing_unit_price
+    end as "PricingCurrencyEffectiveCost",
+    case when invoiced.is_exchanged then invoiced.pricing_unit_price else invoiced.list_unit_price end
+        as "PricingCurrencyListUnitPrice",
     cast(invoiced.pricing_quantity as decimal(20, 6)) as "PricingQuantity",
     invoiced.pricing_unit as "PricingUnit",
     'AI and Machine Learning' as "ServiceCategory",
@@ -109,9 +135,10 @@ select
         when invoiced.charge_category = 'Usage'
             then cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar)
     end as "SkuPriceDetails",
-    -- What nobody listed a price of has an agreed one.
+    -- What nobody listed a price of has an agreed one. A tier, a package or a share of a month has no unit price, and so
+    -- no price to name; nor has what was written off.
     case
-        when invoiced.charge_category in ('Usage', 'Purchase') then coalesce(invoiced.price_id, invoiced.contract_rate_id)
+        when invoiced.list_unit_price is not null then coalesce(invoiced.price_id, invoiced.contract_rate_id)
     end as "SkuPriceId",
     invoiced.user_id as "SubAccountId",
     invoiced.user_id as "SubAccountName",
@@ -139,5 +166,7 @@ select
 from invoiced
 left join accounts
     on invoiced.billing_account_id = accounts.billing_account_id
+left join rates
+    on invoiced.contract_rate_id = rates.contract_rate_id
 left join {{ ref('dim_prices') }} as prices
     on invoiced.price_id = prices.price_id

@@ -7,7 +7,7 @@ ledger as (
 ),
 
 accounts as (
-    select * from {{ ref('dim_billing_accounts') }}
+    select * from {{ ref('int_billing__account_terms') }}
 ),
 
 charges as (
@@ -23,18 +23,20 @@ charges as (
         billing_month
     from plan_charges
     union all
+    -- One for a month, whichever grants paid it: fct_credit_ledger says which.
     select
-        credit_entry_id as charge_id,
+        {{ id_of(['billing_account_id', 'billing_month', "'drawdown'"]) }} as charge_id,
         billing_account_id,
         null as plan_item_id,
         null as user_id,
         'credit' as charge_kind,
         'credit' as item,
         0 as quantity,
-        amount,
+        sum(amount) as amount,
         billing_month
     from ledger
     where entry_kind = 'drawdown'
+    group by billing_account_id, billing_month
 )
 
 select
@@ -50,5 +52,9 @@ select
     charges.amount,
     charges.billing_month
 from charges
+-- A charge is of a month, in the currency that its account had last in it.
 inner join accounts
     on charges.billing_account_id = accounts.billing_account_id
+    and {{ next_month('charges.billing_month') }} > accounts.valid_from
+    and (accounts.valid_to is null or charges.billing_month < accounts.valid_to)
+qualify row_number() over (partition by charges.charge_id order by accounts.valid_from desc) = 1

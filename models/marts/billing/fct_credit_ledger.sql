@@ -1,4 +1,4 @@
-with grants as (
+with recursive grants as (
     select * from {{ ref('stg_billing__credit_grants') }}
 ),
 
@@ -10,8 +10,26 @@ plan_charges as (
     select * from {{ ref('int_billing__plan_charges') }}
 ),
 
-accounts as (
-    select * from {{ ref('dim_billing_accounts') }}
+terms as (
+    select * from {{ ref('int_billing__account_terms') }}
+),
+
+-- Credit is in the currency that its account had on the day it was granted, and pays charges in no other.
+ordered as (
+    select
+        grants.*,
+        {{ month_of('grants.granted_on') }} as first_month,
+        terms.currency,
+        -- What expires first is used first; then what was granted first.
+        row_number() over (
+            partition by grants.billing_account_id, terms.currency
+            order by grants.expires_on nulls last, grants.granted_on, grants.credit_grant_id
+        ) as place
+    from grants
+    inner join terms
+        on grants.billing_account_id = terms.billing_account_id
+        and grants.granted_on >= terms.valid_from
+        and (terms.valid_to is null or grants.granted_on < terms.valid_to)
 ),
 
 due as (
@@ -22,101 +40,158 @@ due as (
     from plan_charges
 ),
 
-movements as (
+owed as (
+    select
+        months.billing_account_id,
+        months.billing_month,
+        terms.currency,
+        months.amount
+    from (
+        select billing_account_id, billing_month, sum(amount) as amount
+        from due
+        where billing_account_id in (select grants.billing_account_id from grants)
+        group by billing_account_id, billing_month
+    ) as months
+    inner join terms
+        on months.billing_account_id = terms.billing_account_id
+        and {{ next_month('months.billing_month') }} > terms.valid_from
+        and (terms.valid_to is null or months.billing_month < terms.valid_to)
+    qualify row_number() over (
+        partition by months.billing_account_id, months.billing_month order by terms.valid_from desc
+    ) = 1
+),
+
+-- Grant after grant: each pays, month after month of its life, what those before it have left. A grant that ends within
+-- a month still pays that month.
+drawn as (
     select
         billing_account_id,
-        {{ month_of('granted_on') }} as billing_month,
-        amount as granted,
-        cast(0 as decimal(38, 15)) as charged
-    from grants
+        currency,
+        billing_month,
+        cast(0 as bigint) as place,
+        cast(null as varchar) as credit_grant_id,
+        cast(0 as decimal(38, 15)) as drawn,
+        cast(amount as decimal(38, 15)) as left_over
+    from owed
     union all
     select
         billing_account_id,
+        currency,
         billing_month,
-        cast(0 as decimal(38, 15)) as granted,
-        amount as charged
-    from due
+        place,
+        credit_grant_id,
+        drawn,
+        cast(left_over - drawn as decimal(38, 15)) as left_over
+    from (
+        select
+            running.* exclude (so_far),
+            cast(
+                least(granted, so_far) - least(granted, so_far - can_pay) as decimal(38, 15)
+            ) as drawn
+        from (
+            select
+                drawn.billing_account_id,
+                drawn.currency,
+                drawn.billing_month,
+                ordered.place,
+                ordered.credit_grant_id,
+                ordered.amount as granted,
+                drawn.left_over,
+                case
+                    when drawn.billing_month >= ordered.first_month
+                        and (ordered.expires_on is null or drawn.billing_month < ordered.expires_on)
+                        then drawn.left_over
+                    else 0
+                end as can_pay,
+                sum(
+                    case
+                        when drawn.billing_month >= ordered.first_month
+                            and (ordered.expires_on is null or drawn.billing_month < ordered.expires_on)
+                            then drawn.left_over
+                        else 0
+                    end
+                ) over (
+                    partition by drawn.billing_account_id, drawn.currency order by drawn.billing_month
+                ) as so_far
+            from drawn
+            inner join ordered
+                on drawn.billing_account_id = ordered.billing_account_id
+                and drawn.currency = ordered.currency
+                and drawn.place + 1 = ordered.place
+        ) as running
+    ) as paid
 ),
 
-months as (
-    select
-        billing_account_id,
-        billing_month,
-        sum(granted) as granted,
-        sum(charged) as charged
-    from movements
-    where billing_account_id in (select billing_account_id from grants)
-    group by billing_account_id, billing_month
-),
-
-running as (
-    select
-        *,
-        sum(granted - charged) over so_far as net
-    from months
-    window so_far as (partition by billing_account_id order by billing_month)
-),
-
--- A balance that never falls below zero is the running sum less its lowest point so far, if that was below zero.
-balances as (
-    select
-        *,
-        net - least(cast(0 as decimal(38, 15)), min(net) over so_far) as balance
-    from running
-    window so_far as (partition by billing_account_id order by billing_month)
-),
-
-drawdowns as (
-    select
-        billing_account_id,
-        billing_month,
-        balance,
-        coalesce(lag(balance) over (partition by billing_account_id order by billing_month), 0)
-        + granted - balance as drawn
-    from balances
+last_month as (
+    select max(billing_month) as billing_month
+    from owed
 ),
 
 entries as (
     select
         credit_grant_id as credit_entry_id,
+        credit_grant_id,
         billing_account_id,
         'grant' as entry_kind,
         reason,
         granted_by as created_by,
+        currency,
         amount,
         granted_on as entry_date,
-        {{ month_of('granted_on') }} as billing_month,
+        first_month as billing_month,
         0 as place
-    from grants
+    from ordered
     union all
     select
-        {{ id_of(['billing_account_id', 'billing_month', "'drawdown'"]) }} as credit_entry_id,
+        {{ id_of(['credit_grant_id', 'billing_month', "'drawdown'"]) }} as credit_entry_id,
+        credit_grant_id,
         billing_account_id,
         'drawdown' as entry_kind,
         'charges of the month' as reason,
         'rating' as created_by,
+        currency,
         -drawn as amount,
         {{ next_month('billing_month') }} as entry_date,
         billing_month,
         1 as place
-    from drawdowns
+    from drawn
     where drawn > 0
+    union all
+    -- What nobody used until it expired; after the last month with charges nothing has expired yet.
+    select
+        {{ id_of(['ordered.credit_grant_id', "'expiry'"]) }} as credit_entry_id,
+        ordered.credit_grant_id,
+        ordered.billing_account_id,
+        'expiry' as entry_kind,
+        'expired' as reason,
+        'rating' as created_by,
+        ordered.currency,
+        coalesce(sum(drawn.drawn), 0) - ordered.amount as amount,
+        ordered.expires_on as entry_date,
+        {{ month_of('ordered.expires_on - 1') }} as billing_month,
+        2 as place
+    from ordered
+    cross join last_month
+    left join drawn
+        on ordered.credit_grant_id = drawn.credit_grant_id
+    where ordered.expires_on <= {{ next_month('last_month.billing_month') }}
+    group by ordered.credit_grant_id, ordered.billing_account_id, ordered.currency, ordered.amount, ordered.expires_on
+    having coalesce(sum(drawn.drawn), 0) < ordered.amount
 )
 
 select
-    entries.credit_entry_id,
-    entries.billing_account_id,
-    entries.entry_kind,
-    entries.reason,
-    entries.created_by,
-    accounts.currency,
-    cast(entries.amount as decimal(38, 15)) as amount,
-    cast(sum(entries.amount) over (
-        partition by entries.billing_account_id
-        order by entries.billing_month, entries.place, entries.entry_date, entries.credit_entry_id
+    credit_entry_id,
+    credit_grant_id,
+    billing_account_id,
+    entry_kind,
+    reason,
+    created_by,
+    currency,
+    cast(amount as decimal(38, 15)) as amount,
+    cast(sum(amount) over (
+        partition by billing_account_id, currency
+        order by billing_month, place, entry_date, credit_entry_id
     ) as decimal(38, 15)) as balance,
-    entries.entry_date,
-    entries.billing_month
+    entry_date,
+    billing_month
 from entries
-inner join accounts
-    on entries.billing_account_id = accounts.billing_account_id

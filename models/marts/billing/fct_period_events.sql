@@ -3,6 +3,7 @@ with events as (
 )
 
 select
+    billing_accounts,
     status_before,
     status_after,
     actor,

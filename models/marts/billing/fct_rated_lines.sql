@@ -65,6 +65,8 @@ turns as (
         and t.session_id = sessions.session_id
     left join {{ ref('dim_billing_accounts') }} as accounts
         on t.tenant_id = accounts.tenant_id
+        and t.usage_date >= accounts.valid_from
+        and (accounts.valid_to is null or t.usage_date < accounts.valid_to)
     left join {{ ref('int_billing__models_resolved') }} as aliases
         on t.model = aliases.model
     left join contradicted
@@ -355,9 +357,9 @@ select
     component,
     tier_basis,
     case
+        when charged_by <> 'tokens' then 'excluded'
         when contracted_unit_price is null then 'unpriced'
         when billing_account_id = 'UNATTRIBUTED' then 'unattributed'
-        when charged_by <> 'tokens' then 'excluded'
         else 'rated'
     end as rating_status,
     currency,
@@ -369,8 +371,8 @@ select
     {{ line_amount('quantity', 'list_unit_price') }} as list_cost,
     {{ line_amount('quantity', 'contracted_unit_price') }} as contracted_cost,
     case
-        -- Seats or a plan pay for these tokens: fct_charges.
-        when charged_by <> 'tokens' and contracted_unit_price is not null then cast(0 as decimal(38, 15))
+        -- Seats or a plan pay for these tokens, whether their model has a price or not: fct_charges.
+        when charged_by <> 'tokens' then cast(0 as decimal(38, 15))
         else {{ line_amount('quantity', 'contracted_unit_price') }}
     end as billed_cost,
     {{ line_amount('quantity', 'low_contracted_unit_price') }} as low_cost,

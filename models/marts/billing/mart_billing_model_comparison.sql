@@ -2,10 +2,6 @@ with lines as (
     select * from {{ ref('fct_rated_lines') }}
 ),
 
-accounts as (
-    select * from {{ ref('dim_billing_accounts') }}
-),
-
 -- What a seat and a colony's day cost is in the price book like any other price: offer apiary/platform.
 unit_prices as (
     select * from {{ ref('int_billing__rates_in_force') }}

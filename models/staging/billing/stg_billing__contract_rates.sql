@@ -19,4 +19,6 @@ select
     valid_to,
     recorded_at
 from source
+-- Of two rows of one id the one recorded last speaks.
 where recorded_at <= (select known_at from knowledge)
+qualify row_number() over (partition by contract_rate_id order by recorded_at desc) = 1

@@ -3,6 +3,7 @@ with source as (
 )
 
 select
+    billing_account_id,
     status,
     bookings,
     is_frozen,

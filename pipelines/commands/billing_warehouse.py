@@ -1,0 +1,113 @@
+"""The warehouse as the commands of finance open it: with the books as they are now, while no run is at work.
+
+Does not belong here: commands (finance.py, periods.py, accounts.py).
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pipelines.commands.terminal import Stop
+from pipelines.home import BusyError, Home, exclusive
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pipelines.billing.exports import Scene
+    from pipelines.billing.gate import Check
+    from pipelines.billing.periods import Book
+
+
+@contextmanager
+def opened(home: Home) -> Iterator[tuple["duckdb.DuckDBPyConnection", "Book"]]:
+    """The warehouse and the book of periods; site's books are read anew. Raises Stop."""
+    import duckdb
+
+    from pipelines.billing import books, ledger
+
+    if not home.warehouse.exists():
+        raise Stop(1, "there is no warehouse yet: `apiary run` makes it")
+    try:
+        with exclusive(home.root / "warehouse" / "lock"), duckdb.connect(str(home.warehouse)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            books.load(connection, [books.SHIPPED, home.books])
+            yield connection, ledger.load(connection, home.books)
+    except BusyError:
+        raise Stop(1, "a run of this warehouse is at work: wait for it to end") from None
+    except (duckdb.CatalogException, duckdb.BinderException):
+        raise Stop(
+            1, "the warehouse's billing marts are missing or of another version: `apiary run` makes them"
+        ) from None
+
+
+def checks_of(connection: "duckdb.DuckDBPyConnection") -> list["Check"]:
+    """The departure gate, judged now."""
+    from pipelines.billing import gate
+    from pipelines.quality import gates
+
+    return [
+        check for suite in gates.suites("departure") for check in gate.judged(suite.name, gates.run(suite, connection))
+    ]
+
+
+def scene_of(
+    home: Home, connection: "duckdb.DuckDBPyConnection", options: argparse.Namespace, checks: list["Check"]
+) -> "Scene":
+    """What statements are made from."""
+    from pipelines.billing import exports, gate, ledger, periods
+    from pipelines.billing.statements import Shelf
+
+    signed = getattr(options, "override_by", ""), getattr(options, "override_reason", "")
+    return exports.Scene(
+        connection=connection, shelf=Shelf.open(home.exports), book=periods.read(ledger.book_path(home.books)),
+        as_of=options.as_of, checks=checks, issuer=exports.issuer(),
+        override=gate.Override(*signed) if any(signed) else None, is_attested=True,
+    )  # fmt: skip
+
+
+def exact(value: object) -> object:
+    """A value for a table: amounts in all their digits."""
+    from decimal import Decimal
+
+    from pipelines.contract.numbers import plain
+
+    return plain(value) if isinstance(value, Decimal) else value
+
+
+def moment(text: str) -> datetime:
+    """An instant with its zone. Raises argparse.ArgumentTypeError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no instant: write 2026-11-04T09:00:00Z")
+    return found
+
+
+def as_of_option(*, required: bool) -> argparse.ArgumentParser:
+    """`--as-of`."""
+    from datetime import UTC
+
+    parser = argparse.ArgumentParser(add_help=False)
+    text = "the instant the decision is made for, with its zone" + ("" if required else "; default: now")
+    default: Any = None if required else datetime.now(UTC)
+    parser.add_argument("--as-of", type=moment, required=required, default=default, metavar="T", help=text)
+    return parser
+
+
+def signed_options() -> argparse.ArgumentParser:
+    """`--actor` and `--reason`: who does it and why."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--actor", required=True, metavar="NAME", help="who does it")
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why")
+    return parser
+
+
+def month_argument() -> argparse.ArgumentParser:
+    """The month, as `YYYY-MM`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("period", metavar="YYYY-MM")
+    return parser

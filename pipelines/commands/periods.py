@@ -1,0 +1,288 @@
+"""`apiary period` and `month-end`: what closes a month.
+
+Does not belong here: what the commands do (billing/closing.py), statements by themselves (finance.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipelines.commands.billing_warehouse import (
+    as_of_option,
+    checks_of,
+    month_argument,
+    opened,
+    scene_of,
+    signed_options,
+)
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop
+from pipelines.home import Home
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pipelines.billing.closing import Readiness
+    from pipelines.billing.gate import Check
+    from pipelines.billing.periods import Book
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pipelines.billing import closing, periods
+
+    home = Home.from_environment()
+    with opened(home) as (connection, book):
+        if options.period is None:
+            _print_book(book)
+            return 0
+        period = periods.month_of(options.period)
+        ready = closing.readiness(
+            connection, book, period, as_of=options.as_of, checks=checks_of(connection), accounts=_named(options)
+        )
+        digest = closing.signature(item for item in ready if item.status == "closing")
+        if options.json:
+            print(json.dumps({"accounts": [_told(item) for item in ready], "totals_sha256": digest}, default=str))
+            return 0
+        _print_readiness(connection, period, ready)
+    return 0
+
+
+def _print_book(book: Book) -> None:
+    rows: list[list[object]] = [
+        [f"{t.period:%Y-%m}", t.after, ", ".join(t.accounts) if t.accounts else "all", t.actor, t.reason,
+         f"{t.as_of:%Y-%m-%d %H:%M}"]
+        for t in book.transitions
+    ]  # fmt: skip
+    table(["period", "became", "accounts", "by", "because", "as of (UTC)"], rows)
+    for account in (None, *sorted(book.accounts)):
+        if (frozen := book.closed_through(account)) is not None:
+            whose = account or "accounts not named"
+            print(f"{whose}: closed through {frozen:%Y-%m}; corrections go to {book.oldest_open(account):%Y-%m}")
+    if all(item.after != "closed" for item in book.transitions):
+        print("all open")
+
+
+def _told(item: Readiness) -> dict[str, Any]:
+    conditions = [asdict(condition) for condition in item.conditions]
+    return {**item.told, "status": item.status, "conditions": conditions}
+
+
+def _print_readiness(connection: duckdb.DuckDBPyConnection, period: date, ready: Sequence[Readiness]) -> None:
+    """Where the month stands, what is in the way of each account, and what to do next."""
+    from pipelines.billing import closing
+    from pipelines.contract.numbers import plain
+
+    rows: list[list[object]] = []
+    for item in ready:
+        unmet = ", ".join(c.name for c in item.unmet()) if item.status != "closed" else ""
+        for payable in item.payables or (None,):
+            amounts = [payable.currency, plain(payable.exact), plain(payable.payable)] if payable else ["-", "0", "0"]
+            rows.append([item.account, item.status, *amounts, unmet or "-"])
+    print(f"{period:%Y-%m}")
+    table(["account", "status", "currency", "exact", "payable", "in the way"], rows)
+    wanted = [(item, c) for item in ready if item.status != "closed" for c in item.unmet()]
+    if wanted:
+        table(
+            ["account", "condition", "found", "settled by"],
+            [[item.account, c.name, c.found, c.settled_by or "-"] for item, c in wanted],
+        )
+    if unattributed := closing.worklist(connection, period):
+        print("usage without an account, on no invoice (open one: apiary account open):")
+        table(
+            ["tenant", "model", "tokens", "list cost USD"],
+            [[tenant, model, tokens, plain(cost) if cost is not None else "no price"]
+             for tenant, model, tokens, cost in unattributed],
+        )  # fmt: skip
+    print(f"next: {_next(period, ready)}")
+
+
+def _next(period: date, ready: Sequence[Readiness]) -> str:
+    """The one command that takes the month a step further."""
+    from pipelines.billing import closing
+
+    month = f"apiary month-end {period:%Y-%m}"
+    if any(item.status == "open" for item in ready):
+        return f"{month} --actor NAME --reason TEXT starts closing: late usage is waited for"
+    waiting = [item for item in ready if item.status == "closing"]
+    if not waiting:
+        return f"nothing: {period:%Y-%m} is closed" if ready else f"nothing: no account has a month {period:%Y-%m}"
+    sign = closing.signature(waiting)[: closing.SIGNATURE_LENGTH]
+    close = f"{month} --actor NAME --reason TEXT --sign {sign}"
+    if any(not item.unmet() for item in waiting):
+        held = sum(bool(item.unmet()) for item in waiting)
+        return close + (f" closes all but {held} accounts that are held back" if held else " closes it")
+    return f"settle what is in the way as the table says, then {close}"
+
+
+def _close(options: argparse.Namespace) -> int:
+    home = Home.from_environment()
+    with opened(home) as (connection, _):
+        _take_step(home, connection, options, checks_of(connection))
+    return 0
+
+
+def _take_step(
+    home: Home, connection: duckdb.DuckDBPyConnection, options: argparse.Namespace, checks: list[Check]
+) -> None:
+    """open → closing, or closing → closed with everything that belongs to it."""
+    from pipelines.billing import attestation, closing, periods
+
+    period = periods.month_of(options.period)
+    done = closing.close(
+        connection, home.books, period, actor=options.actor, reason=options.reason, as_of=options.as_of, checks=checks,
+        waived=dict(_waiver(text) for text in options.waive), signed=options.sign, accounts=_named(options),
+    )  # fmt: skip
+    transition = done.transition
+    attestation.attest(home.exports, home.books, as_of=options.as_of)
+    print(f"{options.period} is {transition.after} for {', '.join(transition.accounts or ('all accounts',))}")
+    if transition.after == "closing":
+        print(f"late usage is waited for until {transition.grace_until:%Y-%m-%d %H:%M} UTC; then close it again")
+        return
+    print(f"sealed {(transition.seal or '')[:12]}")
+    for item in done.held:
+        reasons = "; ".join(f"{c.name}: {c.found}; settled by {c.settled_by}" for c in item.unmet())
+        print(f"held back: {item.account}: {reasons}")
+    _write_statements(home, connection, options, checks, period)
+
+
+def _write_statements(
+    home: Home, connection: duckdb.DuckDBPyConnection, options: argparse.Namespace, checks: list[Check], period: date
+) -> None:
+    """The statements of a period's days and accounts. What is there already is passed over: a kill is made up for."""
+    from pipelines.billing import attestation, closing, exports
+
+    scene = scene_of(home, connection, options, checks)
+    exports.export_days(scene)
+    done, held = exports.export_months(scene, period, closing.accounts_of(connection, scene.book, period))
+    attestation.attest(home.exports, home.books, as_of=options.as_of)
+    for item in done:
+        if item.is_new:
+            print(f"statement: {item.folder}")
+    for account, reason in held.items():
+        print(f"held back: {account}: {reason}")
+
+
+def _month_end(options: argparse.Namespace) -> int:
+    from pipelines.billing import closing, ledger, periods
+
+    home = Home.from_environment()
+    period = periods.month_of(options.period)
+    with opened(home) as (connection, book):
+        checks = checks_of(connection)
+        ready = closing.readiness(
+            connection, book, period, as_of=options.as_of, checks=checks, accounts=_named(options)
+        )
+        has_open = any(item.status == "open" for item in ready)
+        if options.actor and (has_open or options.sign):
+            if not options.reason:
+                raise Stop(2, "a step needs a name and a reason: --actor, --reason")
+            _take_step(home, connection, options, checks)
+            written = ledger.load(connection, home.books)
+            ready = closing.readiness(
+                connection, written, period, as_of=options.as_of, checks=checks, accounts=_named(options)
+            )
+        elif any(item.status == "closed" for item in ready):
+            _write_statements(home, connection, options, checks, period)  # after a kill between the two
+        _print_readiness(connection, period, ready)
+    return 0
+
+
+def _settle(options: argparse.Namespace) -> int:
+    from pipelines.billing import books, closing, periods
+
+    home = Home.from_environment()
+    period = periods.month_of(options.period)
+    kind = "write_off" if options.write_off else "late"
+    with opened(home) as (connection, book):
+        if book.status(period, options.account) == "closed":
+            raise Stop(2, f"{options.period} is closed for {options.account}: settle it in an open month")
+        waiting = closing.unpriced_models(connection, period, options.account)
+    models = options.model or waiting
+    if unknown := sorted(set(models) - set(waiting)):
+        raise Stop(2, f"{', '.join(unknown)}: no usage of {options.account} without a price is of this model")
+    if not models:
+        raise Stop(2, f"{options.account} has no usage without a price up to the end of {options.period}")
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "settlement_id": f"{kind}-{options.account}-{period:%Y-%m}-{model}-{now:%Y%m%dT%H%M%S%f}",
+            "billing_account_id": options.account, "billing_period": period, "kind": kind, "model": model,
+            "reason": options.reason, "recorded_by": options.actor, "recorded_at": now,
+        }
+        for model in models
+    ]  # fmt: skip
+    books.append(books.SETTLEMENTS, home.books, rows)
+    what = "written off" if kind == "write_off" else "left to a later month"
+    print(f"{what}: {', '.join(models)}; `apiary run` brings it into the statements")
+    return 0
+
+
+def _reopen(options: argparse.Namespace) -> int:
+    from pipelines.billing import attestation, ledger, periods
+
+    home = Home.from_environment()
+    period = periods.month_of(options.period)
+    with opened(home) as (connection, book):
+        named = {account for item in book.transitions if item.period == period for account in item.accounts or ()}
+        accounts = _named(options) or sorted(a for a in named if book.status(period, a) == "closed") or None
+        transition = periods.reopen(
+            book, period, actor=options.actor, reason=options.reason, as_of=options.as_of,
+            requested_by=options.requested_by, accounts=accounts,
+        )  # fmt: skip
+        periods.write(ledger.book_path(home.books), transition)
+        ledger.load(connection, home.books)
+        attestation.attest(home.exports, home.books, as_of=options.as_of)
+    print(f"{options.period} is open: its files stay as they are, corrections go there after the next `apiary run`")
+    return 0
+
+
+def _named(options: argparse.Namespace) -> list[str] | None:
+    return list(options.account) if options.account else None
+
+
+def _waiver(text: str) -> tuple[str, str]:
+    name, found, reason = text.partition("=")
+    if not found or not reason.strip():
+        raise Stop(2, f"--waive {text}: write the condition and why, like --waive 'arrivals=the laptop was retired'")
+    return name, reason
+
+
+def add(group: Any, shared: Shared) -> None:
+    """The commands under `apiary`."""
+    month, as_of, signed = month_argument(), as_of_option(required=True), signed_options()
+    accounts = argparse.ArgumentParser(add_help=False)
+    accounts.add_argument("--account", action="append", metavar="ID", help="this account only; may be given again")
+    closing = argparse.ArgumentParser(add_help=False)
+    closing.add_argument("--sign", default="", metavar="TOTALS", help="the totals that were shown")
+    closing.add_argument("--waive", action="append", default=[], metavar="CONDITION=REASON")
+    guided = shared.add(
+        group, "month-end", "close a month, step by step: where it stands, what is open, what to do next", _month_end,
+        month, as_of_option(required=False), accounts, closing,
+    )  # fmt: skip
+    guided.add_argument("--actor", default="", metavar="NAME", help="who takes the next step; default: only look")
+    guided.add_argument("--reason", default="", metavar="TEXT", help="why")
+    periods = group.add_parser("period", help="months of billing: open, closing, closed").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    status = shared.add(
+        periods, "status", "what is closed; of one month, what stands in the way", _status,
+        as_of_option(required=False), accounts,
+    )  # fmt: skip
+    status.add_argument("period", nargs="?", metavar="YYYY-MM")
+    status.add_argument("--json", action="store_true", help="one object on standard output")
+    shared.add(periods, "close", "the next step towards closed", _close, month, as_of, signed, accounts, closing)
+    reopen = shared.add(
+        periods, "reopen", "let corrections into a closed month", _reopen, month, as_of, signed, accounts
+    )
+    reopen.add_argument("--requested-by", required=True, metavar="NAME", help="who asked for it")
+    settle = shared.add(periods, "settle", "decide about usage without a price", _settle, month, signed)
+    settle.add_argument("--account", required=True, metavar="ID", help="whose usage")
+    settle.add_argument("--model", action="append", metavar="NAME", help="of this model only; may be given again")
+    how = settle.add_mutually_exclusive_group(required=True)
+    how.add_argument("--write-off", action="store_true", help="bill nothing for it: its lines stand at 0")
+    how.add_argument("--late", action="store_true", help="close without it: once it has a price it is billed later")
