@@ -11,7 +11,19 @@ import sys
 from collections.abc import Sequence
 
 from pipelines import __version__
-from pipelines.commands import agent, demo, device, erasure, finance, loading, periods, prices, reading, warehouse
+from pipelines.commands import (
+    accounts,
+    agent,
+    demo,
+    device,
+    erasure,
+    finance,
+    loading,
+    periods,
+    prices,
+    reading,
+    warehouse,
+)
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
 
@@ -75,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apiary {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
-    for module in (device, warehouse, loading, erasure, reading, periods, finance, prices, agent, demo):
+    for module in (device, warehouse, loading, erasure, reading, periods, finance, accounts, prices, agent, demo):
         module.add(commands, shared)
     return parser
 

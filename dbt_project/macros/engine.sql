@@ -147,3 +147,12 @@
 {% macro next_period(period, day) -%}
     cast(date_trunc({{ period }}, {{ day }}) + case {{ period }} when 'day' then interval 1 day else interval 1 month end as date)
 {%- endmacro %}
+
+{# Names with a star stand for all names that fit. #}
+{% macro is_pattern(name) -%}
+    contains({{ name }}, '*')
+{%- endmacro %}
+
+{% macro fits_pattern(name, pattern) -%}
+    ({{ name }} glob {{ pattern }})
+{%- endmacro %}

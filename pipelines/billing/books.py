@@ -212,6 +212,8 @@ NO_MINOR_UNIT = frozenset({
 })  # fmt: skip
 # ISO 4217 codes with three or four digits behind the point: payable amounts have two.
 FINER_CURRENCIES = frozenset({"BHD", "CLF", "IQD", "JOD", "KWD", "LYD", "OMR", "TND", "UYW"})
+UNATTRIBUTED = "UNATTRIBUTED"
+"""Stands for an account where nobody opened one: its usage is a worklist, on no invoice."""
 NOT_NEGATIVE = frozenset({"unit_price", "factor", "rate", "amount", "commit_amount", "included_units", "tier_from"})
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 
 from pipelines.billing import exports, ledger, periods
-from pipelines.billing.exports import UNATTRIBUTED
+from pipelines.billing.books import UNATTRIBUTED
 from pipelines.billing.gate import Check, failed
 from pipelines.billing.ledger import LINES
 from pipelines.billing.periods import (

@@ -22,6 +22,7 @@ import yaml
 
 from pipelines import __version__
 from pipelines.billing import books, focus, periods, summary
+from pipelines.billing.books import UNATTRIBUTED
 from pipelines.billing.gate import Check, GateError, Override, admit, held_back
 from pipelines.billing.periods import Book
 from pipelines.billing.statements import Dataset, Row, Shelf, Version, cell, to_csv
@@ -29,8 +30,6 @@ from pipelines.contract.numbers import plain
 from pipelines.errors import ExpectedError
 from pipelines.home import ROOT
 
-UNATTRIBUTED = "UNATTRIBUTED"
-"""Stands for an account where nobody opened one: its usage is a worklist, on no invoice."""
 GAP_DAYS = 92  # how far back a day without usage gets its empty export
 COSTS = "focus_cost_and_usage"
 HASH = "x_RowHash"

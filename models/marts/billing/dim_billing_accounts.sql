@@ -48,7 +48,8 @@ select
     valid_from,
     valid_to
 from spoken
-where place = 1
+-- An account that was closed is said so by a row of nobody.
+where place = 1 and billing_account_id <> 'UNATTRIBUTED'
 union all
 -- Usage of a tenant that nobody opened an account for is kept here until somebody does.
 select

@@ -266,7 +266,7 @@ agreements as (
         contracts.unit_price as agreed_unit_price,
         row_number() over (
             partition by keys.billing_account_id, keys.provider_name, keys.price_model, keys.component, keys.usage_date
-            order by contracts.model is null, contracts.provider_name is null, contracts.component is null,
+            order by contracts.model is null, {{ is_pattern('contracts.model') }}, contracts.provider_name is null, contracts.component is null,
                 contracts.recorded_at desc, contracts.contract_rate_id desc
         ) as place
     from (
@@ -276,7 +276,12 @@ agreements as (
     inner join {{ ref('stg_billing__contract_rates') }} as contracts
         on keys.billing_account_id = contracts.billing_account_id
         and (contracts.provider_name is null or contracts.provider_name = keys.provider_name)
-        and (contracts.model is null or contracts.model = keys.price_model)
+        and (
+            contracts.model is null
+            or contracts.model = keys.price_model
+            -- A group of models: claude-*.
+            or ({{ is_pattern('contracts.model') }} and {{ fits_pattern('keys.price_model', 'contracts.model') }})
+        )
         and (
             contracts.component is null
             or contracts.component = keys.component

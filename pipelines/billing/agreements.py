@@ -1,0 +1,216 @@
+"""Accounts, seats, plans, contract rates and credit as commands change them: a row is added, none is ever changed.
+
+Each row says from when it is true (`valid_from`), when it was known (`recorded_at`), who recorded and who approved it.
+Of two rows about one thing the one recorded last speaks, for the days that it is about: what was billed of them before
+becomes a correction. Does not belong here: reading and writing books (books.py), charging (models/).
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pipelines.billing import books
+from pipelines.billing.books import FINER_CURRENCIES, UNATTRIBUTED, Book, BookError, Row
+
+TIERED = ("graduated", "volume")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Who records a row, who approved it, and when it was recorded. Raises BookError without a name."""
+
+    recorded_by: str
+    approved_by: str
+    recorded_at: datetime
+
+    def __post_init__(self) -> None:
+        if not self.recorded_by.strip() or not self.approved_by.strip():
+            raise BookError("a row needs who records it and who approved it: --by, --approved-by")
+
+    @property
+    def columns(self) -> Row:
+        """As a row says it."""
+        return {"recorded_by": self.recorded_by, "approved_by": self.approved_by, "recorded_at": self.recorded_at}
+
+
+def open_account(
+    folders: Sequence[Path], signature: Signature, *, account: str, tenant: str, name: str, currency: str,
+    charged_by: str = "tokens", timezone: str = "UTC", valid_from: date,
+) -> Row:  # fmt: skip
+    """Let an account pay for a tenant's usage from a UTC day on. Raises BookError if another one does."""
+    if payer := payer_on(folders, tenant, valid_from):
+        raise BookError(f"{payer['billing_account_id']} pays for {tenant} on {valid_from}: move the tenant instead")
+    row = {
+        "billing_account_id": account, "tenant_id": tenant, "name": name, "currency": currency,
+        "reporting_timezone": timezone, "charged_by": charged_by, "valid_from": valid_from, "valid_to": None,
+    }  # fmt: skip
+    return _add(books.ACCOUNTS, folders, row | signature.columns)
+
+
+def change_account(
+    folders: Sequence[Path], signature: Signature, *, tenant: str, valid_from: date, valid_to: date | None = None,
+    **changes: str | None,
+) -> Row:  # fmt: skip
+    """Another account, name, currency, zone or way of charging for a tenant from a UTC day on; up to one, if named.
+
+    Raises BookError if nobody pays for the tenant then, or nothing would change.
+    """
+    payer = payer_on(folders, tenant, valid_from)
+    if payer is None:
+        raise BookError(f"no account pays for {tenant} on {valid_from}: open one")
+    new = {name: value for name, value in changes.items() if value is not None}
+    row = payer | new | {"valid_from": valid_from, "valid_to": valid_to}
+    if all(payer[name] == value for name, value in new.items()):
+        raise BookError(f"{tenant} is charged like that on {valid_from} already: nothing was recorded")
+    return _add(books.ACCOUNTS, folders, row | signature.columns)
+
+
+def close_account(folders: Sequence[Path], signature: Signature, *, tenant: str, last_day_after: date) -> Row:
+    """No account pays for a tenant's usage from a UTC day on: it is nobody's until one is opened.
+
+    Raises BookError if nobody pays for it then.
+    """
+    if payer_on(folders, tenant, last_day_after) is None:
+        raise BookError(f"no account pays for {tenant} on {last_day_after}")
+    row = {
+        "billing_account_id": UNATTRIBUTED, "tenant_id": tenant, "name": "no account", "currency": "USD",
+        "reporting_timezone": "UTC", "charged_by": "tokens", "valid_from": last_day_after, "valid_to": None,
+    }  # fmt: skip
+    return _add(books.ACCOUNTS, folders, row | signature.columns)
+
+
+def payer_on(folders: Sequence[Path], tenant: str, day: date) -> Row | None:
+    """The row that says who pays for a tenant on a UTC day; None if nobody does."""
+    rows = [
+        row
+        for row in books.read(books.ACCOUNTS, folders)
+        if row["tenant_id"] == tenant
+        and (row["valid_from"] or date.min) <= day
+        and (row["valid_to"] is None or day < row["valid_to"])
+    ]
+    last = max(rows, key=lambda row: row["recorded_at"], default=None)
+    return None if last is None or last["billing_account_id"] == UNATTRIBUTED else last
+
+
+def hold_seat(
+    folders: Sequence[Path], signature: Signature, *, seat: str, account: str, user: str, valid_from: date,
+    valid_to: date | None = None,
+) -> Row:  # fmt: skip
+    """A user holds a seat of an account from a day on. Said again of the same day, it is put right."""
+    row = {
+        "seat_id": seat, "billing_account_id": account, "user_id": user, "valid_from": valid_from, "valid_to": valid_to,
+    }  # fmt: skip
+    return _add(books.SEATS, folders, row | signature.columns)
+
+
+def end_seat(folders: Sequence[Path], signature: Signature, *, seat: str, valid_to: date) -> Row:
+    """A seat is held up to, not including, a day. Raises BookError if nobody holds it then."""
+    held = _newest(books.SEATS, folders, ("seat_id", "valid_from"))
+    mine = [row for row in held if row["seat_id"] == seat and row["valid_from"] <= valid_to]
+    mine = [row for row in mine if row["valid_to"] is None or valid_to < row["valid_to"]]
+    if not mine:
+        raise BookError(f"nobody holds seat {seat} on {valid_to}")
+    return _add(books.SEATS, folders, mine[-1] | {"valid_to": valid_to} | signature.columns)
+
+
+def set_plan_item(
+    folders: Sequence[Path], signature: Signature, *, item_id: str, tiers: Mapping[int, Decimal] | None = None,
+    **columns: Any,
+) -> Row:  # fmt: skip
+    """One item of a plan, new or put right. Raises BookError if what it says cannot be charged."""
+    row = dict.fromkeys(books.PLAN_ITEMS.columns) | {"included_units": 0} | columns | {"plan_item_id": item_id}
+    pricing = row["pricing"]
+    if pricing in TIERED and 0 not in (tiers or {}):
+        raise BookError(f"{pricing} prices need tiers, the first from 0: --tier 0=PRICE")
+    if pricing in ("per_unit", "package") and row["unit_price"] is None:
+        raise BookError(f"{pricing} prices need --unit-price")
+    if pricing == "package" and not row["package_size"]:
+        raise BookError("packages need --package-size")
+    if pricing == "none" and row["commit_amount"] is None:
+        raise BookError("an item without prices is a commitment: it needs --commit")
+    made = _add(books.PLAN_ITEMS, folders, row | signature.columns)
+    for tier_from, price in sorted((tiers or {}).items()):
+        tier = {"plan_item_id": item_id, "tier_from": tier_from, "unit_price": price}
+        _add(books.PLAN_TIERS, folders, tier | signature.columns)
+    return made
+
+
+def set_contract_rate(folders: Sequence[Path], signature: Signature, *, rate_id: str, **columns: Any) -> Row:
+    """An agreed factor or unit price, new or put right. `model` may end in `*`: a group. Raises BookError."""
+    row = dict.fromkeys(books.CONTRACT_RATES.columns) | columns | {"contract_rate_id": rate_id}
+    if (row["factor"] is None) == (row["unit_price"] is None):
+        raise BookError("a contract rate is a factor on list prices or a unit price: --factor or --unit-price")
+    return _add(books.CONTRACT_RATES, folders, row | signature.columns)
+
+
+def end(folders: Sequence[Path], signature: Signature, book: Book, *, name: str, valid_to: date) -> Row:
+    """Let a plan item or a contract rate end on a day. Raises BookError if there is none."""
+    (key,) = (column for column in book.key if column != "recorded_at")
+    found = [row for row in _newest(book, folders, (key,)) if row[key] == name]
+    if not found:
+        raise BookError(f"{name} is not in {book.name}")
+    return _add(book, folders, found[0] | {"valid_to": valid_to} | signature.columns)
+
+
+def grant_credit(
+    folders: Sequence[Path], signature: Signature, *, grant: str, account: str, amount: Decimal, reason: str,
+    granted_on: date, expires_on: date | None = None,
+) -> Row:  # fmt: skip
+    """Prepaid credit of an account, in its currency of that day. Raises BookError."""
+    row = {
+        "credit_grant_id": grant, "billing_account_id": account, "reason": reason, "amount": amount,
+        "granted_by": signature.recorded_by, "granted_on": granted_on, "expires_on": expires_on,
+        "approved_by": signature.approved_by, "recorded_at": signature.recorded_at,
+    }  # fmt: skip
+    return _add(books.CREDIT_GRANTS, folders, row)
+
+
+def newest(book: Book, folders: Sequence[Path]) -> list[Row]:
+    """What a book says now: of rows about one thing, the one recorded last."""
+    return _newest(book, folders, tuple(name for name in book.key if name != "recorded_at"))
+
+
+def _newest(book: Book, folders: Sequence[Path], key: Iterable[str]) -> list[Row]:
+    key = tuple(key)
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(books.read(book, folders), key=lambda row: row["recorded_at"]):
+        found[tuple(row[name] for name in key)] = row
+    return list(found.values())
+
+
+def _add(book: Book, folders: Sequence[Path], row: Row) -> Row:
+    """Check a row as reading it would, and add it to the site's own book. Raises BookError."""
+    for name in ("valid_to", "expires_on"):
+        start = row.get("valid_from") or row.get("granted_on")
+        if row.get(name) is not None and start is not None and row[name] < start:
+            raise BookError(f"{name} {row[name]} is before {start}")
+    currency = row.get("currency")
+    if currency is not None and (not _CURRENCY.fullmatch(currency) or currency in FINER_CURRENCIES):
+        raise BookError(f"{currency} is no currency that can be billed in: write a code of ISO 4217 with two digits")
+    for name, kind in book.columns.items():
+        value = row[name]
+        if value is None and name not in book.optional:
+            raise BookError(f"{name} is empty")
+        if value is not None:
+            text = books.written(value)
+            try:
+                is_same = books.parsed(kind, text) == value and text in books.WORDS.get(name, {text})
+            except (ValueError, KeyError) as error:
+                raise BookError(f"{name} is {text!r}: {error}") from None
+            if not is_same or (name in books.NOT_NEGATIVE and value < 0):
+                raise BookError(f"{name} is {text!r}: no such value")
+    taken = {tuple(other[name] for name in book.key) for other in books.read(book, folders)}
+    if tuple(row[name] for name in book.key) in taken:
+        raise BookError(f"{book.name} says that already, recorded at {row['recorded_at']:%Y-%m-%d %H:%M:%S}")
+    books.append(book, folders[-1], [row])
+    return row
+
+
+def now() -> datetime:
+    """When a row is recorded."""
+    return datetime.now(UTC)

@@ -1,0 +1,192 @@
+"""Accounts, seats, plans and rates by command: rows are added, say who and since when, and are charged as meant."""
+
+import csv
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import cli
+from pipelines.billing import agreements, books
+from pipelines.billing.agreements import Signature
+from pipelines.billing.books import BookError
+from tests.billing.ratings import Rating
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
+OPENED = ("account", "open", "--account", "A", "--tenant", "acme", "--from", "2026-01-01")
+SIGNED = ("--by", "ada", "--approved-by", "grace")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path))
+    return tmp_path / "billing"
+
+
+def sign(minutes: int = 0) -> Signature:
+    return Signature("ada", "grace", AT + timedelta(minutes=minutes))
+
+
+def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        OPENED,
+        ("account", "change", "--tenant", "acme", "--currency", "EUR", "--from", "2026-06-01"),
+        ("seat", "hold", "--account", "A", "--user", "bob", "--from", "2026-01-01"),
+        ("seat", "end", "--seat", "seat-A-bob", "--to", "2026-03-15"),
+        ("plan", "set", "--id", "p", "--account", "A", "--item", "tokens", "--pricing", "graduated", "--tier", "0=2",
+         "--tier", "100=1", "--commit", "50", "--from", "2026-01-01"),
+        ("plan", "end", "--id", "p", "--to", "2026-09-01"),
+        ("contract", "set", "--id", "c", "--account", "A", "--model", "claude-*", "--factor", "0.9", "--from",
+         "2026-01-01"),
+        ("contract", "set", "--id", "c", "--account", "A", "--model", "claude-*", "--factor", "0.8", "--from",
+         "2026-01-01"),
+        ("credit", "grant", "--id", "g", "--account", "A", "--amount", "25", "--reason", "pilot", "--from",
+         "2026-01-01", "--expires", "2026-07-01"),
+    ):  # fmt: skip
+        before = {path.name: path.read_bytes() for path in site.glob("*.csv")}
+        assert cli.main([*command, *SIGNED]) == 0, command
+        for name, data in before.items():
+            assert (site / name).read_bytes().startswith(data), "what stood in a book stays"
+    capsys.readouterr()
+    folders = [site]
+    assert [r["currency"] for r in books.read(books.ACCOUNTS, folders)] == ["USD", "EUR"]
+    assert agreements.payer_on(folders, "acme", date(2026, 5, 31))["currency"] == "USD"  # type: ignore[index]
+    assert agreements.payer_on(folders, "acme", date(2026, 6, 1))["currency"] == "EUR"  # type: ignore[index]
+    (seat,) = agreements.newest(books.SEATS, folders)
+    assert (seat["valid_to"], seat["recorded_by"], seat["approved_by"]) == (date(2026, 3, 15), "ada", "grace")
+    (item,) = agreements.newest(books.PLAN_ITEMS, folders)
+    assert (item["commit_amount"], item["valid_to"]) == (Decimal(50), date(2026, 9, 1))
+    assert [r["factor"] for r in agreements.newest(books.CONTRACT_RATES, folders)] == [Decimal("0.8")]
+    assert len(books.read(books.CONTRACT_RATES, folders)) == 2, "what was believed before is still there"
+    for what in ("account", "seat", "plan", "contract", "credit"):
+        assert cli.main([what, "list", "--json"]) == 0
+        assert "2026-01-01" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("account", "open", "--account", "B", "--tenant", "acme", "--from", "2026-02-01"), "A pays for acme"),
+        (("account", "change", "--tenant", "acme", "--currency", "USD", "--from", "2026-02-01"), "already"),
+        (("account", "change", "--tenant", "acme", "--currency", "KWD", "--from", "2026-02-01"), "no currency"),
+        (("account", "change", "--tenant", "bolt", "--currency", "EUR", "--from", "2026-02-01"), "open one"),
+        (("account", "close", "--tenant", "bolt", "--to", "2026-02-01"), "no account pays"),
+        (("seat", "end", "--seat", "s", "--to", "2026-02-01"), "nobody holds"),
+        (("plan", "set", "--id", "p", "--account", "A", "--item", "seat", "--pricing", "per_unit", "--from",
+          "2026-01-01"), "need --unit-price"),
+        (("plan", "set", "--id", "p", "--account", "A", "--item", "tokens", "--pricing", "volume", "--tier", "5=1",
+          "--from", "2026-01-01"), "the first from 0"),
+        (("contract", "set", "--id", "c", "--account", "A", "--from", "2026-01-01"), "--factor or --unit-price"),
+        (("credit", "grant", "--id", "g", "--account", "A", "--amount", "-1", "--reason", "x", "--from",
+          "2026-01-01"), "amount is '-1'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_in_one_line(
+    site: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], message: str
+) -> None:
+    assert cli.main([*OPENED, *SIGNED]) == 0
+    before = (site / "billing_accounts.csv").read_bytes()
+    assert cli.main([*command, *SIGNED]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert (site / "billing_accounts.csv").read_bytes() == before
+
+
+def test_a_row_needs_who_approved_it() -> None:
+    with pytest.raises(BookError, match="--approved-by"):
+        Signature("ada", " ", AT)
+
+
+def test_books_of_an_earlier_version_are_read_and_gain_their_columns(site: Path) -> None:
+    """Their rows say nothing of time: true of all of it. The first command writes the file anew, with the same rows."""
+    site.mkdir(parents=True)
+    path = site / "billing_accounts.csv"
+    header = "billing_account_id,tenant_id,name,currency,reporting_timezone,charged_by,recorded_at"
+    path.write_text(f"{header}\nA,acme,Acme,USD,UTC,tokens,2026-01-01T00:00:00Z\n")
+    (site / "seats.csv").write_text(
+        "seat_id,billing_account_id,user_id,valid_from,valid_to,recorded_at\ns,A,bob,2026-01-01,,2026-01-01T00:00:00Z\n"
+    )
+    (row,) = books.read(books.ACCOUNTS, [site])
+    assert (row["valid_from"], row["approved_by"]) == (None, None)
+    assert agreements.payer_on([site], "acme", date(1999, 1, 1)) == row
+    agreements.change_account([site], sign(), tenant="acme", valid_from=date(2026, 6, 1), currency="EUR")
+    agreements.end_seat([site], sign(), seat="s", valid_to=date(2026, 2, 1))
+    assert books.read(books.ACCOUNTS, [site])[0] == row
+    assert [r["currency"] for r in books.read(books.ACCOUNTS, [site])] == ["USD", "EUR"]
+    with path.open() as file:
+        assert next(csv.reader(file)) == list(books.ACCOUNTS.columns)
+    path.write_text(path.read_text().replace("reporting_timezone,", "", 1))
+    with pytest.raises(BookError, match="the first line must be"):
+        books.read(books.ACCOUNTS, [site])
+
+
+DAYS = st.integers(0, 40).map(lambda n: date(2026, 1, 1) + timedelta(days=n))
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(("pay", "close")), DAYS, st.sampled_from("ABC")), max_size=8))
+def test_of_each_day_the_row_recorded_last_speaks(tmp_path_factory: pytest.TempPathFactory, steps) -> None:  # type: ignore[no-untyped-def]
+    """Whoever was said last to pay from a day on does, whatever was said before about later days."""
+    folder = tmp_path_factory.mktemp("books")
+    days = {date(2026, 1, 1) + timedelta(days=n): None for n in range(50)}
+    expected: dict[date, str | None] = dict(days)
+    for number, (kind, day, account) in enumerate(steps):
+        payer = agreements.payer_on([folder], "acme", day)
+        try:
+            if kind == "close":
+                agreements.close_account([folder], sign(number), tenant="acme", last_day_after=day)
+                new = None
+            elif payer is None:
+                agreements.open_account(
+                    [folder], sign(number), account=account, tenant="acme", name="x", currency="USD", valid_from=day
+                )
+                new = account
+            else:
+                agreements.change_account(
+                    [folder], sign(number), tenant="acme", valid_from=day, billing_account_id=account
+                )
+                new = account
+        except BookError:
+            continue
+        expected = {d: (new if d >= day else was) for d, was in expected.items()}
+    found = {d: (agreements.payer_on([folder], "acme", d) or {}).get("billing_account_id") for d in days}
+    assert found == expected
+
+
+def test_the_mart_says_the_same_of_each_day(statement_models: Mapping[str, str], tmp_path: Path) -> None:
+    """Opened, moved, moved for some days only, put right, closed and opened again."""
+    folders = [tmp_path]
+    steps = [
+        ("A", 0, None, "USD"), ("B", 10, None, "USD"), ("C", 4, 7, "USD"), ("A", 5, 6, "EUR"), (None, 20, None, "USD"),
+        ("D", 30, None, "JPY"), ("B", 12, 14, "EUR"),
+    ]  # fmt: skip
+    first = date(2026, 1, 1)
+    for number, (account, start, end, currency) in enumerate(steps):
+        day, signature = first + timedelta(days=start), sign(number)
+        until = None if end is None else first + timedelta(days=end)
+        if account is None:
+            agreements.close_account(folders, signature, tenant="acme", last_day_after=day)
+        elif agreements.payer_on(folders, "acme", day) is None:
+            agreements.open_account(
+                folders, signature, account=account, tenant="acme", name="x", currency=currency, valid_from=day
+            )
+        else:
+            agreements.change_account(
+                folders, signature, tenant="acme", valid_from=day, valid_to=until, billing_account_id=account,
+                currency=currency,
+            )  # fmt: skip
+    rating = Rating(statement_models, tmp_path)
+    for number in range(40):
+        day = first + timedelta(days=number)
+        payer = agreements.payer_on(folders, "acme", day)
+        found = rating.connection.execute(
+            "select billing_account_id, currency from marts.dim_billing_accounts where tenant_id = 'acme'"
+            " and valid_from <= $1 and (valid_to is null or $1 < valid_to)", [day],
+        ).fetchall()  # fmt: skip
+        assert found == ([(payer["billing_account_id"], payer["currency"])] if payer else []), day
+    rating.connection.close()
