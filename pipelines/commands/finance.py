@@ -37,7 +37,7 @@ def _export_days(options: argparse.Namespace) -> int:
 
 
 def _export_month(options: argparse.Namespace) -> int:
-    from pipelines.billing import attestation, closing, exports, periods
+    from pipelines.billing import attestation, closing, current, exports, periods
 
     home = Home.from_environment()
     period = periods.month_of(options.period)
@@ -52,6 +52,7 @@ def _export_month(options: argparse.Namespace) -> int:
         else:
             done, held = exports.export_months(scene, period, closing.accounts_of(connection, book, period))
         attestation.attest(home.exports, home.books, as_of=options.as_of)
+        current.refresh(scene.shelf)
     for item in done:
         print(f"{'written' if item.is_new else 'unchanged'}: {item.folder} ({item.rows} rows)")
     for account, reason in held.items():

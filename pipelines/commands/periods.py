@@ -154,12 +154,13 @@ def _write_statements(
     home: Home, connection: duckdb.DuckDBPyConnection, options: argparse.Namespace, checks: list[Check], period: date
 ) -> None:
     """The statements of a period's days and accounts. What is there already is passed over: a kill is made up for."""
-    from pipelines.billing import attestation, closing, exports
+    from pipelines.billing import attestation, closing, current, exports
 
     scene = scene_of(home, connection, options, checks)
     exports.export_days(scene)
     done, held = exports.export_months(scene, period, closing.accounts_of(connection, scene.book, period))
     attestation.attest(home.exports, home.books, as_of=options.as_of)
+    current.refresh(scene.shelf)
     for item in done:
         if item.is_new:
             print(f"statement: {item.folder}")

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 
-from pipelines.billing import attestation, closing, exports, gate, ledger, periods
+from pipelines.billing import attestation, closing, current, exports, gate, ledger, periods
 from pipelines.billing.statements import Shelf
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
@@ -65,6 +65,7 @@ def monthly_statement(
         ]
         done, held = exports.export_months(scene, last_month, accounts)
     attestation.attest(Path(folders.exports), Path(folders.books), as_of=scene.as_of)
+    current.refresh(scene.shelf)
     for account, reason in held.items():
         context.log.warning(f"held back: {account}: {reason}")
     rows = sum(item.rows for item in done)

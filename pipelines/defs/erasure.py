@@ -18,7 +18,8 @@ import dagster as dg
 import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import attestation, ledger, redaction
+from pipelines.billing import attestation, current, ledger, redaction
+from pipelines.billing.statements import Shelf
 from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
@@ -91,6 +92,7 @@ def _erase(
         books, exports = Path(folders.books), Path(folders.exports)
         redaction.redact(exports, books, work.journal.identifiers | work.journal.names, at=now)
         attestation.attest(exports, books, as_of=now, after_erasure=True)
+        current.refresh(Shelf.open(exports))  # made from statements that name nobody erased now
         if warehouse.exists():
             with engine.connect(str(warehouse)) as connection:
                 connection.execute("SET TimeZone = 'UTC'")

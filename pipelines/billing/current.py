@@ -1,0 +1,267 @@
+"""`exports/current/`: the files finance works with. Only valid versions, one folder per account, nobody's sessions.
+
+They are made from the statements (exports.py) and replaced when those change; the statements stay the record, with ids
+of sessions and the chain. A folder holds `costs` and `invoice` as CSV and Parquet, a workbook and a page.
+Does not belong here: what is in a statement (exports.py), the page's layout (customer_page.py).
+"""
+
+import csv
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.billing import customer_page, periods
+from pipelines.billing.books import UNATTRIBUTED
+from pipelines.billing.exports import COSTS, folder_name
+from pipelines.billing.focus import AMOUNT, COUNT, MONEY, TEXT
+from pipelines.billing.statements import Row, Shelf, Version, harmless, place, to_csv, to_parquet
+from pipelines.failpoints import fp
+
+FOLDER = "current"
+COSTS_SCHEMA = pa.schema([
+    pa.field("usage_date", pa.date32(), nullable=False),
+    *(pa.field(name, TEXT) for name in (
+        "charge", "correction", "user", "provider", "model", "token_type", "description", "currency",
+    )),
+    pa.field("tokens", COUNT),
+    *(pa.field(name, AMOUNT, nullable=False) for name in ("list_cost", "contracted_cost", "billed_cost")),
+])  # fmt: skip
+"""One row per day, user, model, kind of token and kind of charge: nobody's session is told apart."""
+INVOICE_SCHEMA = pa.schema([
+    *(pa.field(name, TEXT, nullable=False) for name in ("invoice", "line", "charge")),
+    pa.field("provider", TEXT), pa.field("model", TEXT), pa.field("currency", TEXT, nullable=False),
+    pa.field("exact", AMOUNT, nullable=False), pa.field("payable", MONEY, nullable=False),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Month:
+    """One account's month as its valid statement says it."""
+
+    account: str
+    period: date
+    version: Version
+    costs: Sequence[Row]
+    invoice: Sequence[Row]
+    unpriced: Sequence[Row]
+
+    @property
+    def payable(self) -> dict[str, tuple[Decimal, Decimal]]:
+        """Exact sum and payable amount, by currency."""
+        found: dict[str, tuple[Decimal, Decimal]] = {}
+        with localcontext(prec=60):
+            for line in self.invoice:
+                exact, payable = found.get(line["currency"], (Decimal(0), Decimal(0)))
+                found[line["currency"]] = exact + line["exact"], payable + line["payable"]
+        return found
+
+
+def refresh(shelf: Shelf) -> list[Path]:
+    """Bring `current/` up to date with the valid version of each account's month; the folders that were written.
+
+    What no statement stands behind any more goes. Raises OSError.
+    """
+    root = shelf.root / FOLDER
+    months = list(_months(shelf))
+    by_place = {(month.account, month.period): month for month in months}
+    written, wanted = [], set()
+    for month in months:
+        folder = root / folder_name(month.account) / f"{month.period:%Y-%m}"
+        wanted.add(folder)
+        before = by_place.get((month.account, (month.period - timedelta(days=1)).replace(day=1)))
+        if _is_current(folder, month, before):
+            continue
+        place(folder, _files(month, before), replacing=folder.with_name(f".{folder.name}.before") if folder.exists()
+              else None)  # fmt: skip
+        written.append(folder)
+    fp("current.written")
+    for folder in sorted(root.glob("*/*")):
+        if folder not in wanted:
+            shutil.rmtree(folder)
+    return written
+
+
+def _months(shelf: Shelf) -> Iterable[Month]:
+    """The newest statement of each account and month; one of an earlier version is split by account."""
+    for statement, version in sorted(shelf.newest.items()):
+        if version.manifest["export"] != "focus_monthly":
+            continue
+        period = periods.month_of(version.manifest["billing_period"])
+        rows = _table(version, COSTS)
+        invoices = _table(version, "focus_invoice_detail")
+        unpriced = _table(version, "unpriced")
+        accounts = {row["BillingAccountId"] for row in [*rows, *invoices]} | {
+            row["billing_account_id"] for row in unpriced
+        }
+        named = version.manifest.get("billing_account_id")
+        for account in sorted({named} if named else accounts - {UNATTRIBUTED}):
+            own = shelf.root / "monthly" / f"billing_period={period:%Y-%m}" / f"account={folder_name(account)}"
+            if own != statement and own in shelf.newest:
+                continue
+            yield Month(
+                account, period, version,
+                _costs(row for row in rows if row["BillingAccountId"] == account),
+                _invoice(row for row in invoices if row["BillingAccountId"] == account),
+                [row for row in unpriced if row["billing_account_id"] == account],
+            )  # fmt: skip
+
+
+def _table(version: Version, name: str) -> list[Row]:
+    found: list[Row] = pq.read_table(version.folder / f"{name}.parquet", partitioning=None).to_pylist()
+    return found
+
+
+def _costs(rows: Iterable[Row]) -> list[Row]:
+    """The cost rows without sessions, colonies and queens, added up."""
+    sums: dict[tuple[Any, ...], list[Decimal]] = {}
+    with localcontext(prec=60):
+        for row in rows:
+            charge = "Rounding" if row["x_ReasonCode"] == "rounding" else row["ChargeCategory"]
+            is_usage = row["ChargeCategory"] == "Usage"
+            says_nothing_new = (
+                is_usage and row["ChargeDescription"] == f"{row['x_TokenType']} tokens of {row['x_Model']}"
+            )
+            key = (
+                row["ChargePeriodStart"].astimezone(UTC).date(), charge,
+                row["x_ReasonCode"] if row["ChargeClass"] else None, row["SubAccountId"], row["HostProviderName"],
+                row["x_Model"], row["x_TokenType"], said, row["BillingCurrency"],
+            )  # fmt: skip
+            total = sums.setdefault(key, [Decimal(0)] * 4)
+            measures = (
+                row["ConsumedQuantity"] or Decimal(0),
+                row["ListCost"],
+                row["ContractedCost"],
+                row["BilledCost"],
+            )
+            sums[key] = [a + b for a, b in zip(total, measures, strict=True)]
+    names = COSTS_SCHEMA.names
+    return [
+        dict(zip(names, [*key, *amounts], strict=True))
+        for key, amounts in sorted(sums.items(), key=lambda item: [(v is None, str(v)) for v in item[0]])
+    ]
+
+
+def _invoice(lines: Iterable[Row]) -> list[Row]:
+    return [
+        {
+            "invoice": line["InvoiceId"], "line": line["InvoiceDetailId"], "charge": line["ChargeCategory"],
+            "provider": json.loads(line["InvoiceDetailGrain"]).get("HostProviderName"),
+            "model": json.loads(line["InvoiceDetailGrain"]).get("x_Model"), "currency": line["BillingCurrency"],
+            "exact": line["x_ExactCost"], "payable": line["BilledCost"],
+        }
+        for line in lines
+    ]  # fmt: skip
+
+
+def _is_current(folder: Path, month: Month, before: Month | None) -> bool:
+    path = folder / "source.json"
+    return path.exists() and path.read_bytes() == _source(month, before)
+
+
+def _source(month: Month, before: Month | None) -> bytes:
+    """Which statements the files were made from, and by which layout."""
+    said = {
+        "statement": "/".join(month.version.folder.parts[-4:]), "manifest_sha256": month.version.manifest_sha256,
+        "month_before": before.version.manifest_sha256 if before else None, "layout": 1,
+    }  # fmt: skip
+    return (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _files(month: Month, before: Month | None) -> dict[str, bytes]:
+    return {
+        "costs.csv": for_spreadsheets(COSTS_SCHEMA, month.costs),
+        "costs.parquet": to_parquet(COSTS_SCHEMA, month.costs),
+        "invoice.csv": for_spreadsheets(INVOICE_SCHEMA, month.invoice),
+        "invoice.parquet": to_parquet(INVOICE_SCHEMA, month.invoice),
+        "statement.xlsx": _workbook(month, before), "statement.html": customer_page.page(month),
+        "source.json": _source(month, before),
+    }  # fmt: skip
+
+
+def for_spreadsheets(schema: pa.Schema, rows: Sequence[Row]) -> bytes:
+    """CSV that LibreOffice and Excel open by a double click: UTF-8 with its mark, commas, CRLF, numbers in digits."""
+    lines = csv.reader(io.StringIO(to_csv(schema, rows).decode(), newline=""))
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows(lines)
+    return b"\xef\xbb\xbf" + text.getvalue().encode()
+
+
+def summary(month: Month, before: Month | None) -> list[tuple[str, Any]]:
+    """The first sheet: what somebody who pays asks first."""
+    manifest = month.version.manifest
+    said: list[tuple[str, Any]] = [
+        ("account", month.account), ("period", f"{month.period:%Y-%m}"), ("state", manifest["period_state"]),
+        ("statement version", month.version.number), ("as of", manifest["generated_from"]["as_of"]),
+    ]  # fmt: skip
+    earlier = before.payable if before else {}
+    for currency, (exact, payable) in sorted(month.payable.items()):
+        said += [(f"exact ({currency})", exact), (f"payable ({currency})", payable)]
+        if before:
+            said.append((f"change to last month ({currency})", payable - earlier.get(currency, (0, Decimal(0)))[1]))
+    with localcontext(prec=60):
+        late = sum((row["billed_cost"] for row in month.costs if row["correction"]), Decimal(0))
+        unpriced = sum(row["quantity"] for row in month.unpriced)
+    said += [("corrections of earlier months", late), ("tokens without a price", unpriced)]
+    said.append(("models without a price", ", ".join(sorted({row["model"] for row in month.unpriced})) or "-"))
+    said.append(("manifest sha256", month.version.manifest_sha256))
+    return said
+
+
+def _workbook(month: Month, before: Month | None) -> bytes:
+    """The month as a workbook of three sheets; the same bytes for the same statement."""
+    from openpyxl import Workbook
+    from openpyxl.styles import Font
+
+    book = Workbook()
+    first = book.active
+    first.title = "Summary"
+    for name, value in summary(month, before):
+        first.append([name, _cell(value)])
+    first.column_dimensions["A"].width, first.column_dimensions["B"].width = 34, 48
+    for title, schema, rows in (("Invoice", INVOICE_SCHEMA, month.invoice), ("Costs", COSTS_SCHEMA, month.costs)):
+        sheet = book.create_sheet(title)
+        sheet.append(schema.names)
+        for row in rows:
+            sheet.append([_cell(row[name]) for name in schema.names])
+        for cell in sheet[1]:
+            cell.font = Font(bold=True)
+        sheet.freeze_panes = "A2"
+        for column in sheet.columns:
+            sheet.column_dimensions[column[0].column_letter].width = min(
+                max(len(str(cell.value or "")) for cell in column) + 2, 60
+            )
+    fixed = datetime.fromisoformat(month.version.manifest["generated_from"]["as_of"]).replace(tzinfo=None)
+    book.properties.creator, book.properties.created, book.properties.modified = "apiary", fixed, fixed
+    sink = io.BytesIO()
+    book.save(sink)
+    return _without_times(sink.getvalue(), fixed)
+
+
+def _without_times(data: bytes, fixed: datetime) -> bytes:
+    """The same workbook with one time on all its parts: a zip file holds when it was written."""
+    sink = io.BytesIO()
+    stamp = (max(fixed.year, 1980), fixed.month, fixed.day, fixed.hour, fixed.minute, fixed.second)
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in sorted(old.namelist()):
+            content = old.read(name)
+            if name == "docProps/core.xml":
+                modified = f"{fixed:%Y-%m-%dT%H:%M:%SZ}".encode()
+                content = re.sub(rb"(<dcterms:modified[^>]*>)[^<]*", rb"\g<1>" + modified, content)
+            new.writestr(zipfile.ZipInfo(name, stamp), content)
+    return sink.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value as a cell: numbers as numbers, text that no spreadsheet would run."""
+    return harmless(value) if isinstance(value, str) else value

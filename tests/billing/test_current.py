@@ -1,0 +1,181 @@
+"""The folder that finance works with: valid versions only, an account apart, no sessions, numbers as numbers."""
+
+import csv
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import openpyxl
+import pytest
+
+from pipelines.billing import current
+from pipelines.billing.exports import export_days, export_month
+from pipelines.billing.statements import Shelf
+from tests.billing.ledgers import Ledger, charge, line
+
+JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
+AT = datetime(2025, 3, 2, tzinfo=UTC)
+BOLT = {"tenant_id": "bolt", "billing_account_id": "acct/bolt", "currency": "JPY", "user_id": "=HYPERLINK(1)"}
+NAMES = ("session_20250103_120000_0a1b2c3d", "colony_of_ada", "queen_of_ada")
+THEIRS = {"session_id": NAMES[0], "root_session_id": NAMES[0], "colony_id": NAMES[1]}
+
+
+@pytest.fixture
+def finance(ledger: Ledger) -> Path:
+    """Two accounts, two months, a version that was superseded, a correction, a charge, usage without a price."""
+    nothing = dict.fromkeys(("list_unit_price", "contracted_unit_price", "list_cost", "contracted_cost", "billed_cost"))
+    ledger.tell([
+        line("a", date(2025, 1, 3), 333_333, "0.075", **THEIRS), line("b", date(2025, 1, 4), 1, "3", **THEIRS),
+        line("c", date(2025, 1, 5), 999_999, "2", **BOLT), line("d", date(2025, 2, 5), 77, "15"),
+        line("n", date(2025, 2, 5), 5, **nothing | {"model": "unknown", "rating_status": "unpriced"}),
+    ])  # fmt: skip
+    ledger.charge([charge("credit", JANUARY, "-0.01", "credit")])
+    ledger.build()
+    export_month(ledger.scene(datetime(2025, 1, 20, tzinfo=UTC)), JANUARY, "acct-acme")
+    ledger.tell([line("a", date(2025, 1, 3), 444_444, "0.075", **THEIRS)])
+    ledger.close(JANUARY)
+    ledger.tell([line("b", date(2025, 1, 4), 2, "3", **THEIRS)])
+    ledger.build()
+    for month in (JANUARY, FEBRUARY):
+        for account in ("acct-acme", "acct/bolt"):
+            export_month(ledger.scene(AT), month, account)
+    export_days(ledger.scene(AT))
+    current.refresh(Shelf.open(ledger.exports))
+    return ledger.exports
+
+
+def totals(folder: Path) -> dict[str, Decimal]:
+    found: dict[str, Decimal] = defaultdict(Decimal)
+    with (folder / "costs.csv").open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            found[row["currency"]] += Decimal(row["billed_cost"])
+    return found
+
+
+def payables(exports: Path, account: str, month: str) -> dict[str, Decimal]:
+    folder = exports / "monthly" / f"billing_period={month}" / f"account={account}"
+    manifest = Shelf.open(exports).newest[folder].manifest
+    found: dict[str, Decimal] = defaultdict(Decimal)
+    for said in manifest["payable"].values():
+        found[said["currency"]] += Decimal(said["payable"])
+    return found
+
+
+def folders(exports: Path) -> Iterable[tuple[str, str, Path]]:
+    for folder in sorted((exports / "current").glob("*/*")):
+        yield folder.parent.name, folder.name, folder
+
+
+def test_each_file_ties_to_the_invoice_to_the_cent(finance: Path) -> None:
+    """And of each account's month there is one, however many versions were written."""
+    found = list(folders(finance))
+    assert [(account, month) for account, month, _ in found] == [
+        ("acct%2Fbolt", "2025-01"), ("acct%2Fbolt", "2025-02"), ("acct-acme", "2025-01"), ("acct-acme", "2025-02"),
+    ]  # fmt: skip
+    for account, month, folder in found:
+        expected = payables(finance, account, month)
+        assert totals(folder) == expected
+        sql = f"select currency, sum(payable) from read_parquet('{folder}/invoice.parquet') group by all"
+        assert dict(duckdb.sql(sql).fetchall()) == expected
+    everything = f"select sum(payable) from read_parquet('{finance}/current/acct-acme/*/invoice.parquet')"
+    assert duckdb.sql(everything).fetchone() == (Decimal("0.02"),), "nothing is there twice"
+
+
+def test_nobodys_session_is_in_it_and_no_other_account(finance: Path) -> None:
+    for account, _, folder in folders(finance):
+        for path in folder.iterdir():
+            if path.suffix == ".parquet":
+                text = str(duckdb.sql(f"select * from read_parquet('{path}')").fetchall())
+            elif path.suffix == ".xlsx":
+                text = str([[*sheet.values] for sheet in openpyxl.load_workbook(path).worksheets])
+            else:
+                text = path.read_text("utf-8")
+            assert not [name for name in NAMES if name in text], path
+            other = "acct-acme" if account != "acct-acme" else "bolt"
+            assert other not in text, path
+
+
+def test_a_workbook_holds_numbers_and_a_summary(finance: Path) -> None:
+    folder = finance / "current" / "acct-acme" / "2025-02"
+    book = openpyxl.load_workbook(folder / "statement.xlsx")
+    assert book.sheetnames == ["Summary", "Invoice", "Costs"]
+    said = dict(book["Summary"].values)
+    assert said["payable (USD)"] == 0.00
+    assert said["tokens without a price"] == 5
+    assert said["models without a price"] == "unknown"
+    assert said["change to last month (USD)"] == pytest.approx(-0.02)
+    assert said["corrections of earlier months"] == pytest.approx(0.000003)
+    header, *rows = book["Costs"].values
+    amounts = [row[header.index("billed_cost")] for row in rows]
+    assert all(isinstance(amount, int | float) for amount in amounts)
+    bolt = openpyxl.load_workbook(finance / "current" / "acct%2Fbolt" / "2025-01" / "statement.xlsx")
+    cells = [value for row in bolt["Costs"].values for value in row]
+    assert "'=HYPERLINK(1)" in cells
+    assert not [cell for sheet in bolt for row in sheet for cell in row if cell.data_type == "f"]
+
+
+def test_the_page_says_what_is_payable_and_what_was_corrected(finance: Path) -> None:
+    text = (finance / "current" / "acct-acme" / "2025-02" / "statement.html").read_text()
+    for part in ("INV-2025-02-acct-acme-USD", "Payable, before tax", "Corrections of earlier months", "unknown",
+                 "apiary verify", "@media print"):  # fmt: skip
+        assert part in text
+    assert not [word for word in ("http:", "https:", "<script", "src=") if word in text]
+    yen = (finance / "current" / "acct%2Fbolt" / "2025-01" / "statement.html").read_text()
+    assert '<td class="n">2</td>' in yen, "yen have no digits behind the point"
+    assert "&#39;=HYPERLINK" in yen or "=HYPERLINK" in yen
+
+
+def test_it_is_replaced_when_a_statement_is_and_else_left_alone(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 3), **BOLT)])
+    ledger.build()
+    for account in ("acct-acme", "acct/bolt"):
+        export_month(ledger.scene(AT), JANUARY, account)
+    assert len(current.refresh(Shelf.open(ledger.exports))) == 2
+    assert current.refresh(Shelf.open(ledger.exports)) == []
+    before = {path: path.read_bytes() for path in (ledger.exports / "current").rglob("*") if path.is_file()}
+    ledger.tell([line("a", date(2025, 1, 3), 5)])
+    ledger.build()
+    export_month(ledger.scene(AT), JANUARY, "acct-acme")
+    assert [path.parent.name for path in current.refresh(Shelf.open(ledger.exports))] == ["acct-acme"]
+    after = {path: path.read_bytes() for path in (ledger.exports / "current").rglob("*") if path.is_file()}
+    assert {path for path in before if before[path] != after[path]} == {
+        path for path in before if "acct-acme" in path.parts and path.name != "nothing"
+    }
+    shutil.rmtree(ledger.exports / "current")
+    current.refresh(Shelf.open(ledger.exports))
+    again = {path: path.read_bytes() for path in (ledger.exports / "current").rglob("*") if path.is_file()}
+    assert again == after, "the same statement gives the same bytes"
+
+
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")
+def test_libreoffice_reads_the_same_totals(finance: Path, tmp_path: Path) -> None:
+    for account, month, folder in folders(finance):
+        for name in ("costs.csv", "statement.xlsx"):
+            target = tmp_path / account / month / name.partition(".")[0]
+            sheet = (
+                "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,false,false,false,3"
+                if "x" in name
+                else "xlsx"
+            )
+            subprocess.run(
+                ["soffice", "--headless", f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}", "--convert-to",
+                 sheet, "--outdir", target, folder / name],
+                check=True, capture_output=True, timeout=120,
+            )  # fmt: skip
+            (made,) = target.iterdir()
+            if made.suffix == ".xlsx":
+                header, *rows = openpyxl.load_workbook(made).active.values
+                records = [dict(zip(header, row, strict=True)) for row in rows]
+            else:
+                with made.open(encoding="utf-8-sig", newline="") as file:
+                    records = list(csv.DictReader(file))
+            found: dict[str, Decimal] = defaultdict(Decimal)
+            for record in records:
+                found[record["currency"]] += Decimal(str(record["billed_cost"]))
+            expected = payables(finance, account, month)
+            assert {c: round(v, 9) for c, v in found.items()} == {c: round(v, 9) for c, v in expected.items()}
