@@ -129,9 +129,8 @@ def _costs(rows: Iterable[Row]) -> list[Row]:
         for row in rows:
             charge = "Rounding" if row["x_ReasonCode"] == "rounding" else row["ChargeCategory"]
             is_usage = row["ChargeCategory"] == "Usage"
-            says_nothing_new = (
-                is_usage and row["ChargeDescription"] == f"{row['x_TokenType']} tokens of {row['x_Model']}"
-            )
+            usual = f"{row['x_TokenType']} tokens of {row['x_Model']}" if is_usage else None
+            said = None if row["ChargeDescription"] == usual else row["ChargeDescription"]
             key = (
                 row["ChargePeriodStart"].astimezone(UTC).date(), charge,
                 row["x_ReasonCode"] if row["ChargeClass"] else None, row["SubAccountId"], row["HostProviderName"],
