@@ -30,10 +30,13 @@ ERASE = (
 )  # fmt: skip
 """Passed by an erasure (tests/warehouse_part/test_erase.py dies at each)."""
 
+EXCLUDE = ("exclude.before_commit", "exclude.after_commit")
+"""Passed when a device is expelled (tests/warehouse_part/test_exclusion.py dies at each)."""
+
 BILLING = ("statement.file", "statement.half", "statement.synced", "statement.renamed", "close.sealed", "close.booked")
 """Passed by a billing export or a close (tests/billing dies at them)."""
 
 TORTURED = (*DEVICE, *OWNER, *INGEST)
 """What `make torture` dies at."""
 
-ALL = (*TORTURED, *ERASE, *BILLING)
+ALL = (*TORTURED, *ERASE, *EXCLUDE, *BILLING)

@@ -76,6 +76,9 @@ def contract_md() -> str:
         lines += [f"`record_id` rests on: {table.identity} ({how}).", ""]
         lines += ["| column | type | kept | why |", "|---|---|---|---|"]
         lines += [f"| `{c.name}` | {c.type} | {_kept(c)} | {c.why} |" for c in table.columns]
+        for rule in table.rules:
+            values = ", ".join(f"`{value}`" for value in rule.values)
+            lines += ["", f"`{rule.column}` only where `{rule.other}` is one of {values}. {rule.why}"]
     return "\n".join(lines) + "\n"
 
 

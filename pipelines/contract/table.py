@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache, cached_property
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import available_timezones
 
 import pyarrow as pa
@@ -39,6 +39,9 @@ DUCKDB: dict[Type, str] = {
 # before that there was nothing to write it, and a zero means that it was not set.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 EARLIEST_WRITTEN = datetime(2000, 1, 1, tzinfo=UTC)
+
+# Doubles are seconds. A positive one below a microsecond is no measurement, and a quotient by it is beyond any number.
+SMALLEST_DOUBLE = 1e-6
 
 
 @cache
@@ -117,12 +120,32 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A rule between two columns of a row: `column` holds a value only where `other` is one of `values`.
+
+    A device sends the row without the value (`mend`); the gate refuses a batch that has it.
+    """
+
+    column: str
+    other: str
+    values: tuple[str, ...]
+    why: str
+
+    def mend(self, row: dict[str, Any]) -> bool:
+        """Take a value that must not be there out of a row; whether one was there."""
+        is_broken = row.get(self.column) is not None and row.get(self.other) not in self.values
+        if is_broken:
+            row[self.column] = None
+        return is_broken
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """One table of the wire: a name, the meaning of a row, and its columns. `record_id` is always the first column.
 
     `identity`: what `record_id` rests on. `is_keyless`: it never rests on the tenant's key, so that tokens are counted
     once even where devices of a tenant have no common key.
-    `sums`: totals that a row states beside the parts which must add up to them.
+    `sums`: totals that a row states beside the parts which must add up to them. `rules`: which values go together.
     `superseded_by`: columns, the first of them a flag, by which a later observation of a record takes the place of an
     earlier one: the row whose values are greatest speaks, in whatever order they arrive. Only between rows whose
     flag is set; other rows of one record that differ in facts are a conflict.
@@ -137,6 +160,7 @@ class Table:
     identity: str = ""
     is_keyless: bool = False
     sums: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    rules: tuple[Rule, ...] = ()
     superseded_by: tuple[str, ...] = ()
     origin_by: tuple[str, ...] = ()
     origin: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from pipelines.contract.keys import (
     SLUG,
     UUID,
 )
-from pipelines.contract.table import Column, Keep, Table
+from pipelines.contract.table import Column, Keep, Rule, Table
 
 # The forms of identifiers, by what they name: only what a source generates for a column travels in it in clear.
 SESSION = rf"{SESSION_ID}|{RUN_STAMP}|{UUID}"
@@ -477,6 +477,10 @@ TASKS = Table(
     grain="One observation of a task, a step or a checklist item; a new row when it changes.",
     source="progress.db, tasks.json",
     identity="list, task id, item id, number of the observation and what was observed",
+    rules=(
+        Rule(column="item_id", other="item", values=("step", "checklist"),
+             why="A task is named by its own id: with another one there would be two of it."),
+    ),
     columns=(
         _record(),
         _runtime(),

@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from pipelines.contract.keys import identity_text, is_fixed_form, record_id
-from pipelines.contract.table import Column, Keep, Table
+from pipelines.contract.table import SMALLEST_DOUBLE, Column, Keep, Table
 from pipelines.contract.vocabulary import is_public, public_form
 
 Row = dict[str, Any]
@@ -81,6 +81,8 @@ class Redactor:
         row = {column.name: self._value(column, values.get(column.name)) for column in table.columns}
         if any(column.required and row[column.name] is None for column in table.columns):
             return None
+        for rule in table.rules:
+            rule.mend(row)
         return row
 
     def values(self, table: Table, values: Mapping[str, object]) -> dict[str, Any]:
@@ -145,4 +147,7 @@ def _within(column: Column, value: object) -> bool:
 
 
 def _double(column: Column, value: object) -> float | None:
-    return float(value) if _within(column, value) and isinstance(value, (int, float, Decimal)) else None
+    if not (_within(column, value) and isinstance(value, (int, float, Decimal))):
+        return None
+    found = float(value)
+    return found if found == 0 or abs(found) >= SMALLEST_DOUBLE else None

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.contract.keys import is_keyed
-from pipelines.contract.table import EARLIEST, LATEST, Column, Keep, Table, is_zone
+from pipelines.contract.table import EARLIEST, LATEST, SMALLEST_DOUBLE, Column, Keep, Table, is_zone
 from pipelines.contract.vocabulary import is_public
 from pipelines.contract.wire import BY_NAME
 
@@ -182,12 +182,19 @@ def check(rows: pa.Table, table: Table) -> None:
         # One row that does not add up would fail the books of everybody, which stop publishing and billing.
         if not rows.column(total).equals(reduce(pc.add, [rows.column(part) for part in parts])):
             raise RejectedError(f"unbalanced:{total}")
+    for rule in table.rules:
+        # NULL is in no list: a value beside it is refused too.
+        is_in = pc.is_in(rows.column(rule.other).cast(pa.string()), value_set=pa.array(rule.values, pa.string()))
+        if pc.any(pc.and_(pc.is_valid(rows.column(rule.column)), pc.invert(is_in))).as_py():
+            raise RejectedError(f"inconsistent:{rule.column}")
 
 
 def _is_outside(column: Column, values: pa.ChunkedArray) -> bool:
     """Whether a number or a time is out of its bounds."""
-    if column.type == "double" and pc.any(pc.is_nan(values)).as_py():
-        return True  # the least and the greatest pass over it
+    if column.type == "double":
+        tiny = pc.and_(pc.less(pc.abs(values), SMALLEST_DOUBLE), pc.not_equal(values, 0.0))
+        if pc.any(pc.or_(pc.is_nan(values), tiny)).as_py():
+            return True  # the least and the greatest pass over it
     lowest: int | None = column.minimum
     highest: int | None = column.maximum
     if column.type == "timestamp":

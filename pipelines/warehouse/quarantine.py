@@ -19,7 +19,8 @@ from pipelines.warehouse.load import Loaded
 
 # Newer rules may know what older ones did not: these are judged again by themselves once the rules have changed.
 BY_NEWER_RULES = (
-    "unknown_schema", "unknown_columns", "wrong_types", "bad_value", "out_of_range", "null_value", "unbalanced"
+    "unknown_schema", "unknown_columns", "wrong_types", "bad_value", "out_of_range", "null_value", "unbalanced",
+    "inconsistent",
 )  # fmt: skip
 # A child of the gate may have died of the machine's trouble: these are judged again a few times.
 BY_CHANCE = ("gate_crash", "gate_timeout")

@@ -7,7 +7,8 @@ select
     tenant_id,
     list_id,
     task_id,
-    item_id,
+    -- A task is named by its own id: loaded before the gate refused another one.
+    case when item <> 'task' then item_id end as item_id,
     parent_task_id,
     worker_id,
     colony_name,
