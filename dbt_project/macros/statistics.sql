@@ -5,6 +5,11 @@
     (cast({{ part }} as double) / nullif({{ whole }}, 0))
 {%- endmacro %}
 
+{# A quotient as a count. Of an interval next to nothing the quotient is beyond every integer; a billion says it all. #}
+{% macro bounded_count(quotient) -%}
+    cast(least({{ quotient }}, 1000000000) as bigint)
+{%- endmacro %}
+
 {# The lower or upper end of Wilson's 95 % interval of a share (E. B. Wilson, 1927): unlike the plain one it neither
    leaves 0 to 1 nor calls one success out of one certain. `end` is -1 or +1. #}
 {% macro wilson(part, whole, end) -%}

@@ -11,7 +11,6 @@ with changed as (
     {{ changed_activity_days() }}
 ),
 
--- A run whose end nobody saw is at work at its start, and not for ever.
 runs as (
     select
         tenant_id,
@@ -19,7 +18,7 @@ runs as (
         parent_session_id,
         run_kind,
         started_at,
-        coalesce(greatest(ended_at, started_at), started_at) as ended_at
+        {{ believed_end('started_at', 'ended_at') }} as ended_at
     from {{ ref('fct_agent_runs') }}
     where started_at is not null
 ),

@@ -75,7 +75,7 @@ select
     -- An interval and a half without a firing: one is missing, and another for each whole interval more.
     case
         when firings.schedule_seconds > 0 and firings.waited_seconds is not null
-            then greatest(0, cast(round({{ share('firings.waited_seconds', 'firings.schedule_seconds') }}) as bigint) - 1)
+            then greatest(0, {{ bounded_count('round(' ~ share('firings.waited_seconds', 'firings.schedule_seconds') ~ ')') }} - 1)
     end as missed_before,
     {{ utc_date('firings.occurred_at') }} as fired_date,
     firings.occurred_at as fired_at,

@@ -94,7 +94,7 @@ select
     case
         when next_due_at is null then 0
         when {{ seconds_between('next_due_at', 'known_as_of') }} < 0 then 0
-        else 1 + cast(floor({{ share(seconds_between('next_due_at', 'known_as_of'), 'interval_seconds') }}) as bigint)
+        else 1 + {{ bounded_count('floor(' ~ share(seconds_between('next_due_at', 'known_as_of'), 'interval_seconds') ~ ')') }}
     end as missed_since,
     coalesce({{ seconds_between('next_due_at', 'known_as_of') }} >= 0, false) as is_overdue,
     first_seen_at,
