@@ -61,23 +61,50 @@ def texts(column: Column, ids: tuple[str, ...]) -> list[str]:
 
 
 def rows(table: Table, seed: int, count: int, ids: tuple[str, ...]) -> list[Row]:
-    """Rows in which the edges of all columns meet. The first ones are at one bound in every column at once."""
+    """Rows in which the edges of all columns meet: all at one bound, any two columns NULL with and without each other,
+    every value of every column, and then whatever comes."""
     rng = random.Random(f"{table.name} {seed}")
-    pools = {column.name: candidates(column, ids) for column in table.columns if column.name != "record_id"}
-    made = []
-    for number in range(count):
-        row: Row = {"record_id": record(f"{seed} {table.name} {number}")}
-        for name, pool in pools.items():
-            place = {0: 0, 1: -1}.get(number)
-            row[name] = pool[place] if place is not None else rng.choice(pool)
-        for total, parts in table.sums:
-            while sum(row[part] or 0 for part in parts) > (table.by_name[total].maximum or 0):
-                row |= {part: rng.choice((0, 1, 7)) for part in parts}
-            row |= {total: sum(row[part] or 0 for part in parts)}
-        for rule in table.rules:
-            rule.mend(row)
-        made.append(row)
-    return made
+    columns = [column for column in table.columns if column.name != "record_id"]
+    pools = {column.name: candidates(column, ids) for column in columns}
+    chosen: list[Row] = [{name: pool[place] for name, pool in pools.items()} for place in (0, -1)]
+    for is_null in _patterns(sum(not column.required for column in columns)):
+        nulls = iter(is_null)
+        chosen.append(
+            {
+                column.name: None if not column.required and next(nulls) else rng.choice(_values(pools[column.name]))
+                for column in columns
+            }
+        )
+    longest = max(map(len, pools.values()))
+    chosen += [{name: pool[number % len(pool)] for name, pool in pools.items()} for number in range(longest)]
+    while len(chosen) < count:
+        chosen.append({name: rng.choice(pool) for name, pool in pools.items()})
+    return [
+        _kept_to(table, {"record_id": record(f"{seed} {table.name} {number}")} | row, rng)
+        for number, row in enumerate(chosen)
+    ]
+
+
+def _values(pool: list[Any]) -> list[Any]:
+    return [value for value in pool if value is not None]
+
+
+def _patterns(columns: int) -> list[list[bool]]:
+    """Which columns are NULL, row by row: any two of them in all four ways. Two numbers differ in a bit."""
+    bits = range(max(1, columns.bit_length()))
+    coded = [[bool(number >> bit & 1) for number in range(columns)] for bit in bits]
+    return [[False] * columns, [True] * columns, *coded, *([not value for value in row] for row in coded)]
+
+
+def _kept_to(table: Table, row: Row, rng: random.Random) -> Row:
+    """A row whose columns agree with each other as the contract wants it."""
+    for total, parts in table.sums:
+        while sum(row[part] or 0 for part in parts) > (table.by_name[total].maximum or 0):
+            row |= {part: rng.choice((0, 1, 7)) for part in parts}
+        row |= {total: sum(row[part] or 0 for part in parts)}
+    for rule in table.rules:
+        rule.mend(row)
+    return row
 
 
 def batch_of(seed: int, count: int, ids: tuple[str, ...]) -> dict[str, list[Row]]:

@@ -3,7 +3,7 @@
         materialized='incremental',
         incremental_strategy='replace_changed',
         on_schema_change='fail',
-        meta={'replace': {'keys': ['tenant_id', 'session_id'], 'changed': 'changed_sessions'}}
+        meta={'max_rows_per_input_row': 40, 'replace': {'keys': ['tenant_id', 'session_id'], 'changed': 'changed_sessions'}}
     )
 }}
 

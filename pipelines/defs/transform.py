@@ -4,14 +4,18 @@ Does not belong here: SQL (models/), how dbt builds it (dbt_project/).
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
+from dagster_duckdb import DuckDBResource
 
 from pipelines.defs.dbt_project import manifest
-from pipelines.defs.resources import HOME, WRITER
+from pipelines.defs.resources import HOME, WRITER, StoreResource
+from pipelines.defs.setting_aside import MOST_ROUNDS, OVER_BUDGET, Failure, failure_after, failure_of, set_aside, told
 from pipelines.home import private_folder
+from pipelines.warehouse import registry
 
 
 class Translator(DagsterDbtTranslator):
@@ -33,9 +37,43 @@ class Translator(DagsterDbtTranslator):
     name="models",
     pool=WRITER,
 )
-def models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
-    """Build and test every model, by what is new since the last build."""
+def models(
+    context: dg.AssetExecutionContext, dbt: DbtCliResource, duckdb: DuckDBResource, store: StoreResource
+) -> Iterator[Any]:
+    """Build and test every model, by what is new since the last build; batches on whose rows it fails are set aside."""
+    warehouse = Path(duckdb.database)
     folder = private_folder(HOME.root / "dbt")
     folder.chmod(0o700)  # dbt made it for everybody once
-    command = ["build", "--exclude-resource-type", "unit_test"]
-    yield from dbt.cli(command, context=context, target_path=folder).stream()
+    for is_last in (*[False] * MOST_ROUNDS, True):
+        (folder / "run_results.json").unlink(missing_ok=True)  # of an earlier build
+        invocation = dbt.cli(
+            ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=folder,
+            raise_on_error=False,
+        )  # fmt: skip
+        events = list(invocation.stream())  # an asset is told of once: what an earlier round said is out of date
+        failure = _failure(invocation, warehouse)
+        if failure is None or is_last:
+            break
+        context.log.warning(f"{failure.reason}: looking for the batches that it comes from")
+        lines = list(set_aside(warehouse, store.open(), failure))
+        for line in lines:
+            context.log.warning(line)
+        if not lines:
+            context.log.warning("it comes from no batch: the models or the books are at fault")
+            break
+    for line in told(registry.load(warehouse.parent).batches):
+        context.log.warning(line)
+    yield from events
+    if (error := invocation.get_error()) is not None:
+        raise error
+    if failure is not None and failure.reason.startswith(OVER_BUDGET):  # a gate that stops says so itself
+        raise dg.Failure(f"{failure.reason}: more rows than max_rows_per_input_row allows, and no batch is the cause")
+
+
+def _failure(invocation: Any, warehouse: Path) -> Failure | None:
+    if invocation.is_successful():
+        return failure_after(warehouse, invocation.get_artifact("manifest.json"))
+    try:
+        return failure_of(invocation.get_artifact("run_results.json"))
+    except FileNotFoundError:
+        return None  # dbt did not come so far: its error says why

@@ -43,7 +43,7 @@ def apiary(
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("APIARY_", "DAGSTER_", "HIVE_"))}
     result = subprocess.run(
         [*PROGRAM, *map(str, arguments)], env=clean | {"APIARY_HOME": str(home)} | (environment or {}),
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=3_000,
     )  # fmt: skip
     if check and result.returncode:
         raise AssertionError(f"apiary {arguments}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")

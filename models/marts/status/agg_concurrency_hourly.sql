@@ -1,9 +1,10 @@
+{# A run of 31 days is at work in 745 hours, of its tenant and of the session that has it as a worker. #}
 {{
     config(
         materialized='incremental',
         incremental_strategy='replace_changed',
         on_schema_change='fail',
-        meta={'replace': {'keys': ['tenant_id', 'activity_date'], 'changed': 'changed_activity_days'}}
+        meta={'max_rows_per_input_row': 1600, 'replace': {'keys': ['tenant_id', 'activity_date'], 'changed': 'changed_activity_days'}}
     )
 }}
 
