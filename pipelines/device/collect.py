@@ -348,6 +348,7 @@ class Collector:
                 counts.unknown += log.is_unknown(found)
                 continue
             first, *rest = records
+            left_out = self._redactor.left_out
             outcome, identity = self._stage(first, source, offset)
             _count(counts, outcome)
             counts.fields_dropped += sum(record.fields_dropped for record in records)
@@ -358,6 +359,7 @@ class Collector:
                 named = {"step_record_id": identity} if first.table is wire.NODE_STEPS else {}
                 for other in rest:
                     self._stage(replace(other, values={**other.values, **named}), source, offset)
+            counts.fields_dropped += self._redactor.left_out - left_out
 
     def _stage(self, record: Record, source: str, offset: int) -> tuple[str, str]:
         """Stage one record; what became of it, by the name of its counter, and its identity."""
@@ -466,10 +468,12 @@ class Collector:
             return  # torn or being written: what was seen before holds until it can be read
         items = list(found or ())
         counts = Counts(seen=len(items), layout=snapshot.layout, runtime=self._runtime)
+        left_out = self._redactor.left_out
         with self._state.step():
             for item in items:
                 counts.fields_unknown += item.fields_unknown if isinstance(item, Record) else 0
                 _count(counts, self._take(item, source, is_live=is_live))
+            counts.fields_dropped += self._redactor.left_out - left_out
             if found is None:
                 counts.seen += 1
                 counts.reject("bad_type")

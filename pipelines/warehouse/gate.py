@@ -30,7 +30,7 @@ from typing import Literal, TypeVar
 
 import pyarrow as pa
 
-from pipelines.contract.wire import BY_NAME, contract_hash
+from pipelines.contract.wire import BY_NAME, TABLES, contract_hash
 from pipelines.home import ROOT, BusyError, exclusive
 from pipelines.warehouse import decode, landing
 from pipelines.warehouse.gate_child import LENGTH, MAX_SECONDS, NUMBER
@@ -53,7 +53,8 @@ T = TypeVar("T")
 @cache
 def rules_hash() -> str:
     """The contract and the rules by which batches are judged: what other rules refused, these may let in."""
-    digest = hashlib.sha256(contract_hash().encode())
+    between_columns = [(table.name, table.sums, table.rules) for table in TABLES]  # which no consent is about
+    digest = hashlib.sha256(f"{contract_hash()} {between_columns}".encode())
     for module in (decode, landing):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
