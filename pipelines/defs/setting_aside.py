@@ -5,10 +5,11 @@ finding batches (warehouse/isolation.py), taking them out (warehouse/exclusion.p
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pipelines.quality import gates
 from pipelines.store import Store
 from pipelines.warehouse import budgets, exclusion, isolation, load, registry
 
-Look = Callable[[engine.DuckDBPyConnection], list[str]]
+Judged = Callable[[engine.DuckDBPyConnection], bool]
 OVER_BUDGET = "row_budget"
 MOST_ROUNDS = 3  # of building, finding out and building again in one run
 REASONS = {"model": "failed_model", "test": "failed_test", "snapshot": "failed_model", "seed": "failed_model"}
@@ -30,11 +31,11 @@ REASONS = {"model": "failed_model", "test": "failed_test", "snapshot": "failed_m
 
 @dataclass(frozen=True)
 class Failure:
-    """What failed: models and tests by the names that dbt selects, what is looked at once they are built (None if it is
-    good), and the reason that the ledger gives."""
+    """What failed: models and tests by the names that dbt selects, whether it fails once they are built (None: they
+    themselves do), and the reason that the ledger gives."""
 
     nodes: tuple[str, ...]
-    looked_at: Look | None
+    fails_after: Judged | None
     reason: str
 
 
@@ -56,26 +57,27 @@ def failure_after(warehouse: Path, manifest: dict[str, Any]) -> Failure | None:
         for node in manifest["nodes"].values()
         if node["resource_type"] == "model"
     }
-
-    def over_budget(connection: engine.DuckDBPyConnection) -> list[str]:
-        return budgets.exceeded(connection, budgets_of)
-
     with engine.connect(str(warehouse)) as connection:
-        for look, word in ((over_budget, OVER_BUDGET), (_stopped, "failed_gate")):
-            if tables := look(connection):
-                names = tuple(table.split(".")[-1] for table in tables)
-                return Failure(names, look, f"{word}:{names[0]}")
+        connection.execute("SET TimeZone = 'UTC'")
+        if tables := budgets.exceeded(connection, budgets_of):
+            over = {table: budgets_of[table] for table in tables}
+            names = tuple(table.split(".")[-1] for table in tables)
+            return Failure(names, lambda trial: bool(budgets.exceeded(trial, over)), f"{OVER_BUDGET}:{names[0]}")
+        if stopped := [suite for suite in gates.suites("departure") if _stops(suite, connection)]:
+            names = tuple(_reads(stopped))
+            return Failure(
+                names, lambda trial: any(_stops(suite, trial) for suite in stopped), f"failed_gate:{stopped[0].table}"
+            )
     return None
 
 
-def _stopped(connection: engine.DuckDBPyConnection) -> list[str]:
-    """Tables whose suites of the departure gate would stop the publication."""
-    connection.execute("SET TimeZone = 'UTC'")
-    return [
-        suite.table
-        for suite in gates.suites("departure")
-        if any(result.is_critical and not result.passed for result in gates.run(suite, connection))
-    ]
+def _stops(suite: gates.Suite, connection: engine.DuckDBPyConnection) -> bool:
+    return any(result.is_critical and not result.passed for result in gates.run(suite, connection))
+
+
+def _reads(suites: Iterable[gates.Suite]) -> list[str]:
+    """The marts that the queries of suites read."""
+    return sorted({name for suite in suites for name in re.findall(r"marts\.(\w+)", suite.query)})
 
 
 def set_aside(warehouse: Path, store: Store, failure: Failure) -> Iterator[str]:
@@ -113,10 +115,10 @@ def _fails(file: Path, failure: Failure) -> bool:
     environment = os.environ | {"APIARY_WAREHOUSE": str(file)}
     if subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
         return True
-    if failure.looked_at is None:
+    if failure.fails_after is None:
         return False
     with engine.connect(str(file)) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        # Of nothing a gate has nothing to say; a sum of no row is no number.
         is_empty = connection.execute("SELECT count(*) = 0 FROM wire.batches").fetchone() == (True,)
-        return not is_empty and not set(failure.nodes).isdisjoint(
-            table.split(".")[-1] for table in failure.looked_at(connection)
-        )
+        return not is_empty and failure.fails_after(connection)
