@@ -9,8 +9,9 @@ import pytest
 
 from pipelines.contract.table import Table
 from pipelines.contract.wire import TABLES
+from pipelines.quality import gates
 from pipelines.store import FolderStore
-from pipelines.warehouse import budgets, exclusion
+from pipelines.warehouse import budgets, exclusion, quarantine
 from pipelines.warehouse.registry import Register
 from tests import hostile
 from tests.warehouse import Marts, Warehouse
@@ -87,7 +88,16 @@ def test_a_hostile_tenant_changes_nothing_for_the_others(warehouse: Warehouse, t
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10, 40))
 def test_hostile_tenants_change_nothing_at_length(warehouse: Warehouse, tmp_path, seed: int) -> None:
-    assert_alone(warehouse, FolderStore(tmp_path), (seed, seed + 1000), 300)
+    folder = FolderStore(tmp_path)
+    assert_alone(warehouse, folder, (seed, seed + 1000), 300)
+    with warehouse.connect() as connection:
+        quarantine.replay(connection, folder, quarantine.Choice())
+    warehouse.run()
+    with warehouse.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        for suite in gates.suites("departure"):
+            failed = [result for result in gates.run(suite, connection) if result.is_critical and not result.passed]
+            assert failed == [], suite.name
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
