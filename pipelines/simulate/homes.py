@@ -149,10 +149,15 @@ class _Home:
         grandchild.status_events()
 
         child.turn()
+        if is_new:
+            child.cancelled_turn()
+            child.snapshot()
         first.clock.now = max(first.clock.now, grandchild.started_at)
         first.turn()
         for session in (first, child, grandchild):
             session.save()
+        if is_new:
+            grandchild.trash(grandchild.clock.now)
         colony_stores(scene, leads, workers=child.workers, at=child.clock.now, is_open=True)
         colony_stores(scene, audit, workers=grandchild.workers, at=grandchild.clock.now, is_open=False)
         if spec.layout == "v3":

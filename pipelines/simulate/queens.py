@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pipelines.simulate.colonies import shadow_folder, task_list
+from pipelines.simulate.counts import UNKNOWN_MODEL
 from pipelines.simulate.disk import JsonLines
 from pipelines.simulate.events import Bus, EventLog, Stream
 from pipelines.simulate.runtime_logs import RuntimeLog, run_event, state_file
@@ -156,6 +157,38 @@ class QueenSession:
         turn = self._make(tools=0)
         self.bus.tear(self._voice.turn_event(turn, self.iteration))
         self.scene.tally.lost_turns += 1
+        self.iteration += 1
+
+    def cancelled_turn(self) -> None:
+        """Cancelled before anything came: the event has no model and no tokens, and is a turn all the same."""
+        self.ask()
+        made = self._make(tools=0)
+        nothing = {"input_tokens": 0, "output_tokens": 0, "cache_read": 0, "cache_write": 0, "cost": 0.0}
+        turn = replace(made, model="", stop_reason="cancelled", **nothing)  # type: ignore[arg-type]
+        self.bus.publish(self._voice.turn_event(turn, self.iteration), turn.at)
+        self._count(turn)
+
+    def snapshot(self) -> None:
+        """The other folder of a fork that was written to in two places, where an upgrade moves it.
+
+        One turn of it stands nowhere else.
+        """
+        log = self.bus.log.copy(f"colonies/{self.colony}/legacy_fork_snapshots/{self.session}/events.jsonl")
+        turn = self._make(tools=0)
+        log.add(self._voice.turn_event(turn, self.iteration), turn.at)
+        log.save()
+        self.scene.disk.json(f"{log.path.rpartition('/')[0]}/meta.json", self.meta, turn.at, indent=None)
+        self._count(turn)
+
+    def trash(self, at: datetime) -> None:
+        """A copy of the session's folder that was put aside."""
+        log = self.bus.log.copy(f"{self.folder}.jtrash-{int(at.timestamp())}/events.jsonl")
+        self.scene.disk.write(log.path, log.lines.content(), at)
+        self.scene.disk.json(f"{log.path.rpartition('/')[0]}/meta.json", self.meta, at, indent=None)
+
+    def _count(self, turn: Turn) -> None:
+        model = turn.model or UNKNOWN_MODEL
+        self.scene.tally.turn(turn.reported(), model=model, day=turn.at.date(), kind="queen", session=self.session)
         self.iteration += 1
 
     def blank_line(self) -> None:
