@@ -44,7 +44,6 @@ QUESTIONS = {
     "cache_convention_unknown": "lines are of sources of whom nobody said how they count cache tokens",
 }
 SETTLED_BY = {
-    "conflict": "--waive 'conflict=REASON'",
     "future_dated": "apiary held list, apiary held release; or --waive 'future_dated=REASON'",
     "cache_convention_unknown": "apiary prices cache-convention; or --waive 'cache_convention_unknown=REASON'",
 }
@@ -295,7 +294,7 @@ class _Found:
             most = "nobody knows what" if unknown else plain(worth)
             conditions.append(
                 Condition(kind, is_met, f"{count} {words}, worth up to {most}", can_be_waived=True,
-                          settled_by=SETTLED_BY[kind])
+                          settled_by=SETTLED_BY.get(kind, f"--waive '{kind}=REASON'"))
             )  # fmt: skip
         buckets, variance = self.variances.get(account, (0, Decimal(0)))
         conditions.append(

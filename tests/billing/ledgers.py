@@ -136,10 +136,10 @@ class Ledger:
             self.connection.execute(f"delete from marts.{table}")
             if held:
                 rows = list(held.values())
-                names = list(rows[0])
+                names = list(dict.fromkeys(name for row in rows for name in row))
                 self.connection.executemany(
                     f"insert into marts.{table} ({', '.join(names)}) values ({', '.join('?' * len(names))})",
-                    [[row[name] for name in names] for row in rows],
+                    [[row.get(name) for name in names] for row in rows],
                 )
         self.connection.execute(
             """
@@ -161,8 +161,9 @@ class Ledger:
             """
         )
         self.connection.execute(
-            "insert into marts.fct_llm_turns (turn_id, tenant_id, usage_date, occurred_at)"
-            " select record_id, tenant_id, usage_date, occurred_at from marts.fct_rated_lines"
+            "insert into marts.fct_llm_turns by name select record_id as turn_id, tenant_id, usage_date, occurred_at,"
+            " quantity as output_tokens, 0 as input_tokens, 0 as cache_read_input_tokens,"
+            " 0 as cache_write_input_tokens from marts.fct_rated_lines"
         )
 
     def build(self) -> None:

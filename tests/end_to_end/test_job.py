@@ -156,7 +156,8 @@ def test_e6_a_row_is_proved_down_to_the_bytes_and_the_signature(site: Site) -> N
         key = dict(keys)["output"]
         said = prove(connection, key, site.home.exports, store).lines
         assert said[-1] == "proved: every link holds"
-        for link in ("statement: ", "BilledCost is the sum of ", "tokens at ", "turn ", "sha256 ", "decision: approve"):
+        approved = "decision when it was rated: approve"
+        for link in ("statement: ", "BilledCost is the sum of ", "tokens at ", "turn ", "sha256 ", approved):
             assert [text for text in said if link in text], link
         for change, link in (
             ('UPDATE marts.export_focus_daily SET "BilledCost" = "BilledCost" + 1', "BilledCost is the sum"),
@@ -167,7 +168,7 @@ def test_e6_a_row_is_proved_down_to_the_bytes_and_the_signature(site: Site) -> N
             ("DELETE FROM wire.batch_objects", "batch "),
             ("UPDATE billing.price_book SET unit_price = unit_price + 1", "line "),
             ("DELETE FROM billing.price_book", "price "),
-            ("UPDATE billing.price_decisions SET decision = 'reject'", "decision: reject"),
+            ("UPDATE billing.price_decisions SET decision = 'reject'", "decision when it was rated: reject"),
             ("DELETE FROM billing.price_decisions", "decision: nobody"),
         ):
             connection.execute(f"BEGIN; {change}")
