@@ -19,7 +19,7 @@
         tenant_id,
         session_id,
         max(_ingest_seq) as _ingest_seq
-    from {{ ref('int_sessions__touched') }}
+    from {{ ref('stg_wire__touched_sessions') }}
     where _ingest_seq > {{ watermark() }}
     group by tenant_id, session_id
 {% endmacro %}
@@ -38,7 +38,7 @@
         select distinct
             stored.tenant_id,
             stored.session_id,
-            (select max(_ingest_seq) from {{ ref('int_sessions__touched') }}) as _ingest_seq
+            (select max(_ingest_seq) from {{ ref('stg_wire__touched_sessions') }}) as _ingest_seq
         from {{ this }} as stored
         left join {{ ref('int_sessions__tree_resolved') }} as resolved
             on stored.tenant_id = resolved.tenant_id

@@ -91,7 +91,7 @@ scopes as (
         forks.tenant_id,
         forks.session_id,
         forks.ancestor_id as origin_session_id
-    from {{ ref('int_sessions__fork_ancestors') }} as forks
+    from {{ ref('stg_wire__fork_ancestors') }} as forks
     inner join changed
         on forks.tenant_id = changed.tenant_id
         and forks.session_id = changed.session_id

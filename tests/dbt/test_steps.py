@@ -107,7 +107,7 @@ class Matcher:
     def __init__(self, warehouse: Warehouse) -> None:
         self.warehouse = warehouse
         warehouse.run("--select", "+int_usage__steps_matched")
-        models = ("int_sessions__fork_ancestors", "int_usage__steps_matched")
+        models = ("stg_wire__fork_ancestors", "int_usage__steps_matched")
         warehouse.execute("drop table intermediate.int_usage__steps_matched")  # compiled as a first build is
         compiled = warehouse.dbt("compile", "--select", *models)
         code = {result.node.name: result.node.compiled_code for result in compiled.result or []}
@@ -119,7 +119,7 @@ class Matcher:
             self.warehouse.execute(f"delete from wire.{table}")
         self.warehouse.load(rows)
         with self.warehouse.connect() as connection:
-            connection.execute(f"create or replace table intermediate.int_sessions__fork_ancestors as {self.ancestors}")
+            connection.execute(f"create or replace table staging.stg_wire__fork_ancestors as {self.ancestors}")
             found = connection.execute(f"select step_id, match_rule, turn_id from ({self.matched})").fetchall()
         return {step: (rule, turn) for step, rule, turn in found}
 

@@ -23,3 +23,13 @@ from superseded
 union all
 {%- endif %}
 {%- endfor %}
+union all
+-- Whether a copied step counts depends on the events of the session that it was copied from.
+select
+    forks.tenant_id,
+    forks.session_id,
+    source._ingest_seq
+from source
+inner join {{ ref('stg_wire__fork_ancestors') }} as forks
+    on source.tenant_id = forks.tenant_id
+    and source.session_id = forks.ancestor_id

@@ -1,8 +1,10 @@
+{{ config(materialized='table') }}
+
 with recursive holders as (
     select distinct
         tenant_id,
         session_id
-    from {{ ref('stg_wire__node_steps') }}
+    from {{ source('wire', 'node_steps') }}
 ),
 
 forks as (
@@ -10,7 +12,7 @@ forks as (
         tenant_id,
         session_id,
         forked_from_session_id
-    from {{ ref('stg_wire__sessions') }}
+    from {{ source('wire', 'sessions') }}
     where forked_from_session_id <> session_id
 ),
 
