@@ -22,7 +22,7 @@ POISON = "INSERT INTO wire.llm_turns SELECT * FROM wire.llm_turns WHERE tenant_i
 def published(home: Path) -> list[tuple[Any, ...]]:
     with duckdb.connect(str(Home(home).published / "current" / "marts.duckdb"), read_only=True) as connection:
         return connection.execute(
-            "SELECT * EXCLUDE (_ingest_seq) FROM marts.agg_usage_session_daily WHERE tenant_id = 'acme' ORDER BY ALL"
+            "SELECT * FROM marts.agg_usage_session_daily WHERE tenant_id = 'acme' ORDER BY ALL"
         ).fetchall()
 
 
