@@ -207,7 +207,7 @@ class Collector:
         if home.runtime is None:
             return Contents([], lambda _: iter(()))
         self._runtime = home.runtime.name
-        return home.runtime.contents(home.path, Setting(self._clock, self._enrolment.tenant, self._kinds))
+        return home.runtime.contents(home.path, Setting(self._clock, self._kinds))
 
     def _logs(self, contents: Contents) -> list[Log]:
         return [log for log in contents.logs if log.consent in self._kinds]

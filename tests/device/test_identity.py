@@ -121,7 +121,7 @@ def natural_key(line: Json) -> tuple[object, ...]:
     return (line["execution_id"], line["stream_id"], line["node_id"], line["timestamp"], line["data"]["iteration"])
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lines=st.lists(turns, max_size=14, unique_by=natural_key),
     cuts=st.lists(st.integers(0, 14), max_size=3),

@@ -197,7 +197,6 @@ class Setting:
     opened."""
 
     clock: Clock
-    tenant: str
     consented: frozenset[str]
 
 
