@@ -308,7 +308,7 @@ def published(tmp_path: Path) -> Path:
             "CREATE TABLE agg_usage_session_daily (tenant_id VARCHAR, session_id VARCHAR, user_id VARCHAR,"
             " colony_id VARCHAR, agent_kind VARCHAR, model VARCHAR, usage_date DATE, turns BIGINT, input_tokens BIGINT,"
             " output_tokens BIGINT, cache_read_input_tokens BIGINT, cache_write_input_tokens BIGINT, tool_calls BIGINT,"
-            " unpriced_turns BIGINT, reported_cost_usd DECIMAL(38, 20))"
+            " unreported_turns BIGINT, reported_cost_usd DECIMAL(38, 20))"
         )
         connection.execute("INSERT INTO dim_colonies VALUES ('acme', 'c1', 'k1_00')")
         connection.execute(
@@ -358,7 +358,7 @@ def test_usage_is_exact(call: Call) -> None:
     rows = {row["model"]: row for row in asked(call, "--by", "model")}
     assert rows["m1"] == {
         "model": "m1", "turns": 3, "input_tokens": 110, "output_tokens": 11, "cache_read_input_tokens": 50,
-        "cache_write_input_tokens": 5, "tool_calls": 3, "unpriced_turns": 0,
+        "cache_write_input_tokens": 5, "tool_calls": 3, "unreported_turns": 0,
         "reported_cost_usd": "0.30000000000000000001", "rated_cost_usd": "0.25",
     }  # fmt: skip
     assert rows["unknown"]["reported_cost_usd"] is None

@@ -100,12 +100,11 @@
     ),
 
     day_models as (
-        select distinct
+        select
             tenant_id,
             usage_date,
             model
-        from {{ ref('agg_usage_session_daily') }}
-        where turns > 0
+        from {{ ref('int_usage__day_models') }}
     ),
 
     rates as (

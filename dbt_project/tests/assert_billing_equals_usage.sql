@@ -8,7 +8,7 @@ with billed as (
         usage_date,
         sum(quantity) filter (where unit = 'tokens') as tokens,
         sum(quantity) filter (where unit = 'usd') as reported_cost_usd,
-        sum(unpriced_turns) as unpriced_turns
+        sum(unreported_turns) as unreported_turns
     from {{ ref('mart_daily_billing') }}
     where user_id <> 'ERASED'
     group by tenant_id, usage_date
@@ -20,7 +20,7 @@ used as (
         usage_date,
         input_tokens + output_tokens as tokens,
         reported_cost_usd,
-        unpriced_turns
+        unreported_turns
     from {{ ref('agg_usage_tenant_daily') }}
     where turns > 0
 )
@@ -34,4 +34,4 @@ full outer join used
     and billed.usage_date = used.usage_date
 where billed.tokens is distinct from used.tokens
     or billed.reported_cost_usd is distinct from used.reported_cost_usd
-    or billed.unpriced_turns is distinct from used.unpriced_turns
+    or billed.unreported_turns is distinct from used.unreported_turns

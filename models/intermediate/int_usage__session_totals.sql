@@ -21,7 +21,7 @@ turns as (
         cache_write_input_tokens,
         output_tokens,
         0 as tool_calls,
-        case when reported_cost_usd is null then 1 else 0 end as unpriced_turns,
+        case when reported_cost_usd is null then 1 else 0 end as unreported_turns,
         reported_cost_usd,
         occurred_at as turn_at
     from {{ ref('fct_llm_turns') }}
@@ -37,7 +37,7 @@ tool_calls as (
         0 as cache_write_input_tokens,
         0 as output_tokens,
         1 as tool_calls,
-        0 as unpriced_turns,
+        0 as unreported_turns,
         cast(null as decimal(38, 20)) as reported_cost_usd,
         cast(null as timestamp with time zone) as turn_at
     from {{ ref('fct_tool_calls') }}
@@ -58,7 +58,7 @@ select
     cast(sum(measures.cache_write_input_tokens) as bigint) as cache_write_input_tokens,
     cast(sum(measures.output_tokens) as bigint) as output_tokens,
     cast(sum(measures.tool_calls) as bigint) as tool_calls,
-    cast(sum(measures.unpriced_turns) as bigint) as unpriced_turns,
+    cast(sum(measures.unreported_turns) as bigint) as unreported_turns,
     sum(measures.reported_cost_usd) as reported_cost_usd,
     min(measures.turn_at) as first_turn_at,
     max(measures.turn_at) as last_turn_at,

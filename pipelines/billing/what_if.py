@@ -36,8 +36,8 @@ USAGE = """
         FROM published.fct_llm_turns AS turns
         LEFT JOIN replaced ON turns.model = replaced.model
         WHERE turns.usage_date >= (SELECT first_day FROM period) AND turns.usage_date < (SELECT end_day FROM period);
-    CREATE TABLE marts.agg_usage_session_daily AS
-        SELECT tenant_id, usage_date, model, count(*) AS turns FROM marts.fct_llm_turns GROUP BY ALL;
+    CREATE TABLE intermediate.int_usage__day_models AS
+        SELECT DISTINCT tenant_id, usage_date, model FROM marts.fct_llm_turns;
     CREATE TABLE intermediate.int_usage__session_days AS
         SELECT DISTINCT tenant_id, session_id, usage_date, CAST(1 AS BIGINT) AS _ingest_seq FROM marts.fct_llm_turns;
 """

@@ -22,10 +22,14 @@ from pipelines.home import ROOT, Home
 HEADINGS = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_input_tokens": "cache read",
     "cache_write_input_tokens": "cache write", "reported_cost_usd": "reported cost USD",
-    "rated_cost_usd": "rated cost USD",
+    "rated_cost_usd": "rated cost USD", "rated_cost_low_usd": "at least", "rated_cost_high_usd": "at most",
+    "unreported_turns": "cost not reported",
 }  # fmt: skip
-COSTS = ("reported_cost_usd", "rated_cost_usd")
-OPTIONAL = ("tool calls", "cache write", "turns", "reported cost USD", "cache read", "unpriced turns")
+COSTS = ("reported_cost_usd", "rated_cost_usd", "rated_cost_low_usd", "rated_cost_high_usd")
+OPTIONAL = (
+    "tool calls", "cache write", "turns", "cost not reported", "unpriced turns", "at least", "at most",
+    "reported cost USD", "cache read",
+)  # fmt: skip
 """Columns of usage that a narrow terminal does without, in this order."""
 
 
@@ -90,9 +94,22 @@ def usage_table(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print("no usage")
         return
-    headings = [HEADINGS.get(name, name.replace("_", " ")) for name in rows[0]]
-    cells = [[money(value) if name in COSTS else value for name, value in row.items()] for row in rows]
-    table(headings, cells, optional=OPTIONAL)
+    names = [name for name in rows[0] if name != "unpriced_models"]
+    cells = [[_usage_cell(row, name) for name in names] for row in rows]
+    table([HEADINGS.get(name, name.replace("_", " ")) for name in names], cells, optional=OPTIONAL)
+    if unpriced := sum(row["unpriced_tokens"] for row in rows):
+        tokens = sum(row["input_tokens"] + row["output_tokens"] for row in rows)
+        models = sorted({model for row in rows for model in row["unpriced_models"]})
+        print(
+            f"the rated cost is of {tokens - unpriced:,} of {tokens:,} tokens; {unpriced:,} tokens have no price:"
+            f" {', '.join(models)}\n`apiary prices coverage` says what they may cost"
+        )
+
+
+def _usage_cell(row: dict[str, Any], name: str) -> object:
+    if name == "rated_cost_usd" and row[name] is None and row["unpriced_tokens"]:
+        return "no price"
+    return money(row[name]) if name in COSTS else row[name]
 
 
 def _doctor(options: argparse.Namespace) -> int:

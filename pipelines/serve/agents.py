@@ -26,7 +26,7 @@ OUTCOMES = """
 """
 SPENT = """
     sum(turns) AS turns, sum(input_tokens) + sum(output_tokens) AS total_tokens,
-    sum(unpriced_turns) AS unpriced_turns, sum(reported_cost_usd) AS reported_cost_usd
+    sum(unreported_turns) AS unreported_turns, sum(reported_cost_usd) AS reported_cost_usd
 """
 TODAY = "started_date = (SELECT max(started_date) FROM mart)"
 

@@ -20,7 +20,10 @@ from pipelines.warehouse.metrics import metrics
 
 FORMULAS = {name: metric.formula for name, metric in metrics().items()}
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "total_tokens")
-MEASURES = ("turns", *TOKENS, "tool_calls", "priced_turns", "unpriced_turns", "unpriced_tokens", "reported_cost_usd")
+MEASURES = (
+    "turns", *TOKENS, "tool_calls", "reported_turns", "unreported_turns", "unreported_tokens", "reported_cost_usd",
+    "priced_turns", "unpriced_turns", "unpriced_tokens", "rated_cost_usd", "rated_cost_low_usd", "rated_cost_high_usd",
+)  # fmt: skip
 USAGE = sums(MEASURES, FORMULAS)
 MOST = "ORDER BY total_tokens DESC"
 MAX_ROWS = 1000

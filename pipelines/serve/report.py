@@ -23,8 +23,8 @@ from pipelines.warehouse.reading import connect
 OF_TENANT = "($tenant IS NULL OR tenant_id = $tenant)"
 SHOWN = 8  # more series than colours one can tell apart
 HEADLINES = (
-    "turns", "total_tokens", "reported_cost_usd", "unpriced_turns", "wasted_tokens", "wasted_cost_usd", "tool_calls",
-    "sessions",
+    "turns", "total_tokens", "rated_cost_usd", "unpriced_tokens", "reported_cost_usd", "unreported_turns",
+    "wasted_tokens", "wasted_cost_usd", "tool_calls", "sessions",
 )  # fmt: skip
 PALETTE = ["#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#9d755d", "#8c8c8c"]
 
@@ -73,12 +73,14 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
         return _ask(connection, sql, tenant)
 
     daily = ask(
-        "SELECT zone_date, model, sum(turns), sum(input_tokens + output_tokens), sum(reported_cost_usd),"
-        f" sum(unpriced_turns) FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
+        "SELECT zone_date, model, sum(turns), sum(input_tokens + output_tokens), sum(rated_cost_usd),"
+        " sum(unpriced_tokens), sum(reported_cost_usd)"
+        f" FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
     )
     models = ask(
-        "SELECT model, sum(turns), sum(input_tokens + output_tokens) AS tokens, sum(reported_cost_usd),"
-        f" sum(unpriced_turns) FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY tokens DESC, model"
+        "SELECT model, sum(turns), sum(input_tokens + output_tokens) AS tokens, sum(rated_cost_usd),"
+        " sum(unpriced_tokens), sum(reported_cost_usd)"
+        f" FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY tokens DESC, model"
     )
     waste = ask(
         "SELECT waste_kind, sum(turns), sum(input_tokens + output_tokens), sum(reported_cost_usd)"
@@ -98,7 +100,8 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
     )
     trees = ask(
         "SELECT tenant_id, session_id, subtree_sessions, subtree_turns, subtree_input_tokens + subtree_output_tokens"
-        f" AS tokens, subtree_cost_usd, subtree_unpriced_turns FROM mart_session_usage WHERE is_top AND {OF_TENANT}"
+        " AS tokens, subtree_rated_cost_usd, subtree_unpriced_tokens, subtree_cost_usd"
+        f" FROM mart_session_usage WHERE is_top AND {OF_TENANT}"
         " ORDER BY tokens DESC, 1, 2 LIMIT 10"
     )
     budgets = ask(
@@ -115,15 +118,15 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
     shown = [
         {"day": str(day), "model": model if model in names else "other or unknown", "tokens": int(tokens),
          "cost": float(cost or 0)}
-        for day, model, _, tokens, cost, _ in daily
+        for day, model, _, tokens, cost, _, _ in daily
     ]  # fmt: skip
     days = _days([row[0] for row in daily])
-    usage = ("turns", "tokens", "reported cost USD", "unpriced turns")
+    usage = ("turns", "tokens", "rated cost USD", "tokens without a price", "reported cost USD")
     return [
         Section(
             "What is spent per day?",
-            "Reported cost. Turns without a price are not in it: their cost is unknown, not zero.",
-            ("day", "model", *usage), daily, _stacked(shown, days, "cost", "reported cost (USD)"),
+            "List price of the price book. Tokens without a price are not in it: their cost is unknown, not zero.",
+            ("day", "model", *usage), daily, _stacked(shown, days, "cost", "rated cost (USD)"),
         ),
         Section(
             "How many tokens per day?", "Input, with its cache, and output. Days are those of the tenant's zone.",
@@ -151,7 +154,7 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
         ),
         Section(
             "Which trees of sessions are the largest?", "A top session with all that stands below it.",
-            ("tenant", "session", "sessions", "turns", "tokens", "reported cost USD", "unpriced turns"), trees,
+            ("tenant", "session", "sessions", *usage), trees,
         ),
         Section(
             "Which tools are called?", "Finished calls, and how many of them ended in an error.",

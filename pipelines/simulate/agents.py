@@ -99,7 +99,7 @@ class AgentSession:
         if is_last and run.status == "failed":
             error = self._scene.words.error("run-error")
             self._log.partial_step(node, len(turns), self._clock.wait(0.1, 2))
-            self._count(Usage(turns=1, unpriced_turns=1), self._clock.now)
+            self._count(Usage(turns=1, unreported_turns=1), self._clock.now)
         self._log.node(node, turns, exit_status=_EXIT[run.status] if is_last else "success", error=error)
         return error
 

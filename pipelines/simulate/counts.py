@@ -27,7 +27,7 @@ class Usage:
     cache_write_input_tokens: int = 0
     tool_calls: int = 0
     reported_cost_usd: Decimal = Decimal(0)
-    unpriced_turns: int = 0
+    unreported_turns: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -38,7 +38,7 @@ class Usage:
             cache_write_input_tokens=self.cache_write_input_tokens + other.cache_write_input_tokens,
             tool_calls=self.tool_calls + other.tool_calls,
             reported_cost_usd=_EXACT.add(self.reported_cost_usd, other.reported_cost_usd),
-            unpriced_turns=self.unpriced_turns + other.unpriced_turns,
+            unreported_turns=self.unreported_turns + other.unreported_turns,
         )
 
 

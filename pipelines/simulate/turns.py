@@ -81,7 +81,7 @@ class Turn:
             cache_write_input_tokens=0 if self.is_old else self.cache_write,
             tool_calls=len(self.tools),
             reported_cost_usd=cost,
-            unpriced_turns=0 if cost else 1,
+            unreported_turns=0 if cost else 1,
         )
 
     def logged(self) -> Usage:
@@ -91,7 +91,7 @@ class Turn:
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             tool_calls=len(self.tools),
-            unpriced_turns=1,
+            unreported_turns=1,
         )
 
 

@@ -25,18 +25,9 @@ DIMENSIONS: dict[str, dict[str, str]] = {
     "tenant and model": {"tenant": "tenant_id", "model": "model"},
 }
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
-COSTS = ("reported_cost_usd", "rated_cost_usd")
-MEASURES = ("turns", *TOKENS, "tool_calls", "unpriced_turns", *COSTS)
-# One under the other, never joined: what was counted, and what the price book says of the turns.
-USED = """
-    SELECT *, NULL::DECIMAL(38, 20) AS rated_cost_usd FROM agg_usage_session_daily
-    UNION ALL BY NAME
-    SELECT
-        rated.tenant_id, rated.user_id, rated.colony_id, rated.session_id, turns.agent_kind, rated.model,
-        rated.usage_date, CASE WHEN rated.tokens > 0 THEN rated.rated_cost_usd END AS rated_cost_usd -- else no price
-    FROM fct_rated_turns AS rated
-    INNER JOIN fct_llm_turns AS turns USING (tenant_id, turn_id)
-"""
+COSTS = ("reported_cost_usd", "rated_cost_usd", "rated_cost_low_usd", "rated_cost_high_usd")
+COUNTS = ("turns", *TOKENS, "tool_calls", "unreported_turns", "unpriced_turns", "unpriced_tokens")
+MEASURES = (*COUNTS, *COSTS)
 
 
 def usage(
@@ -45,7 +36,8 @@ def usage(
     """Rows of usage by one dimension (UTC days, both ends included), most tokens first; days in their order.
 
     Counts are integers, costs exact decimal texts: `reported_cost_usd` is what the agents said, None where they said
-    nothing; `rated_cost_usd` is the price book's list price, None where it has none.
+    nothing; `rated_cost_usd` is the price book's list price, with the least and the most that it may be, None where the
+    book has none. It is of all tokens but `unpriced_tokens`, which are of `unpriced_models`.
     """
     names = DIMENSIONS[by]
     selected = ", ".join(f"{expression} AS {name}" for name, expression in names.items())
@@ -55,8 +47,9 @@ def usage(
     with connect(published) as connection:
         cursor = connection.execute(
             f"""
-            SELECT {selected}, {sums}
-            FROM ({USED}) AS used
+            SELECT {selected}, {sums},
+                coalesce(list_sort(list(DISTINCT model) FILTER (WHERE unpriced_tokens > 0)), []) AS unpriced_models
+            FROM agg_usage_session_daily AS used
             LEFT JOIN (SELECT tenant_id, colony_id, colony_name FROM dim_colonies) AS colonies
                 USING (tenant_id, colony_id)
             WHERE ($first IS NULL OR usage_date >= $first) AND ($last IS NULL OR usage_date <= $last)
@@ -85,7 +78,7 @@ def billing_models(published: Path) -> list[dict[str, Any]]:
             SELECT
                 billing_account_id AS account, left(billing_month::VARCHAR, 7) AS month, currency,
                 per_token_amount AS by_tokens, per_seat_amount AS by_seats,
-                per_colony_day_amount AS by_colony_days, unpriced_tokens
+                per_colony_day_amount AS by_colony_days, unreported_tokens
             FROM mart_billing_model_comparison
             ORDER BY account, month
             """
@@ -104,7 +97,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if name in COSTS:
             row[name] = None if value is None else plain(value)
-        elif name in MEASURES:
+        elif name in COUNTS:
             row[name] = int(value or 0)
         elif isinstance(value, (date, datetime)):
             row[name] = value.isoformat()

@@ -393,7 +393,7 @@ def test_a_run_without_its_pauses(marts: Marts) -> None:
     )  # fmt: skip
     assert some(row, "accepts", "retry_verdicts", "first_response_seconds") == (1, 1, 300.0)
     other = one(marts["fct_agent_runs"], run_key="r2")
-    assert some(other, "outcome", "error_class", "turns", "unpriced_turns", "reported_cost_usd") == (
+    assert some(other, "outcome", "error_class", "turns", "unreported_turns", "reported_cost_usd") == (
         "failed", "network", 1, 1, None,
     )  # fmt: skip
     assert not row["is_at_resurrection_limit"]

@@ -191,7 +191,9 @@ GRAINS: dict[str, Callable[[datetime], Any]] = {
     "month_date": lambda local: local.date().replace(day=1),
 }
 PERIODS = [(prefix, grain) for prefix in ("usage", "zone") for grain in GRAINS]
-FORMULAS = {name: metrics()[name].formula for name in ("turns", "total_tokens", "unpriced_turns", "reported_cost_usd")}
+FORMULAS = {
+    name: metrics()[name].formula for name in ("turns", "total_tokens", "unreported_turns", "reported_cost_usd")
+}
 
 
 def counted(turns: list[Turn]) -> tuple[Any, ...]:
@@ -308,14 +310,15 @@ def test_price_of_inheritance(query: Query) -> None:
 def test_a_colony_is_its_queen_and_what_is_below_her(query: Query) -> None:
     assert query(
         "select colony_id, sessions, turns, input_tokens, own_input_tokens, reported_cost_usd, own_cost_usd,"
-        " unpriced_turns, inherited_input_tokens from mart_colony_usage where tenant_id = 'tree'"
+        " unreported_turns, inherited_input_tokens from mart_colony_usage where tenant_id = 'tree'"
     ) == [("fork", 2, 3, 5600, 4700, Decimal("0.35"), Decimal("0.3"), 1, 5100)]
 
 
 def test_waste_has_one_kind_and_its_cost(query: Query) -> None:
     rows = query(
-        "select waste_kind, sum(turns), sum(input_tokens + output_tokens), sum(reported_cost_usd), sum(unpriced_turns)"
-        " from agg_usage_quarter_hourly where tenant_id = 'tree' and turns > 0 group by 1 order by 1"
+        "select waste_kind, sum(turns), sum(input_tokens + output_tokens), sum(reported_cost_usd),"
+        " sum(unreported_turns) from agg_usage_quarter_hourly"
+        " where tenant_id = 'tree' and turns > 0 group by 1 order by 1"
     )
     assert rows == [
         ("cancelled", 2, 3118, Decimal("8.6"), 0),

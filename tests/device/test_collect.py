@@ -90,7 +90,7 @@ def usage_of(made: Device) -> Usage:
         cache_write_input_tokens=sum(row["cache_write_input_tokens"] or 0 for row in turns),
         tool_calls=len(tools),
         reported_cost_usd=sum((cost for cost in costs if cost), Decimal(0)),
-        unpriced_turns=len(rows) - sum(cost is not None for cost in costs),
+        unreported_turns=len(rows) - sum(cost is not None for cost in costs),
     )
 
 

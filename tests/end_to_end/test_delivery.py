@@ -92,7 +92,7 @@ def test_marts_are_the_truth(
     send(new_device("device"), agents)
     warehouse.ingest(store)
     warehouse.run_counts()
-    names = ("turns", *TOKENS, "tool_calls", "unpriced_turns")
+    names = ("turns", *TOKENS, "tool_calls", "unreported_turns")
     sums = ", ".join(f"sum({name})::bigint" for name in names)
     for column, expected in (
         ("usage_date", truth.by_utc_day), ("agent_kind", truth.by_agent_kind), ("session_id", truth.by_session),

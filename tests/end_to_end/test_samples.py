@@ -24,7 +24,7 @@ CREDENTIAL = "a-credential-that-only-the-environment-holds"
 MEASURES = {
     "turns": "turns", "input_tokens": "input_tokens", "output_tokens": "output_tokens", "tool_calls": "tool_calls",
     "cached_tokens": "cache_read_input_tokens", "cache_creation_tokens": "cache_write_input_tokens",
-    "unpriced_turns": "unpriced_turns",
+    "unpriced_turns": "unreported_turns",
 }  # fmt: skip
 present = pytest.mark.skipif(
     not all((SAMPLES / f"hive-home-{layout}.tar.gz").exists() for layout in LAYOUTS),

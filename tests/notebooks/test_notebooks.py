@@ -40,7 +40,7 @@ USAGE = (
     (LAST, "bolt", "s4", "eve", None, "anthropic/glm-5.1", 1, 0, 100, 0, 10, "0.00000000000000000001"),
 )
 NAMES = (
-    "usage_date", "tenant_id", "session_id", "user_id", "colony_id", "model", "turns", "unpriced_turns",
+    "usage_date", "tenant_id", "session_id", "user_id", "colony_id", "model", "turns", "unreported_turns",
     "input_tokens", "cache_read_input_tokens", "output_tokens", "reported_cost_usd",
 )  # fmt: skip
 # What a notebook must say of the tree of tests/dbt/test_usage.py, once as it is and once ten times as large.

@@ -66,7 +66,7 @@ def test_rollups_are_what_the_marts_say(clients: dict[str, TestClient], publishe
             " FROM fct_llm_turns WHERE tenant_id = 'bolt'"
         ).fetchone()
     found = rows(clients["bolt"], f"/api/usage/rollup?group_by={group}")
-    assert tuple(sum(row[name] for row in found) for name in ("turns", "total_tokens", "unpriced_turns")) == whole
+    assert tuple(sum(row[name] for row in found) for name in ("turns", "total_tokens", "unreported_turns")) == whole
     assert [row["total_tokens"] for row in found] == sorted((row["total_tokens"] for row in found), reverse=True)
     assert len({row[group] for row in found}) == len(found)
 
@@ -147,7 +147,7 @@ def test_nothing_can_be_changed(clients: dict[str, TestClient]) -> None:
 
 def test_the_description_is_the_dictionary(clients: dict[str, TestClient]) -> None:
     text = clients[""].get("/openapi.json").json()["info"]["description"]
-    for name in ("turns", "total_tokens", "reported_cost_usd", "unpriced_tokens"):
+    for name in ("turns", "total_tokens", "reported_cost_usd", "unreported_tokens"):
         assert metrics()[name].meaning in text
 
 

@@ -81,7 +81,7 @@ def usage(data: dict[str, Any], *, tools: int) -> Usage:
         cache_write_input_tokens=data.get("cache_creation_tokens", 0),
         tool_calls=tools,
         reported_cost_usd=cost,
-        unpriced_turns=0 if cost else 1,
+        unreported_turns=0 if cost else 1,
     )
 
 
@@ -204,7 +204,7 @@ def test_every_home_has_the_whole_cast(tmp_path: Path, layout: Layout) -> None:
         {"agent_run"} if layout == "v2" else set()
     )
     assert found.raw_turn_lines > truth.total.turns
-    assert 0 < truth.total.unpriced_turns < truth.total.turns
+    assert 0 < truth.total.unreported_turns < truth.total.turns
     assert truth.lost_turns >= 4
     lines = b"".join(path.read_bytes() for name in ("events", "tool_logs") for path in tmp_path.rglob(f"{name}.jsonl"))
     for trap in (b"NaN", b"Infinity", b"-Infinity", b"\\udce9", b"\\u0000", b"\r\n", b"\n\n", "\u2028".encode()):

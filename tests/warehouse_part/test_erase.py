@@ -36,11 +36,11 @@ DEVICE, OTHER, SHARED, GUEST = (hashlib.sha256(name.encode()).hexdigest()[:32] f
 BILL = """
     CREATE OR REPLACE TABLE marts.mart_daily_billing AS
     SELECT tenant_id, _user_id AS user_id, model, 'output' AS charge_class, 'tokens' AS unit,
-        cast(0 AS BIGINT) AS unpriced_turns, cast(sum(output_tokens) AS DECIMAL(38, 20)) AS quantity,
+        cast(0 AS BIGINT) AS unreported_turns, cast(sum(output_tokens) AS DECIMAL(38, 20)) AS quantity,
         cast(occurred_at AS DATE) AS usage_date, 0 AS _ingest_seq
     FROM wire.llm_turns GROUP BY ALL
     UNION ALL
-    SELECT tenant_id, 'ERASED', model, charge_class, unit, unpriced_turns, quantity, usage_date, 0
+    SELECT tenant_id, 'ERASED', model, charge_class, unit, unreported_turns, quantity, usage_date, 0
     FROM wire.kept_charges
 """
 

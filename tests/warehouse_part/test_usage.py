@@ -40,7 +40,7 @@ def fill(folder: Path, rows: Sequence[tuple[Any, ...]]) -> Path:
                 tenant_id VARCHAR, user_id VARCHAR, colony_id VARCHAR, session_id VARCHAR, agent_kind VARCHAR,
                 model VARCHAR,
                 usage_date DATE, turns BIGINT, input_tokens BIGINT, output_tokens BIGINT, tool_calls BIGINT,
-                unpriced_turns BIGINT, reported_cost_usd DECIMAL(38, 20),
+                unreported_turns BIGINT, reported_cost_usd DECIMAL(38, 20),
                 cache_read_input_tokens BIGINT DEFAULT 0, cache_write_input_tokens BIGINT DEFAULT 0
             )
             """
@@ -109,7 +109,7 @@ def test_cost_is_exact_and_unreported_is_not_free(marts: Path) -> None:
     assert rows["acme", "m1"]["reported_cost_usd"] == "0.30000000000000000001"
     assert rows["bolt", "m1"]["reported_cost_usd"] == "1000000000000000.00000000000000000001"
     assert rows["acme", "m2"]["reported_cost_usd"] is None
-    assert rows["acme", "m2"]["unpriced_turns"] == 2
+    assert rows["acme", "m2"]["unreported_turns"] == 2
     (whole,) = [row for row in usage.usage(marts, "model") if row["model"] == "m1"]
     assert whole["reported_cost_usd"] == "1000000000000000.30000000000000000002"
 

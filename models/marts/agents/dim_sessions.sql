@@ -31,7 +31,7 @@ select
     coalesce(totals.cache_write_input_tokens, 0) as cache_write_input_tokens,
     coalesce(totals.output_tokens, 0) as output_tokens,
     coalesce(totals.tool_calls, 0) as tool_calls,
-    coalesce(totals.unpriced_turns, 0) as unpriced_turns,
+    coalesce(totals.unreported_turns, 0) as unreported_turns,
     totals.reported_cost_usd,
     sessions.is_copy,
     sessions.started_at,

@@ -21,7 +21,7 @@ select
     runs.turns,
     coalesce(runs.input_tokens, 0) as input_tokens,
     coalesce(runs.output_tokens, 0) as output_tokens,
-    runs.unpriced_turns,
+    runs.unreported_turns,
     runs.reported_cost_usd,
     runs.wall_seconds,
     runs.active_seconds,

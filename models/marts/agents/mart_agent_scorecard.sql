@@ -40,11 +40,11 @@ counted as (
         cast(sum(retries) as bigint) as retries,
         cast(sum(stall_events) as bigint) as stall_events,
         cast(sum(resurrections) as bigint) as resurrections,
-        cast(sum(unpriced_turns) as bigint) as unpriced_turns,
+        cast(sum(unreported_turns) as bigint) as unreported_turns,
         sum(reported_cost_usd) as reported_cost_usd,
         -- A cost that was paid, not a quotient: half of the successes cost no more. Runs with unpriced turns know no cost.
         {{ quantile('reported_cost_usd', '0.5') }}
-            filter (where outcome = 'success' and unpriced_turns = 0) as success_p50_cost_usd,
+            filter (where outcome = 'success' and unreported_turns = 0) as success_p50_cost_usd,
         {{ quantile('active_seconds', '0.5') }} as p50_seconds,
         {{ quantile('active_seconds', '0.95') }} as p95_seconds,
         sum(active_seconds) as active_seconds,
@@ -84,7 +84,7 @@ select
     retries,
     stall_events,
     resurrections,
-    unpriced_turns,
+    unreported_turns,
     reported_cost_usd,
     success_p50_cost_usd,
     p50_seconds,

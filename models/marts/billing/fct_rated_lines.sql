@@ -382,6 +382,8 @@ select
     end as billed_cost,
     {{ line_amount('quantity', 'low_contracted_unit_price') }} as low_cost,
     {{ line_amount('high_quantity', 'high_contracted_unit_price') }} as high_cost,
+    {{ line_amount('quantity', 'low_unit_price') }} as low_list_cost,
+    {{ line_amount('high_quantity', 'high_unit_price') }} as high_list_cost,
     line_reported_cost_usd as reported_cost_usd,
     component = 'input_uncached' and is_convention_unknown as is_convention_unknown,
     is_tier_ambiguous,

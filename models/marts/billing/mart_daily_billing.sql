@@ -37,7 +37,7 @@ usage as (
         sum(daily.cache_read_input_tokens) as cache_read_input_tokens,
         sum(daily.cache_write_input_tokens) as cache_write_input_tokens,
         sum(daily.output_tokens) as output_tokens,
-        sum(daily.unpriced_turns) as unpriced_turns,
+        sum(daily.unreported_turns) as unreported_turns,
         sum(daily.reported_cost_usd) as reported_cost_usd,
         max(changed._ingest_seq) as _ingest_seq
     from daily
@@ -55,7 +55,7 @@ charges as (
         *,
         'input_uncached' as charge_class,
         'tokens' as unit,
-        0 as charge_unpriced_turns,
+        0 as charge_unreported_turns,
         cast(input_tokens - cache_read_input_tokens - cache_write_input_tokens as decimal(38, 20)) as quantity
     from usage
     union all
@@ -63,7 +63,7 @@ charges as (
         *,
         'cache_read' as charge_class,
         'tokens' as unit,
-        0 as charge_unpriced_turns,
+        0 as charge_unreported_turns,
         cast(cache_read_input_tokens as decimal(38, 20)) as quantity
     from usage
     union all
@@ -71,7 +71,7 @@ charges as (
         *,
         'cache_write' as charge_class,
         'tokens' as unit,
-        0 as charge_unpriced_turns,
+        0 as charge_unreported_turns,
         cast(cache_write_input_tokens as decimal(38, 20)) as quantity
     from usage
     union all
@@ -79,7 +79,7 @@ charges as (
         *,
         'output' as charge_class,
         'tokens' as unit,
-        0 as charge_unpriced_turns,
+        0 as charge_unreported_turns,
         cast(output_tokens as decimal(38, 20)) as quantity
     from usage
     union all
@@ -87,7 +87,7 @@ charges as (
         *,
         'reported_cost' as charge_class,
         'usd' as unit,
-        unpriced_turns as charge_unpriced_turns,
+        unreported_turns as charge_unreported_turns,
         reported_cost_usd as quantity
     from usage
 )
@@ -98,7 +98,7 @@ select
     model,
     charge_class,
     unit,
-    cast(charge_unpriced_turns as bigint) as unpriced_turns,
+    cast(charge_unreported_turns as bigint) as unreported_turns,
     quantity,
     usage_date,
     _ingest_seq
@@ -110,7 +110,7 @@ select
     model,
     charge_class,
     unit,
-    cast(sum(unpriced_turns) as bigint) as unpriced_turns,
+    cast(sum(unreported_turns) as bigint) as unreported_turns,
     sum(quantity) as quantity,
     usage_date,
     cast(0 as bigint) as _ingest_seq

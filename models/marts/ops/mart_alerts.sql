@@ -7,12 +7,16 @@ with turns as (
         t.turn_source,
         t.input_tokens + t.output_tokens as tokens,
         t.reported_cost_usd,
+        rated.unpriced_tokens,
         t.usage_date,
         t.occurred_at,
         judged.turn_number,
         judged.idle_turns,
         judged.received_at
     from {{ ref('fct_llm_turns') }} as t
+    left join {{ ref('fct_rated_turns') }} as rated
+        on t.tenant_id = rated.tenant_id
+        and t.turn_id = rated.turn_id
     inner join {{ ref('int_usage__turns_judged') }} as judged
         on t.tenant_id = judged.tenant_id
         and t.turn_id = judged.turn_id
@@ -339,7 +343,7 @@ unpriced_models as (
         min(occurred_at) as occurred_at,
         min(received_at) as known_at
     from turns
-    where reported_cost_usd is null
+    where unpriced_tokens > 0
     group by tenant_id, model
 ),
 

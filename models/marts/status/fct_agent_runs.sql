@@ -292,7 +292,7 @@ turns as (
         count(*) as turns,
         cast(sum(input_tokens) as bigint) as input_tokens,
         cast(sum(output_tokens) as bigint) as output_tokens,
-        count(*) filter (where reported_cost_usd is null) as unpriced_turns,
+        count(*) filter (where reported_cost_usd is null) as unreported_turns,
         sum(reported_cost_usd) as reported_cost_usd,
         min(occurred_at) as first_turn_at
     from run_turns
@@ -338,7 +338,7 @@ finished as (
         coalesce(turns.turns, 0) as turns,
         turns.input_tokens,
         turns.output_tokens,
-        coalesce(turns.unpriced_turns, 0) as unpriced_turns,
+        coalesce(turns.unreported_turns, 0) as unreported_turns,
         turns.reported_cost_usd,
         turns.first_turn_at,
         coalesce(verdicts.accepts, 0) as accepts,
@@ -389,7 +389,7 @@ select
     turns,
     input_tokens,
     output_tokens,
-    unpriced_turns,
+    unreported_turns,
     reported_cost_usd,
     reported_tokens,
     reported_tool_calls,

@@ -3,12 +3,12 @@
         materialized='incremental',
         incremental_strategy='replace_changed',
         on_schema_change='fail',
-        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_days'}}
+        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_rating_days'}}
     )
 }}
 
 with changed as (
-    {{ changed_days() }}
+    {{ changed_rating_days() }}
 ),
 
 session_days as (
@@ -19,7 +19,8 @@ session_days as (
         pairs.colony_id,
         pairs.time_zone,
         pairs.usage_date,
-        changed._ingest_seq
+        changed._ingest_seq,
+        changed._rating_seq
     from {{ ref('int_usage__session_days') }} as pairs
     inner join changed
         on pairs.tenant_id = changed.tenant_id
@@ -41,12 +42,23 @@ turns as (
         t.output_tokens,
         0 as tool_calls,
         0 as tool_errors,
-        case when t.reported_cost_usd is null then 1 else 0 end as unpriced_turns,
-        case when t.reported_cost_usd is null then t.input_tokens + t.output_tokens else 0 end as unpriced_tokens,
+        case when t.reported_cost_usd is null then 1 else 0 end as unreported_turns,
+        case when t.reported_cost_usd is null then t.input_tokens + t.output_tokens else 0 end as unreported_tokens,
+        case when rated.rated_cost_usd is null then 1 else 0 end as unpriced_turns,
+        rated.unpriced_tokens,
         t.reported_cost_usd,
+        rated.rated_cost_usd,
+        rated.rated_cost_low_usd,
+        rated.rated_cost_high_usd,
         t.usage_date,
         t.occurred_at
-    from {{ ref('fct_llm_turns') }} as t
+    from {{ ref('fct_rated_turns') }} as rated
+    inner join changed
+        on rated.tenant_id = changed.tenant_id
+        and rated.usage_date = changed.usage_date
+    inner join {{ ref('fct_llm_turns') }} as t
+        on rated.tenant_id = t.tenant_id
+        and rated.turn_id = t.turn_id
     inner join {{ ref('int_usage__turns_judged') }} as judged
         on t.tenant_id = judged.tenant_id
         and t.turn_id = judged.turn_id
@@ -67,9 +79,14 @@ tool_calls as (
         0 as output_tokens,
         1 as tool_calls,
         case when is_error then 1 else 0 end as tool_errors,
+        0 as unreported_turns,
+        0 as unreported_tokens,
         0 as unpriced_turns,
         0 as unpriced_tokens,
         cast(null as decimal(38, 20)) as reported_cost_usd,
+        cast(null as decimal(38, 20)) as rated_cost_usd,
+        cast(null as decimal(38, 20)) as rated_cost_low_usd,
+        cast(null as decimal(38, 20)) as rated_cost_high_usd,
         usage_date,
         occurred_at
     from {{ ref('fct_tool_calls') }}
@@ -90,6 +107,7 @@ quarters as (
         session_days.colony_id,
         session_days.time_zone,
         session_days._ingest_seq,
+        session_days._rating_seq,
         measures.*,
         {{ quarter_of('measures.occurred_at') }} as quarter_at
     from session_days
@@ -117,12 +135,18 @@ summed as (
         cast(sum(output_tokens) as bigint) as output_tokens,
         cast(sum(tool_calls) as bigint) as tool_calls,
         cast(sum(tool_errors) as bigint) as tool_errors,
+        cast(sum(unreported_turns) as bigint) as unreported_turns,
+        cast(sum(unreported_tokens) as bigint) as unreported_tokens,
         cast(sum(unpriced_turns) as bigint) as unpriced_turns,
         cast(sum(unpriced_tokens) as bigint) as unpriced_tokens,
         sum(reported_cost_usd) as reported_cost_usd,
+        sum(rated_cost_usd) as rated_cost_usd,
+        sum(rated_cost_low_usd) as rated_cost_low_usd,
+        sum(rated_cost_high_usd) as rated_cost_high_usd,
         usage_date,
         quarter_at,
-        max(_ingest_seq) as _ingest_seq
+        max(_ingest_seq) as _ingest_seq,
+        max(_rating_seq) as _rating_seq
     from quarters
     group by
         tenant_id,
@@ -163,10 +187,15 @@ select
     output_tokens,
     tool_calls,
     tool_errors,
+    unreported_turns,
+    unreported_tokens,
     unpriced_turns,
     unpriced_tokens,
     cast(date_diff('minute', utc_clock, zone_clock) as bigint) as zone_offset_minutes,
     reported_cost_usd,
+    rated_cost_usd,
+    rated_cost_low_usd,
+    rated_cost_high_usd,
     usage_date,
     cast(date_trunc('week', usage_date) as date) as usage_week_date,
     cast(date_trunc('month', usage_date) as date) as usage_month_date,
@@ -176,5 +205,6 @@ select
     date_trunc('hour', utc_clock) as usage_hour,
     date_trunc('hour', zone_clock) as zone_hour,
     quarter_at,
-    _ingest_seq
+    _ingest_seq,
+    _rating_seq
 from clocks

@@ -3,12 +3,12 @@
         materialized='incremental',
         incremental_strategy='replace_changed',
         on_schema_change='fail',
-        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_days'}}
+        meta={'replace': {'keys': ['tenant_id', 'usage_date'], 'changed': 'changed_rating_days'}}
     )
 }}
 
 with changed as (
-    {{ changed_days() }}
+    {{ changed_rating_days() }}
 ),
 
 session_days as (
@@ -18,7 +18,8 @@ session_days as (
         pairs.user_id,
         pairs.colony_id,
         pairs.usage_date,
-        changed._ingest_seq
+        changed._ingest_seq,
+        changed._rating_seq
     from {{ ref('int_usage__session_days') }} as pairs
     inner join changed
         on pairs.tenant_id = changed.tenant_id
@@ -27,20 +28,31 @@ session_days as (
 
 turns as (
     select
-        tenant_id,
-        session_id,
-        agent_kind,
-        model,
+        t.tenant_id,
+        t.session_id,
+        t.agent_kind,
+        t.model,
         1 as turns,
-        input_tokens,
-        cache_read_input_tokens,
-        cache_write_input_tokens,
-        output_tokens,
+        t.input_tokens,
+        t.cache_read_input_tokens,
+        t.cache_write_input_tokens,
+        t.output_tokens,
         0 as tool_calls,
-        case when reported_cost_usd is null then 1 else 0 end as unpriced_turns,
-        reported_cost_usd,
-        usage_date
-    from {{ ref('fct_llm_turns') }}
+        case when t.reported_cost_usd is null then 1 else 0 end as unreported_turns,
+        case when rated.rated_cost_usd is null then 1 else 0 end as unpriced_turns,
+        rated.unpriced_tokens,
+        t.reported_cost_usd,
+        rated.rated_cost_usd,
+        rated.rated_cost_low_usd,
+        rated.rated_cost_high_usd,
+        t.usage_date
+    from {{ ref('fct_rated_turns') }} as rated
+    inner join changed
+        on rated.tenant_id = changed.tenant_id
+        and rated.usage_date = changed.usage_date
+    inner join {{ ref('fct_llm_turns') }} as t
+        on rated.tenant_id = t.tenant_id
+        and rated.turn_id = t.turn_id
 ),
 
 tool_calls as (
@@ -55,8 +67,13 @@ tool_calls as (
         0 as cache_write_input_tokens,
         0 as output_tokens,
         1 as tool_calls,
+        0 as unreported_turns,
         0 as unpriced_turns,
+        0 as unpriced_tokens,
         cast(null as decimal(38, 20)) as reported_cost_usd,
+        cast(null as decimal(38, 20)) as rated_cost_usd,
+        cast(null as decimal(38, 20)) as rated_cost_low_usd,
+        cast(null as decimal(38, 20)) as rated_cost_high_usd,
         usage_date
     from {{ ref('fct_tool_calls') }}
 ),
@@ -81,10 +98,16 @@ select
     cast(sum(measures.cache_write_input_tokens) as bigint) as cache_write_input_tokens,
     cast(sum(measures.output_tokens) as bigint) as output_tokens,
     cast(sum(measures.tool_calls) as bigint) as tool_calls,
+    cast(sum(measures.unreported_turns) as bigint) as unreported_turns,
     cast(sum(measures.unpriced_turns) as bigint) as unpriced_turns,
+    cast(sum(measures.unpriced_tokens) as bigint) as unpriced_tokens,
     sum(measures.reported_cost_usd) as reported_cost_usd,
+    sum(measures.rated_cost_usd) as rated_cost_usd,
+    sum(measures.rated_cost_low_usd) as rated_cost_low_usd,
+    sum(measures.rated_cost_high_usd) as rated_cost_high_usd,
     session_days.usage_date,
-    max(session_days._ingest_seq) as _ingest_seq
+    max(session_days._ingest_seq) as _ingest_seq,
+    max(session_days._rating_seq) as _rating_seq
 from session_days
 inner join measures
     on session_days.tenant_id = measures.tenant_id

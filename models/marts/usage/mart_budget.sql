@@ -16,7 +16,7 @@ unpriced as (
         user_id,
         colony_id,
         usage_date,
-        sum(unpriced_tokens) as unpriced_tokens
+        sum(unreported_tokens) as unpriced_tokens
     from {{ ref('agg_usage_quarter_hourly') }}
     group by tenant_id, user_id, colony_id, usage_date
 ),

@@ -25,6 +25,19 @@ wasted as (
     group by judged.tenant_id, judged.session_id
 ),
 
+money as (
+    select
+        tenant_id,
+        session_id,
+        sum(unpriced_turns) as unpriced_turns,
+        sum(unpriced_tokens) as unpriced_tokens,
+        sum(rated_cost_usd) as rated_cost_usd,
+        sum(rated_cost_low_usd) as rated_cost_low_usd,
+        sum(rated_cost_high_usd) as rated_cost_high_usd
+    from {{ ref('agg_usage_session_daily') }}
+    group by tenant_id, session_id
+),
+
 subtrees as (
     select
         walked.tenant_id,
@@ -34,12 +47,19 @@ subtrees as (
         sum(sessions.input_tokens) as subtree_input_tokens,
         sum(sessions.output_tokens) as subtree_output_tokens,
         sum(sessions.tool_calls) as subtree_tool_calls,
-        sum(sessions.unpriced_turns) as subtree_unpriced_turns,
-        sum(sessions.reported_cost_usd) as subtree_cost_usd
+        sum(sessions.unreported_turns) as subtree_unreported_turns,
+        sum(sessions.reported_cost_usd) as subtree_cost_usd,
+        coalesce(sum(money.unpriced_tokens), 0) as subtree_unpriced_tokens,
+        sum(money.rated_cost_usd) as subtree_rated_cost_usd,
+        sum(money.rated_cost_low_usd) as subtree_rated_cost_low_usd,
+        sum(money.rated_cost_high_usd) as subtree_rated_cost_high_usd
     from walked
     inner join sessions
         on walked.tenant_id = sessions.tenant_id
         and walked.session_id = sessions.session_id
+    left join money
+        on walked.tenant_id = money.tenant_id
+        and walked.session_id = money.session_id
     group by walked.tenant_id, walked.ancestor_id
 )
 
@@ -61,7 +81,9 @@ select
     sessions.cache_write_input_tokens,
     sessions.output_tokens,
     sessions.tool_calls,
-    sessions.unpriced_turns,
+    sessions.unreported_turns,
+    cast(coalesce(money.unpriced_turns, 0) as bigint) as unpriced_turns,
+    cast(coalesce(money.unpriced_tokens, 0) as bigint) as unpriced_tokens,
     cast(coalesce(wasted.wasted_turns, 0) as bigint) as wasted_turns,
     cast(coalesce(wasted.wasted_tokens, 0) as bigint) as wasted_tokens,
     inheritance.first_turn_input_tokens,
@@ -74,11 +96,18 @@ select
     cast(subtrees.subtree_input_tokens as bigint) as subtree_input_tokens,
     cast(subtrees.subtree_output_tokens as bigint) as subtree_output_tokens,
     cast(subtrees.subtree_tool_calls as bigint) as subtree_tool_calls,
-    cast(subtrees.subtree_unpriced_turns as bigint) as subtree_unpriced_turns,
+    cast(subtrees.subtree_unreported_turns as bigint) as subtree_unreported_turns,
+    cast(subtrees.subtree_unpriced_tokens as bigint) as subtree_unpriced_tokens,
     sessions.reported_cost_usd,
     wasted.wasted_cost_usd,
     inheritance.first_turn_cost_usd,
     subtrees.subtree_cost_usd,
+    money.rated_cost_usd,
+    money.rated_cost_low_usd,
+    money.rated_cost_high_usd,
+    subtrees.subtree_rated_cost_usd,
+    subtrees.subtree_rated_cost_low_usd,
+    subtrees.subtree_rated_cost_high_usd,
     -- Nothing that is known stands above it: the tops' subtrees are apart and hold every session once. The top of a tree
     -- may be a session that no device has shown; of a cycle it is the smallest id.
     sessions.session_id = sessions.root_session_id
@@ -90,6 +119,9 @@ from sessions
 inner join subtrees
     on sessions.tenant_id = subtrees.tenant_id
     and sessions.session_id = subtrees.session_id
+left join money
+    on sessions.tenant_id = money.tenant_id
+    and sessions.session_id = money.session_id
 left join inheritance
     on sessions.tenant_id = inheritance.tenant_id
     and sessions.session_id = inheritance.session_id

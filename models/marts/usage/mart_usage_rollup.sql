@@ -24,9 +24,14 @@ select
     cast(sum(usage.output_tokens) as bigint) as output_tokens,
     cast(sum(usage.tool_calls) as bigint) as tool_calls,
     cast(sum(usage.tool_errors) as bigint) as tool_errors,
+    cast(sum(usage.unreported_turns) as bigint) as unreported_turns,
+    cast(sum(usage.unreported_tokens) as bigint) as unreported_tokens,
     cast(sum(usage.unpriced_turns) as bigint) as unpriced_turns,
     cast(sum(usage.unpriced_tokens) as bigint) as unpriced_tokens,
     sum(usage.reported_cost_usd) as reported_cost_usd,
+    sum(usage.rated_cost_usd) as rated_cost_usd,
+    sum(usage.rated_cost_low_usd) as rated_cost_low_usd,
+    sum(usage.rated_cost_high_usd) as rated_cost_high_usd,
     usage.usage_date,
     usage.zone_date
 from usage

@@ -7,7 +7,7 @@ select
     model,
     charge_class,
     unit,
-    unpriced_turns,
+    unpriced_turns as unreported_turns,
     quantity,
     usage_date
 from source
