@@ -308,19 +308,11 @@ def published(tmp_path: Path) -> Path:
             "CREATE TABLE agg_usage_session_daily (tenant_id VARCHAR, session_id VARCHAR, user_id VARCHAR,"
             " colony_id VARCHAR, agent_kind VARCHAR, model VARCHAR, usage_date DATE, turns BIGINT, input_tokens BIGINT,"
             " output_tokens BIGINT, cache_read_input_tokens BIGINT, cache_write_input_tokens BIGINT, tool_calls BIGINT,"
-            " unreported_turns BIGINT, reported_cost_usd DECIMAL(38, 20))"
+            " unreported_turns BIGINT, reported_cost_usd DECIMAL(38, 20), rated_cost_usd DECIMAL(38, 20),"
+            " rated_cost_low_usd DECIMAL(38, 20), rated_cost_high_usd DECIMAL(38, 20), unpriced_turns BIGINT,"
+            " unpriced_tokens BIGINT)"
         )
         connection.execute("INSERT INTO dim_colonies VALUES ('acme', 'c1', 'k1_00')")
-        connection.execute(
-            """
-            CREATE TABLE fct_llm_turns AS SELECT 'acme' AS tenant_id, 't1' AS turn_id, 'queen' AS agent_kind;
-            CREATE TABLE fct_rated_turns AS
-            SELECT
-                tenant_id, turn_id, 'ada' AS user_id, 'c1' AS colony_id, 's1' AS session_id, 'm1' AS model,
-                DATE '2026-03-02' AS usage_date, 11 AS tokens, 0.25::DECIMAL(38, 20) AS rated_cost_usd
-            FROM fct_llm_turns
-            """
-        )
         rows = [
             (
                 "acme",
@@ -342,7 +334,11 @@ def published(tmp_path: Path) -> Path:
             ("acme", "s1", "ada", "c1", "queen", "m1", date(2026, 3, 2), 1, 10, 1, 0, 0, 0, 0, "0.3"),
             ("acme", "s2", "bob", None, "agent_session", "unknown", date(2026, 3, 2), 1, 7, 1, 0, 0, 0, 1, None),
         ]
-        connection.executemany(f"INSERT INTO agg_usage_session_daily VALUES ({', '.join('?' * 15)})", rows)
+        rated = [("0.2", "0.1", "0.3", 0, 0), ("0.05", "0.05", "0.05", 0, 0), (None, None, None, 1, 8)]
+        connection.executemany(
+            f"INSERT INTO agg_usage_session_daily VALUES ({', '.join('?' * 20)})",
+            [(*row, *money) for row, money in zip(rows, rated, strict=True)],
+        )
     return folder
 
 
@@ -359,9 +355,12 @@ def test_usage_is_exact(call: Call) -> None:
     assert rows["m1"] == {
         "model": "m1", "turns": 3, "input_tokens": 110, "output_tokens": 11, "cache_read_input_tokens": 50,
         "cache_write_input_tokens": 5, "tool_calls": 3, "unreported_turns": 0,
-        "reported_cost_usd": "0.30000000000000000001", "rated_cost_usd": "0.25",
+        "reported_cost_usd": "0.30000000000000000001", "rated_cost_usd": "0.25", "rated_cost_low_usd": "0.15",
+        "rated_cost_high_usd": "0.35", "unpriced_turns": 0, "unpriced_tokens": 0, "unpriced_models": [],
     }  # fmt: skip
     assert rows["unknown"]["reported_cost_usd"] is None
+    assert rows["unknown"]["rated_cost_usd"] is None
+    assert (rows["unknown"]["unpriced_tokens"], rows["unknown"]["unpriced_models"]) == (8, ["unknown"])
 
 
 @pytest.mark.usefixtures("published")

@@ -78,7 +78,7 @@ def billing_models(published: Path) -> list[dict[str, Any]]:
             SELECT
                 billing_account_id AS account, left(billing_month::VARCHAR, 7) AS month, currency,
                 per_token_amount AS by_tokens, per_seat_amount AS by_seats,
-                per_colony_day_amount AS by_colony_days, unreported_tokens
+                per_colony_day_amount AS by_colony_days, unpriced_tokens
             FROM mart_billing_model_comparison
             ORDER BY account, month
             """

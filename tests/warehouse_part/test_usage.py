@@ -22,8 +22,8 @@ USED = [
     ("bolt", "UNATTRIBUTED", None, "s9", "other", "unknown", MARCH[0], 0, 0, 0, 3, 0, None),
 ]
 
-# The row of USED that a turn belongs to, what the book says of it, its tokens: none cost nothing, with a price or not.
-RATED = [(0, "0.2", 9), (0, "0.00000000000000000003", 1), (2, None, 550), (3, "0", 0), (4, "7", 1000)]
+# What the book says of each row of USED by its number, and its tokens without a price.
+RATED = {0: ("0.20000000000000000003", 0), 2: (None, 550), 4: ("7", 0)}
 
 
 @pytest.fixture
@@ -41,28 +41,21 @@ def fill(folder: Path, rows: Sequence[tuple[Any, ...]]) -> Path:
                 model VARCHAR,
                 usage_date DATE, turns BIGINT, input_tokens BIGINT, output_tokens BIGINT, tool_calls BIGINT,
                 unreported_turns BIGINT, reported_cost_usd DECIMAL(38, 20),
-                cache_read_input_tokens BIGINT DEFAULT 0, cache_write_input_tokens BIGINT DEFAULT 0
+                cache_read_input_tokens BIGINT, cache_write_input_tokens BIGINT,
+                rated_cost_usd DECIMAL(38, 20), rated_cost_low_usd DECIMAL(38, 20),
+                rated_cost_high_usd DECIMAL(38, 20), unpriced_tokens BIGINT, unpriced_turns BIGINT
             )
             """
         )
         if rows:
             marks = ", ".join("?" * 13)
-            connection.executemany(f"INSERT INTO agg_usage_session_daily VALUES ({marks}, 1, 2)", rows)
-        connection.execute(
-            """
-            CREATE TABLE fct_llm_turns (tenant_id VARCHAR, turn_id VARCHAR, agent_kind VARCHAR);
-            CREATE TABLE fct_rated_turns (
-                tenant_id VARCHAR, turn_id VARCHAR, user_id VARCHAR, colony_id VARCHAR, session_id VARCHAR,
-                model VARCHAR, usage_date DATE, tokens BIGINT, rated_cost_usd DECIMAL(38, 20)
-            )
-            """
-        )
-        for number, cost in enumerate(RATED if rows == USED else ()):
-            tenant, user, colony, session, kind, model, day, *_ = rows[cost[0]]
-            connection.execute("INSERT INTO fct_llm_turns VALUES (?, ?, ?)", [tenant, f"t{number}", kind])
-            connection.execute(
-                "INSERT INTO fct_rated_turns VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [tenant, f"t{number}", user, colony, session, model, day, cost[2], cost[1]],
+            rated = [RATED.get(number, (None, 0)) if rows == USED else (None, 0) for number in range(len(rows))]
+            connection.executemany(
+                f"INSERT INTO agg_usage_session_daily VALUES ({marks}, 1, 2, ?, ?, ?, ?, ?)",
+                [
+                    (*row, cost, cost, cost, tokens, int(tokens > 0))
+                    for row, (cost, tokens) in zip(rows, rated, strict=True)
+                ],
             )
         connection.execute("CREATE TABLE dim_colonies (tenant_id VARCHAR, colony_id VARCHAR, colony_name VARCHAR)")
         # Two tenants with a colony of one id, and one that nothing was used in.
@@ -76,7 +69,7 @@ def fill(folder: Path, rows: Sequence[tuple[Any, ...]]) -> Path:
 def test_every_dimension_adds_up_to_the_whole(marts: Path, by: str) -> None:
     """A join that fans out, or loses what is in no colony, would not."""
     rows = usage.usage(marts, by)
-    assert all(set(row) == {*DIMENSIONS[by], *MEASURES} for row in rows)
+    assert all(set(row) == {*DIMENSIONS[by], *MEASURES, "unpriced_models"} for row in rows)
     assert [sum(row[name] for row in rows) for name in ("turns", "input_tokens", "output_tokens", "tool_calls")] == [
         6, 1657, 72, 8
     ]  # fmt: skip
@@ -119,6 +112,8 @@ def test_what_the_book_says_stands_beside_what_was_reported(marts: Path) -> None
     assert rows["acme", "m1"]["rated_cost_usd"] == "0.20000000000000000003"
     assert rows["bolt", "m1"]["rated_cost_usd"] == "7"
     assert rows["acme", "m2"]["rated_cost_usd"] is None
+    assert (rows["acme", "m2"]["unpriced_tokens"], rows["acme", "m2"]["unpriced_models"]) == (550, ["m2"])
+    assert rows["acme", "m1"]["unpriced_models"] == []
     assert {row["agent"]: row["rated_cost_usd"] for row in usage.usage(marts, "agent")} == {
         "queen": "7.20000000000000000003", "worker": None, "other": None
     }  # fmt: skip
