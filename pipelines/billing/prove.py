@@ -458,9 +458,10 @@ def _prove_exchange(proof: Proof, connection: duckdb.DuckDBPyConnection, price: 
 def _tokens(turn: Mapping[str, Any]) -> dict[str, int]:
     """The turn's tokens by component: they partition the input."""
     read, written = turn["cache_read_input_tokens"], turn["cache_write_input_tokens"]
+    five, hour = turn["cache_write_5m_input_tokens"], turn["cache_write_1h_input_tokens"]
     return {
         "input_uncached": turn["input_tokens"] - read - written, "cache_read": read, "output": turn["output_tokens"],
-        "cache_write_unknown": written, "cache_write_5m": written, "cache_write_1h": written,
+        "cache_write_unknown": written - five - hour, "cache_write_5m": five, "cache_write_1h": hour,
     }  # fmt: skip
 
 

@@ -64,7 +64,11 @@ def components(turn: Row) -> dict[str, tuple[int, int]]:
     read, write = turn["cache_read_input_tokens"], turn["cache_write_input_tokens"]
     uncached = turn["input_tokens"] - read - write
     most = turn["reported_input_tokens"] if turn["is_convention_unknown"] else uncached
-    parts = {"input_uncached": (uncached, most), "cache_read": (read, read), "cache_write_unknown": (write, write)}
+    five, hour = turn.get("cache_write_5m_input_tokens", 0), turn.get("cache_write_1h_input_tokens", 0)
+    parts = {
+        "input_uncached": (uncached, most), "cache_read": (read, read), "cache_write_5m": (five, five),
+        "cache_write_1h": (hour, hour), "cache_write_unknown": (write - five - hour,) * 2,
+    }  # fmt: skip
     found = {name: part for name, part in parts.items() if part[0]}
     if turn["is_convention_unknown"]:
         found["input_uncached"] = parts["input_uncached"]
@@ -89,6 +93,14 @@ def offer(model: str, books: dict[str, list[Row]], known_at: datetime) -> Row | 
     return {"provider_name": provider, "price_model": rest}
 
 
+def offered(turn: Row) -> tuple[str, bool]:
+    """The service tier whose price a turn has, and whether it is that of batches."""
+    tier = turn.get("service_tier") or "standard"
+    if turn.get("speed") == "fast":
+        return "fast", tier == "batch"
+    return ("standard" if tier == "batch" else tier), tier == "batch"
+
+
 def prices_at(turn: Row, component: str, books: dict[str, list[Row]], known_at: datetime) -> list[Row]:
     """The rows of the book that may be the price of a component of a turn, the one to charge first."""
     alias = offer(turn["model"], books, known_at)
@@ -100,7 +112,7 @@ def prices_at(turn: Row, component: str, books: dict[str, list[Row]], known_at: 
     for row in books["price_book"]:
         if (row["provider_name"], row["model"]) != (alias["provider_name"], alias["price_model"]):
             continue
-        if row["is_batch"] or row["service_tier"] != "standard" or row["recorded_at"] > known_at:
+        if (row["service_tier"], row["is_batch"]) != offered(turn) or row["recorded_at"] > known_at:
             continue
         if at < row["valid_from"] or (row["valid_to"] is not None and at >= row["valid_to"]):
             continue
@@ -187,7 +199,7 @@ def _agreed(
         and c["billing_account_id"] == account["billing_account_id"]
         and c["provider_name"] in (None, row["provider_name"])
         and c["model"] in (None, row["model"])
-        and c["component"] in (None, component, component.removesuffix("_unknown"))
+        and c["component"] in (None, component, "cache_write" if component.startswith("cache_write") else component)
         and c["valid_from"] <= day
         and (c["valid_to"] is None or day < c["valid_to"])
     ]

@@ -66,12 +66,17 @@ def turns(draw: st.DrawFn, edges: list[datetime], count: int = 12) -> list[dict[
         instant = draw(st.one_of(st.sampled_from(edges), SECONDS.map(lambda s: START + timedelta(seconds=s))))
         given_ = draw(st.one_of(st.integers(0, 500), st.integers(0, 10**12)))
         read = draw(st.integers(0, given_))
+        written = draw(st.integers(0, given_ - read))
+        five = draw(st.integers(0, written))
         convention = draw(st.sampled_from(["inclusive", "unproven"]))
         made.append({
             "record_id": f"t{number}", "tenant_id": draw(st.sampled_from(TENANTS)), "session_id": "s",
             "model": draw(st.sampled_from([*(f"log/{m}" for m in MODELS), "nobody's"])),
             "input_tokens": given_, "output_tokens": draw(st.integers(0, 10**9)),
-            "cache_read_input_tokens": read, "cache_write_input_tokens": draw(st.integers(0, given_ - read)),
+            "cache_read_input_tokens": read, "cache_write_input_tokens": written,
+            "cache_write_5m_input_tokens": five, "cache_write_1h_input_tokens": draw(st.integers(0, written - five)),
+            "service_tier": draw(st.sampled_from([None, "standard", "batch", "priority"])),
+            "speed": draw(st.sampled_from([None, "standard", "fast"])),
             "reported_input_tokens": given_, "cache_convention": convention, "cache_convention_basis": "rule",
             "is_convention_unknown": convention == "unproven",
             "occurred_at": instant - timedelta(microseconds=draw(st.integers(0, 1))),

@@ -17,8 +17,6 @@ sessions as (
 
 rates as (
     select * from {{ ref('int_billing__rates_in_force') }}
-    where service_tier = 'standard'
-        and is_batch = {{ 'true' if var('is_batch') else 'false' }}
 ),
 
 fx_rates as (
@@ -48,6 +46,15 @@ turns as (
         t.reported_input_tokens,
         t.cache_read_input_tokens as read_tokens,
         t.cache_write_input_tokens as write_tokens,
+        t.cache_write_5m_input_tokens as write_5m_tokens,
+        t.cache_write_1h_input_tokens as write_1h_tokens,
+        -- What it was offered as: of a tier without a price of its own nobody knows more than what others cost.
+        case
+            when t.speed = 'fast' then 'fast'
+            when t.service_tier in ('standard', 'batch') then 'standard'
+            else coalesce(t.service_tier, 'standard')
+        end as service_tier,
+        {{ 'true' if var('is_batch') else "coalesce(t.service_tier = 'batch', false)" }} as is_batch,
         t.cache_convention = 'unproven'
         or (t.cache_convention_basis = 'default' and contradicted.model is not null) as is_convention_unknown,
         t.output_tokens,
@@ -107,12 +114,30 @@ lines as (
     union all
     select
         *,
-        'cache_write_unknown' as component,
-        write_tokens as quantity,
-        write_tokens as high_quantity,
+        'cache_write_5m' as component,
+        write_5m_tokens as quantity,
+        write_5m_tokens as high_quantity,
         null as line_reported_cost_usd
     from turns
-    where write_tokens > 0
+    where write_5m_tokens > 0
+    union all
+    select
+        *,
+        'cache_write_1h' as component,
+        write_1h_tokens as quantity,
+        write_1h_tokens as high_quantity,
+        null as line_reported_cost_usd
+    from turns
+    where write_1h_tokens > 0
+    union all
+    select
+        *,
+        'cache_write_unknown' as component,
+        write_tokens - write_5m_tokens - write_1h_tokens as quantity,
+        write_tokens - write_5m_tokens - write_1h_tokens as high_quantity,
+        null as line_reported_cost_usd
+    from turns
+    where write_tokens > write_5m_tokens + write_1h_tokens
 ),
 
 -- At most one approved rate fits an instant: assert_one_price_at_a_time. An inner join of its own: with conditions that
@@ -136,6 +161,8 @@ fitting as (
         on lines.provider_name = rates.provider_name
         and lines.price_model = rates.model
         and lines.component = rates.component
+        and lines.service_tier = rates.service_tier
+        and lines.is_batch = rates.is_batch
         and rates.status = 'approved'
         and lines.input_tokens >= rates.context_from
         and (rates.context_to is null or lines.input_tokens < rates.context_to)
@@ -184,6 +211,8 @@ proposed as (
         on priced.provider_name = rates.provider_name
         and priced.price_model = rates.model
         and priced.component = rates.component
+        and priced.service_tier = rates.service_tier
+        and priced.is_batch = rates.is_batch
         and rates.status = 'proposed'
         and rates.currency = 'USD'
         and priced.occurred_at >= rates.in_force_from
@@ -201,6 +230,8 @@ book_ranges as (
     from (select distinct usage_date from changed) as dates
     inner join rates
         on rates.status = 'approved'
+        and rates.service_tier = 'standard'
+        and rates.is_batch = {{ 'true' if var('is_batch') else 'false' }}
         and rates.currency = 'USD'
         and rates.in_force_from < {{ utc_midnight('dates.usage_date + 1') }}
         and (rates.in_force_to is null or rates.in_force_to > {{ utc_midnight('dates.usage_date') }})
@@ -285,7 +316,10 @@ agreements as (
         and (
             contracts.component is null
             or contracts.component = keys.component
-            or (contracts.component = 'cache_write' and keys.component = 'cache_write_unknown')
+            or (
+                contracts.component = 'cache_write'
+                and keys.component in ('cache_write_5m', 'cache_write_1h', 'cache_write_unknown')
+            )
         )
         and keys.usage_date >= contracts.valid_from
         and (contracts.valid_to is null or keys.usage_date < contracts.valid_to)

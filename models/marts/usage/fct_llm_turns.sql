@@ -40,8 +40,8 @@ conventions as (
         and (stated.gateway is null or stated.gateway = {{ gateway('event_turns.model') }})
         and stated.valid_from <= coalesce(event_turns.occurred_at, event_turns._received_at)
         and (stated.valid_to is null or stated.valid_to > coalesce(event_turns.occurred_at, event_turns._received_at))
-    where event_turns.cache_read_input_tokens > 0
-        or event_turns.cache_write_input_tokens > 0
+    where event_turns.agent_runtime = 'hive'
+        and (event_turns.cache_read_input_tokens > 0 or event_turns.cache_write_input_tokens > 0)
     group by event_turns.tenant_id, event_turns.turn_id
 ),
 
@@ -61,10 +61,19 @@ events_counted as (
 events_normalized as (
     select
         *,
-        {{ cache_convention('input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention') }}
-            as cache_convention,
-        {{ cache_convention_basis('input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention') }}
-            as cache_convention_basis
+        -- Other runtimes' logs state the classes of input apart: their readers make an input of them that includes cache.
+        case
+            when agent_runtime <> 'hive' then 'inclusive'
+            else {{ cache_convention(
+                'input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention'
+            ) }}
+        end as cache_convention,
+        case
+            when agent_runtime <> 'hive' and cache_read_input_tokens + cache_write_input_tokens > 0 then 'reader'
+            else {{ cache_convention_basis(
+                'input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention'
+            ) }}
+        end as cache_convention_basis
     from events_counted
 ),
 
@@ -116,6 +125,12 @@ events_dated as (
         event_turns.tenant_id,
         event_turns.session_id,
         event_turns.agent_kind,
+        event_turns.agent_runtime,
+        event_turns.turn_grain,
+        event_turns.request_kind,
+        event_turns.service_tier,
+        event_turns.speed,
+        event_turns.inference_geo,
         coalesce(event_turns.model, 'unknown') as model,
         event_turns.stop_reason,
         case
@@ -138,9 +153,25 @@ events_dated as (
         ) }} as input_tokens,
         event_turns.cache_read_input_tokens,
         event_turns.cache_write_input_tokens,
+        -- A split that is more than the whole is none.
+        case
+            when coalesce(event_turns.cache_write_5m_input_tokens, 0)
+                + coalesce(event_turns.cache_write_1h_input_tokens, 0) <= event_turns.cache_write_input_tokens
+                then coalesce(event_turns.cache_write_5m_input_tokens, 0)
+            else 0
+        end as cache_write_5m_input_tokens,
+        case
+            when coalesce(event_turns.cache_write_5m_input_tokens, 0)
+                + coalesce(event_turns.cache_write_1h_input_tokens, 0) <= event_turns.cache_write_input_tokens
+                then coalesce(event_turns.cache_write_1h_input_tokens, 0)
+            else 0
+        end as cache_write_1h_input_tokens,
         event_turns.output_tokens,
+        event_turns.reasoning_output_tokens,
+        event_turns.web_search_requests,
         event_turns.reported_cost_usd,
         coalesce(event_turns.is_time_ambiguous, false) as is_time_ambiguous,
+        event_turns.is_final,
         coalesce(
             event_turns.occurred_at, undated_sessions.first_turn_at, sessions.started_at, event_turns._received_at
         ) as occurred_at,
@@ -164,6 +195,12 @@ steps_dated as (
         step_turns.tenant_id,
         step_turns.session_id,
         coalesce(node_kinds.agent_kind, {{ agent_kind_of_session('sessions.session_kind') }}) as agent_kind,
+        'hive' as agent_runtime,
+        'turn' as turn_grain,
+        cast(null as varchar) as request_kind,
+        cast(null as varchar) as service_tier,
+        cast(null as varchar) as speed,
+        cast(null as varchar) as inference_geo,
         'unknown' as model,
         cast(null as varchar) as stop_reason,
         step_turns.time_basis,
@@ -175,10 +212,15 @@ steps_dated as (
         step_turns.input_tokens,
         0 as cache_read_input_tokens,
         0 as cache_write_input_tokens,
+        0 as cache_write_5m_input_tokens,
+        0 as cache_write_1h_input_tokens,
         step_turns.output_tokens,
+        cast(null as bigint) as reasoning_output_tokens,
+        cast(null as bigint) as web_search_requests,
         -- Unreported, not free: a zero would be summed as a price.
         cast(null as decimal(38, 20)) as reported_cost_usd,
         false as is_time_ambiguous,
+        cast(null as boolean) as is_final,
         step_turns.occurred_at,
         step_turns._ingest_seq
     from step_turns
@@ -202,9 +244,15 @@ select
     tenant_id,
     session_id,
     agent_kind,
+    agent_runtime,
     model,
+    request_kind,
+    service_tier,
+    speed,
+    inference_geo,
     stop_reason,
     time_basis,
+    turn_grain,
     turn_source,
     count_basis,
     cache_convention,
@@ -213,8 +261,13 @@ select
     input_tokens,
     cache_read_input_tokens,
     cache_write_input_tokens,
+    cache_write_5m_input_tokens,
+    cache_write_1h_input_tokens,
     output_tokens,
+    reasoning_output_tokens,
+    web_search_requests,
     reported_cost_usd,
+    is_final,
     is_time_ambiguous,
     greatest(input_tokens, output_tokens) > {{ var('plausible_turn_tokens') }}
         or coalesce(reported_cost_usd > {{ var('plausible_turn_usd') }}, false) as is_implausible,
