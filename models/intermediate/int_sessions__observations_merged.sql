@@ -41,6 +41,7 @@ mentions as (
         rows_of_wire.tenant_id,
         rows_of_wire.session_id,
         {{ parent_session_id }} as parent_session_id,
+        rows_of_wire.agent_runtime,
         rows_of_wire.region,
         {{ agent_kind }} as agent_kind,
         rows_of_wire._user_id,
@@ -63,6 +64,7 @@ mentioned as (
         tenant_id,
         session_id,
         min(region) as region,
+        min(agent_runtime) as agent_runtime,
         -- Not the first to arrive: that would be another user after another order of batches.
         min(_user_id) as user_id,
         coalesce(
@@ -153,6 +155,8 @@ observed as (
         {{ latest('queen_name', 'observation_position') }} as queen_name,
         {{ latest('agent_name', 'observation_position') }} as agent_name,
         {{ latest('profile_name', 'observation_position') }} as profile_name,
+        {{ latest('agent_type', 'observation_position') }} as agent_type,
+        {{ latest('project_id', 'observation_position') }} as project_id,
         {{ latest('batch_size', 'observation_position') }} as batch_size,
         {{ latest('batch_index', 'observation_position') }} as batch_index,
         {{ latest('status', 'observation_position') }} as status,
@@ -172,6 +176,7 @@ select
     mentioned.session_id,
     mentioned.tenant_id,
     mentioned.region,
+    mentioned.agent_runtime,
     coalesce(observed.user_id, mentioned.user_id, 'UNATTRIBUTED') as user_id,
     -- A fork copies the folders of its parent's workers: where a folder lies speaks last, and the oldest id then.
     coalesce(observed.stated_parent_id, mentioned.parent_session_id, observed.found_under_id) as parent_session_id,
@@ -183,6 +188,8 @@ select
         when kinds.session_kind in ('agent_session', 'secondary_graph', 'legacy_run') then observed.agent_name
     end as agent_name,
     observed.profile_name,
+    observed.agent_type,
+    observed.project_id,
     kinds.session_kind,
     observed.status,
     mentioned.device_id,

@@ -10,17 +10,23 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, tell
 from pipelines.home import Home
 
+if TYPE_CHECKING:
+    from pipelines.device.consent import Scope
+    from pipelines.device.readers.base import Runtime
+
 MAX_PATHS = 5  # of folders that were not read, on a terminal
 SOURCE_NAMES = ("events", "logs", "descriptions", "tasks")  # of device/consent.py, which takes time to load
+RUNTIME_NAMES = ("hive", "claude-code", "openclaw", "hyperhive")  # of contract/wire.py
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -58,7 +64,13 @@ def _grant(options: argparse.Namespace) -> int:
     from pipelines.device import grant
 
     homes = homes_of(options, needed=False, strict=True)
-    granted = grant.grant(Home.from_environment(), homes, history=options.history, sources=options.sources)
+    found = _runtimes(homes)
+    for home, runtime in found.items():
+        print(f"found {runtime.title} in {home}" if runtime else f"nothing of an agent yet in {home}")
+    sources = options.sources
+    if not set(sources) - set(SOURCE_NAMES):  # no runtime is named: those that were found
+        sources = (*sources, *dict.fromkeys(each.name for each in found.values() if each))
+    granted = grant.grant(Home.from_environment(), homes, history=options.history, sources=sources)
     scope = "everything there is" if granted.history == "include" else "only what happens from now on"
     print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {scope}")
     print("covers:")
@@ -66,7 +78,7 @@ def _grant(options: argparse.Namespace) -> int:
         print(f"  - the home {home}")
     if not homes:
         print("  - every agent's home of this machine, as none was named")
-    _print_sources(granted.scope.sources)
+    _print_scope(granted.scope)
     print("leaves:")
     for line in grant.COVERS:
         print(f"  - {line}")
@@ -77,11 +89,26 @@ def _grant(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_sources(covered: frozenset[str]) -> None:
-    from pipelines.device.consent import SOURCES
+def _runtimes(homes: Sequence[Path]) -> dict[Path, "Runtime | None"]:
+    """Whose homes these are."""
+    from pipelines.device.readers import registry
 
+    return {home: registry.recognised(home) for home in homes}
+
+
+def _print_homes(homes: Sequence[Path]) -> None:
+    for home, runtime in _runtimes(homes).items():
+        print(f"{runtime.title if runtime else 'no agent yet'}: {home}")
+
+
+def _print_scope(scope: "Scope") -> None:
+    from pipelines.device.consent import SOURCES
+    from pipelines.device.readers import registry
+
+    for runtime in registry.RUNTIMES:
+        print(f"  - {runtime.title}" if runtime.name in scope.runtimes else f"  - not: {runtime.title}")
     for name, words in SOURCES.items():
-        print(f"  - {words}" if name in covered else f"  - not: {words}")
+        print(f"  - {words}" if name in scope.sources else f"  - not: {words}")
 
 
 def _withdraw(options: argparse.Namespace) -> int:
@@ -136,7 +163,7 @@ def _consent_status(options: argparse.Namespace) -> int:
             is_covered = known is None or collect.home_key(redactor, path) in known
             print(f"  - the home {path}" if is_covered else f"  - not: the home {path}")
         print("  - every agent's home that is named" if known is None else f"  - {len(known)} homes in all")
-        _print_sources(current.scope.sources)
+        _print_scope(current.scope)
     for deletion in asked:
         print(deletion)
     return 0
@@ -156,8 +183,9 @@ def _confirm_deletions(home: Home, store_url: str | None) -> None:
 def _preview(options: argparse.Namespace) -> int:
     from pipelines.device import preview
 
+    homes = homes_of(options)
     with progress("reading") as step:
-        shown = preview.preview(Home.from_environment(), homes_of(options), progress=step)
+        shown = preview.preview(Home.from_environment(), homes, progress=step)
     for problem in shown.problems:
         tell(0, problem)
     if options.json:
@@ -165,6 +193,7 @@ def _preview(options: argparse.Namespace) -> int:
         told = {"consent": shown.consent, "history": shown.history, "counts": counts}
         print(json.dumps({**told, "session_folders_passed_over": shown.passed_over, "tables": shown.tables}))
         return 0
+    _print_homes(homes)
     rows = [[name, len(table), _sample(table[0])] for name, table in shown.tables.items()]
     table(["table", "rows", "first row"], rows)
     total = shown.counts
@@ -304,10 +333,14 @@ def _device_status(options: argparse.Namespace) -> int:
         **totals,
         PASSED_OVER: None if passed_over is None else int(passed_over),
     }  # fmt: skip
+    found = _runtimes(homes_of(options, needed=False))
+    homes = {str(path): runtime.name if runtime else None for path, runtime in found.items()}
     if options.json:
-        print(json.dumps(facts))
+        print(json.dumps(facts | {"homes": homes}))
     else:
-        table(["what", "value"], [[name.replace("_", " "), value] for name, value in facts.items()])
+        rows = [[name.replace("_", " "), value] for name, value in facts.items()]
+        rows += [[f"home of {name or 'no agent yet'}", path] for path, name in homes.items()]
+        table(["what", "value"], rows)
     return 0
 
 
@@ -385,7 +418,12 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
     consents = book.add_subparsers(required=True, metavar="COMMAND")
     grant = shared.add(consents, "grant", "let usage leave this device", _grant, shared.homes, shared.store)
     grant.add_argument(
-        "--sources", type=_names, default=tuple(SOURCE_NAMES), metavar="NAME,…", help=f"of {', '.join(SOURCE_NAMES)}"
+        "--sources",
+        type=_names,
+        default=(),
+        metavar="NAME,…",
+        help=f"agent runtimes ({', '.join(RUNTIME_NAMES)}; default: those found) and kinds of files"
+        f" ({', '.join(SOURCE_NAMES)}; default: all)",
     )
     grant.add_argument("--history", choices=["include", "exclude"], default="exclude", help="what was before now")
     shared.add(consents, "pause", "read and send nothing for a while", _pause)
@@ -410,7 +448,7 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
     kept.add_argument("what", nargs="?", choices=["list", "verify"], default="list")
     resolve = shared.add(group, "resolve", "name a keyed hash, here at home", _resolve, shared.homes)
     resolve.add_argument("hash", metavar="HASH")
-    status = shared.add(group, "status", "show enrolment, consent and what was sent", _device_status)
+    status = shared.add(group, "status", "show enrolment, consent and what was sent", _device_status, shared.homes)
     status.add_argument("--json", action="store_true")
     shared.add(group, "install", "ship every 15 minutes as a service of this user", _install)
     shared.add(group, "uninstall", "remove the service; state and spool stay", _uninstall)

@@ -118,8 +118,7 @@ class Collector:
 
     def run(self, homes: Sequence[Path]) -> None:
         """Read what is new in all homes and leave the run's report. Raises UsageError, DeviceError."""
-        inner, self.problems = check_homes(self._covered(homes))
-        self.problems += self._outside
+        inner, self.problems = self._open(homes)
         if self._since is not None:
             # A home that nobody named at the grant: what has no time there may be of before it.
             self._add_baseline([home for home in inner if not self._state.has_baseline(self._source(home.path))])
@@ -138,7 +137,7 @@ class Collector:
 
     def watch(self, homes: Sequence[Path]) -> None:
         """Look how long the logs are while nothing may be read: what is deleted meanwhile is lost, and is counted."""
-        inner, self.problems = check_homes(self._covered(homes))
+        inner, self.problems = self._open(homes)
         self._run = self._state.begin_run(self._now)
         self._missing, self._fresh = self._state.unread(), set()
         with self._state.together():
@@ -185,6 +184,18 @@ class Collector:
                     self._state.count(self._run, source, unread.kind, Counts(lost_bytes=unread.bytes))
                 self._state.set_unread(source, None)
 
+    def _open(self, homes: Sequence[Path]) -> tuple[list[AgentHome], list[str]]:
+        """The homes to read, and why others are not. Raises UsageError, DeviceError if none can be."""
+        found, problems = check_homes(self._covered(homes))
+        runtimes = self._consent.scope.runtimes
+        outside = [
+            f"{home.path} was not read: the consent does not cover {home.runtime.title}; grant it again with --sources"
+            for home in found
+            if home.runtime is not None and home.runtime.name not in runtimes
+        ]
+        inner = [home for home in found if home.runtime is None or home.runtime.name in runtimes]
+        return inner, [*problems, *self._outside, *outside]
+
     def _covered(self, homes: Sequence[Path]) -> list[Path]:
         """The homes that the consent covers; the others are not even looked at. Raises UsageError if none is."""
         scope = self._consent.scope.homes
@@ -229,7 +240,7 @@ class Collector:
 
     def baseline(self, homes: Sequence[Path]) -> None:
         """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
-        self._add_baseline(check_homes(self._covered(homes))[0], is_first=True)
+        self._add_baseline(self._open(homes)[0], is_first=True)
 
     def _add_baseline(self, homes: Sequence[AgentHome], *, is_first: bool = False) -> None:
         sizes: list[tuple[str, int]] = []

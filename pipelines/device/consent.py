@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal
 
 from pipelines.contract.receipts import ErasureRequest
-from pipelines.contract.wire import contract_hash
+from pipelines.contract.wire import AGENT_RUNTIMES, contract_hash
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.state import State, opened
 from pipelines.errors import UsageError
@@ -44,16 +44,19 @@ class Scope:
     """What a grant covers beside the contract's columns.
 
     `homes`: keyed hashes of the agents' homes (never a path); None: every home that is named to this device.
-    `sources`: names of SOURCES.
+    `sources`: names of SOURCES. `runtimes`: the agent runtimes whose homes it covers.
     """
 
     homes: frozenset[str] | None = None
     sources: frozenset[str] = frozenset(SOURCES)
+    runtimes: frozenset[str] = frozenset(AGENT_RUNTIMES)
 
     def covers(self, other: "Scope") -> bool:
         """Whether everything that `other` lets out is let out by this."""
-        return other.sources <= self.sources and (
-            self.homes is None or (other.homes is not None and other.homes <= self.homes)
+        return (
+            other.sources <= self.sources
+            and other.runtimes <= self.runtimes
+            and (self.homes is None or (other.homes is not None and other.homes <= self.homes))
         )
 
 
@@ -86,8 +89,10 @@ def current(state: State) -> Consent | None:
     if row is None:
         return None
     consent_id, name, at, history, contract = row
-    homes, sources = state.scope(consent_id) or (None, list(SOURCES))
-    scope = Scope(None if homes is None else frozenset(homes), frozenset(sources))
+    homes, named = state.scope(consent_id) or (None, list(SOURCES))
+    # A grant from before there were several names no runtime: it was asked for Hive's homes.
+    runtimes = frozenset(named) - frozenset(SOURCES) or frozenset({"hive"})
+    scope = Scope(None if homes is None else frozenset(homes), frozenset(named) & frozenset(SOURCES), runtimes)
     return Consent(consent_id, name, datetime.fromisoformat(at), history or "exclude", contract or "", scope)  # type: ignore[arg-type]
 
 
@@ -106,7 +111,8 @@ def grant(state: State, *, history: History, now: datetime, scope: Scope | None 
     scope = scope or Scope()
     consent = Consent(secrets.token_hex(16), "granted", now, history, contract_hash(), scope)
     _write(state, consent)
-    state.set_scope(consent.consent_id, None if scope.homes is None else sorted(scope.homes), sorted(scope.sources))
+    named = sorted(scope.sources | scope.runtimes)
+    state.set_scope(consent.consent_id, None if scope.homes is None else sorted(scope.homes), named)
     if state.value("epoch") is None:
         _new_epoch(state)
     return consent

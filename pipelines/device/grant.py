@@ -15,6 +15,7 @@ from pipelines.device.collect import Collector, home_key
 from pipelines.device.consent import SOURCES, Consent, History, Scope
 from pipelines.device.errors import DeviceError
 from pipelines.device.probe import Probe, probe
+from pipelines.device.readers import registry
 from pipelines.device.redact import Redactor
 from pipelines.device.spool import Spool
 from pipelines.device.state import State, opened
@@ -33,10 +34,11 @@ NEVER = "prompts, answers, tool arguments and results, files, paths, e-mail addr
 
 
 def grant(
-    home: Home, homes: Sequence[Path], *, history: History, sources: Collection[str] = tuple(SOURCES),
+    home: Home, homes: Sequence[Path], *, history: History, sources: Collection[str] = (),
     now: datetime | None = None,
 ) -> Consent:  # fmt: skip
-    """Grant consent for these homes (none named: for all that will be) and these kinds of sources.
+    """Grant consent for these homes (none named: for all that will be) and these sources: agent runtimes and kinds of
+    files. Where none of the former, or of the latter, is named, all are covered.
 
     Without history, what is there now is written down first: a crash leaves no grant without it.
 
@@ -44,10 +46,13 @@ def grant(
     """
     enrolled = enrolment.require(home)
     now = now or datetime.now(UTC)
-    if unknown := sorted(set(sources) - set(SOURCES)):
-        raise UsageError(f"there are no sources {', '.join(unknown)}: choose from {', '.join(SOURCES)}")
+    known = (*registry.names(), *SOURCES)
+    if unknown := sorted(set(sources) - set(known)):
+        raise UsageError(f"there are no sources {', '.join(unknown)}: choose from {', '.join(known)}")
+    kinds = frozenset(sources) & frozenset(SOURCES) or frozenset(SOURCES)
+    runtimes = frozenset(sources) & frozenset(registry.names()) or frozenset(registry.names())
     redactor = Redactor(enrolment.tenant_key(home))
-    scope = Scope(frozenset(home_key(redactor, path) for path in homes) if homes else None, frozenset(sources))
+    scope = Scope(frozenset(home_key(redactor, path) for path in homes) if homes else None, kinds, runtimes)
     try:
         with exclusive(home.device / "lock"), opened(home.device / "state.db") as state:
             before = consent.current(state)

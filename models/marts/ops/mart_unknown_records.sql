@@ -26,6 +26,7 @@ files as (
 select
     files.tenant_id,
     files._device_id as device_id,
+    files.agent_runtime,
     files.source_kind,
     coalesce(files.source_layout, 'other') as source_layout,
     coalesce(batches.uploader_version, 'unknown') as uploader_version,
@@ -40,5 +41,5 @@ from files
 left join {{ ref('stg_wire__batches') }} as batches
     on files._manifest_key = batches.manifest_key
 group by
-    files.tenant_id, files._device_id, files.source_kind, coalesce(files.source_layout, 'other'),
+    files.tenant_id, files._device_id, files.agent_runtime, files.source_kind, coalesce(files.source_layout, 'other'),
     coalesce(batches.uploader_version, 'unknown'), files.delivery_date

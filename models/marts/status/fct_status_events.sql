@@ -48,12 +48,14 @@ select
     events.task_id,
     events.kind,
     events.agent_kind,
+    events.agent_runtime,
     events.node_id,
     next_turns.model,
     events.phase,
     events.verdict,
     events.task_status,
     events.error_class,
+    events.compaction_trigger,
     case
         when events.occurred_at is not null then coalesce(events.time_basis, 'local_resolved')
         when sessions.started_at is not null then 'session_start'
@@ -66,6 +68,7 @@ select
     events.seconds,
     {{ utc_date('coalesce(events.occurred_at, sessions.started_at, events._received_at)') }} as event_date,
     coalesce(events.occurred_at, sessions.started_at, events._received_at) as occurred_at,
+    events.resets_at,
     events._ingest_seq
 from events
 left join sessions

@@ -160,6 +160,7 @@ select
     counted.tenant_id,
     counted.session_id,
     case when counted.origin = 'step' then counted.session_agent_kind else counted.agent_kind end as agent_kind,
+    counted.agent_runtime,
     coalesce(call_models.model, counted.first_model, 'unknown') as model,
     counted.tool_name,
     counted.is_error,

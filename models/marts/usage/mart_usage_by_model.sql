@@ -3,6 +3,7 @@
 select
     tenant_id,
     session_id,
+    agent_runtime,
     model,
     cast(sum(turns) as bigint) as turns,
     cast(sum(input_tokens) as bigint) as input_tokens,
@@ -20,4 +21,4 @@ select
     sum(rated_cost_high_usd) as rated_cost_high_usd,
     usage_date
 from {{ ref('mart_usage_rollup') }}
-group by tenant_id, session_id, model, usage_date
+group by tenant_id, session_id, agent_runtime, model, usage_date

@@ -3,6 +3,7 @@
 select
     record_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     session_id,
     parent_session_id,
     run_id,

@@ -5,6 +5,7 @@ with source as (
 select
     record_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     queen_session_id as colony_id,
     source_session_id,
     colony_name,

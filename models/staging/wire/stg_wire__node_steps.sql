@@ -10,6 +10,7 @@ superseded as (
 select
     source.record_id as step_id,
     source.tenant_id,
+    {{ agent_runtime('source.agent_runtime') }} as agent_runtime,
     source.session_id,
     source.trace_id,
     source.node_id,

@@ -5,6 +5,7 @@ with source as (
 select
     record_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     session_id,
     trace_id,
     goal_id,

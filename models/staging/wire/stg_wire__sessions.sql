@@ -5,6 +5,7 @@ with source as (
 select
     source.record_id,
     source.tenant_id,
+    {{ agent_runtime('source.agent_runtime') }} as agent_runtime,
     source.session_id,
     source.parent_session_id,
     source.forked_from_session_id,
@@ -13,6 +14,8 @@ select
     source.agent_name,
     source.colony_name,
     source.profile_name,
+    source.agent_type,
+    source.project_id,
     source.evidence,
     source.session_kind,
     source.status,

@@ -5,6 +5,7 @@ with source as (
 select
     record_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     source_key,
     source_kind,
     source_layout,

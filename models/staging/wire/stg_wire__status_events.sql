@@ -3,6 +3,7 @@
 select
     record_id as status_event_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     session_id,
     parent_session_id,
     node_id,
@@ -11,6 +12,7 @@ select
     phase,
     verdict,
     error_class,
+    compaction_trigger,
     task_id,
     task_status,
     time_basis,
@@ -21,6 +23,7 @@ select
     seconds,
     is_time_ambiguous,
     occurred_at,
+    resets_at,
     region,
     _user_id,
     _device_id,

@@ -5,6 +5,7 @@ with source as (
 select
     record_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     list_id,
     task_id,
     -- A task is named by its own id: loaded before the gate refused another one.

@@ -3,6 +3,7 @@
 select
     record_id as tool_call_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     session_id,
     parent_session_id,
     step_record_id as step_id,

@@ -3,6 +3,7 @@
 select
     record_id as trigger_event_id,
     tenant_id,
+    {{ agent_runtime('agent_runtime') }} as agent_runtime,
     session_id,
     trigger_id,
     kind,
