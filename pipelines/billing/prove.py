@@ -458,7 +458,8 @@ def _prove_exchange(proof: Proof, connection: duckdb.DuckDBPyConnection, price: 
 def _tokens(turn: Mapping[str, Any]) -> dict[str, int]:
     """The turn's tokens by component: they partition the input."""
     read, written = turn["cache_read_input_tokens"], turn["cache_write_input_tokens"]
-    five, hour = turn["cache_write_5m_input_tokens"], turn["cache_write_1h_input_tokens"]
+    # NULL: the source does not say how long what it wrote is kept.
+    five, hour = turn["cache_write_5m_input_tokens"] or 0, turn["cache_write_1h_input_tokens"] or 0
     return {
         "input_uncached": turn["input_tokens"] - read - written, "cache_read": read, "output": turn["output_tokens"],
         "cache_write_unknown": written - five - hour, "cache_write_5m": five, "cache_write_1h": hour,
