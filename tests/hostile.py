@@ -56,7 +56,8 @@ def texts(column: Column, ids: tuple[str, ...]) -> list[str]:
         matching = [
             text for text in ("1", "999999999", "1,2", "1,1") if column.pattern and column.regex.fullmatch(text)
         ]
-        return [*known, *keyed, *matching, *(ids if column.keep is Keep.ID else ())]
+        fitting_ids = [text for text in ids if not column.pattern or column.regex.fullmatch(text)]
+        return [*known, *keyed, *matching, *(fitting_ids if column.keep is Keep.ID else ())]
     return [fitting(column)]
 
 

@@ -37,8 +37,9 @@ ruled as (
     left join {{ ref('stg_wire__device_zones') }} as zones
         on source.tenant_id = zones.tenant_id
         and source._device_id = zones.device_id
-        and (zones.valid_after is null or source._received_at > zones.valid_after)
-        and (zones.valid_to is null or source._received_at <= zones.valid_to)
+        -- Comparisons, and not choices with NULL: those would try every row with every zone.
+        and source._received_at > coalesce(zones.valid_after, timestamptz '1900-01-01 00:00:00+00')
+        and source._received_at <= coalesce(zones.valid_to, timestamptz '9999-12-31 00:00:00+00')
 ),
 
 -- The wall clock of the writer, in microseconds as if it were UTC.

@@ -3,6 +3,7 @@
 Does not belong here: SQL (models/), how dbt builds it (dbt_project/).
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from pipelines.defs.dbt_project import manifest
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.setting_aside import MOST_ROUNDS, OVER_BUDGET, Failure, failure_after, failure_of, set_aside, told
 from pipelines.home import private_folder
-from pipelines.warehouse import registry
+from pipelines.warehouse import definitions, registry
+
+
+class BuildConfig(dg.Config):
+    """How a run builds the models. `full_refresh`: from the start, as after a change that no definition shows."""
+
+    full_refresh: bool = False
 
 
 class Translator(DagsterDbtTranslator):
@@ -38,16 +45,27 @@ class Translator(DagsterDbtTranslator):
     pool=WRITER,
 )
 def models(
-    context: dg.AssetExecutionContext, dbt: DbtCliResource, duckdb: DuckDBResource, store: StoreResource
-) -> Iterator[Any]:
-    """Build and test every model, by what is new since the last build; batches on whose rows it fails are set aside."""
+    context: dg.AssetExecutionContext, config: BuildConfig, dbt: DbtCliResource, duckdb: DuckDBResource,
+    store: StoreResource,
+) -> Iterator[Any]:  # fmt: skip
+    """Build and test every model, by what is new since the last build; batches on whose rows it fails are set aside.
+
+    After an upgrade that changed the definition of an incremental model all models are built from the start, once.
+    """
     warehouse = Path(duckdb.database)
     folder = private_folder(HOME.root / "dbt")
     folder.chmod(0o700)  # dbt made it for everybody once
+    parsed = json.loads(manifest().read_text("utf-8"))
+    changed = definitions.changed(warehouse, parsed)
+    if changed:
+        context.log.info(
+            f"{len(changed)} models have another definition than their tables, such as {changed[0]}: full refresh"
+        )
+    refresh = ["--full-refresh"] if changed or config.full_refresh else []
     for is_last in (*[False] * MOST_ROUNDS, True):
         (folder / "run_results.json").unlink(missing_ok=True)  # of an earlier build
         invocation = dbt.cli(
-            ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=folder,
+            ["build", "--exclude-resource-type", "unit_test", *refresh], context=context, target_path=folder,
             raise_on_error=False,
         )  # fmt: skip
         events = list(invocation.stream())  # an asset is told of once: what an earlier round said is out of date
@@ -64,6 +82,8 @@ def models(
     for line in told(registry.load(warehouse.parent).batches):
         context.log.warning(line)
     yield from events
+    if invocation.is_successful():
+        definitions.record(warehouse, parsed)
     if (error := invocation.get_error()) is not None:
         raise error
     if failure is not None and failure.reason.startswith(OVER_BUDGET):  # a gate that stops says so itself

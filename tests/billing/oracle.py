@@ -146,11 +146,12 @@ def rate(turn: Row, books: dict[str, list[Row]], known_at: datetime) -> dict[str
         found = prices_at(turn, component, books, known_at)
         if not found:
             price = _agreed(None, _offer(turn, books), component, account, turn, books)
+            is_plan = account is not None and account["charged_by"] != "tokens"
             if price is None:
-                rated[component] = (quantity, "unpriced", None, None, None, None, None)
+                status, billed = ("excluded", Decimal(0)) if is_plan else ("unpriced", None)
+                rated[component] = (quantity, status, None, None, billed, None, None)
                 continue
             cost = quantity * MILLIONTH * price
-            is_plan = account is not None and account["charged_by"] != "tokens"
             status = "excluded" if is_plan else "rated"
             rated[component] = (quantity, status, None, cost, Decimal(0) if is_plan else cost, cost,
                                 most * MILLIONTH * price)  # fmt: skip

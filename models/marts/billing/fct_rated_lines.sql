@@ -74,7 +74,8 @@ turns as (
     left join {{ ref('dim_billing_accounts') }} as accounts
         on t.tenant_id = accounts.tenant_id
         and t.usage_date >= accounts.valid_from
-        and (accounts.valid_to is null or t.usage_date < accounts.valid_to)
+        -- A comparison, and not a choice with NULL: that would try every turn with every account.
+        and t.usage_date < coalesce(accounts.valid_to, date '9999-12-31')
     left join {{ ref('int_billing__models_resolved') }} as aliases
         on t.model = aliases.model
     left join contradicted

@@ -1,0 +1,102 @@
+"""Which definitions of the incremental models a warehouse was built with.
+
+An incremental model that was built by an older definition holds rows of it, or lacks columns: it is built anew, once.
+Does not belong here: building (defs/transform.py), changing the wire's tables (load.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+TABLE = "wire.model_definitions"
+
+
+def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """A hash of what decides the rows of each incremental model, by `schema.name`, from dbt's manifest.
+
+    Its SQL and that of all its ancestors, its columns, its configuration, and the macros it depends on.
+    """
+    nodes, macros = manifest["nodes"], manifest["macros"]
+    hashes: dict[str, str] = {}
+
+    def of(unique_id: str) -> str:
+        if unique_id not in hashes:
+            node = nodes.get(unique_id)
+            if node is None or node["resource_type"] != "model":
+                return unique_id
+            parts = [
+                node["raw_code"], node["config"].get("materialized"), node["config"].get("meta"),
+                [[name, column.get("data_type")] for name, column in node["columns"].items()],
+                sorted(macros[macro]["macro_sql"] for macro in _macros(macros, node["depends_on"]["macros"])),
+                [of(parent) for parent in sorted(node["depends_on"]["nodes"])],
+            ]  # fmt: skip
+            hashes[unique_id] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashes[unique_id]
+
+    return {
+        f"{node['schema']}.{node['name']}": of(unique_id)
+        for unique_id, node in nodes.items()
+        if node["resource_type"] == "model" and node["config"].get("materialized") == "incremental"
+    }
+
+
+def changed(warehouse: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Incremental models whose tables were built by another definition, in the order of their names.
+
+    Of a warehouse of before definitions were written down all that are there. Raises duckdb.Error.
+    """
+    if not warehouse.exists():
+        return []
+    with duckdb.connect(str(warehouse)) as connection:
+        known = (
+            dict(connection.execute(f"SELECT model, definition FROM {TABLE}").fetchall())
+            if _is_there(connection)
+            else {}
+        )
+        built = {
+            f"{schema}.{name}"
+            for schema, name in connection.execute("SELECT schema_name, table_name FROM duckdb_tables()").fetchall()
+        }
+    return sorted(
+        model
+        for model, definition in fingerprints(manifest).items()
+        if model in built and known.get(model) != definition
+    )
+
+
+def record(warehouse: Path, manifest: Mapping[str, Any]) -> None:
+    """Write down that the models were built by the definitions of this manifest. Raises duckdb.Error."""
+    with duckdb.connect(str(warehouse)) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS wire")
+        connection.execute("BEGIN")
+        connection.execute(f"CREATE OR REPLACE TABLE {TABLE} (model VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL)")
+        connection.executemany(
+            f"INSERT INTO {TABLE} VALUES (?, ?)", [list(item) for item in fingerprints(manifest).items()]
+        )
+        connection.execute("COMMIT")
+
+
+def _is_there(connection: duckdb.DuckDBPyConnection) -> bool:
+    schema, name = TABLE.split(".")
+    return bool(
+        connection.execute(
+            "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = ?", [schema, name]
+        ).fetchall()
+    )
+
+
+def _macros(macros: Mapping[str, Any], names: list[str]) -> set[str]:
+    """The project's own macros among these, and those they depend on."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in macros or not name.startswith("macro.apiary."):
+            continue
+        found.add(name)
+        waiting += macros[name]["depends_on"]["macros"]
+    return found
