@@ -259,7 +259,7 @@ class Pass:
         """Remove copies of the warehouse that were set aside, if they hold the erased or cannot be read; which."""
         needles, folder = Needles(self.journal.identifiers, self.journal.names), self._warehouse.parent
         removed = []
-        for path in (*folder.glob("*.unreadable-*"), folder / "rebuilt", folder / "shadow"):
+        for path in (*folder.glob("*.unreadable-*"), folder / "rebuilt", folder / "shadow", folder / "trial"):
             if self.lines and path.exists():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed.append(path)

@@ -84,11 +84,13 @@ def judge(folder: Path, store: Store) -> Judge:
     return ask
 
 
-def forget(folder: Path, devices: Collection[str]) -> None:
-    """Say nothing more of devices that are erased: the list of the erased refuses them."""
+def forget(folder: Path, erased: Collection[str]) -> None:
+    """Say nothing more of devices and batches that are erased: the list of the erased refuses them."""
     register = load(folder)
-    left = {device: entry for device, entry in register.devices.items() if device not in devices}
-    batches = {key: reason for key, reason in register.batches.items() if _device_of(key) not in devices}
+    left = {device: entry for device, entry in register.devices.items() if device not in erased}
+    batches = {
+        key: reason for key, reason in register.batches.items() if key not in erased and _device_of(key) not in erased
+    }
     if len(left) < len(register.devices) or len(batches) < len(register.batches):
         _save(folder, replace(register, devices=left, batches=batches))
 

@@ -6,6 +6,7 @@ belong here: what is erased where (tests/warehouse_part/test_erase.py, test_eras
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,7 @@ import duckdb
 import pytest
 
 from pipelines.device import enrolment
-from pipelines.home import Home
+from pipelines.home import ROOT, Home
 from pipelines.simulate.homes import HomeSpec, write_home
 from pipelines.store import open_store
 from pipelines.warehouse import landing, load, registry
@@ -23,7 +24,6 @@ from tests.end_to_end.driving import apiary
 from tests.object_server import PROGRAM, object_server
 
 USERS = ("ada-lovelace", "bob-the-operator")
-UNFINISHED = "0123456789abcdef0123456789abcdef"
 
 
 class Site:
@@ -81,6 +81,16 @@ class Site:
             ), path  # fmt: skip
 
 
+def runbook(heading: str) -> list[list[str]]:
+    """The commands of a section of the runbook."""
+    section = (ROOT / "docs" / "runbook.md").read_text("utf-8").split(f"{heading}\n", 1)[1]
+    block = section.split("```\n")[1]
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert commands
+    assert all(words[0] == "apiary" for words in commands)
+    return [words[1:] for words in commands]
+
+
 @pytest.fixture(params=["folder", pytest.param("server", marks=pytest.mark.long)])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.param == "folder":
@@ -110,6 +120,9 @@ def test_a_withdrawal_is_confirmed(site: Site) -> None:
             [bob],
         ).fetchall()[0]
     (home.root / "notes.txt").write_text(f"look at {session}")
+    simulated = home.devices / "laptop" / "hive" / "events.jsonl"  # what `make run` keeps there is a device's own
+    simulated.parent.mkdir(parents=True)
+    simulated.write_text(session)
     for user in USERS:
         site.device(user, "consent", "withdraw")
     assert site.status(ada)["deletion_confirmed_at"] is None
@@ -121,7 +134,8 @@ def test_a_withdrawal_is_confirmed(site: Site) -> None:
     site.nothing_is_left_of(ada)
     assert "not carried out yet" in site.device(bob, "consent", "status")
     (home.root / "notes.txt").unlink()
-    apiary(home.root, "erase", "--pending", environment=site.environment)
+    for command in runbook("An erasure waits"):
+        apiary(home.root, *command, environment=site.environment)
     site.is_confirmed(bob)
     site.nothing_is_left_of(bob)
 
