@@ -389,11 +389,12 @@ def test_events_retract_steps_from_the_day_they_were_on(warehouse):
     warehouse.run_counts()
     daily = "select day(usage_date), model, turns, tool_calls from marts.agg_usage_model_daily order by all"
     assert warehouse.query(daily) == [(1, "unknown", 1, 1), (2, "unknown", 1, 0)]
-    warehouse.load([_turn(1, "s", 2)])
+    table, event = _turn(1, "s", 2)
+    warehouse.load([(table, event | {"iteration": 0, "input_tokens": 7, "output_tokens": 3})])  # of the step of its day
     warehouse.run_counts()
-    assert warehouse.query(daily) == [(2, "m", 1, 0)]
-    assert warehouse.query("select distinct day(usage_date) from marts.mart_daily_billing") == [(2,)]
-    assert warehouse.query("select kept_turns, retracted_steps from marts.mart_dedupe_ledger") == [(1, 2)]
+    assert warehouse.query(daily) == [(1, "unknown", 1, 1), (2, "m", 1, 0)]
+    assert warehouse.query("select distinct day(usage_date) from marts.mart_daily_billing order by 1") == [(1,), (2,)]
+    assert warehouse.query("select kept_turns, retracted_steps from marts.mart_dedupe_ledger") == [(2, 1)]
 
 
 def test_a_colony_learnt_late_moves_the_usage_of_the_whole_tree(warehouse):

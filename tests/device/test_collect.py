@@ -20,7 +20,7 @@ import pytest
 from pipelines.contract import wire
 from pipelines.device import lines
 from pipelines.device.errors import DeviceError
-from pipelines.device.readers.hive import progress_db
+from pipelines.device.readers import sqlite
 from pipelines.errors import UsageError
 from pipelines.simulate.homes import Layout, Usage
 from tests.device.driving import (
@@ -470,8 +470,8 @@ def test_a_busy_database_is_read_in_the_next_pass(home: Path, apiary: Path, monk
             "CREATE TABLE tasks (id TEXT, status TEXT); CREATE TABLE steps (id TEXT, task_id TEXT);"
             "CREATE TABLE sop_checklist (id TEXT, task_id TEXT); INSERT INTO tasks VALUES ('1', 'done')"
         )
-        monkeypatch.setattr(progress_db, "MAX_IN_MEMORY", 0)
-        monkeypatch.setattr(progress_db, "BUSY_MILLISECONDS", 10)
+        monkeypatch.setattr(sqlite, "MAX_IN_MEMORY", 0)
+        monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 10)
         writer.execute("BEGIN EXCLUSIVE")
         made = shipped(apiary, home)
         assert outcome(made, "progress_db") == "unreadable"

@@ -40,7 +40,7 @@ def test_a_turn_is_read_with_its_usage() -> None:
         "agent_role": "queen", "stop_reason": "stop", "iteration": 1, "input_tokens": 101, "output_tokens": 10,
         "cache_read_input_tokens": 5, "cache_write_input_tokens": 1, "reported_cost_usd": Decimal("0.0125"),
         "reported_credits": Decimal("2.5"), "occurred_at": record.at, "time_basis": "local_resolved",
-        "is_time_ambiguous": False, "utc_offset_seconds": 7200, "offset_basis": "device_zone",
+        "is_time_ambiguous": False, "utc_offset_seconds": 7200, "offset_basis": "device_zone", "is_copy": False,
     }  # fmt: skip
 
 

@@ -424,7 +424,8 @@ def test_one_shipping_at_a_time(tmp_path: Path, home: Path) -> None:
 def test_in_two_halves_it_is_the_same_as_at_once(tmp_path: Path, home: Path) -> None:
     layout: Layout = "v2"
     simulated(home, layout)
-    at_once, in_halves = granted(tmp_path / "one", home), granted(tmp_path / "two", home)
+    key = b"k" * 32  # identities that hold a name rest on it
+    at_once, in_halves = (granted(tmp_path / name, home, key=key) for name in ("one", "two"))
     at_once.ship(home)
     for path in home.rglob("*.jsonl"):
         data = path.read_bytes()

@@ -44,7 +44,7 @@ def usual_homes() -> list[Path]:
 
 def is_home(path: Path) -> bool:
     """Whether a folder holds transcripts where Claude Code keeps them."""
-    return next(transcripts(path), None) is not None
+    return (path / "projects").is_dir() and next(transcripts(path), None) is not None
 
 
 def transcripts(home: Path) -> Iterator[Transcript]:
