@@ -33,7 +33,10 @@ ERASE = (
 EXCLUDE = ("exclude.before_commit", "exclude.after_commit")
 """Passed when a device is expelled (tests/warehouse_part/test_exclusion.py dies at each)."""
 
-BILLING = ("statement.file", "statement.half", "statement.synced", "statement.renamed", "close.sealed", "close.booked")
+BILLING = (
+    "statement.file", "statement.half", "statement.synced", "statement.renamed", "close.sealed", "close.booked",
+    "attest.signed", "current.written",
+)  # fmt: skip
 """Passed by a billing export or a close (tests/billing dies at them)."""
 
 TORTURED = (*DEVICE, *OWNER, *INGEST)

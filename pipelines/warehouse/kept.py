@@ -19,10 +19,11 @@ ROOT = "suppressions/v1/kept/"
 NAMES = ("tenant_id", "model", "charge_class", "unit", "unpriced_turns", "quantity", "usage_date")
 Row = dict[str, Any]
 
-# A keyed name was chosen by a person; a public one was not, and prices hang on it.
+# A keyed name was chosen by a person; a public one was not, and prices hang on it. Bills name the turns without a
+# reported cost `unreported_turns`; those of an earlier release, and what was kept, `unpriced_turns`.
 _BILLED = """
     SELECT tenant_id, CASE WHEN model LIKE 'k1\\_%' ESCAPE '\\' THEN 'unknown' ELSE model END AS model, charge_class,
-        unit, usage_date, unpriced_turns, quantity
+        unit, usage_date, COLUMNS('^un(priced|reported)_turns$') AS unpriced_turns, quantity
 """
 _SUMS = """
     SELECT tenant_id, model, charge_class, unit, cast(sum(unpriced_turns) AS BIGINT) AS unpriced_turns,

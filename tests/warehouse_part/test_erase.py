@@ -40,7 +40,7 @@ BILL = """
         cast(occurred_at AS DATE) AS usage_date, 0 AS _ingest_seq
     FROM wire.llm_turns GROUP BY ALL
     UNION ALL
-    SELECT tenant_id, 'ERASED', model, charge_class, unit, unreported_turns, quantity, usage_date, 0
+    SELECT tenant_id, 'ERASED', model, charge_class, unit, unpriced_turns, quantity, usage_date, 0
     FROM wire.kept_charges
 """
 
