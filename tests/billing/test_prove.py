@@ -162,7 +162,10 @@ def test_a_proof_breaks_where_what_it_stands_on_is_another(
 
 def test_a_rounding_row_is_worked_out_again(billed: Ledger, store: Store) -> None:
     (row, *_) = (row for row in rows(billed) if row["x_ReasonCode"] == "rounding")
-    path = next(p for p in billed.exports.rglob("monthly/**/focus_invoice_detail.parquet") if "acct-acme" in str(p))
+    path = next(
+        path for path in billed.exports.rglob("monthly/**/focus_invoice_detail.parquet")
+        if f"account={row['BillingAccountId']}" in str(path) and f"{row['BillingPeriodStart']:%Y-%m}" in str(path)
+    )  # fmt: skip
     path.write_bytes(path.read_bytes() + b" ")
     assert hashlib.sha256(path.read_bytes()).hexdigest()
     assert not proof_of(billed, row["x_RowKey"], store).is_whole or "acct-bolt" in row["InvoiceId"]

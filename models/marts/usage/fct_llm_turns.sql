@@ -62,14 +62,18 @@ events_normalized as (
     select
         *,
         -- Other runtimes' logs state the classes of input apart: their readers make an input of them that includes cache.
+        -- A row that does not keep to it was made by no reader: evidence decides, as it does for Hive's.
         case
-            when agent_runtime <> 'hive' then 'inclusive'
+            when agent_runtime <> 'hive' and cache_read_input_tokens + cache_write_input_tokens <= input_tokens
+                then 'inclusive'
             else {{ cache_convention(
                 'input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention'
             ) }}
         end as cache_convention,
         case
-            when agent_runtime <> 'hive' and cache_read_input_tokens + cache_write_input_tokens > 0 then 'reader'
+            when agent_runtime <> 'hive'
+                and cache_read_input_tokens + cache_write_input_tokens between 1 and input_tokens
+                then 'reader'
             else {{ cache_convention_basis(
                 'input_tokens', 'cache_read_input_tokens', 'cache_write_input_tokens', 'convention'
             ) }}
