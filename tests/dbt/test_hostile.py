@@ -81,6 +81,7 @@ def assert_alone(warehouse: Warehouse, folder: FolderStore, seeds: tuple[int, ..
         assert alone[mart] == together[mart], mart
 
 
+@pytest.mark.long
 def test_a_hostile_tenant_changes_nothing_for_the_others(warehouse: Warehouse, tmp_path) -> None:
     assert_alone(warehouse, FolderStore(tmp_path), (1,), 60)
 

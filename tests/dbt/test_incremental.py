@@ -369,9 +369,9 @@ def test_a_load_rewrites_the_days_it_changes_and_no_others(warehouse):
     written = warehouse.query("select session_id, count(*) from marts.fct_llm_turns where _ingest_seq = 2 group by all")
     assert written == [("long", 11)]
 
-    before = warehouse.query("select rowid, * from marts.agg_usage_session_daily order by all")
+    before = warehouse.query("select * from marts.agg_usage_session_daily order by all")
     warehouse.run()
-    assert warehouse.query("select rowid, * from marts.agg_usage_session_daily order by all") == before
+    assert warehouse.query("select * from marts.agg_usage_session_daily order by all") == before
 
 
 def test_events_retract_steps_from_the_day_they_were_on(warehouse):

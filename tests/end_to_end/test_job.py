@@ -226,6 +226,7 @@ def test_a_run_of_one_arrival_day(site: Site, tmp_path: Path) -> None:
     assert rows == [], "nothing arrived on that day"
 
 
+@pytest.mark.long
 def test_what_an_owner_takes_back_is_erased(site: Site) -> None:
     """The last test of this site: its only device goes, the bills keep their sums (more: test_erasure.py)."""
     versions = site.versions
