@@ -158,7 +158,8 @@ PLANTED = {
     ("wire__llm_turns", "undated"): "UPDATE wire.llm_turns SET occurred_at = NULL",
     ("wire__llm_turns", "most_input_tokens"): "UPDATE wire.llm_turns SET input_tokens = 20000001",
     ("marts__fct_llm_turns", "turns_off"): "DELETE FROM marts.fct_llm_turns WHERE turn_source = 'step'",
-    ("marts__fct_llm_turns", "input_tokens_off"): "UPDATE marts.fct_llm_turns SET reported_input_tokens = input_tokens + 1",
+    ("marts__fct_llm_turns", "input_tokens_off"):
+        "UPDATE marts.fct_llm_turns SET reported_input_tokens = input_tokens + 1",
     ("marts__fct_llm_turns", "output_tokens_off"): "UPDATE wire.llm_turns SET output_tokens = output_tokens + 1",
     ("marts__fct_llm_turns", "cost_off"):
         "UPDATE wire.llm_turns SET reported_cost_usd = reported_cost_usd + '0.00000000000000000001'::DECIMAL(38, 20)",
