@@ -153,7 +153,8 @@ def _identity_version() -> Column:
 def _ambiguous() -> Column:
     return Column(
         name="is_time_ambiguous", type="bool", fact=False,
-        why="The local time occurs twice in its zone, at the end of summer time; the earlier one was taken.",
+        why="The local time may mean several instants, or what tells its offset is weak or contradicts it; the likeliest"
+        " one was taken.",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import yaml
 from pipelines.errors import UsageError
 from pipelines.warehouse import landing, load, retention
 from pipelines.warehouse.retention import EXEMPT, LAYERS, Line, Policy
-from tests.warehouse_part.batches import START, MemoryStore, batch, row, turn
+from tests.warehouse_part.batches import CLONE, LAPTOP, START, MemoryStore, batch, row, turn
 
 NOW = START + timedelta(days=100)
 DAY = 24 * 60
@@ -86,6 +86,28 @@ def test_each_number_takes_its_layer_and_a_dry_run_says_the_same(site: Site) -> 
     assert site.turns() == turns, "bills are made of them"
     again = site.retain(chosen)
     assert [line for line in again.values() if line.objects or line.rows] == []
+
+
+def test_the_changes_of_a_device_s_time_zone_stay(site: Site) -> None:
+    """Local times of what it sent before are resolved in the zone it reported then."""
+    zones = ["Europe/Berlin", "Europe/Berlin", "Asia/Tokyo", "Asia/Tokyo"]
+    with duckdb.connect(str(site.warehouse)) as connection:
+        for device, named in ((LAPTOP, zones), (CLONE, zones[:2])):
+            for number, zone in enumerate(named):
+                at = START + timedelta(days=number)
+                report = row("device_reports", f"{device} {number}", timezone=zone, started_at=at)
+                columns = {**report, "tenant_id": "acme", "region": "eu", "_user_id": "ada", "_device_id": device,
+                           "_manifest_key": "m", "_received_at": at, "_ingest_seq": 1}  # fmt: skip
+                marks = ", ".join("?" * len(columns))
+                connection.execute(
+                    f"INSERT INTO wire.device_reports ({', '.join(columns)}) VALUES ({marks})", [*columns.values()]
+                )
+    site.retain(policy(wire_detail=60))
+    with duckdb.connect(str(site.warehouse)) as connection:
+        kept = connection.execute(
+            "SELECT _device_id, timezone, _received_at::DATE - ?::DATE FROM wire.device_reports ORDER BY ALL", [START]
+        ).fetchall()
+    assert kept == [(LAPTOP, "Asia/Tokyo", 3), (LAPTOP, "Europe/Berlin", 1)]
 
 
 def test_what_was_let_go_is_loaded_no_more_and_missed_by_nobody(site: Site) -> None:

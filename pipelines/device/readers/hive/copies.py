@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines.contract.keys import RUN_STAMP, SESSION_ID
+from pipelines.contract.keys import RUN_STAMP, SESSION_ID, is_generated
 
 if TYPE_CHECKING:
     from pipelines.device.readers.hive.layout import SessionFolder
@@ -52,22 +52,25 @@ def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
     original: a copy's name is the original's and something beside it.
     """
     listed = list(folders)
-    beside = {(folder.path.parent, folder.path.name) for folder in listed}
-    groups: dict[tuple[str, str], list[SessionFolder]] = {}
+    beside = {(folder.path.parent, folder.path.name) for folder in listed if not is_generated(folder.session_id)}
+    sessions: dict[str, list[SessionFolder]] = {}
     for folder in listed:
-        bare = None if folder.is_copy else marked(folder.session_id)
+        bare = marked(folder.session_id) if beside and not folder.is_copy else None
         if bare is not None and (folder.path.parent, bare) in beside:
             folder = replace(folder, session_id=bare, is_copy=True)  # noqa: PLW2901
-        groups.setdefault((folder.session_id, folder.kind), []).append(folder)
-    found = []
-    for group in groups.values():
-        first, *others = sorted(group, key=_rank)
-        found.append(first)
-        for folder in others:
-            # A fork has its own copy of the folders of its parent's workers, under the same names.
-            is_other = _names(folder) != _names(first) and folder.kind != "worker"
-            found.append(replace(folder, is_copy=folder.is_copy or is_other))
-    return iter(sorted(found, key=lambda folder: (folder.session_id, *_rank(folder))))
+        sessions.setdefault(folder.session_id, []).append(folder)
+    for session_id in sorted(sessions):
+        group = sessions[session_id]
+        yield from group if len(group) == 1 else sorted(_with_copies(group), key=_rank)
+
+
+def _with_copies(group: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
+    originals: dict[str, SessionFolder] = {}
+    for folder in sorted(group, key=_rank):
+        first = originals.setdefault(folder.kind, folder)
+        # A fork has its own copy of the folders of its parent's workers, under the same names.
+        is_other = _names(folder) != _names(first) and folder.kind != "worker"
+        yield replace(folder, is_copy=folder.is_copy or is_other)
 
 
 def _names(folder: SessionFolder) -> tuple[str, str, str]:
