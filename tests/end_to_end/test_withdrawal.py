@@ -4,10 +4,12 @@ The fast form runs the erasure job alone; the long one the whole job, on a folde
 belong here: what is erased where (tests/warehouse_part/test_erase.py, test_erasure.py).
 """
 
+import io
 import json
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import boto3
 import duckdb
 import pytest
 
+from pipelines import cli
 from pipelines.device import enrolment
 from pipelines.home import ROOT, Home
 from pipelines.simulate.homes import HomeSpec, write_home
@@ -45,7 +48,12 @@ class Site:
             self.device(user, "ship")
 
     def device(self, user: str, *arguments: object) -> str:
-        return apiary(self.root / f"device-{user}", "device", *arguments, environment=self.environment).stdout
+        """A command of the device; in this process, because there are many."""
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+            for name, value in (self.environment | {"APIARY_HOME": str(self.root / f"device-{user}")}).items():
+                patch.setenv(name, value)
+            assert cli.main(["device", *map(str, arguments)]) == 0, said.getvalue()
+        return said.getvalue()
 
     def run(self, *arguments: object) -> str:
         return apiary(self.warehouse.root, *arguments, environment=self.environment).stderr
