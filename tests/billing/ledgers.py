@@ -37,6 +37,8 @@ RATED = (
     "int_billing__plan_charges",
 )  # fmt: skip
 """What rates a turn and charges a plan, in the order of building: tests/billing/test_rating.py runs it alone."""
+CHARGED = ("stg_billing__credit_grants", "int_billing__account_months", "fct_credit_ledger", "fct_charges")
+"""What a month of an account comes to beside usage: tests/billing/account_years.py runs all of it."""
 GIVEN = (
     "fct_rated_lines", "fct_charges", "dim_billing_accounts", "dim_prices", "dim_sessions", "fct_llm_turns",
     "mart_held_turns", "mart_usage_crosscheck",
@@ -68,9 +70,9 @@ def compiled(folder: Path) -> dict[str, str]:
         scenery(connection)
     warehouse = Warehouse.__new__(Warehouse)
     warehouse.path, warehouse.target = path, folder / "target"
-    warehouse.run("--full-refresh", "--select", *BUILT, *RATED)
+    warehouse.run("--full-refresh", "--select", *BUILT, *RATED, *CHARGED)
     files = {file.stem: file for file in (folder / "target" / "compiled").rglob("*.sql")}
-    return {name: files[name].read_text("utf-8") for name in (*BUILT, *RATED)}
+    return {name: files[name].read_text("utf-8") for name in (*BUILT, *RATED, *CHARGED)}
 
 
 def scenery(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,6 +1,5 @@
 """A row of any kind is proved by what was known when it was billed, and by nothing that was said later."""
 
-import hashlib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -117,6 +116,21 @@ def proof_of(ledger: Ledger, key: str, store: Store) -> Any:
     return prove(ledger.connection, key, ledger.exports, store, periods.read(files.book_path(ledger.books)))
 
 
+BROKEN = {
+    "update billing.fx_rates set rate = 0.8 where fx_rate_id = 'fx-1'": "exchange",
+    "update billing.contract_rates set factor = 0.7": "line c has that rate",
+    "delete from billing.contract_rates": "agreed rate",
+    "update billing.price_decisions set decision = 'reject' where decided_at < timestamptz '2025-01-01 00:00:00+00'":
+        "decision when it was rated: reject",
+    "delete from billing.settlements": "line w",
+    "update billing.seats set valid_from = date '2025-01-12'": "its units",
+    "update billing.plan_items set unit_price = 32": "its units",
+    "update billing.plan_items set commit_amount = 78": "its commitment",
+    "update marts.fct_credit_ledger set amount = -6": "5",
+    "update marts.fct_charges set amount = amount + 1": "charge",
+}  # fmt: skip
+
+
 def test_a_row_of_every_kind_is_proved(billed: Ledger, store: Store) -> None:
     kinds = set()
     said = []
@@ -134,38 +148,17 @@ def test_a_row_of_every_kind_is_proved(billed: Ledger, store: Store) -> None:
                  "takes back what 2025-01",
                  "its units come to 21", "its commitment is 100; 79 was missing", "payable, rounded once"):  # fmt: skip
         assert any(link in text for text in said), link
-
-
-BROKEN = {
-    "update billing.fx_rates set rate = 0.8 where fx_rate_id = 'fx-1'": "exchange",
-    "update billing.contract_rates set factor = 0.7": "line c has that rate",
-    "delete from billing.contract_rates": "agreed rate",
-    "update billing.price_decisions set decision = 'reject' where decided_at < timestamptz '2025-01-01 00:00:00+00'":
-        "decision when it was rated: reject",
-    "delete from billing.settlements": "line w",
-    "update billing.seats set valid_from = date '2025-01-12'": "its units",
-    "update billing.plan_items set unit_price = 32": "its units",
-    "update billing.plan_items set commit_amount = 78": "its commitment",
-    "update marts.fct_credit_ledger set amount = -6": "5",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "link"), BROKEN.items())
-def test_a_proof_breaks_where_what_it_stands_on_is_another(
-    billed: Ledger, store: Store, change: str, link: str
-) -> None:
+    # And it breaks where anything it stands on is another one.
     keys = [row["x_RowKey"] for row in rows(billed)]
-    billed.connection.execute(change)
-    broken = [text for key in keys for text, holds in proof_of(billed, key, store).links if not holds]
-    assert any(link in text for text in broken), broken
-
-
-def test_a_rounding_row_is_worked_out_again(billed: Ledger, store: Store) -> None:
+    for change, link in BROKEN.items():
+        billed.connection.execute(f"begin; {change}")
+        broken = [text for key in keys for text, holds in proof_of(billed, key, store).links if not holds]
+        assert any(link in text for text in broken), (change, broken)
+        billed.connection.execute("rollback")
     (row, *_) = (row for row in rows(billed) if row["x_ReasonCode"] == "rounding")
     path = next(
         path for path in billed.exports.rglob("monthly/**/focus_invoice_detail.parquet")
         if f"account={row['BillingAccountId']}" in str(path) and f"{row['BillingPeriodStart']:%Y-%m}" in str(path)
     )  # fmt: skip
     path.write_bytes(path.read_bytes() + b" ")
-    assert hashlib.sha256(path.read_bytes()).hexdigest()
-    assert not proof_of(billed, row["x_RowKey"], store).is_whole or "acct-bolt" in row["InvoiceId"]
+    assert not proof_of(billed, row["x_RowKey"], store).is_whole
