@@ -44,7 +44,7 @@ class Mutant:
     found_by: str
 
 
-MUTANTS = (
+PROTOCOL = (
     Mutant(
         "checkpoint committed before the rows", "device/collect.py",
         "                with self._state.step():\n                    for line in chunk.lines:\n",
@@ -231,6 +231,55 @@ MUTANTS = (
         "tests/warehouse_part/test_erase.py::test_a_late_batch_and_a_rebuild_bring_nothing_back",
     ),
 )  # fmt: skip
+
+
+RULES = "tests/billing/test_rules.py"
+AGREEMENTS = "tests/billing/test_agreements.py"
+BILLING = (
+    Mutant("an empty signature closes a month", "billing/closing.py", "    if len(signed) < SIGNATURE_LENGTH or not digest", "    if not digest", f"{RULES}::test_an_empty_or_short_signature_signs_nothing"),
+    Mutant("any signature closes a month", "billing/closing.py", " or not digest.startswith(signed):", ":", f"{RULES}::test_an_empty_or_short_signature_signs_nothing"),
+    Mutant("payables are not signed", "billing/closing.py", '            "payable": {p.invoice_id: [p.currency, plain(p.exact), plain(p.payable)] for p in self.payables},\n', "", f"{RULES}::test_a_signature_is_of_all_that_is_shown"),
+    Mutant("a row's hash is not compared", "billing/verify.py", "    if HASH in row and row[HASH] != row_sha256(dict(row)):\n", "    if HASH not in row:\n", f"{RULES}::test_a_rows_hash_is_compared"),
+    Mutant("list cost is not worked out again", "billing/verify.py", '        if row[price] is not None and row[cost] != row[price] * quantity:', '        if row[price] is None and row[cost] != row[price] * quantity:', f"{RULES}::test_each_rule_of_a_row_is_looked_at"),
+    Mutant("a charge outside its period passes", "billing/verify.py", '    if row["ChargeClass"] is None and not row["BillingPeriodStart"] <= start < row["BillingPeriodEnd"]:', '    if row["ChargeClass"] and not row["BillingPeriodStart"] <= start < row["BillingPeriodEnd"]:', f"{RULES}::test_each_rule_of_a_row_is_looked_at"),
+    Mutant("negative usage passes", "billing/verify.py", ' and row["BilledCost"] < 0:', ' and row["BilledCost"] < -10**9:', f"{RULES}::test_each_rule_of_a_row_is_looked_at"),
+    Mutant("a payable amount is believed", "billing/verify.py", "            if billed != (exact / unit)", "            if billed > 10**12 and billed != (exact / unit)", f"{RULES}::test_payables_are_compared_with_the_sum_and_the_manifest"),
+    Mutant("the manifest's payables are believed", "billing/verify.py", '    if payable(invoices) != version.manifest.get("payable"):', '    if version.manifest.get("payable") is None:', f"{RULES}::test_payables_are_compared_with_the_sum_and_the_manifest"),
+    Mutant("a line may be off by a unit", "billing/verify.py", '        if any(abs(line["x_RoundingDelta"]) >= unit for line in own):', '        if any(abs(line["x_RoundingDelta"]) > 100 * unit for line in own):', f"{RULES}::test_payables_are_compared_with_the_sum_and_the_manifest"),
+    Mutant("a head without a signature passes", "billing/verify.py", "    if not attestation.is_signed(head, public_key):", "    if head.said is None:", f"{RULES}::test_a_head_that_was_edited_or_signed_by_another_is_found"),
+    Mutant("any key signs", "billing/attestation.py", "    if public_key is not None and named != public_key:\n        return False\n", "", f"{RULES}::test_a_head_that_was_edited_or_signed_by_another_is_found"),
+    Mutant("a head is signed in part", "billing/attestation.py", 'for name, value in said.items() if name != "signature"}', 'for name, value in said.items() if name in ("sequence", "public_key")}', f"{RULES}::test_a_head_that_was_edited_or_signed_by_another_is_found"),
+    Mutant("a missing head is no fault", "billing/verify.py", '        if any(version.manifest.get("attested") for version in versions):', '        if any(version.manifest.get("unheard of") for version in versions):', f"{RULES}::test_a_head_that_was_edited_or_signed_by_another_is_found"),
+    Mutant("the signed book is not compared", "billing/verify.py", '    if {"lines": len(book.transitions), "sha256": book.head} != head.said["periods"]:', "    if not head.said:", f"{RULES}::test_what_a_head_names_and_what_is_there_are_the_same"),
+    Mutant("sealed files are not read", "billing/verify.py", "            ledger.sealed(books, digest)\n", "            pass\n", f"{RULES}::test_what_a_head_names_and_what_is_there_are_the_same"),
+    Mutant("a loss is signed over", "billing/attestation.py", "        if not data or not (same or after_erasure):", "        if False:", f"{RULES}::test_nothing_is_signed_over_a_loss"),
+    Mutant("a shorter book is signed over", "billing/attestation.py", '    if len(book.transitions) < signed["lines"] or book.head_after(signed["lines"]) != signed["sha256"]:', "    if not signed:", f"{RULES}::test_nothing_is_signed_over_a_loss"),
+    Mutant("a changed seal is read", "billing/ledger.py", "    if hashlib.sha256(data).hexdigest() != digest:\n        raise SealError(f\"{path} was changed", "    if not data:\n        raise SealError(f\"{path} was changed", f"{RULES}::test_a_seal_is_its_content_in_any_order"),
+    Mutant("a seal hangs on the order of lines", "billing/ledger.py", '    ordered = lines.select(LINES.names).cast(LINES).sort_by([("tenant_id", "ascending"), ("line_id", "ascending"),\n                                                             ("line_kind", "ascending")])', "    ordered = lines.select(LINES.names).cast(LINES)", f"{RULES}::test_a_seal_is_its_content_in_any_order"),
+    Mutant("the book's chain is not followed", "billing/periods.py", "        if not is_next:", "        if number < 0:", f"{RULES}::test_a_book_that_was_changed_is_not_read"),
+    Mutant("a step without a reason", "billing/periods.py", "    if not transition.actor.strip() or not transition.reason.strip():", "    if not transition.actor.strip():", f"{RULES}::test_a_line_that_breaks_a_rule_is_not_written"),
+    Mutant("a step out of turn", "billing/periods.py", "        if transition.before != status or ALLOWED[status] != transition.after:", "        if transition.before != status:", f"{RULES}::test_a_line_that_breaks_a_rule_is_not_written"),
+    Mutant("time goes back", "billing/periods.py", "    if transition.as_of < latest:", "    if transition.as_of > latest + timedelta(days=9999):", f"{RULES}::test_time_does_not_go_back"),
+    Mutant("a month closes before it ends", "billing/periods.py", "    if as_of < end_of(period):", "    if as_of < end_of(period) - timedelta(days=1):", f"{RULES}::test_closing_begins_after_the_end_and_in_order"),
+    Mutant("months close in any order", "billing/periods.py", "        if frozen is not None and period > after(frozen):", "        if frozen is not None and period < frozen:", f"{RULES}::test_closing_begins_after_the_end_and_in_order"),
+    Mutant("grace by the clock alone", "billing/periods.py", "min(as_of, watermark_at) >= until", "as_of >= until", f"{RULES}::test_grace_is_over_by_both_clocks"),
+    Mutant("everything can be waived", "billing/periods.py", "not (c.can_be_waived and waived.get(c.name, \"\").strip())]", "not waived.get(c.name, \"\").strip()]", f"{RULES}::test_a_waiver_needs_a_reason_and_a_condition_that_can_be_waived"),
+    Mutant("a waiver without a reason", "billing/periods.py", 'waived.get(c.name, "").strip())]', "c.name in waived)]", f"{RULES}::test_a_waiver_needs_a_reason_and_a_condition_that_can_be_waived"),
+    Mutant("one account's month is everybody's", "billing/periods.py", "        return self.accounts is None or account in self.accounts", "        return True", f"{RULES}::test_each_account_has_its_own_months"),
+    Mutant("nothing checked is all well", "billing/gate.py", "    if not checks:\n", "    if checks is None:\n", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
+    Mutant("one account's check stops everybody", "billing/gate.py", " if check.accounts is None]", "]", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
+    Mutant("an account's own check stops nobody", "billing/gate.py", "(self.accounts is None or account in self.accounts)", "self.accounts is None", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
+    Mutant("shares by name, not by remainder", "billing/prove.py", "key=lambda name: (whole[name] - exact[name] / unit, name))", "key=lambda name: name)", f"{RULES}::test_an_invoice_is_spread_by_largest_remainder"),
+    Mutant("a late commitment is a price", "billing/exports.py", '    return "commitment" if new["ChargeCategory"] == "Adjustment" else "price"', '    return "price"', f"{RULES}::test_what_changed_has_its_cause"),
+    Mutant("an account is a path", "billing/exports.py", '    name = quote(account, safe="")', '    name = quote(account)', f"{RULES}::test_an_account_is_one_folder"),
+    Mutant("a formula leaves", "billing/statements.py", "    return f\"'{text}\" if text.lstrip().startswith(FORMULA_STARTS) else text", "    return f\"'{text}\" if text.startswith(FORMULA_STARTS) else text", f"{RULES}::test_text_and_numbers_of_a_file"),
+    Mutant("nobody approves", "billing/agreements.py", "        if not self.recorded_by.strip() or not self.approved_by.strip():", "        if not self.recorded_by.strip():", f"{AGREEMENTS}::test_a_row_needs_who_approved_it"),
+    Mutant("the first word counts", "billing/agreements.py", '    last = max(rows, key=lambda row: row["recorded_at"], default=None)', '    last = min(rows, key=lambda row: row["recorded_at"], default=None)', f"{AGREEMENTS}::test_of_each_day_the_row_recorded_last_speaks"),
+    Mutant("an account ends a day late", "billing/agreements.py", '        and (row["valid_to"] is None or day < row["valid_to"])', '        and (row["valid_to"] is None or day <= row["valid_to"])', f"{AGREEMENTS}::test_the_mart_says_the_same_of_each_day"),
+)  # fmt: skip
+"""Money, closing and verification: rules that need no warehouse, each with a test of its own."""
+
+MUTANTS = PROTOCOL + BILLING
 
 
 def patched(text: str, mutant: Mutant) -> str:

@@ -100,6 +100,15 @@ def signature(ready: Iterable[Readiness]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
+def require_signed(period: date, digest: str, signed: str) -> None:
+    """Somebody has named these totals, and not only their first digits. Raises SignatureError."""
+    if len(signed) < SIGNATURE_LENGTH or not digest.startswith(signed):
+        raise SignatureError(
+            f"the totals of {period:%Y-%m} are {digest[:SIGNATURE_LENGTH]}: look at them with `apiary period status"
+            f" {period:%Y-%m}` and sign them with --sign {digest[:SIGNATURE_LENGTH]}"
+        )
+
+
 def watermark(connection: duckdb.DuckDBPyConnection, *, as_of: datetime) -> datetime:
     """Up to when usage is known: the latest event before `as_of`, or until when every device has reported; else 1970.
 
@@ -203,11 +212,7 @@ def close(
         reasons = "; ".join(f"{c.name}: {c.found} ({item.account})" for item in held for c in item.unmet(waived))
         raise NotReadyError(f"{period:%Y-%m} cannot be closed: {reasons}; see `apiary period status {period:%Y-%m}`")
     digest = signature(ready)
-    if len(signed) < SIGNATURE_LENGTH or not digest.startswith(signed):
-        raise SignatureError(
-            f"the totals of {period:%Y-%m} are {digest[:SIGNATURE_LENGTH]}: look at them with `apiary period status"
-            f" {period:%Y-%m}` and sign them with --sign {digest[:SIGNATURE_LENGTH]}"
-        )
+    require_signed(period, digest, signed)
     names = [item.account for item in going]
     sealed = ledger.seal(folder, pending(connection, period, names))
     fp("close.sealed")

@@ -130,15 +130,14 @@ def _take_step(
     home: Home, connection: duckdb.DuckDBPyConnection, options: argparse.Namespace, checks: list[Check]
 ) -> None:
     """open → closing, or closing → closed with everything that belongs to it."""
-    from pipelines.billing import attestation, closing, periods
+    from pipelines.billing import month_end, periods
 
     period = periods.month_of(options.period)
-    done = closing.close(
-        connection, home.books, period, actor=options.actor, reason=options.reason, as_of=options.as_of, checks=checks,
+    done = month_end.take_step(
+        scene_of(home, connection, options, checks), home.books, period, actor=options.actor, reason=options.reason,
         waived=dict(_waiver(text) for text in options.waive), signed=options.sign, accounts=_named(options),
     )  # fmt: skip
     transition = done.transition
-    attestation.attest(home.exports, home.books, as_of=options.as_of)
     print(f"{options.period} is {transition.after} for {', '.join(transition.accounts or ('all accounts',))}")
     if transition.after == "closing":
         print(f"late usage is waited for until {transition.grace_until:%Y-%m-%d %H:%M} UTC; then close it again")
@@ -153,18 +152,13 @@ def _take_step(
 def _write_statements(
     home: Home, connection: duckdb.DuckDBPyConnection, options: argparse.Namespace, checks: list[Check], period: date
 ) -> None:
-    """The statements of a period's days and accounts. What is there already is passed over: a kill is made up for."""
-    from pipelines.billing import attestation, closing, current, exports
+    from pipelines.billing import month_end
 
-    scene = scene_of(home, connection, options, checks)
-    exports.export_days(scene)
-    done, held = exports.export_months(scene, period, closing.accounts_of(connection, scene.book, period))
-    attestation.attest(home.exports, home.books, as_of=options.as_of)
-    current.refresh(scene.shelf)
-    for item in done:
+    written = month_end.write_statements(scene_of(home, connection, options, checks), home.books, period)
+    for item in written.statements:
         if item.is_new:
             print(f"statement: {item.folder}")
-    for account, reason in held.items():
+    for account, reason in written.held.items():
         print(f"held back: {account}: {reason}")
 
 

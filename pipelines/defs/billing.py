@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 
-from pipelines.billing import attestation, closing, current, exports, gate, ledger, periods
+from pipelines.billing import attestation, closing, current, export_alerts, exports, gate, ledger, periods
 from pipelines.billing.statements import Shelf
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
@@ -32,6 +32,12 @@ def scene_of(connection: DuckDBPyConnection, folders: FoldersResource, *, as_of:
 @dg.asset(
     key=["billing", "statements"], deps=[published_marts, dg.AssetKey(["marts", "export_focus_daily"])],
     group_name="billing", kinds={"csv", "parquet"}, pool=WRITER,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "exports_complete", asset=["billing", "statements"],
+            description="No statement is missing, late or held back; what is stands in exports/alerts.json.",
+        )
+    ],
 )  # fmt: skip
 def billing_statements(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
@@ -39,12 +45,25 @@ def billing_statements(
     """Statements of days whose rows have changed. The departure gate is judged once more: each manifest says how."""
     with duckdb.get_connection() as connection:
         now = datetime.now(UTC)
-        done = exports.export_days(scene_of(connection, folders, as_of=now))
+        scene = scene_of(connection, folders, as_of=now)
+        done = exports.export_days(scene)
+        last_month = (now.date().replace(day=1) - timedelta(days=1)).replace(day=1)
+        alerts = export_alerts.find(scene, closing.accounts_of(connection, scene.book, last_month))
     attestation.attest(Path(folders.exports), Path(folders.books), as_of=now)
+    export_alerts.write(Path(folders.exports), alerts)
     written = [item for item in done if item.is_new]
     context.log.info(f"{len(done)} statements looked at, {len(written)} of them written now")
     rows = sum(item.rows for item in done)
-    return dg.MaterializeResult(metadata={"statements": len(done), "written": len(written), "rows": rows})
+    return dg.MaterializeResult(
+        metadata={"statements": len(done), "written": len(written), "rows": rows},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="exports_complete", passed=not alerts, severity=dg.AssetCheckSeverity.WARN,
+                metadata={f"{n}": f"{a.kind} {a.usage_date or a.billing_period} {a.account or ''}: {a.found}"
+                          for n, a in enumerate(alerts[:20])},
+            )
+        ],
+    )  # fmt: skip
 
 
 @dg.asset(

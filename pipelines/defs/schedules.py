@@ -12,9 +12,10 @@ from pipelines.defs.partitions import arrival_range
 LOOK_BACK_DAYS = 31  # a batch is loaded on the day it arrives; after an outage the days missed are taken along
 
 _of_the_month = dg.AssetSelection.assets("billing/monthly_statement")
+_of_the_months_end = dg.AssetSelection.assets("billing/month_end_step", "billing/month_end_statements")
 daily = dg.define_asset_job(
     "daily",
-    selection=dg.AssetSelection.all() - _of_the_month,
+    selection=dg.AssetSelection.all() - _of_the_month - _of_the_months_end,
     executor_def=dg.in_process_executor,
     description="Everything but the month's: load what arrived, build and test the marts, publish, export.",
 )
@@ -29,6 +30,14 @@ monthly = dg.define_asset_job(
     selection=_of_the_month,
     executor_def=dg.in_process_executor,
     description="The statement of the month that has ended.",
+)
+
+
+month_end = dg.define_asset_job(
+    "month_end",
+    selection=_of_the_months_end,
+    executor_def=dg.in_process_executor,
+    description="A step of the month's end, with a name, a reason and a signature; then its statements.",
 )
 
 

@@ -1,4 +1,5 @@
-"""What the demo's tenants have agreed to: an account each, one by tokens, one with a discount, one with a plan.
+"""What the demo's tenants have agreed to: an account each, one in euros with a commitment, one with a
+discount and credit, one with a plan.
 
 Rows for the books of finance (pipelines/billing/books.py says what they mean); nothing is written here.
 """
@@ -13,11 +14,11 @@ from pipelines.simulate.fleet import DeviceSpec
 
 Row = dict[str, Any]
 ACCOUNTS = (
-    ("northwind-orchards", "acc-northwind", "Northwind Orchards", "tokens"),
-    ("lantern-freight", "acc-lantern", "Lantern Freight", "tokens"),
-    ("quarry-and-sons", "acc-quarry", "Quarry and Sons", "plan"),
+    ("northwind-orchards", "acc-northwind", "Northwind Orchards", "tokens", "EUR"),
+    ("lantern-freight", "acc-lantern", "Lantern Freight", "tokens", "USD"),
+    ("quarry-and-sons", "acc-quarry", "Quarry and Sons", "plan", "USD"),
 )
-DISCOUNT, CREDIT = Decimal("0.9"), Decimal(25)
+DISCOUNT, CREDIT, COMMITMENT, USD_IN_EUR = Decimal("0.9"), Decimal(25), Decimal(50), Decimal("0.87")
 PLATFORM = {"seat_month": Decimal(20), "colony_day": Decimal("0.75")}
 
 
@@ -34,10 +35,10 @@ def demo_contracts(fleet: tuple[DeviceSpec, ...], *, signed_at: datetime) -> dic
     return {
         "billing_accounts": [
             {
-                "billing_account_id": account, "tenant_id": tenant, "name": name, "currency": "USD",
+                "billing_account_id": account, "tenant_id": tenant, "name": name, "currency": currency,
                 "reporting_timezone": "UTC", "charged_by": charged_by, **signed,
             }
-            for tenant, account, name, charged_by in ACCOUNTS
+            for tenant, account, name, charged_by, currency in ACCOUNTS
         ],
         "contract_rates": [
             {
@@ -49,6 +50,13 @@ def demo_contracts(fleet: tuple[DeviceSpec, ...], *, signed_at: datetime) -> dic
         "plan_items": [
             _item("quarry-seats", "seat", month, signed, unit_price=PLATFORM["seat_month"]),
             _item("quarry-colonies", "colony_day", month, signed, unit_price=PLATFORM["colony_day"], included=2),
+            _item("northwind-commitment", "rated_cost", month, signed, account="acc-northwind", commit=COMMITMENT),
+        ],
+        "fx_rates": [
+            {
+                "fx_rate_id": "usd-eur", "currency_from": "USD", "currency_to": "EUR", "source": "demo",
+                "rate": USD_IN_EUR, "valid_from": month, **signed,
+            }
         ],
         "seats": [
             {
@@ -68,10 +76,12 @@ def demo_contracts(fleet: tuple[DeviceSpec, ...], *, signed_at: datetime) -> dic
 
 
 def _item(
-    name: str, item: str, month: date, signed: Row, *, unit_price: Decimal, included: int = 0
+    name: str, item: str, month: date, signed: Row, *, account: str = "acc-quarry", unit_price: Decimal | None = None,
+    included: int = 0, commit: Decimal | None = None,
 ) -> Row:  # fmt: skip
     return {
-        "plan_item_id": name, "billing_account_id": "acc-quarry", "item": item, "pricing": "per_unit", "note": None,
-        "included_units": included, "package_size": None, "unit_price": unit_price, "commit_amount": None,
+        "plan_item_id": name, "billing_account_id": account, "item": item, "note": None,
+        "pricing": "none" if unit_price is None else "per_unit", "included_units": included, "package_size": None,
+        "unit_price": unit_price, "commit_amount": commit,
         "valid_from": month, "valid_to": None, **signed,
     }  # fmt: skip

@@ -1,0 +1,97 @@
+"""Statements that are missing, late or held back: one row each, for a check and for messages to people.
+
+The rows stand in `exports/alerts.json`; sending them is not done here. Does not belong here: writing statements
+(exports.py), judging checks (gate.py).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Literal
+
+from pipelines.billing import periods
+from pipelines.billing.exports import Scene, folder_name
+from pipelines.billing.gate import failed, held_back
+from pipelines.home import replace_file
+
+FILE = "alerts.json"
+DUE_AFTER = timedelta(days=4)  # a month's first statement is written on the fourth, once late usage had its time
+Kind = Literal["missing", "late", "held_back"]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One statement that somebody waits for. `usage_date` is None for a month's."""
+
+    kind: Kind
+    billing_period: str
+    usage_date: str | None
+    account: str | None
+    found: str
+
+
+def find(scene: Scene, accounts: Sequence[str]) -> list[Alert]:
+    """What is wrong with the statements as they lie there now, in a fixed order.
+
+    `accounts`: those that have a month to bill. Reads the warehouse, the manifests and `as_of`, no clock.
+    """
+    return [*_days(scene), *_months(scene, accounts), *_held(scene)]
+
+
+def write(exports: Path, alerts: Sequence[Alert]) -> None:
+    """Put the rows beside the statements; an empty list says that all is well. Raises OSError."""
+    replace_file(exports / FILE, (json.dumps([asdict(alert) for alert in alerts], indent=1) + "\n").encode())
+
+
+def _days(scene: Scene) -> list[Alert]:
+    """Days that have rows and no statement, or one that is older than their rows."""
+    rows = scene.connection.execute(
+        """
+        SELECT billing_period, usage_date, count(*) FROM marts.export_focus_daily
+        WHERE "BillingAccountId" <> 'UNATTRIBUTED' AND usage_date < $1 GROUP BY ALL ORDER BY ALL
+        """,
+        [scene.as_of.date()],
+    ).fetchall()
+    held = held_back(scene.checks)
+    found = []
+    for period, day, count in rows:
+        folder = scene.shelf.root / "daily" / f"billing_period={period:%Y-%m}" / f"usage_date={day.isoformat()}"
+        last = scene.shelf.last(folder)
+        if last is None:
+            if not _is_of_an_earlier_version(scene, period):
+                found.append(Alert("missing", f"{period:%Y-%m}", day.isoformat(), None, f"{count} rows, no statement"))
+        elif last.manifest["rows"] != count and not held and scene.book.status(period) != "closed":
+            text = f"{count} rows, {last.manifest['rows']} of them in {last.folder.name}"
+            found.append(Alert("late", f"{period:%Y-%m}", day.isoformat(), None, text))
+    return found
+
+
+def _is_of_an_earlier_version(scene: Scene, period: date) -> bool:
+    """Whether one statement of all accounts finished the period: then its days are not looked at any more."""
+    whole = scene.shelf.last(scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}")
+    return whole is not None and whole.manifest["period_state"] == "closed"
+
+
+def _months(scene: Scene, accounts: Sequence[str]) -> list[Alert]:
+    """Accounts without a statement of the month that has ended, once it is due."""
+    period = (scene.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
+    if scene.as_of < periods.end_of(period) + DUE_AFTER:
+        return []
+    month = scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}"
+    return [
+        Alert("missing", f"{period:%Y-%m}", None, account, "the month has ended, no statement")
+        for account in accounts
+        if scene.shelf.last(month / f"account={folder_name(account)}") is None and scene.shelf.last(month) is None
+    ]
+
+
+def _held(scene: Scene) -> list[Alert]:
+    """Accounts whose statements a check of their own holds back."""
+    period = f"{scene.as_of:%Y-%m}"
+    return [
+        Alert("held_back", period, None, account,
+              "; ".join(f"{check.name} is {check.found}" for check in failed(scene.checks, account)))
+        for account in held_back(scene.checks)
+    ]  # fmt: skip

@@ -1,0 +1,52 @@
+"""The steps of a month's end, each whole by itself: the book and the signed head, then the files that follow from them.
+
+What a kill leaves undone the next call makes up for. Does not belong here: what may be closed (closing.py), what people
+type (commands/periods.py), the same steps as assets (defs/month_end.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from pipelines.billing import attestation, closing, current, export_alerts, exports
+from pipelines.billing.closing import Closed
+from pipelines.billing.exports import Exported, Scene
+
+
+@dataclass(frozen=True)
+class Written:
+    """The statements of a month: those that are there, and what holds back the others, by account."""
+
+    statements: tuple[Exported, ...]
+    held: Mapping[str, str]
+
+
+def take_step(
+    scene: Scene, books: Path, period: date, *, actor: str, reason: str, waived: Mapping[str, str], signed: str,
+    accounts: Sequence[str] | None = None,
+) -> Closed:  # fmt: skip
+    """open → closing, or closing → closed, for some accounts or all; the book is signed with it.
+
+    Raises like closing.close, and attestation.AttestationError.
+    """
+    done = closing.close(
+        scene.connection, books, period, actor=actor, reason=reason, as_of=scene.as_of, checks=scene.checks,
+        waived=waived, signed=signed, accounts=accounts,
+    )  # fmt: skip
+    attestation.attest(scene.shelf.root, books, as_of=scene.as_of)
+    return done
+
+
+def write_statements(scene: Scene, books: Path, period: date) -> Written:
+    """The statements of a period's days and accounts, the head, the files of finance and the alerts.
+
+    What is there already is passed over. Raises GateError, OSError, attestation.AttestationError.
+    """
+    accounts = closing.accounts_of(scene.connection, scene.book, period)
+    exports.export_days(scene)
+    done, held = exports.export_months(scene, period, accounts)
+    attestation.attest(scene.shelf.root, books, as_of=scene.as_of)
+    current.refresh(scene.shelf)
+    export_alerts.write(scene.shelf.root, export_alerts.find(scene, accounts))
+    return Written(tuple(done), held)
