@@ -57,6 +57,12 @@ usage_lines as (
         lines.pricing_currency,
         lines.fx_rate_id,
         lines.pricing_unit_price,
+        -- What was agreed, in the currency of the price; a unit price that was agreed is in the bill's.
+        case
+            when rates.unit_price is not null then null
+            when rates.factor is not null then {{ rounded_price('lines.pricing_unit_price * rates.factor') }}
+            else lines.pricing_unit_price
+        end as pricing_contracted_unit_price,
         lines.list_unit_price,
         lines.contracted_unit_price,
         coalesce(lines.list_cost, lines.billed_cost, 0) as list_cost,
@@ -78,6 +84,8 @@ usage_lines as (
         and {{ token_type('lines.component') }} = matched.token_type
         and {{ undated_model('lines.price_model') }} = matched.model
         and matched.variance_class in ('match', 'within_tolerance')
+    left join {{ ref('stg_billing__contract_rates') }} as rates
+        on lines.contract_rate_id = rates.contract_rate_id
     left join write_offs
         on lines.billing_account_id = write_offs.billing_account_id
         and lines.model = write_offs.model
@@ -401,6 +409,7 @@ select
     pricing_currency,
     fx_rate_id,
     pricing_unit_price,
+    pricing_contracted_unit_price,
     charge_start_date,
     charge_end_date,
     incurred_period,

@@ -34,11 +34,12 @@ _TEXT = (
     "contract_rate_id", "settlement_id", "pricing_currency", "fx_rate_id", "currency", "consumed_unit", "pricing_unit",
     "trust_grade", "line_kind", "cause",
 )  # fmt: skip
+PRICES = ("pricing_unit_price", "pricing_contracted_unit_price", "list_unit_price", "contracted_unit_price")
 LINES = pa.schema(
     [pa.field(name, pa.string()) for name in _TEXT]
     + [pa.field("events", pa.int64()), pa.field("booking", pa.int64())]
     + [pa.field("consumed_quantity", pa.decimal128(38, 6)), pa.field("pricing_quantity", pa.decimal128(20, 6))]
-    + [pa.field(name, _PRICE) for name in ("pricing_unit_price", "list_unit_price", "contracted_unit_price")]
+    + [pa.field(name, _PRICE) for name in PRICES]
     + [pa.field(name, _AMOUNT) for name in ("list_cost", "contracted_cost", "billed_cost", "effective_cost")]
     + [
         pa.field(name, pa.date32())

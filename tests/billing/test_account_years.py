@@ -15,7 +15,7 @@ from pipelines.billing.books import NO_MINOR_UNIT
 from tests.billing.account_years import MONTHS, Years, truth
 from tests.billing.ledgers import MET
 
-SHORT, LONG = 60, 2000
+SHORT, LONG = 40, 2000
 WAIVED = {"grace": "nobody is late", "arrivals": "-"}
 
 

@@ -127,7 +127,6 @@ BROKEN = {
     "update billing.plan_items set unit_price = 32": "its units",
     "update billing.plan_items set commit_amount = 78": "its commitment",
     "update marts.fct_credit_ledger set amount = -6": "5",
-    "update marts.fct_charges set amount = amount + 1": "charge",
 }  # fmt: skip
 
 
@@ -152,8 +151,8 @@ def test_a_row_of_every_kind_is_proved(billed: Ledger, store: Store) -> None:
     keys = [row["x_RowKey"] for row in rows(billed)]
     for change, link in BROKEN.items():
         billed.connection.execute(f"begin; {change}")
-        broken = [text for key in keys for text, holds in proof_of(billed, key, store).links if not holds]
-        assert any(link in text for text in broken), (change, broken)
+        broken = (text for key in keys for text, holds in proof_of(billed, key, store).links if not holds)
+        assert any(link in text for text in broken), change
         billed.connection.execute("rollback")
     (row, *_) = (row for row in rows(billed) if row["x_ReasonCode"] == "rounding")
     path = next(

@@ -38,7 +38,8 @@ grouped as (
             'charge_end_date', 'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id',
             'root_session_id', 'colony_id', 'provider_name', 'model', 'component', 'charge_category',
             'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'list_unit_price',
-            'contracted_unit_price', 'pricing_currency', 'pricing_unit_price', 'settlement_id', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period', 'queen_id'
+            'contracted_unit_price', 'pricing_currency', 'pricing_unit_price', 'pricing_contracted_unit_price',
+            'settlement_id', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period', 'queen_id'
         ] -%}
         any_value({{ column }}) as {{ column }},
         {% endfor -%}
@@ -52,20 +53,16 @@ grouped as (
     group by row_key
 ),
 
-rates as (
-    select contract_rate_id, factor, unit_price from {{ ref('stg_billing__contract_rates') }}
-),
-
 invoiced as (
     select
         grouped.*,
-        coalesce(grouped.pricing_currency <> grouped.currency and own_rates.unit_price is null, false) as is_exchanged,
+        coalesce(
+            grouped.pricing_currency <> grouped.currency and grouped.pricing_contracted_unit_price is not null, false
+        ) as is_exchanged,
         concat_ws('-', 'INV', strftime(billing_period, '%Y-%m'), billing_account_id, currency, nullif(booking, 1))
             as invoice_id,
         case when line_kind = 'original' then 'usage' else 'correction' end as invoice_section
     from grouped
-    left join rates as own_rates
-        on grouped.contract_rate_id = own_rates.contract_rate_id
 )
 
 select
@@ -106,16 +103,13 @@ select
     -- Of another currency than the bill's; a unit price that was agreed is in the bill's.
     case when invoiced.is_exchanged then invoiced.pricing_currency else invoiced.currency end as "PricingCurrency",
     case
-        when not invoiced.is_exchanged then invoiced.contracted_unit_price
-        when rates.factor is not null then {{ rounded_price('invoiced.pricing_unit_price * rates.factor') }}
-        else invoiced.pricing_unit_price
+        when invoiced.is_exchanged then invoiced.pricing_contracted_unit_price
+        else invoiced.contracted_unit_price
     end as "PricingCurrencyContractedUnitPrice",
     case
         when not invoiced.is_exchanged then cast(invoiced.effective_cost as decimal(38, 15))
         when invoiced.billed_cost = 0 then cast(0 as decimal(38, 15))
-        when rates.factor is not null
-            then invoiced.pricing_quantity * {{ rounded_price('invoiced.pricing_unit_price * rates.factor') }}
-        else invoiced.pricing_quantity * invoiced.pricing_unit_price
+        else cast(invoiced.pricing_quantity * invoiced.pricing_contracted_unit_price as decimal(38, 15))
     end as "PricingCurrencyEffectiveCost",
     case when invoiced.is_exchanged then invoiced.pricing_unit_price else invoiced.list_unit_price end
         as "PricingCurrencyListUnitPrice",
@@ -166,7 +160,5 @@ select
 from invoiced
 left join accounts
     on invoiced.billing_account_id = accounts.billing_account_id
-left join rates
-    on invoiced.contract_rate_id = rates.contract_rate_id
 left join {{ ref('dim_prices') }} as prices
     on invoiced.price_id = prices.price_id
