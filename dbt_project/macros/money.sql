@@ -36,6 +36,11 @@
     )
 {%- endmacro %}
 
+{# The instant from which a price counts that its source does not date (pipelines/billing/catalogs.py, BEGINNING). #}
+{% macro beginning_of_the_book() -%}
+    timestamptz '2020-01-01 00:00:00+00'
+{%- endmacro %}
+
 {# Packages begun. #}
 {% macro packages(units, package_size) -%}
     (({{ units }} + {{ package_size }} - 1) // {{ package_size }})

@@ -1,11 +1,12 @@
 {# Lines of statements: what makes a line what it is, and what is turned round when it is taken back. #}
 
-{# A line that differs in one of these is another line: the old one is reversed, the new one booked in its place. #}
+{# A line that differs in one of these is another line: the old one is reversed, the new one booked in its place. Which
+   row of a book states a price is none of them: a newer sheet with the same price corrects nothing. #}
 {% macro line_facts() -%}
     {{ return([
         'record_id', 'billing_account_id', 'user_id', 'session_id', 'root_session_id', 'colony_id', 'provider_name',
-        'model', 'component', 'charge_category', 'charge_frequency', 'description', 'price_id', 'contract_rate_id',
-        'settlement_id', 'currency', 'consumed_unit', 'pricing_unit', 'consumed_quantity', 'pricing_quantity', 'list_unit_price',
+        'model', 'component', 'charge_category', 'charge_frequency', 'description', 'settlement_id',
+        'currency', 'consumed_unit', 'pricing_unit', 'consumed_quantity', 'pricing_quantity', 'list_unit_price',
         'contracted_unit_price', 'list_cost', 'contracted_cost', 'billed_cost', 'charge_start_date', 'charge_end_date'
     ]) }}
 {%- endmacro %}

@@ -176,6 +176,20 @@ def test_c5_a_price_correction_is_a_reversal_and_a_replacement(ledger: Ledger) -
     assert billed(ledger) == truth(ledger)
 
 
+def test_another_sheet_with_the_same_price_corrects_nothing(ledger: Ledger) -> None:
+    """A sheet that was approved after the close states one new price: the row of the other is no correction."""
+    ledger.tell([line("a", date(2025, 1, 5)), line("b", date(2025, 1, 5), price="4")])
+    ledger.close(JANUARY)
+    newer = {"price_id": "newer", "contract_rate_id": "newer"}
+    ledger.tell([line("a", date(2025, 1, 5), **newer), line("b", date(2025, 1, 5), price="5", **newer)])
+    ledger.build()
+    found = ledger.booked("line_id, line_kind, cause, billed_cost", "line_kind <> 'original' order by all")
+    assert found == [
+        ("b", "replacement", "price", Decimal(5)), ("b", "reversal", "price", Decimal(-4)),
+    ]  # fmt: skip
+    assert billed(ledger) == truth(ledger)
+
+
 def test_c2_a_charge_that_changes_after_its_month_was_closed_is_corrected(ledger: Ledger) -> None:
     """C2, M2: a contracted account's month is its usage and its charges; what changes of either is corrected later."""
     ledger.tell(

@@ -143,7 +143,8 @@ select
     strftime(invoiced.incurred_period, '%Y-%m') as "x_IncurredPeriod",
     invoiced.model as "x_Model",
     strftime(invoiced.original_period, '%Y-%m') as "x_OriginalPeriod",
-    prices.valid_from as "x_PriceValidFrom",
+    -- The book's beginning stands for a price that its source does not date.
+    case when prices.valid_from > {{ beginning_of_the_book() }} then prices.valid_from end as "x_PriceValidFrom",
     invoiced.queen_id as "x_QueenId",
     invoiced.rated_as_of as "x_RatedAsOf",
     case when invoiced.line_kind <> 'original' then concat(invoiced.line_kind, ':', invoiced.cause) end as "x_ReasonCode",
