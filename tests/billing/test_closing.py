@@ -183,10 +183,8 @@ def test_another_sheet_with_the_same_price_corrects_nothing(ledger: Ledger) -> N
     newer = {"price_id": "newer", "contract_rate_id": "newer"}
     ledger.tell([line("a", date(2025, 1, 5), **newer), line("b", date(2025, 1, 5), price="5", **newer)])
     ledger.build()
-    found = ledger.booked("line_id, line_kind, cause, billed_cost", "line_kind <> 'original' order by all")
-    assert found == [
-        ("b", "replacement", "price", Decimal(5)), ("b", "reversal", "price", Decimal(-4)),
-    ]  # fmt: skip
+    found = ledger.booked("line_id, line_kind, cause, billed_cost", "line_kind <> 'original'")
+    assert sorted(found) == [("b", "replacement", "price", Decimal(5)), ("b", "reversal", "price", Decimal(-4))]
     assert billed(ledger) == truth(ledger)
 
 
