@@ -20,7 +20,7 @@ import psutil
 import yaml
 from dagster_duckdb import DuckDBResource
 
-from pipelines.defs.orphaned_runs import IN_PROGRESS, fail_orphaned_runs, process_tags
+from pipelines.defs.orphaned_runs import IN_PROGRESS, end_orphaned_children, fail_orphaned_runs, process_tags
 from pipelines.defs.partitions import arrival_range, nearest
 from pipelines.errors import ExpectedError
 from pipelines.home import Home, private_folder
@@ -95,6 +95,7 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     Raises RunFailedError, StoreUnavailableError.
     """
     make_instance_home(home)
+    end_orphaned_children()
     first, last = (nearest(day, today=day),) * 2 if day else _pending_days(home, store_url)
     _execute("daily", arrival_range(first, last))
 

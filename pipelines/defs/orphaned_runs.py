@@ -13,6 +13,8 @@ import dagster as dg
 import psutil
 
 PID_TAG, STARTED_TAG = "apiary/pid", "apiary/process_started_at"
+RUN_PROCESS = "APIARY_RUN_PROCESS"
+"""The environment variable by which what a run starts (dbt) is known when the run is gone: its pid and start."""
 # A clock that was set moves the start of every process; another process under the same number starts much later.
 TOLERANCE_SECONDS = 60
 EVERY_SECONDS = 30
@@ -22,6 +24,22 @@ IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dag
 def process_tags() -> dict[str, str]:
     """The tags that say which process a run is."""
     return {PID_TAG: str(os.getpid()), STARTED_TAG: str(int(psutil.Process().create_time()))}
+
+
+def end_orphaned_children() -> list[int]:
+    """Have what this process starts bear its name, and end what runs started that are gone; the ids of what was ended.
+
+    A dbt that outlives its run holds the warehouse's file, and nobody waits for what it does.
+    """
+    os.environ[RUN_PROCESS] = " ".join(process_tags().values())
+    ended = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or gone by now
+            owner = process.environ().get(RUN_PROCESS, "").split(" ")
+            if len(owner) == 2 and not _is_alive(dict(zip((PID_TAG, STARTED_TAG), owner, strict=True))):
+                process.kill()
+                ended.append(process.pid)
+    return ended
 
 
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -14,7 +14,7 @@ from dagster_dbt import DbtCliResource
 from dagster_duckdb import DuckDBResource
 
 from pipelines.defs.dbt_project import PROJECT
-from pipelines.defs.orphaned_runs import fail_orphaned_runs, process_tags
+from pipelines.defs.orphaned_runs import end_orphaned_children, fail_orphaned_runs, process_tags
 from pipelines.home import Home
 from pipelines.store import Store, open_store
 from pipelines.warehouse import lock
@@ -43,6 +43,7 @@ class WarehouseResource(DuckDBResource):
         name = f"run {run_id[:8]} of Dagster"
         with lock.hold(lock.path_of(Path(self.database)), name, waiting=log.warning):
             fail_orphaned_runs(context.instance)
+            end_orphaned_children()
             yield self
 
 

@@ -17,7 +17,15 @@ import pytest
 import yaml
 
 from pipelines.defs import foreground
-from pipelines.defs.orphaned_runs import PID_TAG, STARTED_TAG, fail_orphaned_runs, orphaned_runs, process_tags
+from pipelines.defs.orphaned_runs import (
+    PID_TAG,
+    RUN_PROCESS,
+    STARTED_TAG,
+    end_orphaned_children,
+    fail_orphaned_runs,
+    orphaned_runs,
+    process_tags,
+)
 from pipelines.defs.resources import WarehouseResource
 from pipelines.home import BusyError, Home
 from pipelines.warehouse import lock
@@ -86,6 +94,28 @@ def test_a_run_that_is_at_work_is_left_alone(instance: dg.DagsterInstance) -> No
     assert fail_orphaned_runs(instance) == []
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
     assert slots(instance) == 1
+
+
+def test_what_a_dead_run_started_is_ended_and_nothing_else(
+    dead: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(RUN_PROCESS, raising=False)
+    sleeping = [sys.executable, "-c", "print(1, flush=True); input()"]
+    owners = (" ".join(dead.values()), " ".join(process_tags().values()), "", "nonsense")
+    children = [
+        subprocess.Popen(sleeping, env=os.environ | {RUN_PROCESS: owner}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for owner in owners
+    ]
+    for child in children:
+        assert child.stdout is not None
+        child.stdout.readline()
+    assert end_orphaned_children() == [children[0].pid]
+    assert children[0].wait(5) < 0
+    assert [child.poll() for child in children[1:]] == [None] * 3
+    for child in children[1:]:
+        child.kill()
+        child.wait()
+    assert os.environ[RUN_PROCESS] == owners[1], "what this process starts bears its name"
 
 
 def test_the_daemon_looks_by_itself(instance: dg.DagsterInstance, dead: dict[str, str]) -> None:
