@@ -45,6 +45,12 @@ def write(exports: Path, alerts: Sequence[Alert]) -> None:
     replace_file(exports / FILE, (json.dumps([asdict(alert) for alert in alerts], indent=1) + "\n").encode())
 
 
+def read(exports: Path) -> list[Alert]:
+    """The rows as they were written last; none before the first run. Raises OSError, ValueError."""
+    path = exports / FILE
+    return [Alert(**row) for row in json.loads(path.read_bytes())] if path.exists() else []
+
+
 def _days(scene: Scene) -> list[Alert]:
     """Days that have rows and no statement, or one that is older than their rows."""
     rows = scene.connection.execute(

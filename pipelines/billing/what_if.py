@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,16 @@ USAGE = """
 """
 COMPARED = """
     WITH actual AS (
-        SELECT rated_line_id, tenant_id, model, component, currency, quantity, billed_cost
+        SELECT rated_line_id, billing_account_id, tenant_id, model, component, currency, quantity, billed_cost
         FROM published.fct_rated_lines
         WHERE usage_date >= (SELECT first_day FROM period) AND usage_date < (SELECT end_day FROM period)
     ),
-    scenario AS (SELECT rated_line_id, tenant_id, component, currency, quantity, billed_cost FROM marts.fct_rated_lines)
+    scenario AS (
+        SELECT rated_line_id, billing_account_id, tenant_id, component, currency, quantity, billed_cost
+        FROM marts.fct_rated_lines
+    )
     SELECT
+        coalesce(actual.billing_account_id, scenario.billing_account_id) AS billing_account_id,
         coalesce(actual.tenant_id, scenario.tenant_id) AS tenant_id,
         actual.model AS model,
         coalesce(actual.component, scenario.component) AS component,
@@ -56,6 +61,9 @@ COMPARED = """
         CAST(sum(coalesce(scenario.quantity, actual.quantity)) AS BIGINT) AS tokens,
         CAST(coalesce(sum(scenario.quantity) FILTER (WHERE scenario.billed_cost IS NULL), 0) AS BIGINT)
             AS unpriced_tokens,
+        CAST(coalesce(sum(scenario.quantity) FILTER (
+            WHERE scenario.billed_cost IS NOT NULL AND actual.billed_cost IS NULL
+        ), 0) AS BIGINT) AS newly_priced_tokens,
         CAST(sum(actual.billed_cost) AS DECIMAL(38, 15)) AS actual_cost,
         CAST(sum(scenario.billed_cost) AS DECIMAL(38, 15)) AS scenario_cost,
         CAST(sum(scenario.billed_cost - actual.billed_cost) AS DECIMAL(38, 15)) AS difference
@@ -74,10 +82,11 @@ class WhatIfError(ExpectedError):
 class Scenario:
     """What is different: prices that replace the book's, models that stand for others, batch, the cache's lifetime.
 
-    `models`: names as the log writes them, and the names to rate them as.
+    `sheets`: ids of proposed sheets that are taken as approved. `models`: names as the log writes them, and the names to rate them as.
     """
 
     book: Path | None = None
+    sheets: Sequence[str] = ()
     models: Mapping[str, str] = field(default_factory=dict)
     is_batch: bool = False
     cache_ttl: str = "5m"
@@ -96,8 +105,8 @@ def what_if(
     # A name of its own each time: dbt keeps a file open in this process, a deleted one would live on behind its path.
     aside = private_folder(destination.with_name(f"{destination.name}.{secrets.token_hex(4)}.aside"))
     path = aside / "scenario.duckdb"
-    signed = [*folders, *([_approved(scenario.book, folders, aside)] if scenario.book else [])]
     try:
+        signed = [*folders, _approved(scenario, folders, aside)]
         with duckdb.connect(str(path)) as connection:
             _take_along(connection, source, scenario, first_day=first_day, end_day=end_day)
             books.load(connection, signed)
@@ -122,14 +131,31 @@ def what_if(
     return rows
 
 
-def _approved(book: Path, folders: Sequence[Path], aside: Path) -> Path:
+def by_account(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a comparison comes to for each account and currency; what has a price only then adds its whole cost."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    with localcontext(prec=60):
+        for row in rows:
+            key = (row["billing_account_id"], row["currency"])
+            zero = {"tokens": 0, "newly_priced_tokens": 0, "unpriced_tokens": 0, "charged": Decimal(0),
+                    "would_be_charged": Decimal(0)}  # fmt: skip
+            one = found.setdefault(key, {"account": key[0], "currency": key[1], **zero})
+            for name in ("tokens", "newly_priced_tokens", "unpriced_tokens"):
+                one[name] += row[name]
+            one["charged"] += row["actual_cost"] or 0
+            one["would_be_charged"] += row["scenario_cost"] or 0
+        for one in found.values():
+            one["change"] = one["would_be_charged"] - one["charged"]
+    return [found[key] for key in sorted(found)]
+
+
+def _approved(scenario: Scenario, folders: Sequence[Path], aside: Path) -> Path:
     """A folder with the scenario's prices, approved after everything else."""
     folder = private_folder(aside / "book")
     now = datetime.now(UTC)
-    sheets = prices.propose([*folders, folder], catalogs.operator(book), now=now)
-    prices.decide(
-        [*folders, folder], [sheet.sheet_id for sheet in sheets], "approve", by="what-if", reason="a scenario", now=now
-    )
+    proposed = prices.propose([*folders, folder], catalogs.operator(scenario.book), now=now) if scenario.book else []
+    sheets = [*scenario.sheets, *(sheet.sheet_id for sheet in proposed)]
+    prices.decide([*folders, folder], sheets, "approve", by="what-if", reason="a scenario", now=now)
     return folder
 
 

@@ -226,6 +226,24 @@ def _cache_convention(options: argparse.Namespace) -> int:
     return 0
 
 
+def _preview(options: argparse.Namespace) -> int:
+    from pipelines.billing import prices, what_if
+
+    home, folders = Home.from_environment(), _folders()
+    sheets = [sheet.sheet_id for sheet in prices.named(folders, options.sheet)]
+    first, end = options.period
+    rows = what_if.what_if(
+        home.published, folders, home.root / "what_if" / "preview", what_if.Scenario(sheets=sheets),
+        first_day=first, end_day=end,
+    )  # fmt: skip
+    shown = [
+        {name: plain(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+        for row in what_if.by_account(rows)
+    ]
+    _print(shown, options, "no usage in this period")
+    return 0
+
+
 def _what_if(options: argparse.Namespace) -> int:
     from pipelines.billing import what_if
 
@@ -319,6 +337,11 @@ def add(group: Any, shared: Shared) -> None:
         command.add_argument("--reason", required=True, metavar="TEXT")
         command.add_argument("--accept-implausible", action="store_true",
                              help="also prices that are far from all that is known")  # fmt: skip
+    preview = shared.add(
+        commands, "preview", "what approving sheets would change of a published month, by account", _preview
+    )
+    preview.add_argument("sheet", nargs="+", metavar="SHEET", help="ids, or the beginnings of them")
+    preview.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")
     show = shared.add(commands, "show", "the prices of an instant, as known at another", _show)
     show.add_argument("--as-of", type=instant, metavar="T", help="the instant they hold for (default: now)")
     show.add_argument("--known-at", type=instant, metavar="K", help="the instant up to which decisions count")
@@ -345,7 +368,7 @@ def add(group: Any, shared: Shared) -> None:
     convention.add_argument("--to", dest="valid_to", type=instant, metavar="T", help="of turns before this instant")
     convention.add_argument("--by", metavar="NAME", help="who states it")
     convention.add_argument("--reason", metavar="TEXT")
-    for command in (show, diff, convention, coverage):
+    for command in (show, diff, convention, coverage, preview):
         command.add_argument("--json", action="store_true", help="one array on standard output")
     scenario = shared.add(group, "what-if", "rate a published month again under other prices", _what_if)
     scenario.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")

@@ -20,6 +20,7 @@ def alerts(ledger: Ledger, at: datetime = AT, **more: object) -> list[tuple[str,
     export_alerts.write(ledger.exports, found)
     told = json.loads((ledger.exports / "alerts.json").read_text())
     assert len(told) == len(found)
+    assert export_alerts.read(ledger.exports) == found
     return [(row["kind"], row["usage_date"], row["account"]) for row in told]
 
 

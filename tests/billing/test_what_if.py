@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.billing import books
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
-from pipelines.billing.what_if import Scenario, WhatIfError, what_if
+from pipelines.billing.what_if import Scenario, WhatIfError, by_account, what_if
 from pipelines.warehouse.publish import publish
 from tests.warehouse import Warehouse
 
@@ -76,3 +76,25 @@ def test_scenarios_over_one_month(warehouse: Warehouse, tmp_path: Path) -> None:
     )
     assert ask(Scenario(book=mine)) == (D("6.5"), D("11"), D("4.5"))
     assert {path.name for path in (tmp_path / "w").iterdir()} >= {"rated_lines.parquet", "comparison.parquet"}
+
+    source = Source(name="operator", version="2", sha256="0" * 64)
+    doubled = tuple(Price(component=n, unit_price=D(2)) for n in ("input_uncached", "cache_write_5m", "output"))
+    proposed = [
+        Sheet(provider_name="p", model="b", prices=doubled, valid_from=START, source=source),
+        Sheet(provider_name="p", model="x", prices=doubled, valid_from=START, source=source),
+    ]
+    propose([folder], proposed, now=START.replace(minute=1))
+    books.append(
+        books.PREFIXES, folder, [{"prefix": None, "provider_name": "p", "recorded_at": START.replace(minute=1)}]
+    )
+    preview = Scenario(sheets=[sheet.sheet_id for sheet in proposed])
+    (row,) = by_account(what_if(published, [folder], tmp_path / "w", preview, **MARCH))
+    assert row == {
+        "account": "UNATTRIBUTED", "currency": "USD", "tokens": 2_200_000, "newly_priced_tokens": 1_100_000,
+        "unpriced_tokens": 0, "charged": D("6.5"), "would_be_charged": D("8.7"), "change": D("2.2"),
+    }  # fmt: skip
+    assert decisions_of(folder) == 3, "a preview decides nothing"
+
+
+def decisions_of(folder: Path) -> int:
+    return len(books.read(books.DECISIONS, [folder]))
