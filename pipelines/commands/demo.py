@@ -67,11 +67,11 @@ def _ship_real(home: Home, homes: list[Path]) -> None:
 
 
 def _ship_fleet(home: Home) -> None:
-    """A simulated fleet: each device has a home of its own; they share the store."""
+    """A simulated fleet: each device has homes of its own; they share the store."""
     from datetime import timedelta
 
     from pipelines.device import enrolment, grant, ship
-    from pipelines.simulate import fleet, homes
+    from pipelines.simulate import claude_code, fleet, homes
 
     store_url = os.environ.get("APIARY_STORE") or home.store_url
     # The newest sessions end on a local evening: two days back is the past in every zone.
@@ -80,18 +80,24 @@ def _ship_fleet(home: Home) -> None:
     sign_books(home, devices)
     for device in devices:
         mine = Home(home.devices / device.name)
-        agents = mine.root / "hive"
-        if not agents.exists():
-            aside = agents.with_name("hive.aside")
+        hive, claude = mine.root / "hive", mine.root / ".claude"
+        agents = [hive] if device.claude_code is None else [hive, claude]
+        is_new = not hive.exists()
+        if is_new:
+            aside = hive.with_name("hive.aside")
             homes.write_home(aside, device.home)
-            aside.rename(agents)
+            if device.claude_code is not None:
+                claude_code.write_claude_home(claude, device.claude_code)
+            aside.rename(hive)
+        agents = [home for home in agents if home.exists()]
+        if is_new:
             enrolment.enroll(
                 mine, tenant=device.tenant, user=device.user, region=device.region, timezone=device.home.timezone,
                 store=store_url, tenant_key=None, now=datetime.now(UTC),
             )  # fmt: skip
-            grant.grant(mine, [agents], history="include")
+            grant.grant(mine, agents, history="include")
         with progress(f"{device.name:<12}") as step:
-            shipped = ship.ship(mine, [agents], store_url=store_url, progress=step)
+            shipped = ship.ship(mine, agents, store_url=store_url, progress=step)
         sys.stderr.write(f"{device.name:<20} {device.tenant}/{device.user}: sent {shipped.rows} rows\n")
 
 

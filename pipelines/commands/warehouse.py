@@ -170,7 +170,9 @@ def add(group: Any, shared: Shared) -> None:
     run = shared.add(group, "run", "load, build, check, publish and export, once", _run, shared.store)
     run.add_argument("--date", type=parse_day, metavar="D", help="only what arrived on this UTC day")
     usage = shared.add(group, "usage", "show usage from the published data", _usage)
-    usage.add_argument("--by", required=True, choices=["model", "tenant", "user", "colony", "session", "agent", "day"])
+    usage.add_argument(
+        "--by", required=True, choices=["model", "tenant", "user", "colony", "session", "agent", "runtime", "day"]
+    )
     usage.add_argument("--from", dest="first_day", type=parse_day, metavar="D", help="first UTC day")
     usage.add_argument("--to", dest="last_day", type=parse_day, metavar="D", help="last UTC day")
     usage.add_argument("--json", action="store_true", help="one array on standard output")

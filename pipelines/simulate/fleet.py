@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TypeVar
 
+from pipelines.simulate.claude_code import ClaudeCodeSpec
 from pipelines.simulate.homes import HomeSpec, Layout, Truth, Usage
 
 _Key = TypeVar("_Key")
@@ -25,6 +26,8 @@ class DeviceSpec:
     region: str
     home: HomeSpec
     name: str
+    claude_code: ClaudeCodeSpec | None = None
+    """A second home, of another runtime."""
 
 
 _DEVICES: tuple[tuple[str, str, str, str, Layout, str, int], ...] = (
@@ -38,7 +41,9 @@ _DEVICES: tuple[tuple[str, str, str, str, Layout, str, int], ...] = (
 
 
 def demo_fleet(*, last_day: date, days: int = 4, seed: int = 1) -> tuple[DeviceSpec, ...]:
-    """Three tenants with two devices each. Work ends on the evening of `last_day`, in each device's own zone."""
+    """Three tenants with two devices each, one of these with a home of Claude Code beside Hive's.
+
+    Work ends on the evening of `last_day`, in each device's own zone."""
     return tuple(
         DeviceSpec(
             tenant=tenant,
@@ -53,6 +58,11 @@ def demo_fleet(*, last_day: date, days: int = 4, seed: int = 1) -> tuple[DeviceS
                 days=days,
                 queens_per_day=queens,
             ),
+            claude_code=ClaudeCodeSpec(
+                seed=100 * seed + number, first_day=last_day - timedelta(days=days - 1), days=days
+            )
+            if number % 2 == 0
+            else None,
         )
         for number, (tenant, user, region, name, layout, zone, queens) in enumerate(_DEVICES)
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipelines.contract.numbers import plain
 from pipelines.warehouse.reading import connect
 
-Dimension = Literal["model", "tenant", "user", "colony", "session", "agent", "day"]
+Dimension = Literal["model", "tenant", "user", "colony", "session", "agent", "runtime", "day"]
 
 # What a row is named by: the column's name in the answer -> its expression over USED.
 DIMENSIONS: dict[str, dict[str, str]] = {
@@ -21,8 +21,9 @@ DIMENSIONS: dict[str, dict[str, str]] = {
     "colony": {"colony": "colony_name", "colony_id": "colony_id", "tenant": "tenant_id"},
     "session": {"session": "session_id", "tenant": "tenant_id"},
     "agent": {"agent": "agent_kind"},
+    "runtime": {"runtime": "agent_runtime"},
     "day": {"day": "usage_date"},
-    "tenant and model": {"tenant": "tenant_id", "model": "model"},
+    "tenant and model": {"tenant": "tenant_id", "model": "model", "runtime": "agent_runtime"},
 }
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
 COSTS = ("reported_cost_usd", "rated_cost_usd", "rated_cost_low_usd", "rated_cost_high_usd")
@@ -43,7 +44,7 @@ def usage(
     selected = ", ".join(f"{expression} AS {name}" for name, expression in names.items())
     sums = ", ".join(f"sum({measure}) AS {measure}" for measure in MEASURES)
     most = "sum(input_tokens) + sum(output_tokens) DESC"
-    order = {"day": "day", "tenant and model": f"tenant, {most}, model"}.get(by, f"{most}, {', '.join(names)}")
+    order = {"day": "day", "tenant and model": f"tenant, {most}, model, runtime"}.get(by, f"{most}, {', '.join(names)}")
     with connect(published) as connection:
         cursor = connection.execute(
             f"""

@@ -43,7 +43,8 @@ def fill(folder: Path, rows: Sequence[tuple[Any, ...]]) -> Path:
                 unreported_turns BIGINT, reported_cost_usd DECIMAL(38, 20),
                 cache_read_input_tokens BIGINT, cache_write_input_tokens BIGINT,
                 rated_cost_usd DECIMAL(38, 20), rated_cost_low_usd DECIMAL(38, 20),
-                rated_cost_high_usd DECIMAL(38, 20), unpriced_tokens BIGINT, unpriced_turns BIGINT
+                rated_cost_high_usd DECIMAL(38, 20), unpriced_tokens BIGINT, unpriced_turns BIGINT,
+                agent_runtime VARCHAR
             )
             """
         )
@@ -51,7 +52,7 @@ def fill(folder: Path, rows: Sequence[tuple[Any, ...]]) -> Path:
             marks = ", ".join("?" * 13)
             rated = [RATED.get(number, (None, 0)) if rows == USED else (None, 0) for number in range(len(rows))]
             connection.executemany(
-                f"INSERT INTO agg_usage_session_daily VALUES ({marks}, 1, 2, ?, ?, ?, ?, ?)",
+                f"INSERT INTO agg_usage_session_daily VALUES ({marks}, 1, 2, ?, ?, ?, ?, ?, 'hive')",
                 [
                     (*row, cost, cost, cost, tokens, int(tokens > 0))
                     for row, (cost, tokens) in zip(rows, rated, strict=True)
