@@ -287,7 +287,8 @@
     {%- endif %}
 {% endmacro %}
 
-{# Days whose exceptions may differ: rated anew, with turns that are held or were, or told of in another way since. #}
+{# Days whose exceptions may differ: rated anew, with turns that are held or were, or told of in another way since, or
+   on which a device refused turns. #}
 {% macro changed_exception_days() %}
     select
         candidates.tenant_id,
@@ -299,6 +300,10 @@
         union all
         select tenant_id, {{ utc_date('occurred_at') }} as usage_date
         from {{ ref('mart_held_turns') }}
+        union all
+        select tenant_id, delivery_date as usage_date
+        from {{ ref('int_delivery__device_days') }}
+        where turn_lines_rejected > 0
         {% if is_incremental() -%}
         union all
         select tenant_id, usage_date

@@ -31,6 +31,7 @@ read_files as (
         sum(files.lines_rejected_too_long) as lines_rejected_too_long,
         sum(files.lines_rejected_bad_type) as lines_rejected_bad_type,
         sum(files.lines_rejected_tail_abandoned) as lines_rejected_tail_abandoned,
+        sum(files.turn_lines_rejected) as turn_lines_rejected,
         sum(files.lines_salvaged) as lines_salvaged,
         sum(files.lines_before_consent) as lines_before_consent,
         sum(files.source_lost_bytes) as source_lost_bytes
@@ -118,7 +119,7 @@ select
     {%- for measure in [
         'runs', 'unreadable_files', 'unknown_session_folders', 'lines_seen', 'lines_staged', 'lines_duplicate',
         'lines_skipped', 'lines_rejected', 'lines_rejected_torn', 'lines_rejected_nul_fill', 'lines_rejected_bad_utf8', 'lines_rejected_too_long',
-        'lines_rejected_bad_type', 'lines_rejected_tail_abandoned', 'lines_salvaged', 'lines_before_consent',
+        'lines_rejected_bad_type', 'lines_rejected_tail_abandoned', 'turn_lines_rejected', 'lines_salvaged', 'lines_before_consent',
         'source_lost_bytes'
     ] %}
     cast(coalesce(read_files.{{ measure }}, 0) as bigint) as {{ measure }},

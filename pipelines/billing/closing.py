@@ -41,6 +41,7 @@ QUESTIONS = {
     "conflict": "lines are of records that came again with other facts",
     "future_dated": "turns are held: they claim to be later than their arrival",
     "implausible": "lines are of turns of more than plausible tokens or cost",
+    "refused": "turns stayed on a device because their numbers are none",
     "cache_convention_unknown": "lines are of sources of whom nobody said how they count cache tokens",
 }
 SETTLED_BY = {

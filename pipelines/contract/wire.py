@@ -36,7 +36,10 @@ TASK = rf"{NUMBER}|{UUID}"
 ACCEPTED = rf"(?!\d+$)({GENERATED_ID})"
 ACCEPTED_TASK = rf"{ACCEPTED}|\d{{1,9}}"
 ACCEPTED_NUMBERS = r"\d{1,9}(,\d{1,9}){0,255}"
-MAX_TOKENS = 100_000_000  # above any context window times any turn's requests; more is a unit error, not usage
+# What a number of tokens or an amount must stay below for sums to hold it: 92 million turns of the most tokens fit a
+# BIGINT. What is merely implausible is counted and marked in the warehouse (`fct_llm_turns.is_implausible`).
+MAX_TOKENS = 100_000_000_000
+MAX_COST_USD = 1_000_000_000
 MAX_CLAIMED_TOKENS = 1_000_000_000_000_000  # a cache of statistics may cover years
 MAX_MILLISECONDS = 366 * 86_400_000
 TIME_BASES = ("utc", "local_resolved", "session_id", "file_mtime")
@@ -218,7 +221,7 @@ LLM_TURNS = Table(
         _tokens("output_tokens", "Billed.", required=True),
         _added(_tokens("reasoning_output_tokens", "Of the output, reasoning; NULL: not recorded.")),
         _added(_count("web_search_requests", "Billed for each request.", maximum=100_000)),
-        Column(name="reported_cost_usd", type="decimal", minimum=0, maximum=1_000_000,
+        Column(name="reported_cost_usd", type="decimal", minimum=0, maximum=MAX_COST_USD,
                why="The source's own estimate, to reconcile with; NULL where unreported (0.0 on disk means that)."),
         Column(name="reported_credits", type="decimal", minimum=0, maximum=1_000_000_000,
                why="The source's virtual currency, where it writes one."),
@@ -642,6 +645,8 @@ SOURCE_FILES = Table(
         _count("lines_seen", "Coverage: seen = staged + duplicate + skipped + rejected + before consent.", required=True),
         _count("turn_lines_seen", "Raw usage lines, copies included: what a naive sum would count.", required=True),
         _count("turn_lines_duplicate", "Raw usage lines that were copies.", required=True),
+        _added(_count("turn_lines_rejected", "Of the rejected: usage lines whose numbers are none: negative, fractional, or"
+                      " more than any sum could hold. Finance is told.")),
         _count("lines_skipped", "Coverage.", required=True),
         _count("lines_rejected", "Coverage.", required=True),
         _count("lines_salvaged", "Coverage.", required=True),

@@ -364,6 +364,7 @@ class Collector:
             _count(counts, outcome)
             counts.fields_dropped += sum(record.fields_dropped for record in records)
             counts.fields_unknown += sum(record.fields_unknown for record in records)
+            counts.turns_rejected += first.is_turn and outcome == "rejected"
             if outcome in ("staged", "duplicate"):
                 counts.turns_seen += first.is_turn
                 counts.turns_duplicate += first.is_turn and outcome == "duplicate"
@@ -574,7 +575,8 @@ class Collector:
                         "source_key": source, "source_kind": kind, "run": run,
                         "generation": counts.generation,
                         "bytes_seen": counts.bytes, "turn_lines_seen": counts.turns_seen,
-                        "turn_lines_duplicate": counts.turns_duplicate, "outcome": counts.outcome,
+                        "turn_lines_duplicate": counts.turns_duplicate,
+                        "turn_lines_rejected": counts.turns_rejected, "outcome": counts.outcome,
                         "source_layout": counts.layout, "agent_runtime": counts.runtime,
                         "lines_unknown": counts.unknown, "fields_unknown": counts.fields_unknown,
                         "observed_at": datetime.fromisoformat(started_at), **_coverage(counts),

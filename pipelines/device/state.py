@@ -58,6 +58,7 @@ class Counts:
     salvaged: int = 0
     turns_seen: int = 0
     turns_duplicate: int = 0
+    turns_rejected: int = 0
     fields_dropped: int = 0
     unknown: int = 0
     fields_unknown: int = 0

@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "7a82caf462c369ba2611b21c528d6b0b9a94bcfcd309e162bbdbe565f0fa596d"
+PUBLISHED = "2599d705e12cc2bfc099bcb20f72383877640ab3fc32be445dc74c8214a0957d"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

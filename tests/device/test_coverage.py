@@ -6,6 +6,7 @@ The counts are compared with what a generator of damaged files says it wrote, ne
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 from collections import Counter
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.contract.wire import MAX_TOKENS
 from pipelines.device import limits, lines
 from pipelines.device.collect import Collector
 from pipelines.device.errors import DeviceError
@@ -86,6 +88,31 @@ def balanced(made: Device) -> None:
     for name in names:
         of_files = sum(row[name] for row in made.sources())
         assert of_files == sum(row[name] for row in reports) == manifests[name], name
+
+
+@given(
+    good=st.lists(st.integers(0, MAX_TOKENS), max_size=6),
+    bad=st.lists(
+        st.one_of(
+            st.integers(MAX_TOKENS + 1),
+            st.integers(max_value=-1),
+            st.sampled_from([0.5, 1e300, math.nan, math.inf, "7"]),
+        ),
+        max_size=6,
+    ),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_number_of_tokens_counts_and_what_is_none_is_told(
+    tmp_path_factory: pytest.TempPathFactory, good: list[int], bad: list[object]
+) -> None:
+    made, home = granted(tmp_path_factory.mktemp("device")), tmp_path_factory.mktemp("home")
+    tokens = [*good, *bad]
+    lines_of_log = [dump(turn(n, input_tokens=count, cached_tokens=0)) for n, count in enumerate(tokens)]
+    append(queen_folder(home) / "events.jsonl", b"".join(lines_of_log))
+    made.ship(home)
+    assert sorted(row["input_tokens"] for row in made.delivered("llm_turns")) == sorted(good)
+    assert sum(row["turn_lines_rejected"] for row in made.sources()) == len(bad)
+    balanced(made)
 
 
 @given(choices=st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.booleans()), min_size=1, max_size=40))

@@ -18,7 +18,9 @@ import pytest
 
 from pipelines.billing import books, prices
 from pipelines.commands.warehouse import usage_table
+from pipelines.contract.wire import MAX_COST_USD, MAX_TOKENS
 from pipelines.warehouse import publish, usage
+from tests.device.driving import append, dump, queen_folder, turn
 from tests.end_to_end.driving import device, send
 from tests.warehouse import Warehouse
 
@@ -91,6 +93,10 @@ def counted(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         if tenant == "case-02":
             end_ten_minutes_ago(homes[tenant])
         send(device(root / "devices" / tenant, store=store, tenant=tenant, zone=zone), homes[tenant])
+    for number, tokens in enumerate([MAX_TOKENS] * 3 + [MAX_TOKENS + 1, -1]):
+        counts = {"input_tokens": tokens, "cached_tokens": tokens, "output_tokens": tokens, "cost_usd": MAX_COST_USD}
+        append(queen_folder(root / "homes" / "bounds") / "events.jsonl", dump(turn(number, model=HAIKU, **counts)))
+    send(device(root / "devices" / "bounds", store=store, tenant="bounds"), root / "homes" / "bounds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
         warehouse = Warehouse(dbt_home / "warehouse.duckdb", dbt_home / "target")
@@ -167,10 +173,21 @@ def test_two_nodes_in_one_tick_are_two_turns(counted: Counted) -> None:
     assert counted.used("case-07") == {"all": (2, 4_000, 400)}
 
 
-@pytest.mark.xfail(reason="issue 11, A3: what is implausible is marked, not dropped")
 def test_a_turn_above_100_million_tokens_counts(counted: Counted) -> None:
     assert counted.used("case-08") == {"all": (2, 120_001_000, 900_010)}
     assert counted.rated("case-08") == [Decimal("19.2"), Decimal("0.00105")]
+    kinds = "select exception_kind, turns, contracted_cost from marts.exc_billing_exceptions where tenant_id = ?"
+    assert ("implausible", 1, Decimal("19.2")) in counted.rows(kinds, "case-08")
+
+
+def test_sums_hold_turns_of_the_most_tokens(counted: Counted) -> None:
+    """And what is no number is told: three turns at the contract's bound, one above it, one negative."""
+    assert counted.used("bounds") == {"all": (3, 3 * MAX_TOKENS, 3 * MAX_TOKENS)}
+    kinds = "select exception_kind, sum(turns) from marts.exc_billing_exceptions where tenant_id = 'bounds' group by 1"
+    found = dict(counted.rows(kinds))
+    assert (found["implausible"], found["refused"]) == (3, 2)
+    refused = "select sum(turn_lines_rejected) from marts.mart_coverage where tenant_id = 'bounds'"
+    assert counted.rows(refused) == [(2,)]
 
 
 def test_cache_beside_the_input_is_billed(counted: Counted) -> None:

@@ -99,6 +99,29 @@ held as (
         and (accounts.valid_to is null or changed.usage_date < accounts.valid_to)
 ),
 
+-- Usage lines whose numbers are none stayed on the device: nobody knows what they were worth, nor when they were.
+refused as (
+    select
+        coalesce(accounts.billing_account_id, 'UNATTRIBUTED') as billing_account_id,
+        days.tenant_id,
+        coalesce(accounts.currency, 'USD') as currency,
+        sum(days.turn_lines_rejected) as turns,
+        changed.usage_date,
+        max(changed._rating_seq) as _rating_seq
+    from {{ ref('int_delivery__device_days') }} as days
+    inner join changed
+        on days.tenant_id = changed.tenant_id
+        and days.delivery_date = changed.usage_date
+    left join {{ ref('dim_billing_accounts') }} as accounts
+        on days.tenant_id = accounts.tenant_id
+    where days.turn_lines_rejected > 0
+    group by
+        coalesce(accounts.billing_account_id, 'UNATTRIBUTED'),
+        days.tenant_id,
+        coalesce(accounts.currency, 'USD'),
+        changed.usage_date
+),
+
 kinds as (
     select *, 'unpriced' as exception_kind
     from lines
@@ -125,6 +148,38 @@ kinds as (
     select * from turns_in_question
     union all by name
     select * from held
+),
+
+questions as (
+    select
+        billing_account_id,
+        tenant_id,
+        exception_kind,
+        model,
+        component,
+        currency,
+        count(distinct record_id) as turns,
+        count(*) as lines,
+        sum(quantity) as quantity,
+        sum(contracted_cost) as contracted_cost,
+        sum(low_cost) as low_cost,
+        -- Of lines that may cost anything the most is not known.
+        case when bool_and(high_cost is not null) then sum(high_cost) end as high_cost,
+        usage_date,
+        max(_ingest_seq) as _ingest_seq,
+        max(_rating_seq) as _rating_seq
+    from kinds
+    group by billing_account_id, tenant_id, exception_kind, model, component, currency, usage_date
+    union all by name
+    select
+        *,
+        'refused' as exception_kind,
+        'unknown' as model,
+        'all' as component,
+        turns as lines,
+        0 as quantity,
+        cast(0 as bigint) as _ingest_seq
+    from refused
 )
 
 select
@@ -137,15 +192,13 @@ select
     model,
     component,
     currency,
-    cast(count(distinct record_id) as bigint) as turns,
-    cast(count(*) as bigint) as lines,
-    cast(sum(quantity) as bigint) as quantity,
-    cast(sum(contracted_cost) as decimal(38, 15)) as contracted_cost,
-    cast(sum(low_cost) as decimal(38, 15)) as low_cost,
-    -- Of lines that may cost anything the most is not known.
-    cast(case when bool_and(high_cost is not null) then sum(high_cost) end as decimal(38, 15)) as high_cost,
+    cast(turns as bigint) as turns,
+    cast(lines as bigint) as lines,
+    cast(quantity as bigint) as quantity,
+    cast(contracted_cost as decimal(38, 15)) as contracted_cost,
+    cast(low_cost as decimal(38, 15)) as low_cost,
+    cast(high_cost as decimal(38, 15)) as high_cost,
     usage_date,
-    max(_ingest_seq) as _ingest_seq,
-    max(_rating_seq) as _rating_seq
-from kinds
-group by billing_account_id, tenant_id, exception_kind, model, component, currency, usage_date
+    _ingest_seq,
+    _rating_seq
+from questions

@@ -34,6 +34,7 @@ select
     neighboured.lines_rejected_too_long,
     neighboured.lines_rejected_bad_type,
     neighboured.lines_rejected_tail_abandoned,
+    neighboured.turn_lines_rejected,
     neighboured.lines_salvaged,
     neighboured.lines_before_consent,
     neighboured.source_lost_bytes,

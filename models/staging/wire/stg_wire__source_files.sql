@@ -26,6 +26,7 @@ select
     lines_before_consent,
     turn_lines_seen,
     turn_lines_duplicate,
+    turn_lines_rejected,
     source_lost_bytes,
     lines_unknown,
     fields_unknown,
