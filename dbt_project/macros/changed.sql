@@ -302,7 +302,7 @@
         from {{ ref('mart_held_turns') }}
         union all
         select tenant_id, delivery_date as usage_date
-        from {{ ref('int_delivery__device_days') }}
+        from {{ ref('mart_coverage') }}
         where turn_lines_rejected > 0
         {% if is_incremental() -%}
         union all

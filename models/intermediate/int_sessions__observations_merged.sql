@@ -44,7 +44,6 @@ mentions as (
         rows_of_wire.agent_runtime,
         rows_of_wire.region,
         {{ agent_kind }} as agent_kind,
-        rows_of_wire._user_id,
         rows_of_wire._device_id,
         rows_of_wire._received_at,
         {{ loop.index }} as source_rank,
@@ -65,8 +64,6 @@ mentioned as (
         session_id,
         min(region) as region,
         min(agent_runtime) as agent_runtime,
-        -- Not the first to arrive: that would be another user after another order of batches.
-        min(_user_id) as user_id,
         coalesce(
             min(nullif(parent_session_id, session_id)) filter (where source_rank = 1),
             min(nullif(parent_session_id, session_id)) filter (where source_rank = 2),
@@ -135,10 +132,7 @@ ranked as (
         ) as observation_position,
         row_number() over (
             partition by tenant_id, session_id order by testimony_rank desc, observed_at nulls first, record_id
-        ) as testimony_position,
-        row_number() over (
-            partition by tenant_id, session_id order by observed_at nulls last, _device_id, record_id
-        ) as binding_position
+        ) as testimony_position
     from sessions
 ),
 
@@ -146,7 +140,6 @@ observed as (
     select
         tenant_id,
         session_id,
-        {{ earliest('user_id', 'binding_position') }} as user_id,
         {{ latest('case when testimony_rank is not null then stated_parent_id end', 'testimony_position') }}
             as stated_parent_id,
         min(stated_parent_id) as found_under_id,
@@ -177,7 +170,8 @@ select
     mentioned.tenant_id,
     mentioned.region,
     mentioned.agent_runtime,
-    coalesce(observed.user_id, mentioned.user_id, 'UNATTRIBUTED') as user_id,
+    coalesce(claimed.user_id, 'UNATTRIBUTED') as user_id,
+    coalesce(claimed.user_basis, 'none') as user_basis,
     -- A fork copies the folders of its parent's workers: where a folder lies speaks last, and the oldest id then.
     coalesce(observed.stated_parent_id, mentioned.parent_session_id, observed.found_under_id) as parent_session_id,
     observed.forked_from_session_id,
@@ -208,3 +202,6 @@ left join observed
 left join kinds
     on mentioned.tenant_id = kinds.tenant_id
     and mentioned.session_id = kinds.session_id
+left join {{ ref('int_sessions__users_claimed') }} as claimed
+    on mentioned.tenant_id = claimed.tenant_id
+    and mentioned.session_id = claimed.session_id

@@ -6,6 +6,16 @@ colonies as (
     select * from {{ ref('int_colonies__observations_merged') }}
 ),
 
+-- What somebody decided of a session that two users have.
+decided as (
+    select
+        tenant_id,
+        session_id,
+        {{ latest('user_id', 'recorded_at') }} as user_id
+    from {{ ref('stg_billing__session_users') }}
+    group by tenant_id, session_id
+),
+
 {{ ancestors_of_sessions() }},
 
 tops as (
@@ -71,7 +81,8 @@ named as (
 select
     sessions.session_id,
     sessions.tenant_id,
-    sessions.user_id,
+    coalesce(decided.user_id, sessions.user_id) as user_id,
+    case when decided.user_id is not null then 'decided' else sessions.user_basis end as user_basis,
     sessions.parent_session_id,
     roots.root_session_id,
     case when sessions.colony_name is null then led.colony_id else named.colony_id end as colony_id,
@@ -87,3 +98,6 @@ left join led
 left join named
     on sessions.tenant_id = named.tenant_id
     and sessions.session_id = named.session_id
+left join decided
+    on sessions.tenant_id = decided.tenant_id
+    and sessions.session_id = decided.session_id

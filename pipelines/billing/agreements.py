@@ -13,8 +13,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from pipelines.billing import books
 from pipelines.billing.books import FINER_CURRENCIES, UNATTRIBUTED, Book, BookError, Row
+from pipelines.contract.keys import is_slug
 
 TIERED = ("graduated", "volume")
 _CURRENCY = re.compile(r"[A-Z]{3}")
@@ -116,6 +119,31 @@ def end_seat(folders: Sequence[Path], signature: Signature, *, seat: str, valid_
     if not mine:
         raise BookError(f"nobody holds seat {seat} on {valid_to}")
     return _add(books.SEATS, folders, mine[-1] | {"valid_to": valid_to} | signature.columns)
+
+
+def decide_user(folders: Sequence[Path], signature: Signature, *, tenant: str, session: str, user: str) -> Row:
+    """A session that several users of a tenant have is this one's. Said again, it is put right. Raises BookError."""
+    for name, value in (("tenant", tenant), ("user", user)):
+        if not is_slug(value):
+            raise BookError(f"{value!r} is no {name}: lower-case letters, digits, - and _")
+    return _add(
+        books.SESSION_USERS, folders, {"tenant_id": tenant, "session_id": session, "user_id": user} | signature.columns
+    )
+
+
+def users_in_question(published: Path) -> list[Row]:
+    """The sessions of which no evidence tells whose they are: `tenant_id`, `session_id`, `turns`, `last_turn_at`."""
+    path = published / "current" / "dim_sessions.parquet"
+    if not path.exists():
+        return []
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT tenant_id, session_id, turns, last_turn_at FROM read_parquet(?)"
+            " WHERE user_basis = 'conflict' ORDER BY ALL",
+            [str(path)],
+        )
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 def set_plan_item(

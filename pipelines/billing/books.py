@@ -192,9 +192,15 @@ SETTLEMENTS = Book(
     },
     key=("settlement_id",),
 )  # fmt: skip
+SESSION_USERS = Book(
+    "session_users",
+    "One decision whose a session is that several users of a tenant have; of a session, the newest speaks.",
+    {"tenant_id": "string", "session_id": "string", "user_id": "string", "recorded_at": "timestamp", **SIGNED},
+    key=("tenant_id", "session_id", "recorded_at"),
+)
 BOOKS = (
     PRICES, DECISIONS, PREFIXES, ALIASES, CACHE_CONVENTIONS, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS,
-    SEATS, CREDIT_GRANTS, SETTLEMENTS,
+    SEATS, CREDIT_GRANTS, SETTLEMENTS, SESSION_USERS,
 )  # fmt: skip
 # What the marts know how to charge: any other word would be charged as nothing.
 WORDS: dict[str, frozenset[str]] = {

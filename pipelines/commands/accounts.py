@@ -1,4 +1,4 @@
-"""`apiary account`, `seat`, `plan`, `contract` and `credit`: what customers have agreed to.
+"""`apiary account`, `seat`, `plan`, `contract`, `credit` and `session-user`: what people agreed to or decided.
 
 Does not belong here: what the rows mean (billing/agreements.py).
 """
@@ -170,6 +170,7 @@ def add(group: Any, shared: Shared) -> None:
     _add_plans(group, shared, signed)
     _add_contracts(group, shared, signed)
     _add_credit(group, shared, signed)
+    _add_session_users(group, shared, signed)
 
 
 def _from(parser: Any, *, end: bool = True) -> None:
@@ -302,3 +303,40 @@ def _add_credit(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> 
     grant.add_argument("--expires", type=parse_day, metavar="D", help="first day that it pays no month any more")
     _from(grant, end=False)
     _list(credit, shared, "grants of credit", book)
+
+
+def _add_session_users(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> None:
+    def book() -> Book:
+        from pipelines.billing import books
+
+        return books.SESSION_USERS
+
+    users = group.add_parser("session-user", help="whose a session is that several users have").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    opened = shared.add(users, "open", "sessions of which no evidence tells whose they are", _open_session_users)
+    opened.add_argument("--json", action="store_true", help="one array on standard output")
+    decided = shared.add(users, "set", "say whose a session is", _changes(_decide_user), signed)
+    decided.add_argument("--tenant", required=True, metavar="ID", help="whose device told of it")
+    decided.add_argument("--session", required=True, metavar="ID", help="as `apiary session-user open` shows it")
+    decided.add_argument("--user", required=True, metavar="ID", help="who used it")
+    _list(users, shared, "decisions", book)
+
+
+def _decide_user(folders: list[Path], signature: Signature, options: argparse.Namespace) -> Row:
+    from pipelines.billing import agreements
+
+    return agreements.decide_user(folders, signature, tenant=options.tenant, session=options.session, user=options.user)
+
+
+def _open_session_users(options: argparse.Namespace) -> int:
+    from pipelines.billing import agreements, books
+
+    rows = agreements.users_in_question(Home.from_environment().published)
+    if options.json:
+        print(json.dumps(rows, default=books.written))
+    elif rows:
+        table([name.replace("_", " ") for name in rows[0]], [[books.written(v) for v in row.values()] for row in rows])
+    else:
+        print("no session has several users, as far as is published")
+    return 0

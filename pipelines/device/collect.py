@@ -525,6 +525,8 @@ class Collector:
         # Of identifiers the source's value: devices of a tenant may hold different keys, and a keyed value would give
         # the same observation another identity on each.
         facts = [item.values.get(c.name) if c.keep is Keep.ID else row[c.name] for c in table.columns if c.fact]
+        if "user_id" in table.by_name:
+            facts.append(row["user_id"])  # two users who have one session say two things: the warehouse decides
         content = json.dumps(facts, default=str)
         signature = hashlib.sha256(content.encode()).hexdigest()
         last, observation = self._state.snapshot(thing)

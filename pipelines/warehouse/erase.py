@@ -658,9 +658,13 @@ def _is_unsearchable(needles: Needles, path: Path) -> bool:
 
 
 def _seated(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """Users for whom finance keeps a seat, if its books were ever read."""
-    if not connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = 'billing' AND table_name = 'seats'"
-    ).fetchall():
-        return set()
-    return {user for (user,) in connection.execute("SELECT user_id FROM old.billing.seats").fetchall()}
+    """Users whom finance's books name, by a seat or as whose a session is, if they were ever read."""
+    tables = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = 'billing'"
+        " AND table_name IN ('seats', 'session_users')"
+    ).fetchall()
+    return {
+        user
+        for (table,) in tables
+        for (user,) in connection.execute(f"SELECT user_id FROM old.billing.{table}").fetchall()
+    }

@@ -41,7 +41,7 @@ CHARGED = ("stg_billing__credit_grants", "int_billing__account_months", "fct_cre
 """What a month of an account comes to beside usage: tests/billing/account_years.py runs all of it."""
 GIVEN = (
     "fct_rated_lines", "fct_charges", "dim_billing_accounts", "dim_prices", "dim_sessions", "fct_llm_turns",
-    "mart_held_turns", "mart_usage_crosscheck",
+    "mart_coverage", "mart_held_turns", "mart_usage_crosscheck",
 )  # fmt: skip
 """Marts that the statements read: made empty here, by the types of their contracts."""
 MET = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=True, found="0")

@@ -16,6 +16,7 @@ select
     sessions.region,
     sessions.agent_runtime,
     tree.user_id,
+    tree.user_basis,
     tree.parent_session_id,
     tree.root_session_id,
     sessions.forked_from_session_id,

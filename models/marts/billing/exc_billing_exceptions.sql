@@ -16,6 +16,7 @@ lines as (
         l.record_id,
         l.billing_account_id,
         l.tenant_id,
+        l.session_id,
         l.model,
         l.component,
         l.rating_status,
@@ -73,6 +74,16 @@ turns_in_question as (
         on lines.tenant_id = turns.tenant_id
         and lines.record_id = turns.turn_id
     where turns.count_basis = 'event_against_step'
+    union all by name
+    -- Several users have the session, and nothing tells whose it was: on nobody's account until somebody says it.
+    select
+        lines.* replace ('all' as component),
+        'user_conflict' as exception_kind
+    from lines
+    inner join {{ ref('dim_sessions') }} as sessions
+        on lines.tenant_id = sessions.tenant_id
+        and lines.session_id = sessions.session_id
+    where sessions.user_basis = 'conflict'
 ),
 
 -- A held turn is in no other mart. It stands on the day that it claims; nobody knows what it costs.
@@ -108,7 +119,7 @@ refused as (
         sum(days.turn_lines_rejected) as turns,
         changed.usage_date,
         max(changed._rating_seq) as _rating_seq
-    from {{ ref('int_delivery__device_days') }} as days
+    from {{ ref('mart_coverage') }} as days
     inner join changed
         on days.tenant_id = changed.tenant_id
         and days.delivery_date = changed.usage_date
