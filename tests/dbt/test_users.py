@@ -1,4 +1,4 @@
-"""One session on the devices of two users, as an exported and imported colony puts it there: whose it is, by evidence."""
+"""One session on two users' devices, as an exported and imported colony puts it there: whose it is, by evidence."""
 
 import json
 import shutil
