@@ -38,6 +38,7 @@ SQL_BUILDERS = {
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
     "pipelines/warehouse/definitions.py",
+    "pipelines/warehouse/book_changes.py",
     "pipelines/warehouse/erase.py",
     "pipelines/warehouse/budgets.py",
     "pipelines/warehouse/exclusion.py",

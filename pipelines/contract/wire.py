@@ -39,7 +39,7 @@ ACCEPTED_NUMBERS = r"\d{1,9}(,\d{1,9}){0,255}"
 # What a number of tokens or an amount must stay below for sums to hold it: 92 million turns of the most tokens fit a
 # BIGINT. What is merely implausible is counted and marked in the warehouse (`fct_llm_turns.is_implausible`).
 MAX_TOKENS = 100_000_000_000
-MAX_COST_USD = 1_000_000_000
+MAX_COST_USD = 1_000_000
 MAX_CLAIMED_TOKENS = 1_000_000_000_000_000  # a cache of statistics may cover years
 MAX_MILLISECONDS = 366 * 86_400_000
 TIME_BASES = ("utc", "local_resolved", "session_id", "file_mtime")

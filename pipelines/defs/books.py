@@ -12,7 +12,7 @@ from dagster_duckdb import DuckDBResource
 from pipelines.billing import books, ledger
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.home import private_folder
-from pipelines.warehouse import conventions
+from pipelines.warehouse import book_changes
 
 LEDGER = {
     "periods": "Months that the book of periods knows, as they stand now.",
@@ -37,7 +37,9 @@ def signed_books(duckdb: DuckDBResource, folders: FoldersResource) -> Iterator[d
     private_folder(Path(duckdb.database).parent)
     signed = [books.SHIPPED, Path(folders.books)]
     with duckdb.get_connection() as connection:
-        conventions.touch(connection, books.read(books.CACHE_CONVENTIONS, signed))
+        book_changes.touch(
+            connection, {book.name: books.read(book, signed) for book in (books.CACHE_CONVENTIONS, books.SESSION_USERS)}
+        )
         rows = books.load(connection, signed)
         ledger.load(connection, Path(folders.books))
         ledger.load_restatements(connection, Path(folders.exports))

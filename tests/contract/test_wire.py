@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "2599d705e12cc2bfc099bcb20f72383877640ab3fc32be445dc74c8214a0957d"
+PUBLISHED = "72bf962e1861b23c05c5b9aaa0a8391176dcfee59c1741d5a03a6a93daac5c92"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.billing import books, cache_conventions
 from pipelines.billing.cache_conventions import CacheConventionError
-from pipelines.warehouse import conventions
+from pipelines.warehouse import book_changes
 from tests.warehouse import Warehouse
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -36,7 +36,8 @@ def sign(warehouse: Warehouse, folder: Path) -> bool:
     """Read the books as the job does."""
     with warehouse.connect() as connection:
         signed = [books.SHIPPED, folder]
-        is_changed = conventions.touch(connection, books.read(books.CACHE_CONVENTIONS, signed))
+        read = {book.name: books.read(book, signed) for book in (books.CACHE_CONVENTIONS, books.SESSION_USERS)}
+        is_changed = bool(book_changes.touch(connection, read))
         books.load(connection, signed)
     return is_changed
 

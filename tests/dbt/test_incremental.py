@@ -374,27 +374,43 @@ def test_a_load_rewrites_the_days_it_changes_and_no_others(warehouse):
     assert warehouse.query("select * from marts.agg_usage_session_daily order by all") == before
 
 
-def test_events_retract_steps_from_the_day_they_were_on(warehouse):
-    step = {
-        "session_id": "s", "trace_id": "t", "step_index": 0, "source_line": 1, "input_tokens": 7, "output_tokens": 3,
-    }  # fmt: skip
+def test_an_event_retracts_its_step_from_the_day_it_was_on(warehouse):
+    step = {"session_id": "s", "trace_id": "t", "output_tokens": 3, "latency_ms": 20_000}
+    first = step | {"record_id": "x", "step_index": 0, "source_line": 1, "input_tokens": 7}
+    other = step | {"record_id": "y", "step_index": 1, "source_line": 2, "input_tokens": 8}
     warehouse.load(
         [
-            ("node_steps", step | {"record_id": "x", "tool_started_at": datetime(2026, 3, 1, tzinfo=UTC)}),
-            ("node_steps", step | {"record_id": "y", "tool_started_at": datetime(2026, 3, 2, tzinfo=UTC)}),
+            ("node_steps", first | {"tool_started_at": datetime(2026, 3, 1, 23, 59, 55, tzinfo=UTC)}),
+            ("node_steps", other | {"tool_started_at": datetime(2026, 3, 2, 0, 5, tzinfo=UTC)}),
             ("tool_calls", {"record_id": "z", "session_id": "s", "origin": "step", "step_record_id": "x",
-                            "agent_role": "agent", "occurred_at": datetime(2026, 3, 1, tzinfo=UTC)}),
+                            "agent_role": "agent", "occurred_at": datetime(2026, 3, 1, 23, 59, 55, tzinfo=UTC)}),
         ]
     )  # fmt: skip
     warehouse.run_counts()
     daily = "select day(usage_date), model, turns, tool_calls from marts.agg_usage_model_daily order by all"
     assert warehouse.query(daily) == [(1, "unknown", 1, 1), (2, "unknown", 1, 0)]
-    table, event = _turn(1, "s", 2)
-    warehouse.load([(table, event | {"iteration": 0, "input_tokens": 7, "output_tokens": 3})])  # of the step of its day
+    table, turn = _turn(1, "s", 2)
+    event = {"input_tokens": 7, "output_tokens": 3, "occurred_at": datetime(2026, 3, 2, 0, 0, 10, tzinfo=UTC)}
+    warehouse.load([(table, turn | event)])
     warehouse.run_counts()
-    assert warehouse.query(daily) == [(1, "unknown", 1, 1), (2, "m", 1, 0)]
-    assert warehouse.query("select distinct day(usage_date) from marts.mart_daily_billing order by 1") == [(1,), (2,)]
-    assert warehouse.query("select kept_turns, retracted_steps from marts.mart_dedupe_ledger") == [(2, 1)]
+    assert warehouse.query(daily) == [(2, "m", 1, 0), (2, "unknown", 1, 0)]
+    assert warehouse.query("select distinct day(usage_date) from marts.mart_daily_billing") == [(2,)]
+    counts = "kept_turns, retracted_steps, retracted_steps_same_turn, kept_steps_without_event"
+    assert warehouse.query(f"select {counts} from marts.mart_dedupe_ledger") == [(2, 1, 1, 1)]
+
+
+def test_an_event_of_the_parent_retracts_the_step_that_its_fork_copied(warehouse):
+    step = {"record_id": "x", "session_id": "fork", "trace_id": "t", "source_line": 1, "input_tokens": 7,
+            "output_tokens": 3, "tool_started_at": datetime(2026, 3, 1, tzinfo=UTC)}  # fmt: skip
+    meta = {"record_id": "f", "session_id": "fork", "forked_from_session_id": "parent", "evidence": "meta",
+            "observed_at": datetime(2026, 3, 2, tzinfo=UTC)}  # fmt: skip
+    warehouse.load([("node_steps", step), ("sessions", meta)])
+    warehouse.run_counts()
+    table, turn = _turn(1, "parent", 1)
+    warehouse.load([(table, turn | {"input_tokens": 7, "output_tokens": 3, "occurred_at": step["tool_started_at"]})])
+    warehouse.run_counts()
+    turns = "select session_id, turn_source from marts.fct_llm_turns"
+    assert warehouse.query(turns) == [("parent", "event")]
 
 
 def test_a_colony_learnt_late_moves_the_usage_of_the_whole_tree(warehouse):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.billing import agreements, books
+from pipelines.warehouse import book_changes
 from tests.device.driving import append, dump, queen_folder, turn
 from tests.end_to_end.driving import device, send
 from tests.warehouse import Warehouse
@@ -53,6 +54,11 @@ def test_neither_arrival_nor_a_random_id_decides_whose_a_session_is(warehouse: W
     folder = tmp_path / "books"
     signature = agreements.Signature("carl", "dora", agreements.now())
     agreements.decide_user([books.SHIPPED, folder], signature, tenant="fought", session=SESSION, user="bob")
+    decided = {
+        book.name: books.read(book, [books.SHIPPED, folder]) for book in (books.CACHE_CONVENTIONS, books.SESSION_USERS)
+    }
+    with warehouse.connect() as connection:
+        assert book_changes.touch(connection, decided) == ["session_users"]
     warehouse.sign(folder)
     warehouse.run("--select", *(f"+{mart}" for mart in MARTS))
     assert users(warehouse) == [("fought", "bob", "decided"), ("zoned", "ada", "zone")]
