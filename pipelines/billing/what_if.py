@@ -82,7 +82,8 @@ class WhatIfError(ExpectedError):
 class Scenario:
     """What is different: prices that replace the book's, models that stand for others, batch, the cache's lifetime.
 
-    `sheets`: ids of proposed sheets that are taken as approved. `models`: names as the log writes them, and the names to rate them as.
+    `sheets`: ids of proposed sheets that are taken as approved. `models`: names as the
+    log writes them, and the names to rate them as.
     """
 
     book: Path | None = None

@@ -370,6 +370,10 @@ def add(group: Any, shared: Shared) -> None:
     convention.add_argument("--reason", metavar="TEXT")
     for command in (show, diff, convention, coverage, preview):
         command.add_argument("--json", action="store_true", help="one array on standard output")
+    _add_what_if(group, shared)
+
+
+def _add_what_if(group: Any, shared: Shared) -> None:
     scenario = shared.add(group, "what-if", "rate a published month again under other prices", _what_if)
     scenario.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")
     scenario.add_argument("--book", type=Path, metavar="FILE", help="a CSV of prices, as `apiary prices propose` takes")
