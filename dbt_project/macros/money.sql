@@ -1,4 +1,4 @@
-{# Money. The only place that rounds, and only unit prices: amounts of lines are exact products. #}
+{# Money. Unit prices are rounded here, what an invoice asks for in statement.sql: amounts of lines are exact. #}
 
 {# Quantity in millions, as prices count: DECIMAL(20,6) × DECIMAL(18,9) is DECIMAL(38,15), with no digit lost. #}
 {% macro millions(quantity) -%}

@@ -43,6 +43,16 @@
     cast({{ amount }} as decimal(35, 15)) * case when {{ has_no_minor_unit(currency) }} then 1 else 100 end
 {%- endmacro %}
 
+{# Minor units that were cut down to a whole number: what a line of an invoice has before the spare ones are spread. #}
+{% macro whole_minor_units(units) -%}
+    floor({{ units }})
+{%- endmacro %}
+
+{# Minor units that an invoice asks for: rounded once, a half away from zero. #}
+{% macro payable_minor_units(units) -%}
+    round({{ units }}, 0)
+{%- endmacro %}
+
 {# Minor units as an amount of their currency. #}
 {% macro amount_of_minor_units(units, currency) -%}
     cast(

@@ -35,9 +35,10 @@ scaled as (
 floored as (
     select
         *,
-        floor(units) as whole_units,
-        units - floor(units) as remainder,
-        round(sum(units) over invoice, 0) - sum(floor(units)) over invoice as spare_units
+        {{ whole_minor_units('units') }} as whole_units,
+        units - {{ whole_minor_units('units') }} as remainder,
+        {{ payable_minor_units('sum(units) over invoice') }}
+        - sum({{ whole_minor_units('units') }}) over invoice as spare_units
     from scaled
     window invoice as (partition by invoice_id)
 ),
