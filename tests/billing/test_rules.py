@@ -1,5 +1,7 @@
 """The rules of closing, signing and verifying by themselves: no warehouse is needed, each mutant of them is found."""
 
+import hashlib
+import io
 import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -7,7 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.billing import attestation, books, closing, exports, focus, gate, ledger, periods, prove, verify
@@ -288,6 +292,90 @@ def test_text_and_numbers_of_a_file() -> None:
         json.loads(manifest_bytes(said))["content_sha256"]
         != json.loads(manifest_bytes(said | {"b": 2}))["content_sha256"]
     )
+
+
+# the links of a proof -------------------------------------------------------------------------------------------------
+
+
+class Objects:
+    """A store of some objects."""
+
+    def __init__(self, **objects: bytes) -> None:
+        self.objects = objects
+
+    def get(self, key: str) -> bytes:
+        return self.objects[key]
+
+
+def broken(connection: duckdb.DuckDBPyConnection, line: dict[str, Any], **objects: bytes) -> list[str]:
+    """The links from a usage line to the object of its turn that do not hold."""
+    proof = prove.Proof()
+    prove._prove_turn(proof, connection, line, Objects(**objects))  # type: ignore[arg-type]
+    assert proof.links
+    return [text for text, holds in proof.links if not holds]
+
+
+def test_the_object_of_a_turn_is_read_again() -> None:
+    def sealed_rows(tokens: int, record: str = "r") -> bytes:
+        sink = io.BytesIO()
+        row = {"record_id": record, "input_tokens": tokens, "output_tokens": 7}
+        pq.write_table(pa.Table.from_pylist([row]), sink)
+        return sink.getvalue()
+
+    data = sealed_rows(100)
+    line: dict[str, Any] = {"tenant_id": "t", "record_id": "r", "component": "output", "line_kind": "original",
+                            "consumed_quantity": Decimal(7), "cause": None}  # fmt: skip
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"""
+            CREATE SCHEMA marts; CREATE SCHEMA wire;
+            CREATE TABLE marts.fct_llm_turns AS SELECT 't' AS tenant_id, 'r' AS turn_id, 100 AS input_tokens,
+                7 AS output_tokens, 0 AS cache_read_input_tokens, 0 AS cache_write_input_tokens,
+                NULL AS cache_write_5m_input_tokens, NULL AS cache_write_1h_input_tokens, now() AS occurred_at;
+            CREATE TABLE wire.llm_turns AS SELECT 't' AS tenant_id, 'r' AS record_id, 100 AS input_tokens,
+                7 AS output_tokens, 'm' AS _manifest_key;
+            CREATE TABLE wire.node_steps AS FROM wire.llm_turns LIMIT 0;
+            CREATE TABLE wire.batch_objects AS SELECT 'm' AS manifest_key, 'llm_turns' AS table_name,
+                'o' AS object_key, '{hashlib.sha256(data).hexdigest()}' AS sha256;
+            """
+        )
+        assert broken(connection, line, o=data) == []
+        assert broken(connection, line) == ["object o is not in the store"]
+        assert len(broken(connection, line, o=data + b" ")) == 1
+        assert "turn r at" in broken(connection, line | {"consumed_quantity": Decimal(8)}, o=data)[0]
+        for other in (sealed_rows(101), sealed_rows(100, "another")):  # as if its hash had been written anew
+            connection.execute("UPDATE wire.batch_objects SET sha256 = ?", [hashlib.sha256(other).hexdigest()])
+            assert broken(connection, line, o=other) == ["record r is in it, with the same tokens"]
+        connection.execute("DELETE FROM wire.batch_objects")
+        assert broken(connection, line, o=data) == ["batch m: 0 objects of llm_turns"]
+        connection.execute("DELETE FROM marts.fct_llm_turns")
+        assert broken(connection, line, o=data) == ["turn r: not counted any more"]
+        assert broken(connection, line | {"line_kind": "reversal"}, o=data) == []
+
+
+def test_a_reversal_is_what_was_billed_with_other_signs() -> None:
+    line: dict[str, Any] = {"tenant_id": "t", "line_id": "l", "billing_account_id": "a", "seal_seq": None,
+                            "original_period": None, "cause": "price"}  # fmt: skip
+    amounts = dict.fromkeys(
+        ("billed_cost", "list_cost", "contracted_cost", "pricing_quantity", "consumed_quantity"), Decimal(3)
+    )
+
+    def holds(**change: Decimal) -> bool:
+        proof = prove.Proof()
+        prove._prove_reversal(proof, connection, line | {name: -value for name, value in amounts.items()} | change)
+        return proof.is_whole
+
+    with duckdb.connect() as connection:
+        connection.execute("CREATE SCHEMA intermediate")
+        values = ", ".join(f"{value} AS {name}" for name, value in amounts.items())
+        connection.execute(
+            "CREATE TABLE intermediate.int_billing__booked_lines AS SELECT 't' AS tenant_id, 'l' AS line_id,"
+            f" 'a' AS billing_account_id, 'original' AS line_kind, 1::BIGINT AS seal_seq, {values}"
+        )
+        assert holds()
+        assert not any(holds(**{name: Decimal(-2)}) for name in amounts)
+        connection.execute("UPDATE intermediate.int_billing__booked_lines SET seal_seq = NULL")
+        assert not holds(), "what was never sealed was never billed"
 
 
 # sealing and signing files --------------------------------------------------------------------------------------------

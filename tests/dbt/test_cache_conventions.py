@@ -3,17 +3,20 @@
 Does not belong here: the arithmetic over random turns and books (test_rating.py).
 """
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import jinja2
 import pytest
 
 from pipelines.billing import books, cache_conventions
 from pipelines.billing.cache_conventions import CacheConventionError
 from pipelines.warehouse import book_changes
-from tests.warehouse import Warehouse
+from tests.warehouse import REPOSITORY, Warehouse
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
 HAIKU = "anthropic/claude-haiku-4-5"
@@ -89,6 +92,47 @@ def test_what_a_source_counts_is_said_later_and_rated_again(warehouse: Warehouse
     step_by_step = warehouse.marts()
     warehouse.run("--full-refresh", "--select", *BUILT)
     assert warehouse.marts() == step_by_step
+
+
+def second_calculation(given: int, read: int, written: int, stated: str | None) -> tuple[str, int]:
+    """The convention and the input with its cache, by the rules in words.
+
+    No cache: nothing to decide. A part above the whole is beside it, whatever anybody says. Else what somebody said.
+    Where nobody did, it is within, unless both parts together do not fit: then only the lesser part is beside.
+    """
+    if read + written == 0:
+        return "inclusive", given
+    if max(read, written) > given:
+        return "exclusive", given + read + written
+    if stated == "exclusive":
+        return stated, given + read + written
+    if stated == "read_inclusive":
+        return stated, given + written
+    if read + written > given:
+        return "unproven", given + min(read, written)
+    return ("unproven" if stated == "unknown" else "inclusive"), given
+
+
+def test_the_input_with_cache_is_what_a_second_calculation_says() -> None:
+    source = (REPOSITORY / "dbt_project" / "macros" / "cache_convention.sql").read_text("utf-8")
+    macros: Any = jinja2.Environment().from_string(source).module
+    rows = [
+        (given, read, written, stated)
+        for given, read, written in itertools.product(range(6), repeat=3)
+        for stated in (None, "inclusive", "exclusive", "read_inclusive", "unknown")
+    ]
+    convention = macros.cache_convention("given", "read", "written", "stated")
+    total = macros.input_tokens_with_cache("given", "read", "written", "convention")
+    with duckdb.connect() as connection:
+        connection.execute("create table rows (given bigint, read bigint, written bigint, stated varchar)")
+        connection.executemany("insert into rows values (?, ?, ?, ?)", rows)
+        found = connection.execute(
+            f"select given, read, written, stated, convention, {total}"
+            f" from (select *, {convention} as convention from rows)"
+        ).fetchall()
+    assert len(found) == len(rows)
+    for *given, convention, total in found:
+        assert (convention, total) == second_calculation(*given), given
 
 
 @pytest.mark.parametrize(("named", "reason"), [({}, "r"), ({"tenant_id": ""}, "r"), ({"tenant_id": "acme"}, " ")])

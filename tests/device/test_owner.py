@@ -151,6 +151,10 @@ def receipt_for(request: ErasureRequest, **other: Any) -> ErasureReceipt:
     return ErasureReceipt(**(facts | other))
 
 
+def requested(made: Device) -> list[tuple[str, bytes]]:
+    return [(entry.key, made.store.get(entry.key)) for entry in made.store.list("x1/")]
+
+
 def asked(made: Device) -> ErasureRequest:
     (entry,) = made.store.list("x1/")
     return parse_request(entry.key, made.store.get(entry.key))
@@ -178,6 +182,37 @@ def test_the_servers_receipt_confirms_a_deletion(made: Device, home: Path) -> No
     made.grant([home])
     made.ship(home)
     assert book(made) == "granted"
+
+
+def test_a_receipt_for_another_device_or_an_earlier_request_confirms_nothing(made: Device, home: Path) -> None:
+    place = {"region": "eu", "tenant": "acme"}
+    made.ship(home)
+    grant.withdraw(made.home, store_url=made.store_url)
+    first = asked(made)
+    made.grant([home])
+    made.ship(home)
+    grant.withdraw(made.home, store_url=made.store_url)
+    for receipt in (receipt_for(first), receipt_for(first, device="0" * 32)):
+        made.store.put(receipt.key(**place), receipt.to_json())
+    (second,) = (r for r in map(parse_request, *zip(*requested(made), strict=True)) if r.request_id != first.request_id)
+    misplaced = receipt_for(second, device="0" * 32)
+    key = misplaced.key(**place).replace("0" * 32, second.device)
+    made.store.put(key, misplaced.to_json())
+    grant.confirm(made.home, store_url=made.store_url)
+    assert book(made) == "deletion_requested", "the second request is not carried out"
+    with made.state() as state:
+        assert [deletion.receipt is None for deletion in deletions.asked(state)] == [False, True]
+
+
+def test_what_a_receipt_calls_deleted_is_gone(made: Device, home: Path) -> None:
+    made.ship(home)
+    epochs = {receipt.epoch for receipt in receipts.receipts(made.home)}
+    still_there = receipts.verify(made.home, made.store, deleted=epochs)
+    assert {item.verdict for item in still_there} == {"not deleted"}
+    (made.store.root / still_there[0].key).unlink()
+    verdicts = {item.key: item.verdict for item in receipts.verify(made.home, made.store, deleted=epochs)}
+    assert verdicts.pop(still_there[0].key) == "deleted"
+    assert set(verdicts.values()) == {"not deleted"}
 
 
 def test_a_receipt_that_comes_after_a_new_grant_leaves_that_grant_alone(made: Device, home: Path) -> None:

@@ -119,6 +119,23 @@ def test_a_tenant_gets_its_rows_and_no_byte_of_another(folder: Path) -> None:
                 assert opened.execute(f"SELECT DISTINCT tenant_id FROM {mart}").fetchall() == [(tenant,)]
 
 
+def test_a_tenants_file_is_of_its_role(folder: Path) -> None:
+    """The marts and columns that the policy names for tenants, and no others."""
+    (role,) = (role for role in access.load().roles if role.name == "analyst")
+    known = contracts()
+    expected = {
+        mart: [name for name, _ in columns if not name.startswith("_") and name not in role.without]
+        for mart, columns in known.items()
+        if role.reads(mart) and "tenant_id" in dict(columns)
+    }
+    assert len(expected) < len([mart for mart, columns in known.items() if "tenant_id" in dict(columns)])
+    assert tables(folder / "tenants" / "acme" / "marts.duckdb") == expected
+
+
+def test_only_its_owner_reads_what_is_published(folder: Path) -> None:
+    assert {path.stat().st_mode & 0o077 for path in [folder, *folder.rglob("*")]} == {0}
+
+
 def test_names_are_stored_literally(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """They were bound, quoted or copied, never run: what comes out is what was put in, in every file."""
     expected = {f"{text}{number}" for number, text in enumerate(HOSTILE)}

@@ -26,8 +26,8 @@ from pipelines import failpoints
 from pipelines.contract.keys import parse_prefix
 from pipelines.contract.receipts import ErasureRequest, parse_receipt
 from pipelines.errors import UsageError
-from pipelines.warehouse import erase, kept, landing, load, residue, suppression
-from pipelines.warehouse.needles import Needles
+from pipelines.warehouse import erase, kept, landing, load, needles, residue, suppression
+from pipelines.warehouse.needles import Needles, UnsearchableError
 from tests.warehouse_part import bombs
 from tests.warehouse_part.batches import EPOCH, MemoryStore, batch, record, row, turn
 
@@ -344,6 +344,27 @@ def test_the_list_names_nobody(site: Site) -> None:
     assert b"an operator" in text
 
 
+def test_a_line_is_of_one_tenant_and_one_subject() -> None:
+    """What two tenants or two lines have in common tells neither of them, nor that it is the same person."""
+    store = MemoryStore()
+    told: dict[str, Any] = {"actor": "an operator", "reason": "asked for"}
+    lines = [
+        suppression.record(store, scope="user", tenant="acme", subject="ada", **told),
+        suppression.record(store, scope="user", tenant="acme", subject="ada", **told),
+        suppression.record(store, scope="device", tenant="acme", subject=DEVICE, **told),
+        suppression.record(store, scope="tenant", tenant="acme", subject="acme", **told),
+    ]
+    assert lines[0].subject != lines[1].subject
+    assert len({line.salt for line in lines}) == len(lines)
+
+    def covered(tenant: str, device: str, user: str) -> list[bool]:
+        return [line.covers(tenant=tenant, device=device, epoch=EPOCH, user=user) for line in lines]
+
+    assert covered("acme", DEVICE, "ada") == [True, True, True, True]
+    assert covered("acme", OTHER, "bob") == [False, False, False, True]
+    assert covered("bolt", DEVICE, "ada") == [False, False, False, False]
+
+
 @pytest.mark.parametrize("field", ["actor", "reason"])
 @pytest.mark.parametrize("text", ["", " ", "two\nlines", "x" * 201])
 def test_a_line_of_the_list_says_who_and_why(field: str, text: str) -> None:
@@ -613,3 +634,19 @@ def test_the_search_is_a_search(data: bytes, needles: list[str], at: int, put: i
         data = data[:at] + needles[put].encode() + data[at:]
     expected = any(needle.encode() in data for needle in needles)
     assert bool(Needles(needles).found_in(data)) is expected
+
+
+def test_the_end_of_an_identifier_is_not_the_identifier() -> None:
+    known = record("known")
+    for cut in range(1, len(known)):
+        assert not Needles([known]).found_in(f"x{known[cut:]} x".encode())
+    assert Needles([known]).found_in(f"x{known} x".encode()) == {known}
+
+
+def test_gzip_unpacks_to_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each member or part of it is small."""
+    monkeypatch.setattr(needles, "MAX_UNPACKED_BYTES", 5_000)
+    for packed in (gzip.compress(bytes(2_000)) * 3, gzip.compress(bytes(6_000))):
+        with pytest.raises(UnsearchableError, match="unpacks_to_too_much"):
+            list(needles.unpacked(io.BytesIO(packed)))
+    assert b"".join(needles.unpacked(io.BytesIO(gzip.compress(bytes(2_000)) * 2))) == bytes(4_000)

@@ -1,0 +1,11 @@
+"""The mutants, a catalog for each part. Does not belong here: what a mutant is (mutant.py)."""
+
+from bench.mutations.access import ACCESS_MUTANTS
+from bench.mutations.closing import CLOSING
+from bench.mutations.delivery import DELIVERY
+from bench.mutations.erasure import ERASURE
+from bench.mutations.money import MONEY
+from bench.mutations.privacy import PRIVACY
+from bench.mutations.verification import VERIFICATION
+
+MUTANTS = (*DELIVERY, *MONEY, *CLOSING, *VERIFICATION, *PRIVACY, *ACCESS_MUTANTS, *ERASURE)

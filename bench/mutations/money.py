@@ -1,0 +1,48 @@
+"""Mutants of money: rating, exchange, agreements, plans, credit, corrections and rounding, in SQL and in Python."""
+
+from bench.mutations.mutant import Mutant
+
+RULES = "tests/billing/test_rules.py"
+AGREEMENTS = "tests/billing/test_agreements.py"
+RATING = "tests/billing/test_rating.py::test_every_line_is_what_a_second_calculation_says"
+PLANS = "tests/billing/test_rating.py::test_a_plan_costs_what_its_units_do_one_by_one"
+MONTHS = "tests/billing/test_rating.py::test_the_parts_of_a_month_are_the_month"
+YEARS = "tests/billing/test_account_years.py::test_invoices_of_generated_years_equal_a_second_calculation"
+CLOSING = "tests/billing/test_closing.py"
+CORRECTED = f"{CLOSING}::test_c5_a_price_correction_is_a_reversal_and_a_replacement"
+CACHE = "tests/dbt/test_cache_conventions.py::test_the_input_with_cache_is_what_a_second_calculation_says"
+MACROS, MODELS = "dbt_project/macros", "models"
+LINES, RATES = f"{MODELS}/marts/billing/fct_rated_lines.sql", f"{MODELS}/intermediate/int_billing__rates_in_force.sql"
+PLAN, CREDIT = f"{MODELS}/intermediate/int_billing__plan_charges.sql", f"{MODELS}/marts/billing/fct_credit_ledger.sql"
+BOOKED = f"{MODELS}/intermediate/int_billing__booked_lines.sql"
+
+MONEY = (
+    Mutant("shares by name, not by remainder", "pipelines/billing/prove.py", "key=lambda name: (whole[name] - exact[name] / unit, name))", "key=lambda name: name)", f"{RULES}::test_an_invoice_is_spread_by_largest_remainder"),
+    Mutant("a late commitment is a price", "pipelines/billing/exports.py", '    return "commitment" if new["ChargeCategory"] == "Adjustment" else "price"', '    return "price"', f"{RULES}::test_what_changed_has_its_cause"),
+    Mutant("an account is a path", "pipelines/billing/exports.py", '    name = quote(account, safe="")', '    name = quote(account)', f"{RULES}::test_an_account_is_one_folder"),
+    Mutant("a formula leaves", "pipelines/billing/statements.py", "    return f\"'{text}\" if text.lstrip().startswith(FORMULA_STARTS) else text", "    return f\"'{text}\" if text.startswith(FORMULA_STARTS) else text", f"{RULES}::test_text_and_numbers_of_a_file"),
+    Mutant("nobody approves", "pipelines/billing/agreements.py", "        if not self.recorded_by.strip() or not self.approved_by.strip():", "        if not self.recorded_by.strip():", f"{AGREEMENTS}::test_a_row_needs_who_approved_it"),
+    Mutant("the first word counts", "pipelines/billing/agreements.py", '    last = max(rows, key=lambda row: row["recorded_at"], default=None)', '    last = min(rows, key=lambda row: row["recorded_at"], default=None)', f"{AGREEMENTS}::test_of_each_day_the_row_recorded_last_speaks"),
+    Mutant("an account ends a day late", "pipelines/billing/agreements.py", '        and (row["valid_to"] is None or day < row["valid_to"])', '        and (row["valid_to"] is None or day <= row["valid_to"])', f"{AGREEMENTS}::test_the_mart_says_the_same_of_each_day"),
+    Mutant("a unit price has eight digits", f"{MACROS}/money.sql", "cast(round({{ amount }}, 9)", "cast(round({{ amount }}, 8)", RATING),
+    Mutant("a price begins one microsecond late", LINES, "lines.occurred_at >= rates.in_force_from", "lines.occurred_at > rates.in_force_from", RATING),
+    Mutant("a price still counts when it has ended", LINES, "lines.occurred_at < rates.in_force_to", "lines.occurred_at <= rates.in_force_to", RATING),
+    Mutant("weekdays of a price list are ignored", LINES, "(rates.dow_mask & {{ utc_weekday_bit('lines.occurred_at') }}) <> 0", "rates.dow_mask <> 0", RATING),
+    Mutant("cached tokens are charged as uncached too", LINES, "input_tokens - read_tokens - write_tokens as quantity", "input_tokens - write_tokens as quantity", RATING),
+    Mutant("batch is charged at the standard price", LINES, "coalesce(t.service_tier = 'batch', false)", "false", RATING),
+    Mutant("a rate of exchange counts from the next day", LINES, "pairs.usage_date >= fx_rates.valid_from", "pairs.usage_date > fx_rates.valid_from", RATING),
+    Mutant("the general agreement goes first", LINES, "order by contracts.model is null,", "order by contracts.model is not null,", RATING),
+    Mutant("usage without a price is free", LINES, "        else {{ line_amount('quantity', 'contracted_unit_price') }}\n    end as billed_cost", "        else coalesce({{ line_amount('quantity', 'contracted_unit_price') }}, 0)\n    end as billed_cost", RATING),
+    Mutant("a withdrawn approval counts", RATES, "{{ latest('decision', 'decided_at') }} as decision", "min(decision) as decision", RATING),
+    Mutant("tokens written to a cache beside the input are lost", f"{MACROS}/cache_convention.sql", "then {{ input }} + {{ read }} + {{ write }}", "then {{ input }} + {{ read }}", CACHE),
+    Mutant("a statement is believed against the numbers", f"{MACROS}/cache_convention.sql", "        when {{ read }} > {{ input }} or {{ write }} > {{ input }} then 'exclusive'\n        when {{ stated }} in ('exclusive', 'read_inclusive') then {{ stated }}", "        when {{ stated }} in ('exclusive', 'read_inclusive') then {{ stated }}\n        when {{ read }} > {{ input }} or {{ write }} > {{ input }} then 'exclusive'", CACHE),
+    Mutant("what is unproven is counted by the most", f"{MACROS}/cache_convention.sql", "{{ input }} + least({{ read }}, {{ write }})", "{{ input }} + greatest({{ read }}, {{ write }})", CACHE),
+    Mutant("included units are charged", PLAN, "greatest(units - included_units, 0)", "units", PLANS),
+    Mutant("a commitment is charged in full", PLAN, "commit_amount - case when item = 'rated_cost' then billed_cost else amount end as amount", "commit_amount as amount", PLANS),
+    Mutant("a seat does not pay its last day", f"{MACROS}/money.sql", "* 1000000 * ({{ end_day }}))", "* 1000000 * ({{ end_day }} - 1))", MONTHS),
+    Mutant("a grant of credit pays every month anew", CREDIT, "least(granted, so_far) - least(granted, so_far - can_pay)", "least(granted, can_pay)", YEARS),
+    Mutant("a correction charges a second time", BOOKED, "-booked.{{ measure }} as {{ measure }}", "booked.{{ measure }} as {{ measure }}", CORRECTED),
+    Mutant("a late line goes into the closed month", BOOKED, "        frozen.correction_period as billing_period,\n        coalesce(booked.effective_cost", "        dated.incurred_period as billing_period,\n        coalesce(booked.effective_cost", CORRECTED),
+    Mutant("another sheet with the same price is a correction", f"{MACROS}/statement.sql", "        'model', 'component',", "        'model', 'price_id', 'component',", f"{CLOSING}::test_another_sheet_with_the_same_price_corrects_nothing"),
+    Mutant("lines are rounded and then summed", f"{MODELS}/marts/billing/fct_invoice_lines.sql", "round(sum(units) over invoice, 0)", "sum(round(units, 0)) over invoice", "tests/billing/test_statements.py::test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent"),
+)  # fmt: skip
