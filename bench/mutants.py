@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.mutations import MUTANTS
+from bench.mutations import MUTANTS, PARTS
 from bench.mutations.mutant import Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -102,9 +102,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sample", type=int, help="only some, chosen by the seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", help="only those whose name holds one of these texts")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="only those of these parts")
     parser.add_argument("--no-report", action="store_true")
     options = parser.parse_args(arguments)
-    chosen = [mutant for mutant in MUTANTS if not options.only or any(part in mutant.name for part in options.only)]
+    chosen = [mutant for part in options.part for mutant in PARTS[part]]
+    chosen = [mutant for mutant in chosen if not options.only or any(text in mutant.name for text in options.only)]
     if options.sample:
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     with copy() as folder:
@@ -117,11 +119,11 @@ def main(arguments: Sequence[str]) -> int:
         for mutant, result in zip(chosen, pool.map(hunt, chosen), strict=True):
             print(f"{mutant.name}: {result[0]} ({result[1]})", flush=True)
             results.append((mutant, result))
+            if not options.no_report:
+                _report({mutant.name: _line(mutant, *result)})
     lines = {mutant.name: _line(mutant, *result) for mutant, result in results}
     killed = sum(verdict == "killed" for _, (verdict, _, _) in results)
     print("\n".join([*lines.values(), "", f"{killed} of {len(results)} killed"]))
-    if not options.no_report:
-        _report(lines)
     return 0 if killed == len(results) else 1
 
 

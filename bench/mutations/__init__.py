@@ -1,6 +1,6 @@
 """The mutants, a catalog for each part. Does not belong here: what a mutant is (mutant.py)."""
 
-from bench.mutations.access import ACCESS_MUTANTS
+from bench.mutations.access import ACCESS
 from bench.mutations.closing import CLOSING
 from bench.mutations.delivery import DELIVERY
 from bench.mutations.erasure import ERASURE
@@ -8,4 +8,8 @@ from bench.mutations.money import MONEY
 from bench.mutations.privacy import PRIVACY
 from bench.mutations.verification import VERIFICATION
 
-MUTANTS = (*DELIVERY, *MONEY, *CLOSING, *VERIFICATION, *PRIVACY, *ACCESS_MUTANTS, *ERASURE)
+PARTS = {
+    "delivery": DELIVERY, "money": MONEY, "closing": CLOSING, "verification": VERIFICATION, "privacy": PRIVACY,
+    "access": ACCESS, "erasure": ERASURE,
+}  # fmt: skip
+MUTANTS = tuple(mutant for part in PARTS.values() for mutant in part)

@@ -2,28 +2,28 @@
 
 from bench.mutations.mutant import Mutant
 
-ACCESS, API, KEYS = "tests/warehouse_part/test_access.py", "tests/serve/test_api.py", "tests/serve/test_keys.py"
-SQL = f"{ACCESS}::test_sql_reaches_nothing_outside_the_file"
-TENANT = f"{ACCESS}::test_a_tenant_gets_its_rows_and_no_byte_of_another"
-POLICY = f"{ACCESS}::test_a_policy_that_is_none_publishes_nothing"
-ROLES = f"{ACCESS}::test_a_role_reads_its_marts_in_both_formats"
+FILES, API, KEYS = "tests/warehouse_part/test_access.py", "tests/serve/test_api.py", "tests/serve/test_keys.py"
+SQL = f"{FILES}::test_sql_reaches_nothing_outside_the_file"
+TENANT = f"{FILES}::test_a_tenant_gets_its_rows_and_no_byte_of_another"
+POLICY = f"{FILES}::test_a_policy_that_is_none_publishes_nothing"
+ROLES = f"{FILES}::test_a_role_reads_its_marts_in_both_formats"
 ONE_KEY = f"{KEYS}::test_a_key_opens_its_tenant_until_it_is_revoked"
 ONE_TENANT = f"{API}::test_a_key_opens_one_tenants_rows"
 PUBLISH, READING, SERVED = "pipelines/warehouse/publish.py", "pipelines/warehouse/reading.py", "pipelines/serve/keys.py"
 
-ACCESS_MUTANTS = (
-    Mutant("nothing is taken away from a role", "pipelines/warehouse/access.py", "        return not taken_away and any(", "        return any(", f"{ACCESS}::test_finance_sees_no_session"),
-    Mutant("a role sees every column", "pipelines/warehouse/access.py", "return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.without)]", "return list(names)", f"{ACCESS}::test_only_the_operator_sees_devices_and_no_session"),
+ACCESS = (
+    Mutant("nothing is taken away from a role", "pipelines/warehouse/access.py", "        return not taken_away and any(", "        return any(", f"{FILES}::test_finance_sees_no_session"),
+    Mutant("a role sees every column", "pipelines/warehouse/access.py", "return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.without)]", "return list(names)", f"{FILES}::test_only_the_operator_sees_devices_and_no_session"),
     Mutant("a role's name is a path", "pipelines/warehouse/access.py", '    if not is_slug(name) or not text["why"]:', '    if not text["why"]:', POLICY),
     Mutant("a role needs no reason", "pipelines/warehouse/access.py", ' or not text["why"]:', ":", POLICY),
     Mutant("a pattern for all is taken letter by letter", "pipelines/warehouse/access.py", "    if not all(isinstance(item, list) and all(isinstance(pattern, str) for pattern in item) for item in lists):\n        raise TypeError(name)\n", "", POLICY),
     Mutant("a role's Parquet file is everybody's", PUBLISH, "            if columns == listed[mart]:\n", "            if columns:\n", ROLES),
     Mutant("a tenant gets everybody's rows", PUBLISH, '                    " WHERE tenant_id = ?",', '                    " WHERE ? <> \'\'",', TENANT),
-    Mutant("a tenant's file has every mart", PUBLISH, "own = {mart: columns for mart, columns in listed.items() if role.reads(mart) and", "own = {mart: columns for mart, columns in listed.items() if", f"{ACCESS}::test_a_tenants_file_is_of_its_role"),
-    Mutant("a tenant's file has every column", PUBLISH, "AS SELECT {_list(role.columns(columns))} FROM marts.{mart}", "AS SELECT {_list(columns)} FROM marts.{mart}", f"{ACCESS}::test_a_tenants_file_is_of_its_role"),
-    Mutant("a tenant's name is a path", PUBLISH, "        if not is_slug(tenant):\n", "        if not tenant:\n", f"{ACCESS}::test_a_tenant_that_is_no_name_becomes_no_folder"),
+    Mutant("a tenant's file has every mart", PUBLISH, "own = {mart: columns for mart, columns in listed.items() if role.reads(mart) and", "own = {mart: columns for mart, columns in listed.items() if", f"{FILES}::test_a_tenants_file_is_of_its_role"),
+    Mutant("a tenant's file has every column", PUBLISH, "AS SELECT {_list(role.columns(columns))} FROM marts.{mart}", "AS SELECT {_list(columns)} FROM marts.{mart}", f"{FILES}::test_a_tenants_file_is_of_its_role"),
+    Mutant("a tenant's name is a path", PUBLISH, "        if not is_slug(tenant):\n", "        if not tenant:\n", f"{FILES}::test_a_tenant_that_is_no_name_becomes_no_folder"),
     Mutant("columns of the pipeline's own are published", PUBLISH, """        " AND column_name NOT LIKE '\\\\_%' ESCAPE '\\\\' ORDER BY ordinal_position",""", '        " ORDER BY ordinal_position",', "tests/warehouse_part/test_publish.py::test_what_is_published"),
-    Mutant("everybody of the machine reads what is published", PUBLISH, 'path.chmod(0o400 if path.suffix == ".duckdb" else 0o600)', "path.chmod(0o644)", f"{ACCESS}::test_only_its_owner_reads_what_is_published"),
+    Mutant("everybody of the machine reads what is published", PUBLISH, 'path.chmod(0o400 if path.suffix == ".duckdb" else 0o600)', "path.chmod(0o644)", f"{FILES}::test_only_its_owner_reads_what_is_published"),
     Mutant("published data opens files", READING, '    "enable_external_access": "false",\n', "", SQL),
     Mutant("published data opens settings", READING, '    "lock_configuration": "true",\n', '    "lock_configuration": "false",\n', SQL),
     Mutant("published data can be written", READING, "read_only=True, config=SETTINGS", "read_only=False, config=SETTINGS", SQL),

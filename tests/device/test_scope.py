@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.contract.wire import AGENT_RUNTIMES
@@ -37,12 +37,14 @@ def let_out(scope: Scope) -> set[tuple[str, ...]]:
     return set(product(homes, scope.sources, scope.runtimes))
 
 
+@settings(deadline=None)
 @given(before=SCOPES, after=SCOPES)
 def test_a_scope_covers_what_it_lets_out(before: Scope, after: Scope) -> None:
     """If it does not, what was read and not sent is forgotten before the narrower grant counts."""
     assert after.covers(before) == (let_out(before) <= let_out(after))
 
 
+@settings(max_examples=30, deadline=None)
 @given(scope=SCOPES)
 def test_a_grant_is_read_as_it_was_written(scope: Scope) -> None:
     state = State(MEMORY)
