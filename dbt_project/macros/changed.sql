@@ -105,6 +105,22 @@
             usage_date,
             model
         from {{ ref('int_usage__day_models') }}
+        union
+        -- As what turns without a model are rated: where a session's other turns name it, any day may change it.
+        select
+            tenant_id,
+            usage_date,
+            model
+        from {{ ref('int_billing__models_assumed') }}
+    ),
+
+    assumed as (
+        select
+            tenant_id,
+            usage_date,
+            {{ fingerprint_of_all(fingerprint(['turn_id', 'model', 'model_basis'])) }} as _fingerprint
+        from {{ ref('int_billing__models_assumed') }}
+        group by tenant_id, usage_date
     ),
 
     rates as (
@@ -235,10 +251,13 @@
             days.usage_date,
             {{ fingerprint([
                 'tenant_rates._fingerprint', 'conventions._fingerprint', 'contracts._fingerprint', 'exchange._fingerprint',
-                'accounts.billing_account_id', 'accounts.currency', 'accounts.charged_by'
+                'accounts.billing_account_id', 'accounts.currency', 'accounts.charged_by', 'assumed._fingerprint'
             ]) }} as _fingerprint,
             days._ingest_seq
         from days
+        left join assumed
+            on days.tenant_id = assumed.tenant_id
+            and days.usage_date = assumed.usage_date
         left join tenant_rates
             on days.tenant_id = tenant_rates.tenant_id
             and days.usage_date = tenant_rates.usage_date

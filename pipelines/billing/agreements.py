@@ -131,6 +131,22 @@ def decide_user(folders: Sequence[Path], signature: Signature, *, tenant: str, s
     )
 
 
+def set_model_policy(
+    folders: Sequence[Path], signature: Signature, *, tenant: str | None, rule: str, default_model: str | None,
+    valid_from: date, valid_to: date | None = None,
+) -> Row:  # fmt: skip
+    """How usage whose source names no model is rated, of a tenant or, without one, of all. Raises BookError."""
+    if tenant is not None and not is_slug(tenant):
+        raise BookError(f"{tenant!r} is no tenant: lower-case letters, digits, - and _")
+    if rule == "default" and default_model is None:
+        raise BookError("the rule default needs a model: --default-model")
+    row = {
+        "tenant_id": tenant, "rule": rule, "default_model": default_model, "valid_from": valid_from,
+        "valid_to": valid_to,
+    }  # fmt: skip
+    return _add(books.MODEL_POLICIES, folders, row | signature.columns)
+
+
 def users_in_question(published: Path) -> list[Row]:
     """The sessions of which no evidence tells whose they are: `tenant_id`, `session_id`, `turns`, `last_turn_at`."""
     path = published / "current" / "dim_sessions.parquet"

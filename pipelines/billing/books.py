@@ -198,9 +198,18 @@ SESSION_USERS = Book(
     {"tenant_id": "string", "session_id": "string", "user_id": "string", "recorded_at": "timestamp", **SIGNED},
     key=("tenant_id", "session_id", "recorded_at"),
 )
+MODEL_POLICIES = Book(
+    "model_policies",
+    "How usage is rated whose source names no model, of a tenant or of all, over a span of days; the newest speaks.",
+    {
+        "tenant_id": "string", "rule": "string", "default_model": "string", "valid_from": "date", "valid_to": "date",
+        "recorded_at": "timestamp", **SIGNED,
+    },
+    frozenset({"tenant_id", "default_model", "valid_to"}), ("tenant_id", "valid_from", "recorded_at"),
+)  # fmt: skip
 BOOKS = (
     PRICES, DECISIONS, PREFIXES, ALIASES, CACHE_CONVENTIONS, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS,
-    SEATS, CREDIT_GRANTS, SETTLEMENTS, SESSION_USERS,
+    SEATS, CREDIT_GRANTS, SETTLEMENTS, SESSION_USERS, MODEL_POLICIES,
 )  # fmt: skip
 # What the marts know how to charge: any other word would be charged as nothing.
 WORDS: dict[str, frozenset[str]] = {
@@ -210,6 +219,7 @@ WORDS: dict[str, frozenset[str]] = {
     "decision": frozenset({"approve", "corroborate", "reject"}),
     "convention": frozenset({"inclusive", "exclusive", "read_inclusive", "unknown"}),
     "kind": frozenset({"write_off", "late"}),
+    "rule": frozenset({"session", "default", "unknown"}),
 }
 # ISO 4217 codes without digits behind the point, as macros/statement.sql has them.
 NO_MINOR_UNIT = frozenset({
@@ -387,4 +397,6 @@ def _contradiction(row: Row) -> str | None:
     """What no row may say, although each of its cells is sound."""
     if row.get("expires_on") is not None and row["expires_on"] <= row["granted_on"]:
         return "expires_on is not after granted_on"
+    if row.get("rule") == "default" and row["default_model"] is None:
+        return "the rule default needs a default_model"
     return None

@@ -32,7 +32,7 @@ FOLDER = "current"
 COSTS_SCHEMA = pa.schema([
     pa.field("usage_date", pa.date32(), nullable=False),
     *(pa.field(name, TEXT) for name in (
-        "charge", "correction", "user", "provider", "model", "token_type", "description", "currency",
+        "charge", "correction", "user", "provider", "model", "model_basis", "token_type", "description", "currency",
     )),
     pa.field("tokens", COUNT),
     *(pa.field(name, AMOUNT, nullable=False) for name in ("list_cost", "contracted_cost", "billed_cost")),
@@ -134,7 +134,7 @@ def _costs(rows: Iterable[Row]) -> list[Row]:
             key = (
                 row["ChargePeriodStart"].astimezone(UTC).date(), charge,
                 row["x_ReasonCode"] if row["ChargeClass"] else None, row["SubAccountId"], row["HostProviderName"],
-                row["x_Model"], row["x_TokenType"], said, row["BillingCurrency"],
+                row["x_Model"], row.get("x_ModelBasis"), row["x_TokenType"], said, row["BillingCurrency"],
             )  # fmt: skip
             total = sums.setdefault(key, [Decimal(0)] * 4)
             measures = (
@@ -172,7 +172,7 @@ def _source(month: Month, before: Month | None) -> bytes:
     """Which statements the files were made from, and by which layout."""
     said = {
         "statement": "/".join(month.version.folder.parts[-4:]), "manifest_sha256": month.version.manifest_sha256,
-        "month_before": before.version.manifest_sha256 if before else None, "layout": 1,
+        "month_before": before.version.manifest_sha256 if before else None, "layout": 2,
     }  # fmt: skip
     return (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
 
@@ -211,6 +211,9 @@ def summary(month: Month, before: Month | None) -> list[tuple[str, Any]]:
     with localcontext(prec=60):
         late = sum((row["billed_cost"] for row in month.costs if row["correction"]), Decimal(0))
         unpriced = sum(row["quantity"] for row in month.unpriced)
+    for currency, bases in manifest.get("model_basis", {}).items():  # earlier versions do not say it
+        said += [(f"billed, model known by {basis} ({currency})", Decimal(sums["BilledCost"]))
+                 for basis, sums in bases.items()]  # fmt: skip
     said += [("corrections of earlier months", late), ("tokens without a price", unpriced)]
     said.append(("models without a price", ", ".join(sorted({row["model"] for row in month.unpriced})) or "-"))
     said.append(("manifest sha256", month.version.manifest_sha256))

@@ -15,6 +15,10 @@ from pipelines.billing.statements import Row
 if TYPE_CHECKING:
     from pipelines.billing.current import Month
 
+BASES = {
+    "reported": "named by its source", "session": "the model that its session used",
+    "default": "the account's default where no model is known", "unknown": "no model is known",
+}  # fmt: skip
 TEMPLATE = Path(__file__).parent / "templates" / "customer_page.html"
 
 
@@ -34,6 +38,8 @@ def page(month: "Month") -> bytes:
             invoices=_invoices(month.invoice),
             shares=[
                 {"title": "By model", "name": "Model", "rows": _shares(usage, lambda row: row["model"])},
+                {"title": "By how the model is known", "name": "Basis",
+                 "rows": _shares(usage, lambda row: BASES.get(row["model_basis"]))},
                 {"title": "By user", "name": "User", "rows": _shares(usage, lambda row: row["user"])},
                 {"title": "Plan, commitment and credit", "name": "Charge",
                  "rows": _shares([r for r in usage if r["charge"] != "Usage"], lambda row: row["description"])},

@@ -200,6 +200,23 @@ def totals(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, str]]]:
     return found
 
 
+def model_basis(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, str]]]:
+    """Usage by currency and by how its model is known: tokens and billed cost, to the last digit."""
+    sums: dict[tuple[str, str], dict[str, Decimal]] = {}
+    with localcontext(prec=60):
+        for row in rows:
+            if row["x_ModelBasis"] is not None:
+                group = sums.setdefault(
+                    (row["BillingCurrency"], row["x_ModelBasis"]), {"tokens": Decimal(0), "BilledCost": Decimal(0)}
+                )
+                group["tokens"] += row["ConsumedQuantity"] or Decimal(0)
+                group["BilledCost"] += row["BilledCost"]
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for (currency, basis), group in sorted(sums.items()):
+        found.setdefault(currency, {})[basis] = {name: plain(amount) for name, amount in group.items()}
+    return found
+
+
 def totals_sha256(rows: Iterable[Row]) -> str:
     """The control totals as one hash: what whoever closes a period signs."""
     return hashlib.sha256(json.dumps(totals(rows), sort_keys=True).encode()).hexdigest()
@@ -391,6 +408,7 @@ def _about(
         },
         "rows": len(rows),
         "totals": totals(rows),
+        "model_basis": model_basis(rows),
         "checks": [check.told for check in scene.checks],
         "override": scene.override.told(scene.checks) if scene.override else None,
         "restatement": {

@@ -76,6 +76,7 @@ COST_AND_USAGE = _schema({
     "x_EventCount": (pa.int64(), False),
     "x_IncurredPeriod": (TEXT, False),
     "x_Model": (TEXT, True),
+    "x_ModelBasis": (TEXT, True),
     "x_OriginalPeriod": (TEXT, True),
     "x_PriceValidFrom": (TIME, True),
     "x_QueenId": (TEXT, True),

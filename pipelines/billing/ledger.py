@@ -30,9 +30,9 @@ _PRICE = pa.decimal128(18, 9)
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = (
     "line_id", "record_id", "tenant_id", "billing_account_id", "user_id", "session_id", "root_session_id", "colony_id",
-    "queen_id", "provider_name", "model", "component", "charge_category", "charge_frequency", "description", "price_id",
-    "contract_rate_id", "settlement_id", "pricing_currency", "fx_rate_id", "currency", "consumed_unit", "pricing_unit",
-    "trust_grade", "line_kind", "cause",
+    "queen_id", "provider_name", "model", "model_basis", "component", "charge_category", "charge_frequency",
+    "description", "price_id", "contract_rate_id", "settlement_id", "pricing_currency", "fx_rate_id", "currency",
+    "consumed_unit", "pricing_unit", "trust_grade", "line_kind", "cause",
 )  # fmt: skip
 PRICES = ("pricing_unit_price", "pricing_contracted_unit_price", "list_unit_price", "contracted_unit_price")
 LINES = pa.schema(

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
+from pipelines.billing import periods
 from pipelines.billing.books import NO_MINOR_UNIT
 from pipelines.billing.exports import COSTS
 from pipelines.billing.periods import Book
@@ -191,7 +192,35 @@ def _prove_usage(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row,
         f" tokens at {plain(line['contracted_unit_price'])} per million = {plain(line['contracted_cost'])}",
         holds=holds,
     )
+    if line["model_basis"] in ("session", "default"):
+        _prove_model(proof, connection, line, at)
     _prove_price(proof, connection, line, at)
+
+
+def _prove_model(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, at: datetime | None) -> None:
+    """Who declared as what usage is rated whose source names no model, and that the session used it."""
+    stated = _query(
+        connection,
+        "SELECT * FROM billing.model_policies WHERE (tenant_id IS NULL OR tenant_id = ?) AND valid_from <= ?"
+        " AND (valid_to IS NULL OR valid_to > ?) AND (CAST(? AS TIMESTAMPTZ) IS NULL OR recorded_at <= ?)"
+        " ORDER BY tenant_id IS NULL, recorded_at DESC LIMIT 1",
+        [line["tenant_id"], line["charge_start_date"], line["charge_start_date"], at, at],
+    )
+    if not stated:
+        proof.add(f"nobody had declared that usage without a model is rated as {line['model']}", holds=False)
+        return
+    (policy,) = stated
+    said = f"model: {line['model']} by rule {policy['rule']} of {policy['recorded_by']}"
+    if line["model_basis"] == "default":
+        holds = policy["rule"] != "unknown" and policy["default_model"] == line["model"]
+        proof.add(f"{said}, approved by {policy['approved_by']}", holds=holds)
+        return
+    used = _query(
+        connection, "SELECT 1 FROM marts.fct_llm_turns WHERE tenant_id = ? AND session_id = ? AND model = ? LIMIT 1",
+        [line["tenant_id"], line["session_id"], line["model"]],
+    )  # fmt: skip
+    holds = policy["rule"] == "session" and bool(used)
+    proof.add(f"{said}, approved by {policy['approved_by']}: its session used it", holds=holds)
 
 
 def _prove_reversal(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:
@@ -229,16 +258,66 @@ def _prove_charge(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row
         "SELECT billed_cost FROM intermediate.int_billing__booked_lines"
         " WHERE tenant_id = ? AND line_id = ? AND billing_account_id = ?"
     )
-    charges = "SELECT amount FROM marts.fct_charges WHERE tenant_id = ? AND charge_id = ? AND billing_account_id = ?"
+    charges = _query(
+        connection,
+        "SELECT * FROM marts.fct_charges WHERE tenant_id = ? AND charge_id = ? AND billing_account_id = ?", key,
+    )  # fmt: skip
     with localcontext(prec=60):
         booked = sum((found["billed_cost"] for found in _query(connection, lines, key)), Decimal(0))
-        amount = sum((found["amount"] for found in _query(connection, charges, key)), Decimal(0))
+        amount = sum((found["amount"] for found in charges), Decimal(0))
     said = f"charge {line['line_id']} of {line['charge_start_date']:%Y-%m}, {line['description']}"
     proof.add(f"{said}: {plain(amount)}, and so are its bookings together", holds=booked == amount)
+    for charge in charges:  # bookings follow the charge: only the books can tell that it was changed
+        _prove_amount(proof, connection, charge)
     if line["charge_category"] == "Credit":
         _prove_credit(proof, connection, line)
     else:
         _prove_plan(proof, connection, line, at)
+
+
+def _prove_amount(proof: Proof, connection: duckdb.DuckDBPyConnection, charge: Row) -> None:
+    """A charge as it stands now is what the plan as it is known now, or the ledger of credit, comes to."""
+    key = [charge["billing_account_id"], charge["billing_month"]]
+    with localcontext(prec=60):
+        if charge["charge_kind"] == "credit":
+            sql = "SELECT amount FROM marts.fct_credit_ledger WHERE entry_kind = 'drawdown'"
+            drawn = _query(connection, f"{sql} AND billing_account_id = ? AND billing_month = ?", key)
+            expected = {sum((entry["amount"] for entry in drawn), Decimal(0))}
+        else:
+            items = _query(
+                connection, "SELECT * FROM billing.plan_items WHERE plan_item_id = ? ORDER BY recorded_at DESC LIMIT 1",
+                [charge["plan_item_id"]],
+            )  # fmt: skip
+            find = _charged if charge["charge_kind"] == "plan" else _missing
+            expected = {amount for item in items for amount in find(connection, item, charge)}
+    proof.add(f"by the books of today it is {plain(charge['amount'])}", holds=charge["amount"] in expected)
+
+
+def _charged(connection: duckdb.DuckDBPyConnection, item: Row, charge: Row) -> set[Decimal]:
+    """What the units of a charge may come to."""
+    month = charge["billing_month"]
+    units = charge["quantity"] * (MILLIONTH if item["item"] == "tokens" else 1)
+    line = {"pricing_quantity": units, "charge_start_date": month, "charge_end_date": periods.after(month),
+            "user_id": charge["user_id"]}  # fmt: skip
+    return _plan_amounts(connection, item, line, None)
+
+
+def _missing(connection: duckdb.DuckDBPyConnection, item: Row, charge: Row) -> set[Decimal]:
+    """What is missing to a commitment: of all the usage of the month, or of what the item's units cost."""
+    if item["item"] == "rated_cost":
+        sql = (
+            "SELECT coalesce(billed_cost, 0) AS used FROM intermediate.int_billing__account_months"
+            " WHERE billing_account_id = ? AND billing_month = ?"
+        )
+        found = _query(connection, sql, [charge["billing_account_id"], charge["billing_month"]])
+    else:
+        sql = (
+            "SELECT amount AS used FROM marts.fct_charges"
+            " WHERE plan_item_id = ? AND billing_month = ? AND charge_kind = 'plan'"
+        )
+        found = _query(connection, sql, [charge["plan_item_id"], charge["billing_month"]])
+    promised: Decimal = item["commit_amount"] or Decimal(0)
+    return {promised - sum((row["used"] for row in found), Decimal(0))}
 
 
 def _prove_credit(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row) -> None:

@@ -32,6 +32,12 @@ def page(about: Mapping[str, Any], rows: Sequence[Row], invoices: Sequence[Row],
         )
     payable = _sums(invoices, ("BillingAccountId", "InvoiceId", "BillingCurrency"), "BilledCost")
     parts.append(_table("Invoices", ("Account", "Invoice", "Currency", "Payable"), payable))
+    by_basis = [
+        [basis, currency, said["tokens"], said["BilledCost"]]
+        for currency, bases in about["model_basis"].items()
+        for basis, said in bases.items()
+    ]
+    parts.append(_table("By how the model is known", ("Basis", "Currency", "Tokens", "Billed"), by_basis))
     for name, column in (("By model", "x_Model"), ("By user", "SubAccountId")):
         sums = _sums(rows, (column, "ChargeCategory", "BillingCurrency"), "BilledCost")
         parts.append(_table(name, (name[3:].title(), "Category", "Currency", "Billed"), sums))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.billing import attestation, focus, ledger, periods
 from pipelines.billing.attestation import HEAD
 from pipelines.billing.books import NO_MINOR_UNIT
-from pipelines.billing.exports import COSTS, HASH, payable, restatement, row_sha256, totals
+from pipelines.billing.exports import COSTS, HASH, model_basis, payable, restatement, row_sha256, totals
 from pipelines.billing.statements import FIRST_HASH, MANIFEST, Version, cell, harmless, manifest_bytes, schema_sha256
 from pipelines.errors import UsageError
 from pipelines.store import Store
@@ -124,6 +124,8 @@ def _cost_faults(version: Version, path: Path, table: pa.Table, contents: Mappin
     rows = table.to_pylist()
     if totals(rows) != version.manifest["totals"]:
         yield Fault(path, "does not add up to the totals of the manifest")
+    if "model_basis" in version.manifest and model_basis(rows) != version.manifest["model_basis"]:
+        yield Fault(path, "does not add up to the totals of the manifest by how models are known")
     if len({row["x_RowKey"] for row in rows}) != len(rows):
         yield Fault(path, "holds a row twice")
     for number, row in enumerate(rows, 1):

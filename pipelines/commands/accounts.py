@@ -1,4 +1,4 @@
-"""`apiary account`, `seat`, `plan`, `contract`, `credit` and `session-user`: what people agreed to or decided.
+"""`apiary account`, `seat`, `plan`, `contract`, `credit`, `model-policy` and `session-user`: what people decided.
 
 Does not belong here: what the rows mean (billing/agreements.py).
 """
@@ -170,6 +170,7 @@ def add(group: Any, shared: Shared) -> None:
     _add_plans(group, shared, signed)
     _add_contracts(group, shared, signed)
     _add_credit(group, shared, signed)
+    _add_model_policies(group, shared, signed)
     _add_session_users(group, shared, signed)
 
 
@@ -303,6 +304,36 @@ def _add_credit(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> 
     grant.add_argument("--expires", type=parse_day, metavar="D", help="first day that it pays no month any more")
     _from(grant, end=False)
     _list(credit, shared, "grants of credit", book)
+
+
+def _add_model_policies(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> None:
+    def book() -> Book:
+        from pipelines.billing import books
+
+        return books.MODEL_POLICIES
+
+    policies = group.add_parser("model-policy", help="how usage is rated whose source names no model").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    policy = shared.add(policies, "set", "say how it is rated from a day on", _changes(_set_model_policy), signed)
+    policy.add_argument("--tenant", metavar="ID", help="whose usage; default: everybody's")
+    policy.add_argument(
+        "--rule", required=True, choices=["session", "default", "unknown"],
+        help="session: as the model that its session used then, else the default; default: always as the default;"
+        " unknown: it has no price",
+    )  # fmt: skip
+    policy.add_argument("--default-model", metavar="NAME", help="as the logs write it, like openai/gpt-5")
+    _from(policy)
+    _list(policies, shared, "policies", book)
+
+
+def _set_model_policy(folders: list[Path], signature: Signature, options: argparse.Namespace) -> Row:
+    from pipelines.billing import agreements
+
+    return agreements.set_model_policy(
+        folders, signature, tenant=options.tenant, rule=options.rule, default_model=options.default_model,
+        valid_from=options.valid_from, valid_to=options.valid_to,
+    )  # fmt: skip
 
 
 def _add_session_users(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> None:

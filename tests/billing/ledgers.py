@@ -31,10 +31,10 @@ BUILT = (
 RATED = (
     *(f"stg_billing__{name}" for name in (
         "price_book", "price_decisions", "model_prefixes", "model_aliases", "cache_conventions", "billing_accounts",
-        "contract_rates", "fx_rates", "plan_items", "plan_tiers", "seats",
+        "contract_rates", "fx_rates", "plan_items", "plan_tiers", "seats", "model_policies",
     )),
-    "dim_billing_accounts", "int_billing__models_resolved", "int_billing__rates_in_force", "fct_rated_lines",
-    "int_billing__plan_charges",
+    "dim_billing_accounts", "int_billing__models_resolved", "int_billing__models_assumed",
+    "int_billing__rates_in_force", "fct_rated_lines", "int_billing__plan_charges",
 )  # fmt: skip
 """What rates a turn and charges a plan, in the order of building: tests/billing/test_rating.py runs it alone."""
 CHARGED = ("stg_billing__credit_grants", "int_billing__account_months", "fct_credit_ledger", "fct_charges")

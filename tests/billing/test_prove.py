@@ -47,6 +47,9 @@ def sign(ledger: Ledger, *prices: str) -> None:
             select 'agreed' as contract_rate_id, 'acct-acme' as billing_account_id, 0.8 as factor,
             date '2025-01-01' as valid_from, timestamptz '2024-12-01 00:00:00+00' as recorded_at,
             'ada' as recorded_by, 'grace' as approved_by;
+        insert into billing.model_policies by name
+            select 'default' as rule, 'claude-sonnet-4-5' as default_model, date '2025-01-01' as valid_from,
+            timestamptz '2024-12-01 00:00:00+00' as recorded_at, 'ada' as recorded_by, 'grace' as approved_by;
         insert into billing.plan_items by name
             select 'item-1' as plan_item_id, 'acct-acme' as billing_account_id, 'seat' as item, 'per_unit' as pricing,
             0 as included_units, 31 as unit_price, 100 as commit_amount, date '2024-01-01' as valid_from,
@@ -87,6 +90,7 @@ def billed(ledger: Ledger) -> Ledger:
         line("e", date(2025, 1, 4), 1_000_000, "2.7", price_id="price-3", fx_rate_id="fx-1",
              pricing_unit_price=Decimal(3), **EUR, **known),
         line("w", date(2025, 1, 5), 77, **nothing, model="unknown"),
+        line("d", date(2025, 1, 6), 9, "3", model_basis="default", **known),
         line("f", date(2025, 2, 3), 5, "3", **known),
     ])  # fmt: skip
     ledger.charge([
@@ -123,10 +127,15 @@ BROKEN = {
     "update billing.price_decisions set decision = 'reject' where decided_at < timestamptz '2025-01-01 00:00:00+00'":
         "decision when it was rated: reject",
     "delete from billing.settlements": "line w",
+    "update billing.model_policies set default_model = 'another'": "model: claude-sonnet-4-5 by rule default of ada",
+    "delete from billing.model_policies": "nobody had declared",
     "update billing.seats set valid_from = date '2025-01-12'": "its units",
     "update billing.plan_items set unit_price = 32": "its units",
     "update billing.plan_items set commit_amount = 78": "its commitment",
     "update marts.fct_credit_ledger set amount = -6": "5",
+    "update marts.fct_charges set amount = amount + 1 where charge_id = 'seat'": "by the books of today it is 22",
+    "update marts.fct_charges set amount = amount + 1 where charge_id = 'short'": "by the books of today it is 80",
+    "update marts.fct_charges set amount = amount + 1 where charge_id = 'credit'": "by the books of today it is -4",
 }  # fmt: skip
 
 

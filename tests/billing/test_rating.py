@@ -219,6 +219,84 @@ def test_a_line_is_not_tried_with_every_price_of_the_book(rating: Rating) -> Non
     assert "BLOCKWISE_NL_JOIN" not in plan
 
 
+@st.composite
+def sessions_without_models(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Turns of a few sessions, some of them without a model, and what was declared about those."""
+    names = st.sampled_from(["unknown", "unknown", "log/m-1", "log/m-2", "log/m-3"])
+    made = [
+        {
+            "record_id": f"t{number}", "tenant_id": draw(st.sampled_from(TENANTS[:2])),
+            "session_id": draw(st.sampled_from("ab")), "model": draw(names), "input_tokens": 7, "output_tokens": 3,
+            "cache_read_input_tokens": 0, "cache_write_input_tokens": 0, "cache_write_5m_input_tokens": 0,
+            "cache_write_1h_input_tokens": 0, "reported_input_tokens": 7, "cache_convention": "inclusive",
+            "cache_convention_basis": "none", "is_convention_unknown": False,
+            "occurred_at": START + timedelta(hours=draw(st.integers(0, 72))),
+        }
+        for number in range(draw(st.integers(1, 12)))
+    ]  # fmt: skip
+    policies = []
+    for number in range(draw(st.integers(0, 4))):
+        rule, first = draw(st.sampled_from(["session", "default", "unknown"])), draw(st.integers(-1, 3))
+        policies.append({
+            "tenant_id": draw(st.sampled_from([None, *TENANTS[:2]])), "rule": rule,
+            "default_model": "log/m-1-5" if rule == "default" else draw(st.sampled_from([None, "log/m-1-5"])),
+            "valid_from": (START + timedelta(days=first)).date(),
+            "valid_to": draw(st.sampled_from([None, (START + timedelta(days=first + 1)).date()])),
+            "recorded_at": START + timedelta(minutes=number), "recorded_by": "f", "approved_by": "g",
+        })  # fmt: skip
+    return made, policies
+
+
+def declared(turn: dict[str, Any], made: list[dict[str, Any]], policies: list[dict[str, Any]]) -> tuple[str, str]:
+    """As which model a turn is rated, and why."""
+    if turn["model"] != "unknown":
+        return turn["model"], "reported"
+    day = turn["occurred_at"].date()
+    words = [
+        p for p in policies
+        if p["tenant_id"] in (None, turn["tenant_id"]) and p["valid_from"] <= day
+        and (p["valid_to"] is None or day < p["valid_to"])
+    ]  # fmt: skip
+    if not words:
+        return "unknown", "unknown"
+    said = max(words, key=lambda p: (p["tenant_id"] is not None, p["recorded_at"]))
+    own = [t for t in made if (t["tenant_id"], t["session_id"]) == (turn["tenant_id"], turn["session_id"])
+           and t["model"] != "unknown"]  # fmt: skip
+    before = [t for t in own if t["occurred_at"] <= turn["occurred_at"]]
+    if said["rule"] == "session" and own:
+        near = max(before, key=lambda t: (t["occurred_at"], t["record_id"]), default=None)
+        first = min(t["occurred_at"] for t in own)
+        near = near or max((t for t in own if t["occurred_at"] == first), key=lambda t: t["record_id"])
+        return near["model"], "session"
+    is_default = said["rule"] != "unknown" and said["default_model"] is not None
+    return ("log/m-1-5", "default") if is_default else ("unknown", "unknown")
+
+
+@settings(max_examples=15, deadline=None)
+@given(given_=sessions_without_models())
+def test_usage_without_a_model_is_rated_as_somebody_declared(rating: Rating, signed: Path, given_: Any) -> None:
+    """As the model that its session used then, as a default, or not at all; and the line says which."""
+    made, policies = given_
+    rating.put("billing.model_policies", policies)
+    try:
+        found: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = defaultdict(dict)
+        columns = COLUMNS.replace("component", "model, model_basis, component")
+        for tenant, record, model, basis, component, *line in rating.rate(made, columns):
+            found[tenant, record][component] = (model, basis, *line)
+    finally:
+        rating.put("billing.model_policies", [])
+    book = {one.name: books.read(one, [signed]) for one in books.BOOKS}
+    for turn in made:
+        model, basis = declared(turn, made, policies)
+        expected = oracle.rate(turn | {"model": model}, book, KNOWN_AT)
+        lines = found[turn["tenant_id"], turn["record_id"]]
+        assert lines.keys() == expected.keys()
+        for name, line in expected.items():
+            compared = slice(5 if line[3] is None else None)
+            assert lines[name][:2] == (model, basis), turn
+            assert lines[name][2:][compared] == tuple(line)[compared], turn
+
+
 # plans ----------------------------------------------------------------------------------------------------------------
 
 AMOUNTS = st.integers(1, 10**11).map(lambda n: Decimal(n).scaleb(-9))

@@ -36,7 +36,7 @@ grouped as (
         {% for column in [
             'billing_period', 'booking', 'line_kind', 'cause', 'original_period', 'charge_start_date',
             'charge_end_date', 'billing_account_id', 'currency', 'tenant_id', 'user_id', 'session_id',
-            'root_session_id', 'colony_id', 'provider_name', 'model', 'component', 'charge_category',
+            'root_session_id', 'colony_id', 'provider_name', 'model', 'model_basis', 'component', 'charge_category',
             'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'list_unit_price',
             'contracted_unit_price', 'pricing_currency', 'pricing_unit_price', 'pricing_contracted_unit_price',
             'settlement_id', 'trust_grade', 'consumed_unit', 'pricing_unit', 'incurred_period', 'queen_id'
@@ -76,7 +76,13 @@ select
     case when invoiced.line_kind <> 'original' then 'Correction' end as "ChargeClass",
     coalesce(
         invoiced.description,
-        concat(invoiced.component, ' tokens of ', invoiced.model)
+        concat(
+            invoiced.component, ' tokens of ', invoiced.model,
+            case invoiced.model_basis
+                when 'session' then ', which the session used'
+                when 'default' then ', the default where no model is known'
+            end
+        )
     ) as "ChargeDescription",
     invoiced.charge_frequency as "ChargeFrequency",
     {{ utc_midnight('invoiced.charge_end_date') }} as "ChargePeriodEnd",
@@ -142,6 +148,12 @@ select
     cast(invoiced.events as bigint) as "x_EventCount",
     strftime(invoiced.incurred_period, '%Y-%m') as "x_IncurredPeriod",
     invoiced.model as "x_Model",
+    -- A line that an earlier version sealed does not say it.
+    case
+        when invoiced.charge_category = 'Usage' then coalesce(
+            invoiced.model_basis, case when invoiced.model = 'unknown' then 'unknown' else 'reported' end
+        )
+    end as "x_ModelBasis",
     strftime(invoiced.original_period, '%Y-%m') as "x_OriginalPeriod",
     -- The book's beginning stands for a price that its source does not date.
     case when prices.valid_from > {{ beginning_of_the_book() }} then prices.valid_from end as "x_PriceValidFrom",

@@ -40,7 +40,8 @@ turns as (
         t.agent_runtime,
         coalesce(sessions.root_session_id, t.session_id) as root_session_id,
         sessions.colony_id,
-        t.model,
+        coalesce(assumed.model, t.model) as model,
+        coalesce(assumed.model_basis, case when t.model = 'unknown' then 'unknown' else 'reported' end) as model_basis,
         aliases.provider_name,
         aliases.price_model,
         t.input_tokens,
@@ -76,8 +77,11 @@ turns as (
         and t.usage_date >= accounts.valid_from
         -- A comparison, and not a choice with NULL: that would try every turn with every account.
         and t.usage_date < coalesce(accounts.valid_to, date '9999-12-31')
+    left join {{ ref('int_billing__models_assumed') }} as assumed
+        on t.tenant_id = assumed.tenant_id
+        and t.turn_id = assumed.turn_id
     left join {{ ref('int_billing__models_resolved') }} as aliases
-        on t.model = aliases.model
+        on coalesce(assumed.model, t.model) = aliases.model
     left join contradicted
         on t.tenant_id = contradicted.tenant_id
         and t.model = contradicted.model
@@ -395,6 +399,7 @@ select
     fx_rate_id,
     provider_name,
     model,
+    model_basis,
     price_model,
     component,
     tier_basis,

@@ -20,7 +20,8 @@ turns as (
         lines.user_id,
         lines.session_id,
         lines.colony_id,
-        lines.model,
+        -- As the source says it: usage is counted by that.
+        case when lines.model_basis = 'reported' then lines.model else 'unknown' end as model,
         sum(lines.quantity) as tokens,
         bool_and(
             lines.quantity = 0 or (lines.pricing_unit_price is not null and lines.pricing_currency = 'USD')
@@ -37,7 +38,7 @@ turns as (
         and lines.usage_date = changed.usage_date
     group by
         lines.record_id, lines.tenant_id, lines.user_id, lines.session_id, lines.colony_id, lines.model,
-        lines.usage_date
+        lines.model_basis, lines.usage_date
 )
 
 select
