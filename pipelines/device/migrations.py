@@ -143,4 +143,15 @@ def _tell_turns_apart(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM source")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_begin, _add_observed, _tell_turns_apart)
+def _tell_retries_apart(db: sqlite3.Connection) -> None:
+    """What tells turns of one natural key apart holds their tokens too, not only the names in them (decision 0082).
+
+    The numbers that turns have are given again in the order of their logs, which are read once more: what was sent is
+    recognised by its identity, and what was taken for a copy is counted now.
+    """
+    db.execute("UPDATE seen SET variant = NULL")
+    db.execute("DELETE FROM variant")
+    db.execute("DELETE FROM source")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_begin, _add_observed, _tell_turns_apart, _tell_retries_apart)

@@ -430,7 +430,7 @@ class State:
     def stage(self, table: str, row: Row, *, owner: str | None = None, variant: bytes | None = None) -> bool:
         """Stage a row to leave, unless its record was seen before. Whether it was new.
 
-        `variant`: a hash of the names that tell it from other records of that identity (`ordinal`).
+        `variant`: a hash of the names and numbers that tell it from other records of that identity (`ordinal`).
         `owner` is the session of a record that only its folder tells: a fork's copy may be read before its original,
         and the earliest session that holds the record owns it. Then the row is staged once more, as a correction.
         """

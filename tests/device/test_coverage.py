@@ -6,6 +6,7 @@ The counts are compared with what a generator of damaged files says it wrote, ne
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 from collections import Counter
@@ -95,7 +96,7 @@ def balanced(made: Device) -> None:
         st.one_of(
             st.integers(MAX_TOKENS + 1),
             st.integers(max_value=-1),
-            st.sampled_from([0.5, 1e300, "7"]),
+            st.sampled_from([0.5, 1e300, "7", True, None, [], math.nan, math.inf, -math.inf]),
         ),
         max_size=6,
     ),
@@ -108,9 +109,12 @@ def test_every_number_of_tokens_counts_and_what_is_none_is_told(
     tokens = [*good, *bad]
     lines_of_log = [dump(turn(n, input_tokens=count, cached_tokens=0)) for n, count in enumerate(tokens)]
     append(queen_folder(home) / "events.jsonl", b"".join(lines_of_log))
+    steps = [dump(step(n, output_tokens=count)) for n, count in enumerate(tokens)]
+    append(flat_folder(home) / "logs" / "tool_logs.jsonl", b"".join(steps))
     made.ship(home)
     assert sorted(row["input_tokens"] for row in made.delivered("llm_turns")) == sorted(good)
-    assert sum(row["turn_lines_rejected"] for row in made.sources()) == len(bad)
+    assert sorted(row["output_tokens"] for row in made.delivered("node_steps")) == sorted(good)
+    assert sum(row["turn_lines_rejected"] for row in made.sources()) == 2 * len(bad)
     balanced(made)
 
 

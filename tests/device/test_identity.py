@@ -94,6 +94,38 @@ def test_two_nodes_that_end_in_one_tick_are_two_turns(tmp_path: Path, others: Js
     assert {row["identity_version"] for row in rows.values()} == {None}
 
 
+def test_retries_of_nodes_in_one_tick_are_turns_of_their_own(tmp_path: Path) -> None:
+    """A node that ends, is tried again and ends, all before the clock moves on, used the tokens of both."""
+    tried = [turn(node=node, tokens=count) for count in (1_000, 1_500) for node in ("left", "right")]
+    log = append(queen_folder(tmp_path) / "events.jsonl", dump(*tried))
+    append(queen_folder(tmp_path, LATER) / "events.jsonl", log.read_bytes())
+    with closing(State(MEMORY)) as state:
+        assert tokens(read(state, tmp_path)) == (4, 5_000)
+        log.unlink()
+        append(log, dump(*tried, tried[0]))
+        assert tokens(read(state, tmp_path)) == (4, 5_000)
+
+
+def test_a_state_that_told_turns_apart_by_names_finds_the_retries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, path = tmp_path / "home", tmp_path / "state.db"
+    tried = [turn(node=node, tokens=count) for count in (1_000, 1_500) for node in ("left", "right")]
+    append(queen_folder(home) / "events.jsonl", dump(*tried))
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:3])
+        variant_of = State.variant_of
+        patch.setattr(State, "variant_of", lambda self, names: variant_of(self, names[:-2]))
+        with closing(State(path)) as state:
+            sent = read(state, home)
+            assert tokens(sent) == (2, 2_000)
+    append(queen_folder(home, LATER) / "events.jsonl", dump(*tried))
+    with closing(State(path)) as state:
+        rows = read(state, home)
+        assert tokens(rows) == (4, 5_000)
+        assert sent.items() <= rows.items(), "what was sent keeps its identity and is not sent again"
+
+
 def test_the_second_of_two_is_told_apart_after_a_pass_a_kill_and_a_rewrite(tmp_path: Path) -> None:
     home, log = tmp_path / "home", queen_folder(tmp_path / "home") / "events.jsonl"
     append(log, dump(turn(node="left")))
@@ -117,13 +149,16 @@ turns = st.builds(
 )  # fmt: skip
 
 
-def natural_key(line: Json) -> tuple[object, ...]:
-    return (line["execution_id"], line["stream_id"], line["node_id"], line["timestamp"], line["data"]["iteration"])
+def told_by(line: Json) -> tuple[object, ...]:
+    """What tells one turn from another: copies agree in all of it."""
+    data = line["data"]
+    names = (line["execution_id"], line["stream_id"], line["node_id"])
+    return (*names, line["timestamp"], data["iteration"], data["input_tokens"])
 
 
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    lines=st.lists(turns, max_size=14, unique_by=natural_key),
+    lines=st.lists(turns, max_size=14, unique_by=told_by),
     cuts=st.lists(st.integers(0, 14), max_size=3),
     forks=st.lists(st.integers(0, 14), max_size=2),
     rewritten=st.booleans(),

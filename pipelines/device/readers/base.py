@@ -51,8 +51,8 @@ class Record:
 
     Words of ours in a key are `Constant`s: any other text that has no generated form is taken for a name, and the
     identity is keyed. A table that counts tokens is never keyed: there names are left out of the key, `fallback_key`
-    (numbers, times, generated ids) stands in for them, and `told_apart_by` are further names that tell two records of
-    one key apart.
+    (numbers, times, generated ids) stands in for them, and `told_apart_by` are further names and numbers that tell two
+    records of one key apart.
 
     `at` is the record's own time, if it has one: consent without history goes by it. `is_turn`: a naive sum would
     count it. `belongs_to_folder`: the session is known from the folder only, so a fork's copy names the wrong one and

@@ -149,9 +149,9 @@ class _Common:
 def _turn(event: Event, context: Context, position: int | None) -> Record:
     common = _Common(event, context, position)
     data = common.data
-    tokens = (data.get("input_tokens"), data.get("output_tokens"))
-    if any(count is not None for count in tokens):
-        tokens = (tokens[0] or 0, tokens[1] or 0)  # one of them may be missing; without both it is no turn
+    # One of them may be missing; without both it is no turn. One that is there and no number is not zero: it is refused.
+    missing = 0 if "input_tokens" in data or "output_tokens" in data else None
+    tokens = (data.get("input_tokens", missing), data.get("output_tokens", missing))
     values = {
         "session_id": common.session_id,
         "parent_session_id": common.parent_session_id,
@@ -173,7 +173,7 @@ def _turn(event: Event, context: Context, position: int | None) -> Record:
     key = (*common.key, data.get("iteration"))
     numbers = (*tokens, *(values[name] for name in NUMBERS_OF_TURN))
     record = _record(wire.LLM_TURNS, key, values, common, is_turn=True)
-    return replace(record, fallback_key=numbers, told_apart_by=(event.get("node_id"),))
+    return replace(record, fallback_key=numbers, told_apart_by=(event.get("node_id"), *tokens))
 
 
 NUMBERS_OF_TURN = ("cache_read_input_tokens", "cache_write_input_tokens", "reported_cost_usd")
