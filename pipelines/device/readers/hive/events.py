@@ -149,7 +149,7 @@ class _Common:
 def _turn(event: Event, context: Context, position: int | None) -> Record:
     common = _Common(event, context, position)
     data = common.data
-    # One of them may be missing; without both it is no turn. One that is there and no number is not zero: it is refused.
+    # One may be missing; without both it is no turn. One that is there and no number is not zero: it is refused.
     missing = 0 if "input_tokens" in data or "output_tokens" in data else None
     tokens = (data.get("input_tokens", missing), data.get("output_tokens", missing))
     values = {
