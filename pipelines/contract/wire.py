@@ -229,6 +229,7 @@ LLM_TURNS = Table(
         _added(_flag("is_sidechain", "A sub-agent's response; false if any copy of it is not.", fact=False)),
         _added(_flag("is_final", "The response ended; false: it was interrupted or is under way, and its output is what was"
                      " known. Not NULL: a later observation of the record may take this row's place.")),
+        _added(_flag("is_covered", "A turn of which responses were found after it was sent: they count, it does not.")),
         _added(_flag("is_copy", "Only copies were seen, of which the source says whose they are.", fact=False)),
         *_utc_offset(),
         _at("occurred_at", "Day and price of the turn."),
@@ -236,7 +237,7 @@ LLM_TURNS = Table(
                    " the one that ended first is the origin.")),
         _basis(),
     ),
-    superseded_by=("is_final", "output_tokens", "occurred_at"),
+    superseded_by=("is_final", "is_covered", "output_tokens", "occurred_at"),
     origin_by=ORIGIN_BY,
     origin=ORIGIN,
 )  # fmt: skip
@@ -263,13 +264,14 @@ TOOL_CALLS = Table(
         _added(_flag("is_sidechain", "A sub-agent's call; false if any copy of it is not.", fact=False)),
         _added(_flag("is_final", "The result was seen; before that neither error nor duration is known. Not NULL: a later"
                      " observation of the record may take this row's place.")),
+        _added(_flag("is_covered", "A call of a turn whose responses were found after it was sent: theirs count.")),
         _added(_flag("is_copy", "Only copies were seen, of which the source says whose they are.", fact=False)),
         *_utc_offset(),
         _at("occurred_at", "Day of the call: the end of an event's call, the start of a step's or a response's."),
         _added(_at("transcript_ended_at", "As of turns.")),
         _basis(),
     ),
-    superseded_by=("is_final",),
+    superseded_by=("is_final", "is_covered"),
     origin_by=ORIGIN_BY,
     origin=ORIGIN,
 )  # fmt: skip
@@ -466,6 +468,10 @@ STATUS_EVENTS = Table(
         _added(_enum("compaction_trigger", ("auto", "manual", "other"), "Who asked for a compaction.")),
         _added(_tokens("context_tokens", "How full the context was, by the runtime's estimate; never billed.")),
         _added(_tokens("context_limit_tokens", "How much would have fit.")),
+        _added(_enum("wake_kind", ("manual", "operator", "reminder", "system", "agent", "other"), "What began the turn that"
+                     " ended.")),
+        _added(_count("open_threads", "Threads that waited for an answer when a turn ended.")),
+        _added(_count("open_reminders", "Reminders that waited when a turn ended.")),
         Column(name="seconds", type="double", minimum=0, maximum=31_622_400,
                why="How long the first token or a completed turn took, or how long nothing came."),
         _ambiguous(),
@@ -558,6 +564,35 @@ TRIGGERS = Table(
         *_utc_offset(),
         _at("occurred_at", "When."),
         _basis(),
+    ),
+)  # fmt: skip
+
+REQUESTS = Table(
+    name="requests",
+    grain="One observation of what an agent asked for, of others or of itself: an approval, an answer, a message, a"
+    " reminder; a new row when that changes.",
+    source="the broker of a host of agents",
+    identity="kind, number and time of the request, number of the observation and what was observed",
+    columns=(
+        _record(),
+        _runtime(),
+        _name("agent_name", "Who asked."),
+        _name("asked_name", "Who was asked; for a reminder the agent itself."),
+        _enum("kind", ("approval", "question", "message", "reminder"), "What was asked for.", required=True),
+        _enum("purpose", ("apply_commit", "spawn", "other"), "What an approval is for."),
+        _enum("status", ("open", "approved", "denied", "answered", "delivered", "other"), "What became of it.",
+              required=True),
+        _error_class(),
+        _count("number", "Which request of its kind; a reply names it."),
+        _count("reply_to_number", "Which message a message answers: it continues a thread."),
+        _count("attempts", "How often a reminder's delivery was tried."),
+        _count("observation", "How many observations of the request came before."),
+        _flag("is_to_operator", "Whether a person was asked."),
+        _flag("is_broadcast", "Whether everybody was."),
+        _at("requested_at", "Age and wait.", fact=True),
+        _at("due_at", "When it was due.", fact=True),
+        _at("resolved_at", "When it was answered or delivered.", fact=True),
+        _at("observed_at", "When the device saw it; the newest observation speaks."),
     ),
 )  # fmt: skip
 
@@ -666,7 +701,7 @@ SOURCE_FILES = Table(
 
 TABLES: tuple[Table, ...] = (
     LLM_TURNS, TOOL_CALLS, NODE_STEPS, NODE_DETAILS, RUN_SUMMARIES, SESSIONS, AGENT_RUNS, STATUS_EVENTS, TASKS, COLONIES,
-    TRIGGERS, CONTROL_TOTALS, DEVICE_REPORTS, SOURCE_FILES,
+    TRIGGERS, REQUESTS, CONTROL_TOTALS, DEVICE_REPORTS, SOURCE_FILES,
 )  # fmt: skip
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 

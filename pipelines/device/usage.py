@@ -165,6 +165,8 @@ def _summed(
     sums: _Sums = {}
     users: dict[str, str] = {}
     for row in rows:
+        if row.get("is_covered") is True:  # its responses are counted
+            continue
         session = _session(row)
         if table == "node_steps":
             if row.get("step_index", 0) < 0:  # a compaction is no turn

@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "72bf962e1861b23c05c5b9aaa0a8391176dcfee59c1741d5a03a6a93daac5c92"
+PUBLISHED = "e9d83935adf4ea552018c17d2132f70b5f56683d6bded25c7ab1d4631eccc4b5"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

@@ -51,3 +51,4 @@ left join superseded
     on resolved.tenant_id = superseded.tenant_id
     and resolved.record_id = superseded.record_id
 where superseded.record_id is null
+    and resolved.is_covered is not true

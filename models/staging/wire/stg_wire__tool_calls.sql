@@ -18,3 +18,4 @@ select
     _device_id,
     _received_at
 from resolved
+where is_covered is not true

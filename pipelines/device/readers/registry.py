@@ -10,9 +10,10 @@ from pathlib import Path
 from pipelines.device.readers.base import Runtime
 from pipelines.device.readers.claude_code.runtime import CLAUDE_CODE
 from pipelines.device.readers.hive.runtime import HIVE
+from pipelines.device.readers.hyperhive.runtime import HYPERHIVE
 from pipelines.device.readers.openclaw.runtime import OPENCLAW
 
-RUNTIMES: tuple[Runtime, ...] = (CLAUDE_CODE, OPENCLAW, HIVE)
+RUNTIMES: tuple[Runtime, ...] = (CLAUDE_CODE, OPENCLAW, HYPERHIVE, HIVE)
 """In the order in which a folder is asked whose it is: those whose files cannot be anybody else's come first."""
 
 
