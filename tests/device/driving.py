@@ -1,6 +1,6 @@
 """Drives the device part from Python as the command line does, and reads back what it delivered.
 
-Does not belong here: asserting anything.
+Does not belong here: what only one test asserts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pipelines.device.preview import Preview, preview
 from pipelines.device.ship import Shipped, ship
 from pipelines.device.state import State
 from pipelines.home import Home
+from pipelines.simulate.counts import Usage
 from pipelines.simulate.homes import HomeSpec, Layout, Truth, write_home
 from pipelines.store import FolderStore
 
@@ -119,6 +120,18 @@ def granted(root: Path, *homes: Path, history: History = "include", **other: Any
     made = device(root, **other)
     made.grant(homes, history=history)
     return made
+
+
+def counted_exactly(folder: Path, home: Path, truth: Usage) -> None:
+    """Ship a simulated home whose every text has the word CANARY: its usage is the truth, and no text is kept."""
+    made = granted(folder / "apiary", home)
+    made.ship(home)
+    rows = made.delivered("llm_turns")
+    assert len(rows) == truth.turns
+    for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"):
+        assert sum(row[name] for row in rows) == getattr(truth, name), name
+    assert len(made.delivered("tool_calls")) == truth.tool_calls
+    assert all(b"CANARY" not in path.read_bytes() for path in made.home.root.rglob("*") if path.is_file())
 
 
 def simulated(root: Path, layout: Layout, *, seed: int = 7, **other: Any) -> Truth:

@@ -21,7 +21,7 @@ from pipelines.device.clock import Clock
 from pipelines.device.readers.base import At, Record
 from pipelines.device.readers.claude_code import layout, transcripts
 from pipelines.device.readers.claude_code.layout import Transcript
-from pipelines.simulate.claude_code import ClaudeCodeSpec, write_claude_home
+from pipelines.simulate.claude_code import ClaudeCodeSpec
 from tests.device.claude_lines import (
     agent_transcript,
     call,
@@ -32,7 +32,7 @@ from tests.device.claude_lines import (
     session_id,
     transcript,
 )
-from tests.device.driving import Device, Row, granted
+from tests.device.driving import Device, Row, counted_exactly, granted
 
 SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).parents[3] / "shared" / "samples"))
 FIRST, SECOND, THIRD = map(session_id, range(3))
@@ -214,14 +214,7 @@ def test_public_files_have_the_counts_that_others_found() -> None:
 def test_a_simulated_home_is_counted_exactly(tmp_path: Path) -> None:
     home = tmp_path / ".claude"
     spec = ClaudeCodeSpec(seed=3, first_day=date(2026, 11, 2), days=2, words="CANARY-WORDS-000077 of pears")
-    truth = write_claude_home(home, spec)
-    made = ship(tmp_path, home)
-    rows = made.delivered("llm_turns")
-    assert len(rows) == truth.turns
-    for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens"):
-        assert sum(row[name] for row in rows) == getattr(truth, name), name
-    assert len(made.delivered("tool_calls")) == truth.tool_calls
-    assert all(b"CANARY" not in path.read_bytes() for path in made.home.root.rglob("*") if path.is_file())
+    counted_exactly(tmp_path, home, spec.write(home))
 
 
 # One response over lines, passes and copies ---------------------------------------------------------------------------

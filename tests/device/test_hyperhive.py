@@ -10,6 +10,7 @@ import sqlite3
 import tarfile
 from collections import Counter
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pytest
 from pipelines.device.lines import UnreadableError
 from pipelines.device.readers import registry, sqlite
 from pipelines.device.readers.hyperhive import broker, turns
+from pipelines.simulate.hyperhive import HyperhiveSpec
 from tests.device.claude_lines import START, agent_transcript, call, dump, response, session_id, transcript
-from tests.device.driving import Row, granted
+from tests.device.driving import Row, counted_exactly, granted
 from tests.device.test_claude_code import expected, measures
 
 SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).parents[3] / "shared" / "samples"))
@@ -308,3 +310,9 @@ def test_a_home_is_told_by_its_names(tmp_path: Path) -> None:
     found = registry.recognised(home)
     assert found is not None
     assert found.name == "hyperhive"
+
+
+def test_a_simulated_home_is_counted_exactly(tmp_path: Path) -> None:
+    home = tmp_path / "hive"
+    spec = HyperhiveSpec(seed=3, first_day=date(2026, 11, 2), days=2, words="CANARY-WORDS-000077 of pears")
+    counted_exactly(tmp_path, home, spec.write(home))

@@ -8,8 +8,9 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pytest
@@ -17,7 +18,8 @@ import pytest
 from pipelines.device.lines import UnreadableError
 from pipelines.device.readers import sqlite
 from pipelines.device.readers.openclaw import databases
-from tests.device.driving import Device, Json, Row, granted
+from pipelines.simulate.openclaw import OpenClawSpec
+from tests.device.driving import Device, Json, Row, counted_exactly, granted
 
 SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).resolve().parents[3] / "shared" / "samples"))
 SAMPLE = SAMPLES / "openclaw-home.tar.gz"
@@ -232,3 +234,10 @@ def test_the_sample_is_counted_to_the_token(tmp_path: Path, eras: tuple[str, ...
         for session in truth["sessions"]
         if session["usage_own"]["turns"]
     }
+
+
+@pytest.mark.parametrize("era", ["files", "sqlite"])
+def test_a_simulated_home_is_counted_exactly(tmp_path: Path, era: Literal["files", "sqlite"]) -> None:
+    home = tmp_path / ".openclaw"
+    spec = OpenClawSpec(seed=3, first_day=date(2026, 11, 2), days=2, era=era, words="CANARY-WORDS-000077 of pears")
+    counted_exactly(tmp_path, home, spec.write(home))
