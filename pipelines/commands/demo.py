@@ -71,7 +71,7 @@ def _ship_fleet(home: Home) -> None:
     from datetime import timedelta
 
     from pipelines.device import enrolment, grant, ship
-    from pipelines.simulate import claude_code, fleet, homes
+    from pipelines.simulate import fleet, homes
 
     store_url = os.environ.get("APIARY_STORE") or home.store_url
     # The newest sessions end on a local evening: two days back is the past in every zone.
@@ -80,14 +80,14 @@ def _ship_fleet(home: Home) -> None:
     sign_books(home, devices)
     for device in devices:
         mine = Home(home.devices / device.name)
-        hive, claude = mine.root / "hive", mine.root / ".claude"
-        agents = [hive] if device.claude_code is None else [hive, claude]
+        hive = mine.root / "hive"
+        agents = [hive] if device.other is None else [hive, mine.root / device.other.folder]
         is_new = not hive.exists()
         if is_new:
             aside = hive.with_name("hive.aside")
             homes.write_home(aside, device.home)
-            if device.claude_code is not None:
-                claude_code.write_claude_home(claude, device.claude_code)
+            if device.other is not None:
+                device.other.write(mine.root / device.other.folder)
             aside.rename(hive)
         agents = [home for home in agents if home.exists()]
         if is_new:

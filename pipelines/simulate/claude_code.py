@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.simulate.counts import Usage
 
@@ -27,6 +27,8 @@ LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz123456789"
 class ClaudeCodeSpec:
     """What to write: sessions of each day, and responses of each session."""
 
+    folder: ClassVar[str] = ".claude"
+
     seed: int
     first_day: date
     days: int = 3
@@ -34,6 +36,10 @@ class ClaudeCodeSpec:
     responses: int = 6
     words: str = "the pears of the orchard"
     """What stands in every free text."""
+
+    def write(self, root: Path) -> Usage:
+        """Write the home into `root`; its usage, each response once."""
+        return write_claude_home(root, self)
 
 
 def write_claude_home(root: Path, spec: ClaudeCodeSpec) -> Usage:

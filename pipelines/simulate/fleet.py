@@ -13,8 +13,12 @@ from typing import TypeVar
 
 from pipelines.simulate.claude_code import ClaudeCodeSpec
 from pipelines.simulate.homes import HomeSpec, Layout, Truth, Usage
+from pipelines.simulate.hyperhive import HyperhiveSpec
+from pipelines.simulate.openclaw import OpenClawSpec
 
 _Key = TypeVar("_Key")
+OtherHome = ClaudeCodeSpec | OpenClawSpec | HyperhiveSpec
+_OTHERS: tuple[type[OtherHome], ...] = (ClaudeCodeSpec, OpenClawSpec, HyperhiveSpec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class DeviceSpec:
     region: str
     home: HomeSpec
     name: str
-    claude_code: ClaudeCodeSpec | None = None
+    other: OtherHome | None = None
     """A second home, of another runtime."""
 
 
@@ -41,7 +45,7 @@ _DEVICES: tuple[tuple[str, str, str, str, Layout, str, int], ...] = (
 
 
 def demo_fleet(*, last_day: date, days: int = 4, seed: int = 1) -> tuple[DeviceSpec, ...]:
-    """Three tenants with two devices each, one of these with a home of Claude Code beside Hive's.
+    """Three tenants with two devices each; three of these have a home of another runtime beside Hive's.
 
     Work ends on the evening of `last_day`, in each device's own zone."""
     return tuple(
@@ -58,10 +62,10 @@ def demo_fleet(*, last_day: date, days: int = 4, seed: int = 1) -> tuple[DeviceS
                 days=days,
                 queens_per_day=queens,
             ),
-            claude_code=ClaudeCodeSpec(
+            other=_OTHERS[number % len(_OTHERS)](
                 seed=100 * seed + number, first_day=last_day - timedelta(days=days - 1), days=days
             )
-            if number % 2 == 0
+            if number < len(_OTHERS)
             else None,
         )
         for number, (tenant, user, region, name, layout, zone, queens) in enumerate(_DEVICES)
