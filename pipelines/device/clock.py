@@ -42,6 +42,7 @@ class OffsetReading:
     """A local time beside the instant at which it was written: the writer's UTC offset at `at`.
 
     `run_id`: the run that it is about. `position`: the place in the log from which on it holds; None if not known.
+    `is_doubtful`: something else contradicts it, so that times which rest on it are flagged.
     """
 
     at: datetime
@@ -49,6 +50,7 @@ class OffsetReading:
     basis: str
     run_id: str | None = None
     position: int | None = None
+    is_doubtful: bool = False
 
 
 def offset_reading(
@@ -184,7 +186,8 @@ class LogClock:
         agrees = reading.at.astimezone(self._clock.zone).utcoffset() == reading.offset
         passes = self._clock.passes(local) if agrees else ((local - reading.offset).replace(tzinfo=UTC),)
         found = [_instant(local, at, reading.basis) for at in passes]
-        is_weak = reading.basis == "file_modified_at" and not agrees  # one coincidence, and copying changes file times
+        # The time of a file is one coincidence, and copying changes it.
+        is_weak = (reading.basis == "file_modified_at" or reading.is_doubtful) and not agrees
         return [(replace(instant, is_ambiguous=is_weak), reading.at) for instant in found]
 
 

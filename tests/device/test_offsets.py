@@ -202,6 +202,32 @@ def test_a_restored_session_tells_nothing(tmp_path: Path) -> None:
         assert row["offset_basis"] == "device_zone"
 
 
+EAST = {
+    "flown to Tokyo": ("Asia/Tokyo", [timedelta(minutes=1), timedelta(hours=1), timedelta(hours=40)]),
+    "weeks later": ("America/New_York", [timedelta(minutes=1), timedelta(days=160)]),
+    "in the night of the change": ("America/New_York", [timedelta(hours=2), timedelta(hours=5), timedelta(hours=6)]),
+}
+
+
+@pytest.mark.parametrize("name", EAST)
+def test_a_session_that_began_further_west_keeps_its_beginning(tmp_path: Path, name: str) -> None:
+    """Its clock was put forward, by a flight or by summer time: by the offset of its beginning its last line would be
+    later than the file, and a laptop enrolled in Berlin is at home in neither."""
+    zone, gaps = EAST[name]
+    begun = BEGUN if zone == "Asia/Tokyo" else datetime(2026, 3, 8, 1, tzinfo=UTC)
+    times = [begun + gap for gap in gaps]
+    elsewhere = [at.astimezone(ZoneInfo("America/New_York")).replace(tzinfo=None).isoformat() for at in times[:-1]]
+    elsewhere.append(times[-1].astimezone(ZoneInfo(zone)).replace(tzinfo=None).isoformat())
+    home, session = tmp_path / "hive", f"session_{begun + NEW_YORK:%Y%m%d_%H%M%S}_0a1b2c3d"
+    folder = queen_folder(home, session)
+    lines = [turn(n, session=session, at=at) for n, at in enumerate(elsewhere)]
+    written(append(folder / "events.jsonl", dump(*lines)), times[-1])
+    (folder / "meta.json").write_text(json.dumps({"created_at": begun.timestamp()}))
+    rows = used(tmp_path / "apiary", home)
+    assert [row["occurred_at"] for row in rows] == times
+    assert {row["is_time_ambiguous"] for row in rows} == {True}, "it might have been overwritten as well"
+
+
 def test_each_run_tells_its_own_offset(tmp_path: Path) -> None:
     """The session begins in New York and goes on in Tokyo: events name their runs."""
     home, tokyo = tmp_path / "hive", timedelta(hours=9)
@@ -290,4 +316,4 @@ def test_the_end_of_a_log_is_found_in_any_piece_of_it(parts: list[tuple[int, boo
 @pytest.mark.parametrize("line", [b"", b"{", b'{"type": "x", "timestamp": "yesterday"}\n', b"\n\n", b"\x00\n"])
 def test_a_log_without_times_tells_nothing(line: bytes) -> None:
     assert hive_offsets.from_tail(line, 0, BEGUN) is None
-    assert hive_offsets.confirmed([], line, BEGUN) == []
+    assert hive_offsets.confirmed([], line, 0, BEGUN, None) == []

@@ -5,6 +5,7 @@ Hive writes local times without an offset, and devices travel. Does not belong h
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,16 +81,32 @@ def from_tail(data: bytes, start: int, modified_at: datetime) -> OffsetReading |
     return OffsetReading(begun_at, reading.offset, reading.basis, position=first[0])
 
 
-def confirmed(readings: Iterable[OffsetReading], data: bytes, modified_at: datetime | None) -> list[OffsetReading]:
+def confirmed(
+    readings: Iterable[OffsetReading], data: bytes, start: int, modified_at: datetime, tail: OffsetReading | None
+) -> list[OffsetReading]:
     """The readings without those of meta.json that the end of an event log disproves: by them its last line would be
-    later than the file. So does an epoch time that was overwritten whole quarters of an hour after the session began.
+    later than the file.
+
+    Then either the epoch time was overwritten whole quarters of an hour after the session began, or the machine has
+    moved to the east since, or its zone's clock was put forward. Only if the lines before those of the end (`tail`) are
+    earlier than these it may be one of the latter two: then the reading is kept and doubted.
     """
-    found = next(_stamps(data, 0), None)
-    if found is None or modified_at is None:
+    last = next(_stamps(data, start), None)
+    if last is None:
         return list(readings)
-    last = found[1].replace(tzinfo=UTC)
-    latest = modified_at + LATE
-    return [r for r in readings if r.basis != "session_created_at" or last - r.offset <= latest]
+    begin = 0 if tail is None else tail.position or 0
+    before = next((local for position, local in _stamps(data, start) if position < begin), None)
+    kept = []
+    for reading in readings:
+        if reading.basis != "session_created_at" or _instant(last[1], reading) <= modified_at + LATE:
+            kept.append(reading)
+        elif tail is not None and before is not None and _instant(before, reading) <= tail.at:
+            kept.append(replace(reading, is_doubtful=True))
+    return kept
+
+
+def _instant(local: datetime, reading: OffsetReading) -> datetime:
+    return local.replace(tzinfo=UTC) - reading.offset
 
 
 def _stamps(data: bytes, start: int) -> Iterator[tuple[int, datetime]]:

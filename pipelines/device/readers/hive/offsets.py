@@ -45,8 +45,11 @@ class Offsets:
             data, start = lines.tail(path)
         except (OSError, lines.UnreadableError):
             return readings, None  # what is wrong with the log is told by its reader
-        last = offset_readings.from_tail(data, start, modified_at) if modified_at else None
-        return [*offset_readings.confirmed(readings, data, modified_at), *([last] if last else [])], modified_at
+        if modified_at is None:
+            return readings, None
+        last = offset_readings.from_tail(data, start, modified_at)
+        kept = offset_readings.confirmed(readings, data, start, modified_at, last)
+        return [*kept, *([last] if last else [])], modified_at
 
     def _of(self, folder: SessionFolder) -> list[OffsetReading]:
         """What the small files of a session tell; of a worker whose own tell nothing, those of its queen."""
