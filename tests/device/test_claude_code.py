@@ -156,6 +156,9 @@ def test_the_sample_tools_troubles_and_control_totals(sample: Sample) -> None:
     claimed = sample.truth["control_totals"]["cost_state_last_per_session_sum"]
     assert sum(row["output_tokens"] for row in last.values()) == claimed["output_tokens"]
     assert sum(row["cache_read_input_tokens"] for row in last.values()) == claimed["cached_tokens"]
+    cached = [row for row in sample.device.delivered("control_totals") if row["claimed_by"] == "stats_cache"]
+    (whole,) = (row["output_tokens"] for row in cached if row["model"] is None)
+    assert whole == sum(row["output_tokens"] for row in cached if row["model"] is not None) > 0
     cost = sum(row["reported_cost_usd"] for row in sample.turns if row["reported_cost_usd"])
     assert float(cost) == sample.truth["totals"]["source_cost_usd"]
 

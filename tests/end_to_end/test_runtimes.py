@@ -6,6 +6,7 @@ They are read where `APIARY_SAMPLES` says and are not part of this repository.
 import json
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from tests.scanner import find
 from tests.warehouse import Warehouse
 
 RUNTIMES = ("claude", "openclaw", "hyperhive")
-MARTS = ("agg_usage_session_daily", "agg_tools_daily", "fct_requests", "mart_control_totals", "mart_unknown_records")
+MARTS = (
+    "agg_usage_session_daily", "agg_tools_daily", "fct_requests", "mart_control_totals", "mart_turn_claims",
+    "mart_unknown_records",
+)  # fmt: skip
 # What people wrote, their folders, names of their agents.
 MARKS = {"CANARY-", "/home/ilse", "hm1nd"}
 present = pytest.mark.skipif(
@@ -176,6 +180,35 @@ def test_requests_of_agents_have_states_and_ages(counted: Counted) -> None:
     assert found["reminder"][:2] == [truth["reminders"], truth["reminders_pending"]]
     assert found["question"] == [truth["questions"], truth["questions_open"], truth["question_wait_s_sum"]]
     assert found["approval"][2] == truth["approval_wait_s_sum"]
+
+
+def test_claims_of_turns_differ_for_a_reason(counted: Counted) -> None:
+    columns = "claimed_input_tokens, claimed_output_tokens, counted_input_tokens, counted_output_tokens"
+    rows = counted.rows(f"SELECT difference_reason, is_counted_by_claim, {columns} FROM mart_turn_claims")
+    truth = counted.truths["hyperhive"]
+    assert len(rows) == truth["totals"]["turn_rows"]
+    assert sum(row[1] for row in rows) == truth["totals"]["by_grain"]["turn"]["turns"]
+    reasons = {"exact": "none", "turn_stats leaves sub-agents out": "sub_agents"}
+    expected: Counter[tuple[str, int, int]] = Counter()
+    for turn in truth["control_totals"]["per_turn"]:
+        off = turn["transcripts_minus_turn_stats"]
+        whole = off["input_tokens"] + off["cached_tokens"] + off["cache_creation_tokens"]
+        expected[reasons.get(turn["why"], "failed_turn"), whole, off["output_tokens"]] += 1
+    found = Counter((row[0], row[4] - row[2], row[5] - row[3]) for row in rows if not row[1])
+    assert found == expected
+
+
+def test_claims_of_sessions_differ_for_a_reason(counted: Counted) -> None:
+    rows = counted.rows(
+        "SELECT claimed_by, difference_reason, input_tokens_off, output_tokens_off FROM mart_control_totals"
+    )
+    reasons: dict[str, set[str]] = {}
+    for claimed_by, reason, *off in rows:
+        reasons.setdefault(claimed_by, set()).add(reason)
+        assert (reason == "none") == (off == [0, 0])
+    assert reasons.keys() == {"cost_state", "session_counters", "turn_stats"}
+    assert "unexplained" not in set.union(*reasons.values())
+    assert reasons["turn_stats"] == {"none", "failed_turn", "sub_agents"}
 
 
 def test_no_type_of_line_is_unknown(counted: Counted) -> None:

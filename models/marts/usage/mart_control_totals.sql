@@ -4,6 +4,7 @@ with claims as (
     select * from {{ ref('stg_wire__control_totals') }}
     where session_id is not null
         and turn_id is null
+        and claimed_by <> 'turn_stats'
 ),
 
 -- Of a claim that covers everything since the session began the last one speaks.
@@ -122,31 +123,80 @@ compared as (
         on last_claims.tenant_id = compactions.tenant_id
         and last_claims.session_id = compactions.session_id
     where last_claims.model is null
+),
+
+-- Claims of single turns, all of a session together: each turn has a reason of its own in mart_turn_claims.
+turn_claims as (
+    select
+        tenant_id,
+        session_id,
+        agent_runtime,
+        claimed_by,
+        sum(claimed_input_tokens) as claimed_input_tokens,
+        sum(claimed_output_tokens) as claimed_output_tokens,
+        sum(counted_input_tokens) as counted_input_tokens,
+        sum(counted_output_tokens) as counted_output_tokens,
+        bool_or(difference_reason = 'unexplained') as has_unexplained,
+        bool_or(difference_reason = 'failed_turn') as has_failed_turn,
+        bool_or(difference_reason = 'interrupted_stream') as has_interrupted,
+        bool_or(difference_reason = 'sub_agents') as has_sub_agents,
+        max(ended_at) as claimed_at
+    from {{ ref('mart_turn_claims') }}
+    group by tenant_id, session_id, agent_runtime, claimed_by
+),
+
+explained as (
+    select
+        tenant_id,
+        session_id,
+        agent_runtime,
+        claimed_by,
+        case
+            when claimed_input_tokens = counted_input_tokens and claimed_output_tokens = counted_output_tokens then 'none'
+            when claimed_by = 'session_counters' then 'last_run_only'
+            when not has_main then 'deleted_history'
+            when claimed_input_tokens + claimed_output_tokens < counted_input_tokens + counted_output_tokens
+                then 'written_before_the_end'
+            when has_helper then 'helper_call'
+            when has_interrupted then 'interrupted_stream'
+            when has_compaction then 'compaction'
+            else 'unexplained'
+        end as difference_reason,
+        cast(claimed_input_tokens as bigint) as claimed_input_tokens,
+        cast(claimed_output_tokens as bigint) as claimed_output_tokens,
+        cast(counted_input_tokens as bigint) as counted_input_tokens,
+        cast(counted_output_tokens as bigint) as counted_output_tokens,
+        cast(claimed_input_tokens - counted_input_tokens as bigint) as input_tokens_off,
+        cast(claimed_output_tokens - counted_output_tokens as bigint) as output_tokens_off,
+        cast(lines_added as bigint) as lines_added,
+        cast(lines_removed as bigint) as lines_removed,
+        claimed_cost_usd,
+        claimed_at
+    from compared
+    union all
+    select
+        tenant_id,
+        session_id,
+        agent_runtime,
+        claimed_by,
+        case
+            when has_unexplained then 'unexplained'
+            when has_failed_turn then 'failed_turn'
+            when has_sub_agents then 'sub_agents'
+            when has_interrupted then 'interrupted_stream'
+            else 'none'
+        end as difference_reason,
+        cast(claimed_input_tokens as bigint) as claimed_input_tokens,
+        cast(claimed_output_tokens as bigint) as claimed_output_tokens,
+        cast(counted_input_tokens as bigint) as counted_input_tokens,
+        cast(counted_output_tokens as bigint) as counted_output_tokens,
+        cast(claimed_input_tokens - counted_input_tokens as bigint) as input_tokens_off,
+        cast(claimed_output_tokens - counted_output_tokens as bigint) as output_tokens_off,
+        cast(null as bigint) as lines_added,
+        cast(null as bigint) as lines_removed,
+        cast(null as decimal(38, 20)) as claimed_cost_usd,
+        claimed_at
+    from turn_claims
 )
 
-select
-    tenant_id,
-    session_id,
-    agent_runtime,
-    claimed_by,
-    case
-        when claimed_input_tokens = counted_input_tokens and claimed_output_tokens = counted_output_tokens then 'none'
-        when not has_main then 'deleted_history'
-        when claimed_input_tokens + claimed_output_tokens < counted_input_tokens + counted_output_tokens
-            then 'written_before_the_end'
-        when has_helper then 'helper_call'
-        when has_interrupted then 'interrupted_stream'
-        when has_compaction then 'compaction'
-        else 'unexplained'
-    end as difference_reason,
-    cast(claimed_input_tokens as bigint) as claimed_input_tokens,
-    cast(claimed_output_tokens as bigint) as claimed_output_tokens,
-    cast(counted_input_tokens as bigint) as counted_input_tokens,
-    cast(counted_output_tokens as bigint) as counted_output_tokens,
-    cast(claimed_input_tokens - counted_input_tokens as bigint) as input_tokens_off,
-    cast(claimed_output_tokens - counted_output_tokens as bigint) as output_tokens_off,
-    cast(lines_added as bigint) as lines_added,
-    cast(lines_removed as bigint) as lines_removed,
-    claimed_cost_usd,
-    claimed_at
-from compared
+select * from explained

@@ -8,6 +8,7 @@ what it found.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -38,6 +39,13 @@ class Part:
 
 
 Parts = Mapping[str, Part]
+
+
+def count(value: object) -> int | None:
+    """A JSON number as a count; None if it is none: a fraction, negative, a truth value, another type."""
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def joined(parts: Parts) -> dict[str, object]:

@@ -67,6 +67,11 @@ def _agents(folder: Path, session: str) -> Iterator[Transcript]:
             yield Transcript(path, session, match["agent"])
 
 
+def statistics(home: Path) -> Path:
+    """The cache of statistics of a home."""
+    return home / "stats-cache.json"
+
+
 def agent_session(session: str, agent: str) -> str:
     """The id of a sub-agent's own session: the same on every device that holds its session.
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.device.readers.base import Contents, Item, Log, Reading, Setting, Snapshot
-from pipelines.device.readers.claude_code import layout, sessions, transcripts
+from pipelines.device.readers.claude_code import claims, layout, sessions, transcripts
 from pipelines.device.readers.claude_code.layout import Transcript
 
 
@@ -32,12 +32,17 @@ class ClaudeCode:
         return [home]
 
     def contents(self, home: Path, setting: Setting) -> Contents:
-        """Transcripts, then what they say of their sessions."""
+        """Transcripts, then what they say of their sessions, and the cache of statistics."""
         found = list(layout.transcripts(home))
 
         def snapshots(reading: Reading) -> Iterator[Snapshot]:
             for transcript in found:
                 yield _session(transcript, setting, reading)
+            path = layout.statistics(home)
+            yield Snapshot(
+                key="statistics", files=(path,), kind="stats_cache", consent="events",
+                read=partial(_read_statistics, path, reading),
+            )  # fmt: skip
 
         return Contents([_log(transcript, setting) for transcript in found], snapshots)
 
@@ -66,3 +71,8 @@ def _session(transcript: Transcript, setting: Setting, reading: Reading) -> Snap
 def _read_session(transcript: Transcript, setting: Setting, reading: Reading) -> list[Item] | None:
     meta = reading.document(transcript.meta, "agent_meta") if transcript.agent is not None else {}
     return None if meta is None else sessions.read(transcript, meta, setting.clock)
+
+
+def _read_statistics(path: Path, reading: Reading) -> list[Item] | None:
+    found = reading.document(path, "stats_cache")
+    return None if found is None else list(claims.statistics(path, found))

@@ -1,8 +1,8 @@
-"""Lines of Claude Code's transcripts: responses, tool calls, sub-agent runs, troubles, compactions, cost states.
+"""Lines of Claude Code's transcripts: responses, tool calls, sub-agent runs, troubles, compactions.
 
 A response stands on several lines, and in copies of its session: each line gives parts of its record (base.Part), of
 which the device keeps the best. Does not belong here: which files there are (layout.py), what a file says of its
-session as a whole (sessions.py).
+session as a whole (sessions.py), what it claims was used (claims.py).
 """
 
 import re
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
 
 from pipelines.contract import wire
 from pipelines.contract.keys import Constant
 from pipelines.device.clock import Clock, Instant, epoch_time, utc_time
 from pipelines.device.lines import UnreadableError, tail
-from pipelines.device.readers.base import At, Json, Part, Parts, Rank, Record, joined
+from pipelines.device.readers.base import At, Json, Part, Parts, Rank, Record, count, joined
+from pipelines.device.readers.claude_code import claims
 from pipelines.device.readers.claude_code.layout import IN_FILE, Transcript, agent_session
 
 SYNTHETIC = "<synthetic>"  # the program's own words in the place of a response
@@ -115,7 +115,7 @@ class Reader:
             if event is not None:
                 yield event
         elif kind == "cost-state":
-            yield from _cost_state(found, self._transcript.session)
+            yield from claims.cost_state(found, self._transcript.session)
 
     @cached_property
     def _ended_at(self) -> datetime | None:
@@ -207,9 +207,9 @@ def _tokens(usage: Json) -> dict[str, object]:
     """Tokens by the contract's names. A number of another type makes its column None, which costs the line."""
     split = usage.get("cache_creation")
     split = split if isinstance(split, dict) else {}
-    five, hour = (_number(split.get(f"ephemeral_{kept}_input_tokens")) for kept in ("5m", "1h"))
+    five, hour = (count(split.get(f"ephemeral_{kept}_input_tokens")) for kept in ("5m", "1h"))
     uncached, read, written, output = (
-        _number(usage.get(name, 0))
+        count(usage.get(name, 0))
         for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
     )
     written = max(written or 0, (five or 0) + (hour or 0))
@@ -221,21 +221,15 @@ def _tokens(usage: Json) -> dict[str, object]:
         "cache_write_5m_input_tokens": five,
         "cache_write_1h_input_tokens": hour,
         "output_tokens": output,
-        "reasoning_output_tokens": _number(details.get("thinking_tokens")) if isinstance(details, dict) else None,
-        "web_search_requests": _number(tools.get("web_search_requests")) if isinstance(tools, dict) else None,
+        "reasoning_output_tokens": count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+        "web_search_requests": count(tools.get("web_search_requests")) if isinstance(tools, dict) else None,
     }
-
-
-def _number(value: object) -> int | None:
-    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _rank(values: dict[str, object], when: Instant | None) -> Rank:
     """A stop reason, then the largest output, then the latest; what follows only makes the choice the same always."""
     output, whole, read = (
-        _number(values.get(name)) or 0 for name in ("output_tokens", "input_tokens", "cache_read_input_tokens")
+        count(values.get(name)) or 0 for name in ("output_tokens", "input_tokens", "cache_read_input_tokens")
     )
     late = _microseconds(when.at) if when else 0
     return (int(not values["is_final"]), -output, -late, -whole, -read)
@@ -290,7 +284,7 @@ def _agent_run(result: object, origin: Origin, when: Instant | None) -> Record |
     agent = result.get("agentId") if isinstance(result, dict) else None
     if not isinstance(result, dict) or not isinstance(agent, str) or result.get("status") == "async_launched":
         return None
-    duration = _number(result.get("totalDurationMs"))
+    duration = count(result.get("totalDurationMs"))
     values = {
         "session_id": agent_session(origin.session_id, agent),
         "parent_session_id": origin.session_id,
@@ -312,7 +306,7 @@ def _system_event(found: Json, origin: Origin, when: Instant | None) -> Record |
             "kind": "compacted", "compaction_trigger": data.get("trigger"), "context_tokens": data.get("preTokens"),
         }  # fmt: skip
     elif found.get("subtype") == "turn_duration":
-        duration = _number(found.get("durationMs"))
+        duration = count(found.get("durationMs"))
         more = {"kind": "turn_completed", "seconds": None if duration is None else Decimal(duration) / 1000}
     else:
         return None
@@ -340,50 +334,6 @@ def _event(found: Json, more: dict[str, object], origin: Origin, when: Instant |
     place = (uuid,) if isinstance(uuid, str) and uuid else (origin.session_id, found.get("timestamp"))
     key = (Constant("line"), *place, Constant(more["kind"]))
     return Record(wire.STATUS_EVENTS, key, origin.values | more | _times(when), when.at if when else None)
-
-
-def _cost_state(found: Json, session: str) -> Iterator[Record]:
-    """A cumulative statement of all that a session cost, with helper calls that stand on no line: never added up."""
-    named = found.get("sessionId")
-    session = named if isinstance(named, str) and named else session
-    by_model = found.get("modelUsage")
-    models = [
-        (name, usage) for name, usage in by_model.items() if isinstance(usage, dict)
-    ] if isinstance(by_model, dict) else []  # fmt: skip
-    claims = [(name, _claimed(usage)) for name, usage in models]
-    whole: dict[str, Any] = {
-        name: sum(claim[name] or 0 for _, claim in claims) for name in (claims[0][1] if claims else ())
-    }
-    whole |= {
-        "reported_cost_usd": found.get("totalCostUSD"), "lines_added": found.get("totalLinesAdded"),
-        "lines_removed": found.get("totalLinesRemoved"),
-    }  # fmt: skip
-    begun, took = _number(found.get("startTime")), _number(found.get("totalDuration"))
-    started_at = epoch_time(Decimal(begun) / 1000) if begun is not None else None
-    ended_at = started_at + timedelta(milliseconds=took) if started_at and took is not None and took < 10**12 else None
-    for number, (model, claim) in enumerate([(None, whole), *claims]):
-        values = {
-            "session_id": session, "claimed_by": "cost_state", "model": model, "is_cumulative": True,
-            "started_at": started_at, "ended_at": ended_at, **claim,
-        }  # fmt: skip
-        numbers = (claim.get("input_tokens"), claim.get("output_tokens"), claim.get("reported_cost_usd"))
-        key = (Constant("cost_state"), session, begun, took, number, *numbers)
-        yield Record(wire.CONTROL_TOTALS, key, values, ended_at)
-
-
-def _claimed(usage: Json) -> dict[str, Any]:
-    uncached, read, written = (
-        _number(usage.get(name)) or 0 for name in ("inputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
-    )
-    return {
-        "input_tokens": uncached + read + written,
-        "cache_read_input_tokens": read,
-        "cache_write_input_tokens": written,
-        "output_tokens": _number(usage.get("outputTokens")),
-        "reasoning_output_tokens": _number(usage.get("thinkingTokens")),
-        "web_search_requests": _number(usage.get("webSearchRequests")),
-        "reported_cost_usd": usage.get("costUSD"),
-    }
 
 
 def _geo(value: object) -> object:

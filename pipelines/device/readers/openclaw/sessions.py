@@ -5,11 +5,12 @@ Does not belong here: reading files and databases (runtime.py, databases.py).
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from pipelines.contract import wire
 from pipelines.contract.keys import Constant
-from pipelines.device.readers.base import Item, Json
+from pipelines.device.readers.base import Item, Json, count
 from pipelines.device.readers.openclaw.transcripts import RUNTIME, Context, Head, epoch_millis
 
 STATUSES = {"running": "active", "done": "completed", "failed": "failed", "killed": "cancelled", "timeout": "failed"}
@@ -66,7 +67,7 @@ class Known:
             self._add(
                 session_id, key, status=entry.get("status"),
                 started_at=entry.get("sessionStartedAt") or entry.get("startedAt"), ended_at=entry.get("endedAt"),
-                updated_at=entry.get("updatedAt"),
+                updated_at=entry.get("updatedAt"), counters=entry,
             )  # fmt: skip
 
     def context(self, session_id: str, head: Head | None, *, key: str | None = None) -> Context:
@@ -103,8 +104,23 @@ class Known:
                 },
                 tuple(times.values()),
             )  # fmt: skip
+            counters = values.get("counters")
+            if isinstance(counters, dict) and count(counters.get("outputTokens")) is not None:
+                yield _claim(session_id, counters, times["ended_at"] or times["updated_at"])
 
     def _add(self, session_id: str, key: str, **values: object) -> None:
         self._keys.setdefault(session_id, key)
         known = self._by_id.setdefault(session_id, {})
         known |= {name: value for name, value in values.items() if value is not None}
+
+
+def _claim(session_id: str, counters: Json, ended_at: datetime | None) -> Item:
+    """What the store counts of a session: its last run only."""
+    fresh, read, written = (count(counters.get(name)) or 0 for name in ("inputTokens", "cacheRead", "cacheWrite"))
+    values = {
+        "session_id": session_id, "claimed_by": "session_counters", "is_cumulative": False,
+        "input_tokens": fresh + read + written, "cache_read_input_tokens": read, "cache_write_input_tokens": written,
+        "output_tokens": count(counters.get("outputTokens")), "reported_cost_usd": counters.get("estimatedCostUsd"),
+        "started_at": epoch_millis(counters.get("startedAt")), "ended_at": ended_at,
+    }  # fmt: skip
+    return Item(wire.CONTROL_TOTALS, (Constant("session_counters"), session_id), values, (ended_at,))
