@@ -386,6 +386,8 @@ SESSIONS = Table(
         _added(_name("agent_type", "The type of sub-agent; built-in ones in clear.", "agent_types")),
         _added(_name("project_id", "Usage per project: a keyed hash of the folder's full path.")),
         _added(_enum("entrypoint", ("cli", "sdk", "ide", "web", "cron", "hook", "channel", "other"), "How the agent was started.")),
+        _added(_enum("channel", ("webchat", "telegram", "whatsapp", "discord", "slack", "signal", "imessage", "msteams", "matrix",
+                                 "googlechat", "line", "other"), "Through which service people talk to the agent.")),
         Column(name="user_id", type="string", pattern=SLUG, fact=False,
                why="Who used it, as enrolled when the session was first seen; never rewritten by a later enrolment."),
         _enum("evidence", ("folder", "meta", "state", "worker_meta", "event", "transcript"), "Which source said it.",

@@ -27,6 +27,14 @@ CREATE TABLE turn_stats (id INTEGER PRIMARY KEY AUTOINCREMENT, started_at INTEGE
     last_output_tokens INTEGER DEFAULT 0, last_cache_read_input_tokens INTEGER DEFAULT 0,
     last_cache_creation_input_tokens INTEGER DEFAULT 0)
 """
+INSERT = """
+INSERT INTO turn_stats (started_at, ended_at, duration_ms, model, wake_from, input_tokens, output_tokens,
+    cache_read_input_tokens, cache_creation_input_tokens, tool_call_count, tool_call_breakdown_json, open_threads_count,
+    open_reminders_count, result_kind, note)
+VALUES (:started_at, :ended_at, :duration_ms, :model, :wake_from, :input_tokens, :output_tokens,
+    :cache_read_input_tokens, :cache_creation_input_tokens, :tool_call_count, :tool_call_breakdown_json,
+    :open_threads_count, :open_reminders_count, :result_kind, :note)
+"""
 BROKER = """
 CREATE TABLE messages (id INTEGER PRIMARY KEY, sender TEXT, recipient TEXT, body TEXT, sent_at INTEGER,
     delivered_at INTEGER, in_reply_to INTEGER);
@@ -147,6 +155,4 @@ class _Home:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path)) as db, db:
             db.execute(TURNS)
-            for row in rows:
-                marks = ", ".join("?" * len(row))
-                db.execute(f"INSERT INTO turn_stats ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+            db.executemany(INSERT, rows)

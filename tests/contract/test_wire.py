@@ -13,7 +13,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import names
 
 # A consent covers this hash. It changes when the contract lets out something else: then people are asked again.
-PUBLISHED = "e9d83935adf4ea552018c17d2132f70b5f56683d6bded25c7ab1d4631eccc4b5"
+PUBLISHED = "132914c50663e3290c5274598275565dd92b52624176a57d640a5291202d8df4"
 COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}") for table in wire.TABLES for column in table.columns
 ]

@@ -178,6 +178,26 @@ def test_calls_have_the_name_of_the_response_and_the_end_of_the_result(tmp_path:
     assert len({row["record_id"] for row in device.delivered("tool_calls")}) == 2, "an id that is used twice"
 
 
+def test_a_session_has_its_agent_channel_and_kind(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    transcript(home, f"{FIRST}.jsonl", head(), response(1))
+    counted = {"sessionId": SECOND, "lastChannel": "what-ada-wrote", "outputTokens": 7, "inputTokens": 5}
+    store = {
+        "agent:main:telegram:group:12036300": {"sessionId": FIRST, "channel": "telegram", "label": "what-ada-wrote"},
+        "agent:main:cron:x": counted,
+    }  # fmt: skip
+    (home / "agents" / "main" / "sessions" / "sessions.json").write_text(json.dumps(store))
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    found = {row["session_id"]: row for row in device.delivered("sessions")}
+    assert [(found[name]["channel"], found[name]["entrypoint"]) for name in (FIRST, SECOND)] == [
+        ("telegram", "channel"), ("other", "cron"),
+    ]  # fmt: skip
+    assert len({row["agent_name"] for row in found.values()}) == 1
+    (claim,) = device.delivered("control_totals")
+    assert (claim["claimed_by"], claim["session_id"], claim["output_tokens"]) == ("session_counters", SECOND, 7)
+
+
 def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:
     path = database(tmp_path, {FIRST: [head(), response(1)]})
     for sql in (

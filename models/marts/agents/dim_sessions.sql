@@ -27,6 +27,8 @@ select
     sessions.session_kind,
     sessions.agent_type,
     sessions.project_id,
+    sessions.entrypoint,
+    sessions.channel,
     sessions.status,
     cast(tree.depth as bigint) as depth,
     coalesce(totals.turns, 0) as turns,

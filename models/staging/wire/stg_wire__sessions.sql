@@ -16,6 +16,8 @@ select
     source.profile_name,
     source.agent_type,
     source.project_id,
+    source.entrypoint,
+    source.channel,
     source.evidence,
     source.session_kind,
     source.status,

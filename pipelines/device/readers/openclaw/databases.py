@@ -33,9 +33,9 @@ ALLOWED: sqlite.Allowed = {
 }
 
 
-def read(path: Path, scratch: Path) -> list[Item | Record]:
+def read(path: Path, scratch: Path, agent: str) -> list[Item | Record]:
     """Every response, call and session. Raises UnreadableError, UnknownLayoutError, CorruptError, FileNotFoundError."""
-    return sqlite.read(path, scratch, ALLOWED, lambda connection: list(_found(connection)))
+    return sqlite.read(path, scratch, ALLOWED, lambda connection: list(_found(connection, agent)))
 
 
 def unpacked(data: bytes) -> bytes:
@@ -59,8 +59,8 @@ def transcript(text: bytes, context: transcripts.Context) -> Iterator[Record]:
                 yield from transcripts.read(found, context)
 
 
-def _found(connection: sqlite3.Connection) -> Iterator[Item | Record]:
-    known = sessions.Known()
+def _found(connection: sqlite3.Connection, agent: str) -> Iterator[Item | Record]:
+    known = sessions.Known(agent)
     if sqlite.has_table(connection, "session_nodes"):
         required = frozenset({"session_key", "current_session_id"})
         known.nodes(sqlite.rows(connection, "session_nodes", ALLOWED, required))

@@ -54,7 +54,7 @@ OPENCLAW = OpenClaw()
 
 def _store(agent: Path, setting: Setting) -> sessions.Known:
     """What the file era's store says of the sessions, if the consent covers it."""
-    known = sessions.Known()
+    known = sessions.Known(agent.name)
     if "descriptions" in setting.consented:
         path = layout.session_store(agent)
         try:
@@ -106,12 +106,12 @@ def _snapshots(agent: Path, setting: Setting, reading: Reading) -> Iterator[Snap
         path = layout.database(agent)
         yield Snapshot(
             key="database", files=(path, path.with_name(path.name + "-wal")), kind="session_store", consent="events",
-            read=partial(databases.read, path, reading.scratch),
+            read=partial(databases.read, path, reading.scratch, agent.name),
         )  # fmt: skip
     store = layout.session_store(agent)
     yield Snapshot(
         key="sessions", files=(store,), kind="session_store", consent="descriptions",
-        read=partial(_items, store, reading),
+        read=partial(_items, store, agent, reading),
     )  # fmt: skip
 
 
@@ -121,10 +121,10 @@ def _packed(found: layout.Transcript, agent: Path, setting: Setting) -> list[Rec
     return list(databases.transcript(text, _store(agent, setting).context(found.session_id, None)))
 
 
-def _items(path: Path, reading: Reading) -> list[Item] | None:
+def _items(path: Path, agent: Path, reading: Reading) -> list[Item] | None:
     found = reading.document(path, "session_store")
     if not found:
         return None
-    known = sessions.Known()
+    known = sessions.Known(agent.name)
     known.store(found)
     return list(known.items())

@@ -30,7 +30,8 @@ def entrypoint(key: str | None) -> str | None:
 class Known:
     """The sessions of one agent, as its store or its database says."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: str) -> None:
+        self._agent = agent
         self._by_id: dict[str, dict[str, object]] = {}
         self._ids: dict[str, str] = {}
         """The present session of each key."""
@@ -54,6 +55,7 @@ class Known:
             self._add(
                 str(row["session_id"]), str(row["session_key"]), status=row.get("status"),
                 started_at=row.get("started_at") or row.get("created_at"), ended_at=row.get("ended_at"),
+                channel=row.get("channel"),
             )  # fmt: skip
 
     def store(self, found: Json) -> None:
@@ -67,7 +69,8 @@ class Known:
             self._add(
                 session_id, key, status=entry.get("status"),
                 started_at=entry.get("sessionStartedAt") or entry.get("startedAt"), ended_at=entry.get("endedAt"),
-                updated_at=entry.get("updatedAt"), counters=entry,
+                updated_at=entry.get("updatedAt"), channel=entry.get("channel") or entry.get("lastChannel"),
+                counters=entry,
             )  # fmt: skip
 
     def context(self, session_id: str, head: Head | None, *, key: str | None = None) -> Context:
@@ -98,7 +101,8 @@ class Known:
                 {
                     "agent_runtime": RUNTIME, "session_id": session_id, "evidence": "meta",
                     "session_kind": "worker" if is_subagent(key) else "agent_session",
-                    "entrypoint": entrypoint(key), "status": STATUSES.get(str(values.get("status"))),
+                    "agent_name": self._agent, "entrypoint": entrypoint(key), "channel": values.get("channel"),
+                    "status": STATUSES.get(str(values.get("status"))),
                     "parent_session_id": parent if parent != session_id else None,
                     "forked_from_session_id": values.get("forked_from"), **times,
                 },
