@@ -274,8 +274,9 @@ def test_payables_are_compared_with_the_sum_and_the_manifest() -> None:
     low = line | {"BilledCost": Decimal("1.00"), "x_RoundingDelta": Decimal("-0.005")}
     assert faults([low], exports.payable([low])) == ["I is not its exact amount, rounded once"]
     assert faults([line], {}) == ["has not the payable amounts of the manifest"]
-    far = [line | {"BilledCost": Decimal("2.01"), "x_RoundingDelta": Decimal("1.005")},
-           line | {"x_ExactCost": Decimal(0), "BilledCost": Decimal(-1), "x_RoundingDelta": Decimal(-1)}]  # fmt: skip
+    off, none = Decimal("0.01"), Decimal(0)
+    far = [line | {"BilledCost": Decimal("1.02"), "x_RoundingDelta": Decimal("0.015")},
+           line | {"x_ExactCost": none, "BilledCost": -off, "x_RoundingDelta": -off}]  # fmt: skip
     assert faults(far, exports.payable(far)) == ["I has a line that is off by a whole minor unit"]
 
 
