@@ -1,4 +1,5 @@
-"""The signed head: names the last version of every statement, the book of periods and the sealed files.
+"""The signed head: names the last version of every statement, the files made of it for finance, the book of periods and
+the sealed files.
 
 A chain of hashes does not show that its last link was taken away; the head does. It is one file beside the statements,
 signed with the site's Ed25519 key, and a copy of each head goes to another store if one is named (`APIARY_ANCHOR`):
@@ -23,6 +24,7 @@ from pipelines.home import private_folder, replace_file
 from pipelines.store import Store, open_store
 
 HEAD = "head.json"
+SOURCE = "source.json"  # in each folder of `current/`: what its files were made from, and their hashes
 KEY = "site.ed25519"  # the private key, under the books' folder in keys/; the public one lies beside it as .pub
 ANCHOR = "APIARY_ANCHOR"
 PREFIX = "heads/"
@@ -94,6 +96,10 @@ def attest(exports: Path, books: Path, *, as_of: datetime, after_erasure: bool =
     }
     said: dict[str, Any] = {
         "sequence": shelf.sequence, "chain_sha256": shelf.head, "statements": statements,
+        "current": {
+            path.parent.relative_to(exports).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(exports.glob(f"current/*/*/{SOURCE}"))
+        },
         "periods": {"lines": len(book.transitions), "sha256": book.head},
         "seals": {digest: ledger.current_name(books, digest) for _, digest in book.seals},
     }  # fmt: skip
@@ -113,6 +119,24 @@ def attest(exports: Path, books: Path, *, as_of: datetime, after_erasure: bool =
     fp("attest.signed")
     _anchor(head)
     return head
+
+
+def current_files(exports: Path) -> dict[str, str] | None:
+    """What the head names of `current/`: the hash of each folder's SOURCE; None without a head that says so."""
+    try:
+        head = read(exports)
+    except ValueError:
+        return {}
+    return None if head is None or not is_signed(head) else head.said.get("current")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The hash of each file of a folder of `current/`, but for SOURCE, in the order of names."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.name != SOURCE
+    }
 
 
 def public_key(books: Path) -> str | None:

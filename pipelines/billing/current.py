@@ -6,12 +6,13 @@ Does not belong here: what is in a statement (exports.py), the page's layout (cu
 """
 
 import csv
+import hashlib
 import io
 import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -21,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.billing import customer_page, periods
+from pipelines.billing import attestation, customer_page, periods
 from pipelines.billing.books import UNATTRIBUTED
 from pipelines.billing.exports import COSTS, folder_name
 from pipelines.billing.focus import AMOUNT, COUNT, MONEY, TEXT
@@ -70,9 +71,11 @@ class Month:
 def refresh(shelf: Shelf) -> list[Path]:
     """Bring `current/` up to date with the valid version of each account's month; the folders that were written.
 
-    What no statement stands behind any more goes. Raises OSError.
+    What no statement stands behind any more goes, and what was changed since it was signed is made again: sign it then
+    (attestation.attest). Raises OSError.
     """
     root = shelf.root / FOLDER
+    signed = attestation.current_files(shelf.root)
     months = list(_months(shelf))
     by_place = {(month.account, month.period): month for month in months}
     written, wanted = [], set()
@@ -80,7 +83,7 @@ def refresh(shelf: Shelf) -> list[Path]:
         folder = root / folder_name(month.account) / f"{month.period:%Y-%m}"
         wanted.add(folder)
         before = by_place.get((month.account, (month.period - timedelta(days=1)).replace(day=1)))
-        if _is_current(folder, month, before):
+        if _is_current(folder, month, before, signed):
             continue
         place(folder, _files(month, before), replacing=folder.with_name(f".{folder.name}.before") if folder.exists()
               else None)  # fmt: skip
@@ -163,29 +166,40 @@ def _invoice(lines: Iterable[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _is_current(folder: Path, month: Month, before: Month | None) -> bool:
-    path = folder / "source.json"
-    return path.exists() and path.read_bytes() == _source(month, before)
+def _is_current(folder: Path, month: Month, before: Month | None, signed: Mapping[str, str] | None) -> bool:
+    """Whether a folder is what its statement makes. `signed`: what the signed head names, None if there is no head."""
+    path = folder / attestation.SOURCE
+    try:
+        data = path.read_bytes()
+        said = json.loads(data)
+        files = said.pop("files", None)
+    except (OSError, ValueError, AttributeError):
+        return False
+    name = folder.relative_to(folder.parents[2]).as_posix()
+    is_signed = signed is None or signed.get(name) == hashlib.sha256(data).hexdigest()
+    return is_signed and said == _source(month, before) and files == attestation.hashes(folder)
 
 
-def _source(month: Month, before: Month | None) -> bytes:
+def _source(month: Month, before: Month | None) -> dict[str, Any]:
     """Which statements the files were made from, and by which layout."""
-    said = {
+    return {
         "statement": "/".join(month.version.folder.parts[-4:]), "manifest_sha256": month.version.manifest_sha256,
         "month_before": before.version.manifest_sha256 if before else None, "layout": 2,
     }  # fmt: skip
-    return (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _files(month: Month, before: Month | None) -> dict[str, bytes]:
-    return {
+    made = {
         "costs.csv": for_spreadsheets(COSTS_SCHEMA, month.costs),
         "costs.parquet": to_parquet(COSTS_SCHEMA, month.costs),
         "invoice.csv": for_spreadsheets(INVOICE_SCHEMA, month.invoice),
         "invoice.parquet": to_parquet(INVOICE_SCHEMA, month.invoice),
         "statement.xlsx": _workbook(month, before), "statement.html": customer_page.page(month),
-        "source.json": _source(month, before),
     }  # fmt: skip
+    said = _source(month, before) | {
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(made.items())}
+    }
+    return made | {attestation.SOURCE: (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()}
 
 
 def for_spreadsheets(schema: pa.Schema, rows: Sequence[Row]) -> bytes:

@@ -1,6 +1,6 @@
 """Statements that are missing, late or held back: one row each, for a check and for messages to people.
 
-The rows stand in `exports/alerts.json`; sending them is not done here. Does not belong here: writing statements
+The rows stand in `exports/alerts.json`. Does not belong here: telling people (alert_messages.py), writing statements
 (exports.py), judging checks (gate.py).
 """
 

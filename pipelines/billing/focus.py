@@ -17,7 +17,7 @@ from pipelines.contract.numbers import plain
 
 FOCUS_VERSION = "1.4"
 AMOUNT = pa.decimal128(38, 15)  # price with nine places times a quantity with six: a product loses no digit
-UNIT_PRICE = pa.decimal128(18, 9)
+UNIT_PRICE = pa.decimal128(38, 15)  # a purchase is one unit at what it costs
 MILLIONS = pa.decimal128(20, 6)
 COUNT = pa.decimal128(38, 6)
 MONEY = pa.decimal128(18, 2)

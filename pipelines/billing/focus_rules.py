@@ -6,12 +6,13 @@ Does not belong here: identities and totals (verify.py), the columns (focus.py).
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 from pipelines.billing.focus import COST_AND_USAGE
 
 Row = Mapping[str, Any]
+EXACT = Context(prec=80)
 ALLOWED: dict[str, frozenset[str | None]] = {
     "ChargeCategory": frozenset({"Usage", "Purchase", "Tax", "Credit", "Adjustment"}),
     "ChargeClass": frozenset({None, "Correction"}),
@@ -20,8 +21,8 @@ ALLOWED: dict[str, frozenset[str | None]] = {
 }
 # A price is named where there is a unit price, and nowhere else; a quantity has a unit.
 TOGETHER = (
-    ("SkuPriceId", "ListUnitPrice"), ("ListUnitPrice", "ContractedUnitPrice"), ("PricingQuantity", "PricingUnit"),
-    ("ConsumedQuantity", "ConsumedUnit"), ("SubAccountId", "SubAccountType"),
+    ("SkuPriceId", "ListUnitPrice"), ("SkuPriceId", "PricingCategory"), ("ListUnitPrice", "ContractedUnitPrice"),
+    ("PricingQuantity", "PricingUnit"), ("ConsumedQuantity", "ConsumedUnit"), ("SubAccountId", "SubAccountType"),
 )  # fmt: skip
 PRICING_CURRENCY = tuple(name for name in COST_AND_USAGE.names if name.startswith("PricingCurrency"))
 
@@ -51,6 +52,13 @@ def _category_rules(row: Row) -> Iterator[tuple[bool, str]]:
     yield not is_other and row["PricingCategory"] is None, f"{category} without PricingCategory"
     yield category == "Usage" and row["ChargeFrequency"] != "Usage-Based", "usage that is not charged by use"
     yield category == "Purchase" and row["ChargeFrequency"] == "Usage-Based", "a purchase that is charged by use"
+    is_sold = category in ("Usage", "Purchase") and row["ChargeClass"] != "Correction"
+    yield is_sold and row["SkuPriceId"] is None, f"{category} without SkuPriceId"
+    for cost, price in (("ListCost", "ListUnitPrice"), ("ContractedCost", "ContractedUnitPrice")):
+        if row[price] is not None and row["PricingQuantity"] is not None:
+            yield row[price] < 0, f"{price} is negative"
+            product = EXACT.multiply(row[price], row["PricingQuantity"])
+            yield row[cost] != product, f"{cost} is not {price} times PricingQuantity"
     is_negotiated = row["PricingCategory"] == "Committed" and row["x_ContractRateId"] is not None
     yield is_negotiated, "a negotiated discount is PricingCategory Standard, not Committed"
     is_sum = row["ListCost"] == row["BilledCost"] == row["ContractedCost"]

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from pipelines.billing import attestation, closing, current, export_alerts, exports
+from pipelines.billing import alert_messages, attestation, closing, current, export_alerts, exports
 from pipelines.billing.closing import Closed
 from pipelines.billing.exports import Exported, Scene
 
 
 @dataclass(frozen=True)
 class Written:
-    """The statements of a month: those that are there, and what holds back the others, by account."""
+    """The statements of a month: those that are there, what holds back the others, by account, and the messages about
+    them that could not be delivered."""
 
     statements: tuple[Exported, ...]
     held: Mapping[str, str]
+    undelivered: tuple[str, ...]
 
 
 def take_step(
@@ -46,7 +48,8 @@ def write_statements(scene: Scene, books: Path, period: date) -> Written:
     accounts = closing.accounts_of(scene.connection, scene.book, period)
     exports.export_days(scene)
     done, held = exports.export_months(scene, period, accounts)
-    attestation.attest(scene.shelf.root, books, as_of=scene.as_of)
     current.refresh(scene.shelf)
-    export_alerts.write(scene.shelf.root, export_alerts.find(scene, accounts))
-    return Written(tuple(done), held)
+    attestation.attest(scene.shelf.root, books, as_of=scene.as_of)
+    alerts = export_alerts.find(scene, accounts)
+    export_alerts.write(scene.shelf.root, alerts)
+    return Written(tuple(done), held, tuple(alert_messages.deliver(scene.shelf.root, alerts)))

@@ -117,8 +117,8 @@ def _prove_sum(proof: Proof, row: Row, lines: list[Row]) -> None:
             ("ListCost", "list_cost"),
             ("PricingQuantity", "pricing_quantity"),
         ):
-            if row[column] is None:
-                continue  # a charge that counts nothing
+            if row[column] is None or (column == "PricingQuantity" and row["ChargeCategory"] == "Purchase"):
+                continue  # a charge that counts nothing, or one unit at what it costs
             total = sum((line[measure] for line in lines), Decimal(0))
             proof.add(f"{column} is the sum of {len(lines)} lines: {plain(total)}", holds=total == row[column])
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipelines.billing.statements import FIRST_HASH, MANIFEST, Version, cell, ha
 from pipelines.errors import UsageError
 from pipelines.store import Store
 
+EXACT = Context(prec=80)
 SCHEMAS = focus.SCHEMAS | {"unpriced": focus.UNPRICED, "restatement": focus.RESTATEMENT}
 
 
@@ -141,7 +142,7 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[str]:
     if HASH in row and row[HASH] != row_sha256(dict(row)):
         yield f"{HASH} is not the hash of its other cells"
     for cost, price in (("ListCost", "ListUnitPrice"), ("ContractedCost", "ContractedUnitPrice")):
-        if row[price] is not None and row[cost] != row[price] * quantity:
+        if row[price] is not None and row[cost] != EXACT.multiply(row[price], quantity):
             yield f"{cost} is not {price} times PricingQuantity"
     if row["ChargeCategory"] not in ("Usage", "Purchase", "Tax", "Credit", "Adjustment"):
         yield f"ChargeCategory is {row['ChargeCategory']!r}"
@@ -250,12 +251,38 @@ def _head_faults(
             yield Fault(folder / name, "is not in the signed head: `apiary export days` signs what a killed run left")
         elif last.manifest_sha256 != named[name]["manifest_sha256"]:
             yield Fault(last.folder / MANIFEST, "is not the last version that was signed")
+    yield from _current_faults(folder, head)
     if anchor is not None:
         there = attestation.anchored(anchor)
         if there is None or there.sha256 != head.sha256:
             yield Fault(path, "is not the newest head of the other store")
     if books is not None:
         yield from _book_faults(books, head)
+
+
+def _current_faults(folder: Path, head: attestation.Head) -> Iterator[Fault]:
+    """The files of finance are those that were signed; a head of an earlier version does not name them."""
+    if "current" not in head.said:
+        return
+    named: Mapping[str, str] = head.said["current"]
+    there = {path.relative_to(folder).as_posix() for path in folder.glob("current/*/*") if path.is_dir()}
+    for name in sorted(named.keys() | {name for name in there if not Path(name).name.startswith(".")}):
+        path = folder / name / attestation.SOURCE
+        if name not in named:
+            yield Fault(
+                folder / name, "is not in the signed head: the next `apiary run` or `apiary export month` signs it"
+            )
+        elif not path.is_file():
+            yield Fault(folder / name, "is missing: the signed head names it; `apiary export month` makes it again")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != named[name]:
+            yield Fault(path, "is not what was signed: `apiary export month` makes its folder again")
+        else:
+            files: Mapping[str, str] = json.loads(path.read_bytes())["files"]
+            found = attestation.hashes(folder / name)
+            for file in sorted(files.keys() | found.keys()):
+                if files.get(file) != found.get(file):
+                    what = "is missing" if file not in found else "was changed" if file in files else "was not signed"
+                    yield Fault(folder / name / file, f"{what}: `apiary export month` makes its folder again")
 
 
 def _book_faults(books: Path, head: attestation.Head) -> Iterator[Fault]:

@@ -24,10 +24,11 @@ from pipelines.errors import ExpectedError
 from pipelines.home import ROOT, private_folder
 
 RATED_BY = (
-    "stg_billing__*", "int_billing__models_resolved", "int_billing__rates_in_force", "dim_billing_accounts",
-    "int_billing__rating_days", "fct_rated_lines",
+    "stg_billing__*", "int_billing__models_resolved", "int_billing__models_assumed", "int_billing__rates_in_force",
+    "dim_billing_accounts", "int_billing__rating_days", "fct_rated_lines",
 )  # fmt: skip
-# What the rating models read that is not made of books; published columns only, so the lineage is made up again.
+# What the rating models read that is not made of books; published columns only, so the lineage is made up again. The
+# days of the period are rated; turns of other days tell which model a session used and how its source counts.
 USAGE = """
     CREATE SCHEMA marts;
     CREATE SCHEMA intermediate;
@@ -35,12 +36,13 @@ USAGE = """
     CREATE TABLE marts.fct_llm_turns AS
         SELECT turns.* REPLACE (coalesce(replaced.other, turns.model) AS model), CAST(1 AS BIGINT) AS _ingest_seq
         FROM published.fct_llm_turns AS turns
-        LEFT JOIN replaced ON turns.model = replaced.model
-        WHERE turns.usage_date >= (SELECT first_day FROM period) AND turns.usage_date < (SELECT end_day FROM period);
+        LEFT JOIN replaced ON turns.model = replaced.model;
     CREATE TABLE intermediate.int_usage__day_models AS
-        SELECT DISTINCT tenant_id, usage_date, model FROM marts.fct_llm_turns;
+        SELECT DISTINCT tenant_id, usage_date, model FROM marts.fct_llm_turns
+        WHERE usage_date >= (SELECT first_day FROM period) AND usage_date < (SELECT end_day FROM period);
     CREATE TABLE intermediate.int_usage__session_days AS
-        SELECT DISTINCT tenant_id, session_id, usage_date, CAST(1 AS BIGINT) AS _ingest_seq FROM marts.fct_llm_turns;
+        SELECT DISTINCT tenant_id, session_id, usage_date, CAST(1 AS BIGINT) AS _ingest_seq FROM marts.fct_llm_turns
+        WHERE usage_date >= (SELECT first_day FROM period) AND usage_date < (SELECT end_day FROM period);
 """
 COMPARED = """
     WITH actual AS (

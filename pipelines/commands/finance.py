@@ -6,7 +6,8 @@ Does not belong here: what the commands do (pipelines/billing), closing a month 
 import argparse
 import json
 import os
-from datetime import UTC, date, datetime
+import sys
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,28 @@ def _export_month(options: argparse.Namespace) -> int:
             raise Stop(2, "an acceptance is of one account's statement: name it with --account")
         else:
             done, held = exports.export_months(scene, period, closing.accounts_of(connection, book, period))
-        attestation.attest(home.exports, home.books, as_of=options.as_of)
         current.refresh(scene.shelf)
+        attestation.attest(home.exports, home.books, as_of=options.as_of)
     for item in done:
         print(f"{'written' if item.is_new else 'unchanged'}: {item.folder} ({item.rows} rows)")
     for account, reason in held.items():
         print(f"held back: {account}: {reason}")
     return 1 if held else 0
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    from pipelines.billing import alert_messages, closing, export_alerts
+
+    home = Home.from_environment()
+    last_month = (options.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
+    with opened(home) as (connection, book):
+        scene = scene_of(home, connection, options, checks_of(connection))
+        alerts = export_alerts.find(scene, closing.accounts_of(connection, book, last_month))
+        export_alerts.write(home.exports, alerts)
+    print(alert_messages.text(alerts))
+    for failure in alert_messages.deliver(home.exports, alerts):
+        print(failure, file=sys.stderr)
+    return 1 if alerts else 0
 
 
 def _restatement(options: argparse.Namespace) -> int:
@@ -181,6 +197,10 @@ def _add_export(group: Any, shared: Shared) -> None:
     monthly.add_argument("--accept", default="", metavar="RESTATEMENT", help="the restatement that was looked at")
     monthly.add_argument("--actor", default="", metavar="NAME", help="who accepts it")
     monthly.add_argument("--reason", default="", metavar="TEXT", help="why")
+    shared.add(
+        exports, "alerts", "what is missing, late or held back; tells the people who are to know", _alerts,
+        as_of_option(required=False),
+    )  # fmt: skip
     restated = shared.add(
         exports, "restatement", "what another version of a month would change", _restatement, month, as_of
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -160,6 +161,8 @@ def _write_statements(
             print(f"statement: {item.folder}")
     for account, reason in written.held.items():
         print(f"held back: {account}: {reason}")
+    for failure in written.undelivered:
+        print(failure, file=sys.stderr)
 
 
 def _month_end(options: argparse.Namespace) -> int:

@@ -10,7 +10,17 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 
-from pipelines.billing import attestation, closing, current, export_alerts, exports, gate, ledger, periods
+from pipelines.billing import (
+    alert_messages,
+    attestation,
+    closing,
+    current,
+    export_alerts,
+    exports,
+    gate,
+    ledger,
+    periods,
+)
 from pipelines.billing.statements import Shelf
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
@@ -45,6 +55,8 @@ def billing_statements(
         alerts = export_alerts.find(scene, closing.accounts_of(connection, scene.book, last_month))
     attestation.attest(Path(folders.exports), Path(folders.books), as_of=now)
     export_alerts.write(Path(folders.exports), alerts)
+    for failure in alert_messages.deliver(Path(folders.exports), alerts):
+        context.log.warning(failure)
     written = [item for item in done if item.is_new]
     context.log.info(f"{len(done)} statements looked at, {len(written)} of them written now")
     rows = sum(item.rows for item in done)
@@ -85,8 +97,8 @@ def monthly_statement(
             if scene.book.status(last_month, account) == "open"
         ]
         done, held = exports.export_months(scene, last_month, accounts)
-    attestation.attest(Path(folders.exports), Path(folders.books), as_of=scene.as_of)
     current.refresh(scene.shelf)
+    attestation.attest(Path(folders.exports), Path(folders.books), as_of=scene.as_of)
     for account, reason in held.items():
         context.log.warning(f"held back: {account}: {reason}")
     rows = sum(item.rows for item in done)

@@ -91,8 +91,8 @@ def _erase(
     if work.rewrite(_build, now=now):
         books, exports = Path(folders.books), Path(folders.exports)
         redaction.redact(exports, books, work.journal.identifiers | work.journal.names, at=now)
-        attestation.attest(exports, books, as_of=now, after_erasure=True)
         current.refresh(Shelf.open(exports))  # made from statements that name nobody erased now
+        attestation.attest(exports, books, as_of=now, after_erasure=True)
         if warehouse.exists():
             with engine.connect(str(warehouse)) as connection:
                 connection.execute("SET TimeZone = 'UTC'")

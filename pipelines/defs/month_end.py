@@ -71,4 +71,6 @@ def month_end_statements(
         written = month_end.write_statements(scene, Path(folders.books), periods.month_of(config.period))
     for account, reason in written.held.items():
         context.log.warning(f"held back: {account}: {reason}")
+    for failure in written.undelivered:
+        context.log.warning(failure)
     return dg.MaterializeResult(metadata={"statements": len(written.statements), "held_back": list(written.held)})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.billing.ledgers import Ledger, compiled
+from tests.billing.ledgers import Ledger, compiled, template
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +19,18 @@ def statement_models(dbt_home: Path) -> Mapping[str, str]:
         return compiled(dbt_home)
 
 
+@pytest.fixture(scope="session")
+def empty_ledger(statement_models: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that every ledger is a copy of."""
+    return template(statement_models, tmp_path_factory.mktemp("empty") / "empty.duckdb")
+
+
 @pytest.fixture
-def new_ledger(statement_models: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Ledger]:
+def new_ledger(
+    statement_models: Mapping[str, str], empty_ledger: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Ledger]:
     """Makes empty ledgers, each in a folder of its own."""
-    return lambda: Ledger(statement_models, tmp_path_factory.mktemp("ledger"))
+    return lambda: Ledger(statement_models, empty_ledger, tmp_path_factory.mktemp("ledger"))
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_a_write_off_is_a_line_of_nothing_and_stays_one(ledger: Ledger) -> None:
     ledger.close(JANUARY)
     row = 'select "BilledCost", "ListCost", "ConsumedQuantity", "ChargeDescription", "SkuPriceId"' \
         """ from marts.export_focus_daily where "x_Model" = 'unknown'"""  # fmt: skip
-    assert ledger.connection.execute(row).fetchall() == [(0, 0, 123, "written off: a test machine", None)]
+    assert ledger.connection.execute(row).fetchall() == [(0, 0, 123, "written off: a test machine", "written-off")]
     ledger.tell([line("a", date(2025, 1, 5), 123, "9", model="unknown")])
     ledger.build()
     assert ledger.booked("line_id", "line_kind <> 'original'") == [], "a price that comes later does not undo it"

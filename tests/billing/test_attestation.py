@@ -12,17 +12,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.billing import attestation, periods, redaction, verify
+from pipelines.billing import attestation, current, periods, redaction, verify
 from pipelines.billing import ledger as files
 from pipelines.billing.attestation import AttestationError
 from pipelines.billing.exports import COSTS, export_days, export_month, row_sha256
-from pipelines.billing.statements import MANIFEST, manifest_bytes, to_csv, to_parquet
+from pipelines.billing.statements import MANIFEST, Shelf, manifest_bytes, to_csv, to_parquet
 from pipelines.store import open_store
 from tests.billing.ledgers import Ledger, line
 
 JANUARY = date(2025, 1, 1)
 AT = datetime(2025, 2, 20, tzinfo=UTC)
-SHORT, LONG = 60, 1000
+SHORT, LONG = 30, 1000
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def signed(ledger: Ledger) -> Ledger:
     ledger.close(JANUARY)
     export_days(ledger.scene(AT, is_attested=True))
     export_month(ledger.scene(AT, is_attested=True), JANUARY, "acct-acme")
+    assert len(current.refresh(Shelf.open(ledger.exports))) == 1
     attestation.attest(ledger.exports, ledger.books, as_of=AT)
     assert faults(ledger) == ()
     return ledger
@@ -153,6 +154,24 @@ def test_a_row_that_was_edited_with_everything_but_its_own_hash(signed: Ledger) 
     assert found == ["row 1: x_RowHash is not the hash of its other cells"]
     rows[0]["x_RowHash"] = row_sha256(rows[0])
     assert list(verify.row_faults(rows[0])) == []
+
+
+def test_the_files_of_finance_are_signed_too_and_made_again_where_they_were_changed(signed: Ledger) -> None:
+    folder = signed.exports / "current" / "acct-acme" / "2025-01"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    forged = json.loads(before["source.json"])
+    forged["files"]["costs.csv"] = hashlib.sha256(b"0").hexdigest()
+    for change, named in (
+        ({"costs.csv": b"0"}, "costs.csv"), ({"more.csv": b""}, "more.csv"),
+        ({"costs.csv": b"0", "source.json": json.dumps(forged).encode()}, "source.json"),
+    ):  # fmt: skip
+        for name, data in change.items():
+            (folder / name).write_bytes(data)
+        assert [fault.path.name for fault in faults(signed)] == [named]
+        assert current.refresh(Shelf.open(signed.exports)) == [folder]
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert faults(signed) == ()
+    assert current.refresh(Shelf.open(signed.exports)) == []
 
 
 def test_a_head_is_of_the_sites_own_key(signed: Ledger, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_c2_a_charge_that_changes_after_its_month_was_closed_is_corrected(ledger
     january = [
         ("Credit", "One-Time", None, Decimal("-1.2345"), None, None, "plan/credit", None, None, JANUARY),
         ("Adjustment", "One-Time", None, Decimal("4.005"), None, None, "plan/seat", None, None, JANUARY),
-        ("Purchase", "Recurring", None, Decimal("20.333333333333333"), Decimal(31), "Seat-Days", "plan/seat", "ada",
+        ("Purchase", "Recurring", None, Decimal("20.333333333333333"), Decimal(1), "Units", "plan/seat", "ada",
          None, JANUARY),
     ]  # fmt: skip
     assert ledger.connection.execute(sql).fetchall() == january
@@ -403,7 +403,7 @@ def test_a_changed_sealed_file_stops_everything(ledger: Ledger) -> None:
     (sealed,) = (ledger.books / "closed").iterdir()
     data = sealed.read_bytes()
     sealed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    other = Ledger(ledger.models, ledger.folder / "other")
+    other = Ledger(ledger.models, ledger.empty, ledger.folder / "other")
     with pytest.raises(files.SealError, match="was changed: restore it"):
         files.load(other.connection, ledger.books)
     sealed.unlink()

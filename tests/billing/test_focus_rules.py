@@ -15,6 +15,7 @@ JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 AT = datetime(2025, 3, 2, tzinfo=UTC)
 PLAN = {"billing_account_id": "acct-plan", "tenant_id": "plan", "billed_cost": Decimal(0), "rating_status": "excluded"}
 EUR = {"currency": "EUR", "tenant_id": "bolt", "billing_account_id": "acct-bolt", "pricing_currency": "USD"}
+NO_PRICE = dict.fromkeys(("price_id", "list_unit_price", "contracted_unit_price", "list_cost", "contracted_cost"))
 THREE = Decimal(3)
 
 
@@ -32,6 +33,7 @@ def rows(ledger: Ledger) -> list[dict[str, Any]]:
         line("a", date(2025, 1, 3), 333_333, "3"),
         line("c", date(2025, 1, 3), contracted_cost=Decimal("2.4"), billed_cost=Decimal("2.4"), **agreed),
         line("e", date(2025, 1, 4), 777, "2.7", pricing_unit_price=THREE, **EUR),
+        line("n", date(2025, 1, 5), 0, "3", **PLAN | NO_PRICE),
         line("p", date(2025, 1, 5), 100, "3", **PLAN), line("q", date(2025, 1, 9), 200, "3", **PLAN),
         line("f", date(2025, 2, 3), 5, "3"),
     ])  # fmt: skip
@@ -53,7 +55,10 @@ def rows(ledger: Ledger) -> list[dict[str, Any]]:
 FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("ChargeCategory is 'Use'", "Usage", {"ChargeCategory": "Use"}),
     ("InvoiceId is empty", "Usage", {"InvoiceId": None}),
-    ("SkuPriceId and ListUnitPrice", "Purchase", {"SkuPriceId": "item-1"}),
+    ("SkuPriceId and ListUnitPrice", "Purchase", {"ListUnitPrice": None}),
+    ("Purchase without SkuPriceId", "Purchase", {"SkuPriceId": None, "ListUnitPrice": None}),
+    ("ListCost is not ListUnitPrice", "Purchase", {"ListUnitPrice": THREE}),
+    ("ContractedUnitPrice is negative", "Usage", {"ContractedUnitPrice": -THREE}),
     ("ListUnitPrice and ContractedUnitPrice", "Usage", {"ContractedUnitPrice": None}),
     ("PricingQuantity and PricingUnit", "Usage", {"PricingUnit": None}),
     ("ConsumedQuantity and ConsumedUnit", "Usage", {"ConsumedUnit": None}),
@@ -80,7 +85,7 @@ def test_rows_of_every_category_keep_the_rules_and_each_rule_finds_its_fault(row
     assert any(row["ChargeClass"] == "Correction" for row in rows)
     assert focus_rules.faults(rows) == []
     carried = [row["EffectiveCost"] for row in rows if row["BillingAccountId"] == "acct-plan" and not row["ChargeClass"]
-               and row["ChargeCategory"] == "Usage"]  # fmt: skip
+               and row["ChargeCategory"] == "Usage" and row["ConsumedQuantity"]]  # fmt: skip
     assert carried == [Decimal("6.67"), Decimal("13.34")], "the plan of 20.01, by tokens"
     (exchanged,) = [row for row in rows if row["BillingCurrency"] == "EUR" and row["ChargeCategory"] == "Usage"]
     assert (exchanged["PricingCurrency"], exchanged["PricingCurrencyListUnitPrice"]) == ("USD", THREE)

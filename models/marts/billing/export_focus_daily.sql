@@ -63,6 +63,41 @@ invoiced as (
             as invoice_id,
         case when line_kind = 'original' then 'usage' else 'correction' end as invoice_section
     from grouped
+),
+
+-- What FOCUS wants of usage and purchases: a price and its id, and cost is price times quantity, to the last digit. A tier,
+-- a package or a share of a month has no price of its units: such a purchase is one unit at what it costs. Usage that a
+-- plan pays for, or that was written off, and that nobody lists a price of, is listed at nothing.
+priced as (
+    select
+        * replace (
+            case
+                when charge_category = 'Purchase' then abs(list_cost)
+                when charge_category = 'Usage' then coalesce(list_unit_price, 0)
+                else list_unit_price
+            end as list_unit_price,
+            case
+                when charge_category = 'Purchase' then abs(contracted_cost)
+                when charge_category = 'Usage' then coalesce(contracted_unit_price, 0)
+                else contracted_unit_price
+            end as contracted_unit_price,
+            case
+                when charge_category <> 'Purchase' then pricing_quantity
+                when list_cost < 0 then -1
+                else 1
+            end as pricing_quantity,
+            case when charge_category = 'Purchase' then 'Units' else pricing_unit end as pricing_unit
+        ),
+        case
+            when charge_category = 'Purchase'
+                then concat(description, ', ', cast(cast(pricing_quantity as bigint) as varchar), ' ', pricing_unit)
+        end as purchase,
+        case
+            when charge_category = 'Purchase' then concat(contract_rate_id, '@', rtrim(cast(abs(list_cost) as varchar), '0'))
+            when list_unit_price is not null then coalesce(price_id, contract_rate_id)
+            when charge_category = 'Usage' then case when settlement_id is null then 'included' else 'written-off' end
+        end as sku_price_id
+    from invoiced
 )
 
 select
@@ -75,6 +110,7 @@ select
     invoiced.charge_category as "ChargeCategory",
     case when invoiced.line_kind <> 'original' then 'Correction' end as "ChargeClass",
     coalesce(
+        invoiced.purchase,
         invoiced.description,
         concat(
             invoiced.component, ' tokens of ', invoiced.model,
@@ -90,7 +126,7 @@ select
     cast(invoiced.consumed_quantity as decimal(38, 6)) as "ConsumedQuantity",
     invoiced.consumed_unit as "ConsumedUnit",
     cast(invoiced.contracted_cost as decimal(38, 15)) as "ContractedCost",
-    invoiced.contracted_unit_price as "ContractedUnitPrice",
+    cast(invoiced.contracted_unit_price as decimal(38, 15)) as "ContractedUnitPrice",
     cast(invoiced.effective_cost as decimal(38, 15)) as "EffectiveCost",
     coalesce(invoiced.provider_name, '{{ var("invoice_issuer") }}') as "HostProviderName",
     concat_ws(
@@ -100,7 +136,7 @@ select
     invoiced.invoice_id as "InvoiceId",
     '{{ var("invoice_issuer") }}' as "InvoiceIssuerName",
     cast(invoiced.list_cost as decimal(38, 15)) as "ListCost",
-    invoiced.list_unit_price as "ListUnitPrice",
+    cast(invoiced.list_unit_price as decimal(38, 15)) as "ListUnitPrice",
     case
         when invoiced.charge_category = 'Purchase' then 'Other'
         -- A discount that was agreed is no commitment.
@@ -108,17 +144,21 @@ select
     end as "PricingCategory",
     -- Of another currency than the bill's; a unit price that was agreed is in the bill's.
     case when invoiced.is_exchanged then invoiced.pricing_currency else invoiced.currency end as "PricingCurrency",
-    case
-        when invoiced.is_exchanged then invoiced.pricing_contracted_unit_price
-        else invoiced.contracted_unit_price
-    end as "PricingCurrencyContractedUnitPrice",
+    cast(
+        case
+            when invoiced.is_exchanged then invoiced.pricing_contracted_unit_price
+            else invoiced.contracted_unit_price
+        end as decimal(38, 15)
+    ) as "PricingCurrencyContractedUnitPrice",
     case
         when not invoiced.is_exchanged then cast(invoiced.effective_cost as decimal(38, 15))
         when invoiced.billed_cost = 0 then cast(0 as decimal(38, 15))
         else cast(invoiced.pricing_quantity * invoiced.pricing_contracted_unit_price as decimal(38, 15))
     end as "PricingCurrencyEffectiveCost",
-    case when invoiced.is_exchanged then invoiced.pricing_unit_price else invoiced.list_unit_price end
-        as "PricingCurrencyListUnitPrice",
+    cast(
+        case when invoiced.is_exchanged then invoiced.pricing_unit_price else invoiced.list_unit_price end
+        as decimal(38, 15)
+    ) as "PricingCurrencyListUnitPrice",
     cast(invoiced.pricing_quantity as decimal(20, 6)) as "PricingQuantity",
     invoiced.pricing_unit as "PricingUnit",
     'AI and Machine Learning' as "ServiceCategory",
@@ -135,11 +175,7 @@ select
         when invoiced.charge_category = 'Usage'
             then cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar)
     end as "SkuPriceDetails",
-    -- What nobody listed a price of has an agreed one. A tier, a package or a share of a month has no unit price, and so
-    -- no price to name; nor has what was written off.
-    case
-        when invoiced.list_unit_price is not null then coalesce(invoiced.price_id, invoiced.contract_rate_id)
-    end as "SkuPriceId",
+    invoiced.sku_price_id as "SkuPriceId",
     invoiced.user_id as "SubAccountId",
     invoiced.user_id as "SubAccountName",
     case when invoiced.user_id is not null then 'User' end as "SubAccountType",
@@ -170,7 +206,7 @@ select
     invoiced.charge_start_date as usage_date,
     invoiced.billing_period,
     invoiced._booking_seq
-from invoiced
+from priced as invoiced
 left join accounts
     on invoiced.billing_account_id = accounts.billing_account_id
 left join {{ ref('dim_prices') }} as prices
