@@ -37,7 +37,7 @@ PRIVACY = (
     Mutant("a list passes in place of its length", "pipelines/device/redact.py", "value = len(value) if isinstance(value, (list, tuple, str, dict)) else value", "pass", f"{REDACT}::test_a_list_or_a_text_becomes_its_length"),
     Mutant("a model behind any provider is public", "pipelines/contract/vocabulary/__init__.py", '    if not all(segment in names("providers") for segment in route):\n        return False\n', "", PRIVATE),
     Mutant("any tag of a model is public", "pipelines/contract/vocabulary/__init__.py", 'untagged = cloud["model"] if cloud else _TAG.sub("", name)', 'untagged = cloud["model"] if cloud else name.partition(":")[0]', PRIVATE),
-    Mutant("any date of a model is public", "pipelines/contract/vocabulary/__init__.py", "_DATE.sub(\"\", untagged)))", 're.sub(r"[-@].*", "", untagged)))', PRIVATE),
+    Mutant("any date of a model is public", "pipelines/contract/vocabulary/__init__.py", "_DATE.sub(\"\", untagged)))", 're.sub(r"[-@]20.*", "", untagged)))', PRIVATE),
     Mutant("a column outside the contract is dropped in silence", "pipelines/device/redact.py", "        if unknown:\n            raise KeyError", "        if unknown is None:\n            raise KeyError", f"{REDACT}::test_a_reader_cannot_bring_a_column_that_the_contract_does_not_name"),
     Mutant("a value that must not go together is sent", "pipelines/contract/table.py", "            row[self.column] = None\n", "            pass\n", "tests/contract/test_rules.py::test_a_device_sends_the_row_without_the_value"),
     Mutant("a tenant's name may be an address", "pipelines/contract/keys.py", 'SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"', 'SLUG = r"[a-z0-9][a-z0-9@._-]{0,62}"', "tests/contract/test_keys.py::test_anything_else_is_none"),
