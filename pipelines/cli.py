@@ -14,6 +14,7 @@ from pipelines import __version__
 from pipelines.commands import (
     accounts,
     agent,
+    compare,
     demo,
     device,
     erasure,
@@ -87,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apiary {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
-    for module in (device, warehouse, loading, erasure, reading, periods, finance, accounts, prices, agent, demo):
+    books = (periods, finance, accounts, prices)
+    for module in (device, warehouse, loading, erasure, reading, *books, agent, compare, demo):
         module.add(commands, shared)
     return parser
 
