@@ -131,7 +131,7 @@ class Warehouse:
         """Run one dbt command. The project is parsed once: to parse it again takes longer than most builds here."""
         paths = {"project": PROJECT, "profiles": PROJECT, "target": self.target, "log": self.target / "logs"}
         options = [f"--{name}-{'dir' if path == PROJECT else 'path'}={path}" for name, path in paths.items()]
-        quiet = ["--quiet", "--log-level-file=none", "--no-version-check"]
+        quiet = ["--quiet", "--log-level-file=none", "--no-version-check", "--no-write-json"]  # nobody reads the files
         if "--vars" in arguments:  # they are part of what is parsed
             return dbtRunner().invoke([*quiet, *arguments, *options])
         if self.target not in PARSED:

@@ -558,13 +558,16 @@ def test_the_homes_of_accounts_are_read_with_the_shared_one(home: Path, apiary: 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_devices_of_a_tenant_give_the_same_records_the_same_ids(tmp_path: Path, home: Path, layout: Layout) -> None:
-    """A cloned disk: another device, another user, another folder. With another key what counts tokens has the same."""
+    """A cloned disk: another device, another folder. Another user is an observer of their own (decision 0035) and the
+    rest is the same; with another key what counts tokens has the same."""
     simulated(home, layout)
     clone = tmp_path / "clone"
     shutil.copytree(home, clone)
     one = shipped(tmp_path / "one", home, key=b"1" * 32)
-    other = shipped(tmp_path / "two", clone, key=b"1" * 32, user="ben")
+    other = shipped(tmp_path / "two", clone, key=b"1" * 32)
     assert one.ids() == other.ids()
+    colleague = shipped(tmp_path / "colleague", clone, key=b"1" * 32, user="ben")
+    assert {row[0] for row in one.ids() ^ colleague.ids()} == {"sessions"}
     keyless = {table.name for table in wire.TABLES if table.is_keyless}
     alone = shipped(tmp_path / "three", clone, key=b"2" * 32, user="cy")
     assert {row for row in one.ids() if row[0] in keyless} == {row for row in alone.ids() if row[0] in keyless}

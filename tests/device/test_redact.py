@@ -318,7 +318,7 @@ def test_a_list_or_a_text_becomes_its_length() -> None:
 
 
 @pytest.mark.parametrize(
-    "value_", [True, 1.0, Decimal("1.5"), Decimal("1E+400"), Decimal("NaN"), "1", -1, 100_000_001, None, [1]]
+    "value_", [True, 1.0, Decimal("1.5"), Decimal("1E+400"), Decimal("NaN"), "1", -1, wire.MAX_TOKENS + 1, None, [1]]
 )
 def test_tokens_are_integers_within_bounds(value_: object) -> None:
     assert column_of(wire.LLM_TURNS, "input_tokens")(value_) is None

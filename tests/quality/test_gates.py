@@ -156,7 +156,7 @@ PLANTED = {
     ("wire__llm_turns", "cache_above_input"): "UPDATE wire.llm_turns SET cache_write_input_tokens = input_tokens",
     ("wire__llm_turns", "from_the_future"): "UPDATE wire.llm_turns SET occurred_at = _received_at + INTERVAL 16 MINUTE",
     ("wire__llm_turns", "undated"): "UPDATE wire.llm_turns SET occurred_at = NULL",
-    ("wire__llm_turns", "most_input_tokens"): "UPDATE wire.llm_turns SET input_tokens = 20000001",
+    ("wire__llm_turns", "most_input_tokens"): "UPDATE wire.llm_turns SET input_tokens = 100000001",
     ("marts__fct_llm_turns", "turns_off"): "DELETE FROM marts.fct_llm_turns WHERE turn_source = 'step'",
     ("marts__fct_llm_turns", "input_tokens_off"):
         "UPDATE marts.fct_llm_turns SET reported_input_tokens = input_tokens + 1",
