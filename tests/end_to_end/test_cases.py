@@ -181,8 +181,11 @@ def test_a_turn_above_100_million_tokens_counts(counted: Counted) -> None:
 
 
 def test_sums_hold_turns_of_the_most_tokens(counted: Counted) -> None:
-    """And what is no number is told: three turns at the contract's bound, one above it, one negative."""
-    assert counted.used("bounds") == {"all": (3, 3 * MAX_TOKENS, 3 * MAX_TOKENS)}
+    """And what is no number is told: three turns at the contract's bound, one above it, one negative.
+
+    All input was read from the cache and one token more was written to it: that one was beside the input.
+    """
+    assert counted.used("bounds") == {"all": (3, 3 * (MAX_TOKENS + 1), 3 * MAX_TOKENS)}
     kinds = "select exception_kind, sum(turns) from marts.exc_billing_exceptions where tenant_id = 'bounds' group by 1"
     found = dict(counted.rows(kinds))
     assert (found["implausible"], found["refused"]) == (3, 2)

@@ -135,6 +135,7 @@ def test_sent_twice(
     assert "\n".join(map(str, difference(business(warehouse), expected))) == ""
 
 
+@pytest.mark.long
 def test_sent_in_halves(
     expected: Marts, agents: Path, new_device: Callable[..., Home], store: str, warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -193,6 +194,7 @@ def test_sent_from_a_cloned_disk(
     assert loaded.rows_duplicate > 0
 
 
+@pytest.mark.long
 def test_clones_without_a_shared_key_count_once(
     expected: Marts, agents: Path, new_device: Callable[..., Home], store: str, warehouse: Warehouse, truth: Truth
 ) -> None:

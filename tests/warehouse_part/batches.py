@@ -90,7 +90,7 @@ def fitting(column: Column) -> Any:
 def row(table: str, number: object = 0, **given: Any) -> Row:
     """A row with a value in every column, whose sums are right; not one that a later observation could supersede."""
     filled = {column.name: fitting(column) for column in BY_NAME[table].columns}
-    filled |= dict.fromkeys(BY_NAME[table].superseded_by[:1])
+    filled |= dict.fromkeys(name for name in BY_NAME[table].superseded_by if name.startswith("is_"))
     filled |= {rule.other: rule.values[0] for rule in BY_NAME[table].rules}
     filled |= {"record_id": record(f"{table} {number}")} | given
     return filled | {total: sum(filled[part] or 0 for part in parts) for total, parts in BY_NAME[table].sums} | given
