@@ -23,6 +23,7 @@ from pipelines.commands import (
     periods,
     prices,
     reading,
+    upgrade,
     warehouse,
 )
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
     books = (periods, finance, accounts, prices)
-    for module in (device, warehouse, loading, erasure, reading, *books, agent, compare, demo):
+    for module in (device, warehouse, loading, erasure, reading, *books, agent, upgrade, compare, demo):
         module.add(commands, shared)
     return parser
 

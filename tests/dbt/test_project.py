@@ -11,8 +11,9 @@ LINK = REPOSITORY / "dbt_project" / "models"
 # What counts or judges rows of facts, or compares days: the only intermediate models behind a mart.
 COUNTS_FACTS = (
     "int_usage__session_", "int_usage__day_models", "int_usage__turns_judged", "int_billing__rating_days",
-    "int_status__session_", "int_billing__models_assumed", "int_agents__session_models", "int_billing__booked_lines", "int_billing__booking_days",
-    "int_billing__account_months", "int_billing__account_terms", "int_billing__frozen", "int_billing__plan_charges",
+    "int_status__session_", "int_billing__models_assumed", "int_agents__session_models", "int_billing__booked_lines",
+    "int_billing__booking_days", "int_billing__account_months", "int_billing__account_terms", "int_billing__frozen",
+    "int_billing__plan_charges",
 )  # fmt: skip
 # How a sentence about a table starts; the grain is what a reader needs first.
 GRAIN = re.compile(r"One row for each ")
