@@ -14,18 +14,21 @@
 {%- set slack = 900000000 -%}
 
 {#- What an event and a step must have in common to be the same turn, the strictest first: columns, and what else must
-    hold of the step and of the event, and which part of the session the event is looked for in. Where one log keys the names of nodes under another key, or has none, any node
-    will do. Equal ones are matched from the last backwards: a session that outlived an upgrade of the source has events
-    of its last runs. -#}
+    hold of the step and of the event, which part of the session the event is looked for in, and what must hold of both.
+    Where one log keys the names of nodes under another key, or has none, any node will do. Equal ones are matched from
+    the last backwards: a session that outlived an upgrade of the source has events of its last runs. What is left is one
+    turn where the event was written while the step's tools ran, whatever the iteration seemed to be. -#}
 {%- set any_node = 'not is_node_in_both' -%}
 {%- set passes = [
-    ('by_position', ['part', 'node_id', 'position', 'input_tokens', 'output_tokens'], 'true', 'true', 'part'),
-    ('early', ['part', 'node_id', 'position', 'input_tokens', 'output_tokens'], 'true', 'true', 'next_part'),
-    ('by_tokens', ['part', 'node_id', 'input_tokens', 'output_tokens'], 'not is_position_known', 'true', 'part'),
-    ('by_position_of_any_node', ['part', 'position', 'input_tokens', 'output_tokens'], any_node, any_node, 'part'),
+    ('by_position', ['part', 'node_id', 'position', 'input_tokens', 'output_tokens'], 'true', 'true', 'part', 'true'),
+    ('early', ['part', 'node_id', 'position', 'input_tokens', 'output_tokens'], 'true', 'true', 'next_part', 'true'),
+    ('by_tokens', ['part', 'node_id', 'input_tokens', 'output_tokens'], 'not is_position_known', 'true', 'part', 'true'),
+    ('by_position_of_any_node', ['part', 'position', 'input_tokens', 'output_tokens'], any_node, any_node, 'part', 'true'),
     ('by_tokens_of_any_node', ['part', 'input_tokens', 'output_tokens'],
-     any_node ~ ' and not is_position_known', any_node, 'part'),
-    ('undated', ['input_tokens', 'output_tokens'], 'true', 'at_us is null', 'part'),
+     any_node ~ ' and not is_position_known', any_node, 'part', 'true'),
+    ('undated', ['input_tokens', 'output_tokens'], 'true', 'at_us is null', 'part', 'true'),
+    ('by_clock', ['node_id', 'input_tokens', 'output_tokens'], 'tool_started_us is not null', 'at_us is not null', 'part',
+     'e.at_us between s.tool_started_us and s.tool_started_us + s.latency_us'),
 ] -%}
 
 with changed as (
@@ -443,7 +446,7 @@ events as (
         and e.node_id = step_nodes.node_id
 ),
 
-{%- for name, columns, step_condition, event_condition, event_part in passes %}
+{%- for name, columns, step_condition, event_condition, event_part, both in passes %}
 {%- set earlier = 'matches_' ~ passes[loop.index0 - 1][0] %}
 
 {%- for side, id, order, condition, part in [
@@ -490,6 +493,9 @@ matches_{{ name }} as (
         and s.{{ column }} = e.{{ column | replace('part', event_part) }}
         {%- endfor %}
         and s.place = e.place
+        {%- if both != 'true' %}
+        and {{ both }}
+        {%- endif %}
 ),
 {%- endfor %}
 {%- set equal = 'matches_' ~ passes[-1][0] %}
