@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-long torture power-loss mutants focus-check lint contract lock clean
+.PHONY: help setup run dev test test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,12 @@ focus-check: $(READY) ## the statements of a simulated fleet before the public F
 	@rm -rf .cache/focus-home # of another state of the code its marts could not be built on
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/apiary demo > .cache/focus-demo.log
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/python -m bench.focus_check $(FOCUS)
+
+# As root it installs the Debian package where it is missing; else the test is skipped, and says so.
+spreadsheet-check: $(READY) ## LibreOffice opens the files of finance: its totals are those of the invoices
+	@command -v soffice > /dev/null || { test "$$(id -u)" = 0 && apt-get install -y --no-install-recommends libreoffice-calc; } \
+		|| echo "LibreOffice is missing: install the Debian package libreoffice-calc" >&2
+	@$(BIN)/python -m pytest tests/billing/test_current.py -m long
 
 clean: ## remove the environment and caches
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache dbt_project/target dbt_project/logs

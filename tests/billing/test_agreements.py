@@ -46,6 +46,9 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
          "2026-01-01"),
         ("credit", "grant", "--id", "g", "--account", "A", "--amount", "25", "--reason", "pilot", "--from",
          "2026-01-01", "--expires", "2026-07-01"),
+        ("model-policy", "set", "--rule", "session", "--from", "2026-01-01"),
+        ("model-policy", "set", "--tenant", "acme", "--rule", "default", "--default-model", "openai/gpt-5", "--from",
+         "2026-01-01", "--to", "2026-04-01"),
     ):  # fmt: skip
         before = {path.name: path.read_bytes() for path in site.glob("*.csv")}
         assert cli.main([*command, *SIGNED]) == 0, command
@@ -62,7 +65,10 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
     assert (item["commit_amount"], item["valid_to"]) == (Decimal(50), date(2026, 9, 1))
     assert [r["factor"] for r in agreements.newest(books.CONTRACT_RATES, folders)] == [Decimal("0.8")]
     assert len(books.read(books.CONTRACT_RATES, folders)) == 2, "what was believed before is still there"
-    for what in ("account", "seat", "plan", "contract", "credit"):
+    assert [(r["tenant_id"], r["rule"]) for r in agreements.newest(books.MODEL_POLICIES, folders)] == [
+        (None, "session"), ("acme", "default"),
+    ]  # fmt: skip
+    for what in ("account", "seat", "plan", "contract", "credit", "model-policy"):
         assert cli.main([what, "list", "--json"]) == 0
         assert "2026-01-01" in capsys.readouterr().out
 

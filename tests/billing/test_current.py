@@ -152,10 +152,11 @@ def test_it_is_replaced_when_a_statement_is_and_else_left_alone(ledger: Ledger) 
     assert again == after, "the same statement gives the same bytes"
 
 
-@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")
+@pytest.mark.long  # each conversion starts LibreOffice anew
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed: make spreadsheet-check")
 def test_libreoffice_reads_the_same_totals(finance: Path, tmp_path: Path) -> None:
     for account, month, folder in folders(finance):
-        for name in ("costs.csv", "statement.xlsx"):
+        for name in ("costs.csv", "invoice.csv", "statement.xlsx"):
             target = tmp_path / account / month / name.partition(".")[0]
             sheet = (
                 "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,false,false,false,3"
@@ -176,6 +177,6 @@ def test_libreoffice_reads_the_same_totals(finance: Path, tmp_path: Path) -> Non
                     records = list(csv.DictReader(file))
             found: dict[str, Decimal] = defaultdict(Decimal)
             for record in records:
-                found[record["currency"]] += Decimal(str(record["billed_cost"]))
+                found[record["currency"]] += Decimal(str(record["payable" if name == "invoice.csv" else "billed_cost"]))
             expected = payables(finance, account, month)
             assert {c: round(v, 9) for c, v in found.items()} == {c: round(v, 9) for c, v in expected.items()}
