@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.contract import wire
-from pipelines.contract.keys import KEYED, is_generated
+from pipelines.contract.keys import KEYED, is_generated, record_id
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.vocabulary import is_public, names
 from pipelines.device.clock import Clock, LogClock
@@ -270,6 +270,16 @@ def test_a_name_outside_the_public_lists_is_keyed_and_equal_names_are_equal() ->
     assert keep("read_file") == "read_file"
     assert keep("acme_crm_push") == keep("acme_crm_push") == REDACTOR.keyed("acme_crm_push") != keep("acme_crm_pull")
     assert Redactor(b"another key of the tenant").keyed("acme_crm_push") != keep("acme_crm_push")
+
+
+def test_an_identity_depends_on_the_key_exactly_if_a_name_is_in_it() -> None:
+    """Whoever has not the tenant's key cannot make it of a list of words."""
+    other = Redactor(b"another key of the tenant")
+    for key, is_keyed in ((("0a" * 8, 1, None), False), (("nightly", 1), True), (("0a" * 8, "ada@acme.example"), True)):
+        made = REDACTOR.record_id("acme", "tasks", *key)
+        assert made == REDACTOR.record_id("acme", "tasks", *key)
+        assert (made != other.record_id("acme", "tasks", *key)) is is_keyed
+        assert (made != record_id("acme", "tasks", *key)) is is_keyed
 
 
 def test_a_generated_id_travels_and_a_chosen_one_is_keyed() -> None:
