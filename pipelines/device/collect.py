@@ -29,6 +29,7 @@ from pipelines.device.readers.base import (
     At,
     Contents,
     CorruptError,
+    Group,
     Item,
     Log,
     Part,
@@ -479,12 +480,11 @@ class Collector:
         if found is None and not snapshot.is_line:
             return  # torn or being written: what was seen before holds until it can be read
         items = list(found or ())
-        counts = Counts(seen=len(items), layout=snapshot.layout, runtime=self._runtime)
+        counts = Counts(layout=snapshot.layout, runtime=self._runtime)
         left_out = self._redactor.left_out
         with self._state.step():
             for item in items:
-                counts.fields_unknown += item.fields_unknown if isinstance(item, Record) else 0
-                _count(counts, self._take(item, source, is_live=is_live))
+                self._take(item, source, counts, is_live=is_live)
             counts.fields_dropped += self._redactor.left_out - left_out
             if found is None:
                 counts.seen += 1
@@ -498,10 +498,32 @@ class Collector:
                 self._sources += not snapshot.is_line
                 self._state.count(self._run, source, snapshot.kind, counts)
 
-    def _take(self, item: Item | Record, source: str, *, is_live: bool) -> str:
-        """Stage what a snapshot says; what became of it, by the name of its counter."""
+    def _take_group(self, group: Group, source: str, counts: Counts) -> None:
+        """Stage the records of a group, unless nothing of it has changed."""
+        key = self._redactor.keyed(f"group:{source}:{group.key}")
+        content = self._redactor.keyed(f"{self._since}:{self._enrolment.timezone}:{group.content}")
+        if self._state.snapshot(key)[0] == content:
+            counts.seen += group.number
+            counts.duplicate += group.number
+            return
+        for record in group.records():
+            self._take(record, source, counts, is_live=False)
+        self._state.set_snapshot(key, content, 0)
+
+    def _take(self, item: Item | Record | Group, source: str, counts: Counts, *, is_live: bool) -> None:
+        """Stage what a snapshot says, and count what became of it."""
+        if isinstance(item, Group):
+            self._take_group(item, source, counts)
+            return
+        counts.seen += 1
         if isinstance(item, Record):
-            return self._stage(item, source, 0)[0]
+            counts.fields_unknown += item.fields_unknown
+            _count(counts, self._stage(item, source, 0)[0])
+        else:
+            _count(counts, self._take_item(item, is_live=is_live))
+
+    def _take_item(self, item: Item, *, is_live: bool) -> str:
+        """Stage an observation; what became of it, by the name of its counter."""
         since = self._since
         if since is not None and not is_live and not any(time and time >= since for time in item.times):
             return "before_consent"

@@ -15,9 +15,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pytest
 
+from pipelines.device import lines
+from pipelines.device.clock import Clock
 from pipelines.device.lines import UnreadableError
 from pipelines.device.readers import sqlite
+from pipelines.device.readers.base import At, Setting
 from pipelines.device.readers.openclaw import databases
+from pipelines.device.readers.openclaw.runtime import OPENCLAW
 from pipelines.simulate.openclaw import OpenClawSpec
 from tests.device.driving import Device, Json, Row, counted_exactly, granted
 
@@ -217,6 +221,24 @@ def test_nothing_private_leaves(tmp_path: Path) -> None:
     kept = b"".join(path.read_bytes() for path in (tmp_path / "apiary").rglob("*") if path.is_file())
     for word in (b"planted-secret", b"12036300", b"what-ada-wrote", b"/home/ada"):
         assert word not in kept, word
+
+
+@pytest.mark.samples
+def test_public_files_have_the_counts_that_others_found() -> None:
+    home = SAMPLES / "public" / "deja-vu" / "openclaw"
+    if not home.is_dir():
+        pytest.skip("no samples: set APIARY_SAMPLES")
+    logs = OPENCLAW.contents(home, Setting(Clock("UTC"), frozenset({"events", "descriptions"}))).logs
+    found = [
+        record
+        for log in logs
+        for data in log.path.read_bytes().splitlines()
+        for _, line in lines.parse(data, log.is_record).records
+        for record in log.parse(line, At(1, None))
+        if record.is_turn
+    ]
+    assert len(logs) == 1, "a checkpoint is a copy"
+    assert [(record.values["input_tokens"], record.values["output_tokens"]) for record in found] == [(5, 10)]
 
 
 @pytest.mark.samples

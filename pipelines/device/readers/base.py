@@ -106,6 +106,17 @@ class Item:
     totals_since: datetime | None = None
 
 
+@dataclass(frozen=True)
+class Group:
+    """Records of a snapshot that are passed over while nothing of them has changed: a database may hold years, and one
+    row of it be new. `content`: what changes when one of them does. `number`: how many rows of the source they are."""
+
+    key: str
+    content: str
+    number: int
+    records: Callable[[], Iterable[Record]]
+
+
 class Fields(dict[str, Any]):
     """A JSON object that remembers which of its fields were asked for: the rest is dropped, and counted."""
 
@@ -179,7 +190,7 @@ class Snapshot:
     files: tuple[Path, ...]
     kind: str
     consent: str
-    read: Callable[[], Iterable[Item | Record] | None]
+    read: Callable[[], Iterable[Item | Record | Group] | None]
     layout: str = "other"
     lives_with: tuple[str, ...] = ()
     is_counted: bool = True

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipelines.contract import wire
 from pipelines.device import lines
 from pipelines.device.clock import utc_time
-from pipelines.device.readers.base import Contents, Item, Reading, Record, Setting, Snapshot
+from pipelines.device.readers.base import Contents, Group, Item, Reading, Record, Setting, Snapshot
 from pipelines.device.readers.claude_code import layout as claude
 from pipelines.device.readers.claude_code import transcripts
 from pipelines.device.readers.claude_code.runtime import CLAUDE_CODE
@@ -72,7 +72,7 @@ HYPERHIVE = Hyperhive()
 def _statistics(path: Path, agent: Path, known: turns.Agent, reading: Reading) -> Snapshot:
     own = tuple(found.path for found in claude.transcripts(layout.transcripts(agent)) if found.agent is None)
 
-    def read() -> list[Item | Record]:
+    def read() -> list[Item | Group]:
         # First the rows: a turn's lines are written before its row.
         rows = turns.read(path, reading.scratch)
         times = _Times(own, rows)
@@ -87,7 +87,7 @@ def _log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _named(snapshot: Snapshot, agent: Path) -> Iterable[Item | Record] | None:
+def _named(snapshot: Snapshot, agent: Path) -> Iterable[Item | Record | Group] | None:
     """What a transcript says of its session, with the name of the agent whose it is."""
     items = snapshot.read()
     return None if items is None else [

@@ -9,7 +9,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from uuid import UUID
 
@@ -17,7 +19,7 @@ from pipelines.contract import wire
 from pipelines.contract.keys import Constant
 from pipelines.device.clock import epoch_time
 from pipelines.device.readers import sqlite
-from pipelines.device.readers.base import Item, Part, Record
+from pipelines.device.readers.base import Group, Item, Part, Record
 
 MAX_CALLS = 10_000  # of one tool in one turn: beyond it the number is no count
 REQUIRED = frozenset({"id", "started_at", "ended_at"})
@@ -94,8 +96,8 @@ def session_id(turns: list[Turn]) -> str | None:
     return str(UUID(turns[0].made_id("agent"))) if turns else None
 
 
-def records(turns: list[Turn], agent: Agent, is_covered: IsCovered) -> Iterator[Item | Record]:
-    """The agent's session and, of each turn, its run, its state at the end, its claim, and its usage."""
+def records(turns: list[Turn], agent: Agent, is_covered: IsCovered) -> Iterator[Item | Group]:
+    """The agent's session and, of each turn, its run, its state at the end, its claim, and its usage: day by day."""
     session = session_id(turns)
     if session is None:
         return
@@ -108,8 +110,16 @@ def records(turns: list[Turn], agent: Agent, is_covered: IsCovered) -> Iterator[
         },
         (started_at, ended_at),
     )  # fmt: skip
-    for turn in turns:
-        yield from _usage(turn, session, agent, is_covered=is_covered(turn))
+    by_day = sorted(turns, key=lambda turn: (turn.started_at.date(), turn.number))
+    for day, found in groupby(by_day, lambda turn: turn.started_at.date()):
+        told = [(turn, is_covered(turn)) for turn in found]
+        content = repr((session, agent.name, sorted(agent.names), [(turn.row, covered) for turn, covered in told]))
+        yield Group(f"{session}/{day}", content, len(told), partial(_records, told, session, agent))
+
+
+def _records(told: list[tuple[Turn, bool]], session: str, agent: Agent) -> Iterator[Record]:
+    for turn, is_covered in told:
+        yield from _usage(turn, session, agent, is_covered=is_covered)
         yield _claim(turn, session)
         yield from _run(turn, session)
         yield _state(turn, session, agent)
