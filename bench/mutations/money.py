@@ -25,7 +25,7 @@ MONEY = (
     Mutant("the first word counts", "pipelines/billing/agreements.py", '    last = max(rows, key=lambda row: row["recorded_at"], default=None)', '    last = min(rows, key=lambda row: row["recorded_at"], default=None)', f"{AGREEMENTS}::test_of_each_day_the_row_recorded_last_speaks"),
     Mutant("an account ends a day late", "pipelines/billing/agreements.py", '        and (row["valid_to"] is None or day < row["valid_to"])', '        and (row["valid_to"] is None or day <= row["valid_to"])', f"{AGREEMENTS}::test_the_mart_says_the_same_of_each_day"),
     Mutant("a unit price has eight digits", f"{MACROS}/money.sql", "cast(round({{ amount }}, 9)", "cast(round({{ amount }}, 8)", RATING),
-    Mutant("a price begins one microsecond late", LINES, "lines.occurred_at >= rates.in_force_from", "lines.occurred_at > rates.in_force_from", RATING),
+    Mutant("a price begins one microsecond late", LINES, "lines.occurred_at >= rates.in_force_from", "lines.occurred_at > rates.in_force_from", "tests/billing/test_rating.py::test_a_price_counts_from_its_first_microsecond_on"),
     Mutant("a price still counts when it has ended", LINES, "lines.occurred_at < rates.in_force_to", "lines.occurred_at <= rates.in_force_to", RATING),
     Mutant("weekdays of a price list are ignored", LINES, "(rates.dow_mask & {{ utc_weekday_bit('lines.occurred_at') }}) <> 0", "rates.dow_mask <> 0", RATING),
     Mutant("cached tokens are charged as uncached too", LINES, "input_tokens - read_tokens - write_tokens as quantity", "input_tokens - write_tokens as quantity", RATING),

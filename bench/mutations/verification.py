@@ -8,7 +8,7 @@ LINKS = f"{RULES}::test_the_object_of_a_turn_is_read_again"
 
 VERIFICATION = (
     Mutant("a row's hash is not compared", "pipelines/billing/verify.py", "    if HASH in row and row[HASH] != row_sha256(dict(row)):\n", "    if HASH not in row:\n", f"{RULES}::test_a_rows_hash_is_compared"),
-    Mutant("list cost is not worked out again", "pipelines/billing/verify.py", '        if row[price] is not None and row[cost] != row[price] * quantity:', '        if row[price] is None and row[cost] != row[price] * quantity:', f"{RULES}::test_each_rule_of_a_row_is_looked_at"),
+    Mutant("list cost is not worked out again", "pipelines/billing/verify.py", '        if row[price] is not None and row[cost] != EXACT.multiply(row[price], quantity):', '        if row[price] is not None and not row[cost]:', f"{RULES}::test_each_rule_of_a_row_is_looked_at"),
     Mutant("a charge outside its period passes", "pipelines/billing/verify.py", '    if row["ChargeClass"] is None and not row["BillingPeriodStart"] <= start < row["BillingPeriodEnd"]:', '    if row["ChargeClass"] and not row["BillingPeriodStart"] <= start < row["BillingPeriodEnd"]:', f"{RULES}::test_each_rule_of_a_row_is_looked_at"),
     Mutant("negative usage passes", "pipelines/billing/verify.py", ' and row["BilledCost"] < 0:', ' and row["BilledCost"] < -10**9:', f"{RULES}::test_each_rule_of_a_row_is_looked_at"),
     Mutant("a payable amount is believed", "pipelines/billing/verify.py", "            if billed != (exact / unit)", "            if billed > 10**12 and billed != (exact / unit)", f"{RULES}::test_payables_are_compared_with_the_sum_and_the_manifest"),
