@@ -202,6 +202,38 @@ def test_a_session_has_its_agent_channel_and_kind(tmp_path: Path) -> None:
     assert (claim["claimed_by"], claim["session_id"], claim["output_tokens"]) == ("session_counters", SECOND, 7)
 
 
+def test_runs_of_sub_agents_and_jobs_have_an_end_and_no_task(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    database(home, {FIRST: [head(), response(1)]}, keys={FIRST: "agent:main:subagent:x"})
+    path = home / "state" / "openclaw.sqlite"
+    path.parent.mkdir()
+    at = 1_792_660_000_000
+    cron = f"agent:main:cron:y:run:{SECOND}"
+    rows = [
+        (FIRST, "subagent", "agent:main:subagent:x", "timed_out", at, at + 2500, "what-ada-wrote", "timeout of it"),
+        (SECOND, "cron", cron, "succeeded", at, at + 1000, "what-ada-wrote", None),
+        (THIRD, "cli", "agent:main:subagent:x", "succeeded", at, at + 2500, "what-ada-wrote", None),
+        (f"{THIRD[:-1]}9", "subagent", "agent:main:subagent:gone", "running", at, None, "what-ada-wrote", None),
+    ]  # fmt: skip
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            "CREATE TABLE task_runs (task_id TEXT, runtime TEXT, child_session_key TEXT, status TEXT,"
+            " started_at INTEGER, ended_at INTEGER, task TEXT, error TEXT)"
+        )
+        db.executemany("INSERT INTO task_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    found = device.delivered("agent_runs")
+    assert Counter(row["kind"] for row in found) == {"started": 2, "failed": 1, "completed": 1}
+    ends = {row["session_id"]: row for row in found if row["kind"] != "started"}
+    assert [(ends[name]["outcome"], ends[name]["duration_seconds"]) for name in (FIRST, SECOND)] == [
+        ("timeout", 2.5), ("success", 1.0),
+    ]  # fmt: skip
+    assert ends[FIRST]["error_class"] == "timeout"
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "apiary").rglob("*") if path.is_file())
+    assert b"what-ada-wrote" not in kept
+
+
 def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:
     path = database(tmp_path, {FIRST: [head(), response(1)]})
     for sql in (

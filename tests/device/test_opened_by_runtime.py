@@ -32,9 +32,9 @@ CASES: dict[str, tuple[OtherHome, str, tuple[str, ...]]] = {
     ),
     "openclaw": (
         OpenClawSpec(seed=1, first_day=DAY, days=1, era="sqlite"),
-        r"agents/[^/]+/(sessions/[^/]+|agent/openclaw-agent\.sqlite)",
+        r"agents/[^/]+/(sessions/[^/]+|agent/openclaw-agent\.sqlite)|state/openclaw\.sqlite",
         (
-            "openclaw.json", "credentials/oauth.json", "state/openclaw.sqlite", "agents/main/agent/auth-profiles.json",
+            "openclaw.json", "credentials/oauth.json", "state/other.sqlite", "agents/main/agent/auth-profiles.json",
             f"agents/main/session-sqlite-import-archive/main.{SESSION}.jsonl.imported-1", "workspace/MEMORY.md",
             f"agents/main/sessions/{SESSION}.trajectory.jsonl",
             f"agents/main/sessions/{SESSION}.checkpoint.{SESSION}.jsonl",

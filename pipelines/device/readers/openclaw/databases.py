@@ -38,6 +38,19 @@ def read(path: Path, scratch: Path, agent: str) -> list[Item | Record]:
     return sqlite.read(path, scratch, ALLOWED, lambda connection: list(_found(connection, agent)))
 
 
+def present_sessions(path: Path, scratch: Path) -> dict[str, str]:
+    """The present session of each key. Raises as `read` does."""
+
+    def found(connection: sqlite3.Connection) -> dict[str, str]:
+        known = sessions.Known("")
+        if sqlite.has_table(connection, "session_nodes"):
+            required = frozenset({"session_key", "current_session_id"})
+            known.nodes(sqlite.rows(connection, "session_nodes", ALLOWED, required))
+        return known.present
+
+    return sqlite.read(path, scratch, ALLOWED, found)
+
+
 def unpacked(data: bytes) -> bytes:
     """The text of a transcript that was packed with zstd. Raises CorruptError."""
     try:

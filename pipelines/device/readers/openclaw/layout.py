@@ -69,6 +69,11 @@ def database(agent: Path) -> Path:
     return agent / "agent" / "openclaw-agent.sqlite"
 
 
+def state_database(home: Path) -> Path:
+    """The database of runs and scheduled jobs, from 2026.7 on."""
+    return home / "state" / "openclaw.sqlite"
+
+
 def _entries(folder: Path) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:

@@ -9,8 +9,20 @@ from functools import cache, partial
 from pathlib import Path
 
 from pipelines.device import lines
-from pipelines.device.readers.base import At, Contents, Item, Json, Log, Reading, Record, Setting, Snapshot
-from pipelines.device.readers.openclaw import databases, layout, sessions, transcripts
+from pipelines.device.readers.base import (
+    At,
+    Contents,
+    CorruptError,
+    Item,
+    Json,
+    Log,
+    Reading,
+    Record,
+    Setting,
+    Snapshot,
+    UnknownLayoutError,
+)
+from pipelines.device.readers.openclaw import databases, layout, runs, sessions, transcripts
 
 HEAD_BYTES = 64 << 10  # the first line of a transcript is short
 
@@ -45,6 +57,7 @@ class OpenClaw:
         def snapshots(reading: Reading) -> Iterator[Snapshot]:
             for agent in agents:
                 yield from _snapshots(agent, setting, reading)
+            yield _runs(home, agents, setting, reading)
 
         return Contents(logs, snapshots)
 
@@ -113,6 +126,24 @@ def _snapshots(agent: Path, setting: Setting, reading: Reading) -> Iterator[Snap
         key="sessions", files=(store,), kind="session_store", consent="descriptions",
         read=partial(_items, store, agent, reading),
     )  # fmt: skip
+
+
+def _runs(home: Path, agents: list[Path], setting: Setting, reading: Reading) -> Snapshot:
+    path = layout.state_database(home)
+    stores = [place for agent in agents for place in (layout.session_store(agent), layout.database(agent))]
+
+    def read() -> list[Record]:
+        present: dict[str, str] = {}
+        for agent in agents:
+            present |= _store(agent, setting).present
+            try:
+                present |= databases.present_sessions(layout.database(agent), reading.scratch)
+            except (FileNotFoundError, lines.UnreadableError, CorruptError, UnknownLayoutError):
+                continue  # it is told where it is read for its transcripts
+        return runs.read(path, reading.scratch, present)
+
+    files = (path, path.with_name(path.name + "-wal"), *stores)
+    return Snapshot(key="runs", files=files, kind="other", consent="events", read=read)
 
 
 def _packed(found: layout.Transcript, agent: Path, setting: Setting) -> list[Record]:

@@ -73,6 +73,11 @@ class Known:
                 counters=entry,
             )  # fmt: skip
 
+    @property
+    def present(self) -> dict[str, str]:
+        """The present session of each key."""
+        return self._ids
+
     def context(self, session_id: str, head: Head | None, *, key: str | None = None) -> Context:
         """A transcript of a session while it is read."""
         key = self._keys.get(session_id, key)
