@@ -289,8 +289,9 @@ class _Found:
             Condition(
                 "exceptions", exposure < MATERIAL and not any(item.is_unknown for item in models),
                 f"{lines} lines have no price and may cost up to {plain(exposure)}" + (f": {names}" if names else ""),
-                settled_by="apiary prices approve, an alias, or"
-                f" apiary period settle {period:%Y-%m} --account {account} --write-off|--late",
+                settled_by="apiary prices approve, an alias,"
+                + (" apiary model-policy set," if any(item.model == "unknown" for item in models) else "")
+                + f" or apiary period settle {period:%Y-%m} --account {account} --write-off|--late",
             ),
         ]  # fmt: skip
         for kind, words in QUESTIONS.items():

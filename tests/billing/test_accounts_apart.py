@@ -117,6 +117,7 @@ def test_a_model_without_a_price_holds_back_its_own_account(ledger: Ledger) -> N
     (unmet,) = held.unmet(WAIVED)
     assert (held.account, unmet.name) == ("acct-bolt", "exceptions")
     assert "apiary period settle 2025-01 --account acct-bolt --write-off|--late" in unmet.settled_by
+    assert "apiary model-policy set" in unmet.settled_by
     assert "unknown" in unmet.found
     book = book_of(ledger)
     assert (book.status(JANUARY, "acct-acme"), book.status(JANUARY, "acct-bolt")) == ("closed", "closing")
