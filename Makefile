@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean
+.PHONY: help setup run dev test test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ power-loss: $(READY) ## 1,200 losses of power, recovered; needs strace
 
 mutants: $(READY) ## break delivery, money, privacy and access in 200 ways; each must be found
 	@nice -n 19 $(BIN)/python -m bench.mutants $(ARGS)
+
+frozen-home: $(READY) ## the home that later releases are tested to upgrade; when a release is cut
+	@$(BIN)/python -m tests.end_to_end.freeze
 
 lint: $(READY) ## ruff, mypy, import rules
 	@$(BIN)/ruff check .

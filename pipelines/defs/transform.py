@@ -58,7 +58,7 @@ def models(
     parsed = json.loads(manifest().read_text("utf-8"))
     changed = definitions.changed(warehouse, parsed)
     if changed:
-        context.log.info(
+        context.log.warning(  # the terminal shows no less of this step
             f"{len(changed)} models have another definition than their tables, such as {changed[0]}: full refresh"
         )
     refresh = ["--full-refresh"] if changed or config.full_refresh else []

@@ -182,8 +182,11 @@ stuck_loops as (
         cast(max(idle_turns) as decimal(38, 20)) as found_value,
         cast({{ var('stuck_loop_turns') }} as decimal(38, 20)) as expected_value,
         sum(reported_cost_usd) as reported_cost_usd,
-        min(occurred_at) filter (where idle_turns = {{ var('stuck_loop_turns') }}) as occurred_at,
-        max(received_at) filter (where idle_turns <= {{ var('stuck_loop_turns') }}) as known_at
+        -- The turn that makes it a loop may be one that only the steps tell: then the next one is the first to tell.
+        min(occurred_at) filter (where idle_turns >= {{ var('stuck_loop_turns') }}) as occurred_at,
+        coalesce(
+            max(received_at) filter (where idle_turns <= {{ var('stuck_loop_turns') }}), min(received_at)
+        ) as known_at
     from turns
     where idle_turns > 0
         and turn_source = 'event'
