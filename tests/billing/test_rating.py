@@ -90,7 +90,27 @@ def test_every_line_is_what_a_second_calculation_says(
     rating: Rating, signed: Path, edges: list[datetime], data: st.DataObject
 ) -> None:
     """R5, R6, R8, T1, T2: to the last digit, also at the instants where one price ends and another begins."""
-    made = data.draw(turns(edges))
+    compare(rating, signed, data.draw(turns(edges)))
+
+
+def test_a_price_counts_from_its_first_microsecond_on(rating: Rating, signed: Path) -> None:
+    """Every instant at which a price of the book begins, and the microsecond before."""
+    begins = sorted({(row["model"], row["valid_from"]) for row in books.read(books.PRICES, [signed])})
+    compare(rating, signed, [
+        {
+            "record_id": f"t{number}-{early}", "tenant_id": TENANTS[0], "session_id": "s", "model": f"log/{model}",
+            "input_tokens": 300, "reported_input_tokens": 300, "output_tokens": 7, "cache_read_input_tokens": 0,
+            "cache_write_input_tokens": 0, "cache_write_5m_input_tokens": 0, "cache_write_1h_input_tokens": 0,
+            "service_tier": None, "speed": None, "cache_convention": "inclusive", "cache_convention_basis": "rule",
+            "is_convention_unknown": False, "occurred_at": instant - timedelta(microseconds=early),
+        }
+        for number, (model, instant) in enumerate(begins)
+        for early in (0, 1)
+    ])  # fmt: skip
+
+
+def compare(rating: Rating, signed: Path, made: list[dict[str, Any]]) -> None:
+    """The lines of these turns are those of the second calculation."""
     found: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = defaultdict(dict)
     for tenant, turn, component, *line in rating.rate(made, COLUMNS):
         found[tenant, turn][component] = tuple(line)
