@@ -518,7 +518,11 @@ class Collector:
         counts.seen += 1
         if isinstance(item, Record):
             counts.fields_unknown += item.fields_unknown
-            _count(counts, self._stage(item, source, 0)[0])
+            outcome = self._stage(item, source, 0)[0]
+            _count(counts, outcome)
+            if item.is_turn and outcome in ("staged", "duplicate"):
+                counts.turns_seen += 1
+                counts.turns_duplicate += outcome == "duplicate"
         else:
             _count(counts, self._take_item(item, is_live=is_live))
 

@@ -23,7 +23,7 @@ from tests.warehouse import Warehouse
 RUNTIMES = ("claude", "openclaw", "hyperhive")
 MARTS = (
     "agg_usage_session_daily", "agg_tools_daily", "fct_requests", "mart_control_totals", "mart_turn_claims",
-    "mart_unknown_records",
+    "mart_unknown_records", "mart_dedupe_ledger",
 )  # fmt: skip
 # What people wrote, their folders, names of their agents.
 MARKS = {"CANARY-", "/home/ilse", "hm1nd"}
@@ -211,8 +211,15 @@ def test_claims_of_sessions_differ_for_a_reason(counted: Counted) -> None:
     assert reasons["turn_stats"] == {"none", "failed_turn", "sub_agents"}
 
 
-def test_no_type_of_line_is_unknown(counted: Counted) -> None:
-    assert counted.rows("SELECT tenant_id FROM mart_unknown_records WHERE lines_unknown > 0") == []
+def test_no_type_of_line_and_no_field_is_unknown(counted: Counted) -> None:
+    assert counted.rows("SELECT tenant_id FROM mart_unknown_records WHERE lines_unknown + fields_unknown > 0") == []
+
+
+@pytest.mark.parametrize("runtime", ["openclaw", "hyperhive"])
+def test_every_raw_turn_is_kept_or_accounted_for(counted: Counted, runtime: str) -> None:
+    columns = "raw_turn_lines, kept_turns + collapsed_on_device + collapsed_in_warehouse + retracted_steps"
+    ((raw, told),) = counted.rows(f"SELECT {columns} FROM mart_dedupe_ledger WHERE tenant_id = ?", runtime)
+    assert raw == told
 
 
 def test_nothing_private_is_kept(counted: Counted) -> None:

@@ -32,7 +32,7 @@ _KNOWN_TYPES = frozenset({
 _KNOWN_FIELDS = frozenset({
     "role", "content", "api", "timestamp", "responseModel", "errorMessage", "errorCode", "errorType", "thinking",
     "diagnostics",
-    "details", "toolName",
+    "details", "toolName", "__openclaw", "errorBody", "idempotencyKey",
 })  # fmt: skip
 
 
