@@ -31,7 +31,7 @@ MONEY = (
     Mutant("cached tokens are charged as uncached too", LINES, "input_tokens - read_tokens - write_tokens as quantity", "input_tokens - write_tokens as quantity", RATING),
     Mutant("batch is charged at the standard price", LINES, "coalesce(t.service_tier = 'batch', false)", "false", RATING),
     Mutant("a rate of exchange counts from the next day", LINES, "pairs.usage_date >= fx_rates.valid_from", "pairs.usage_date > fx_rates.valid_from", RATING),
-    Mutant("the general agreement goes first", LINES, "order by contracts.model is null,", "order by contracts.model is not null,", RATING),
+    Mutant("the general agreement goes first", LINES, "order by contracts.model is null,", "order by contracts.model is not null,", "tests/billing/test_rating.py::test_the_agreement_that_names_the_most_counts"),
     Mutant("usage without a price is free", LINES, "        else {{ line_amount('quantity', 'contracted_unit_price') }}\n    end as billed_cost", "        else coalesce({{ line_amount('quantity', 'contracted_unit_price') }}, 0)\n    end as billed_cost", RATING),
     Mutant("a withdrawn approval counts", RATES, "{{ latest('decision', 'decided_at') }} as decision", "min(decision) as decision", RATING),
     Mutant("tokens written to a cache beside the input are lost", f"{MACROS}/cache_convention.sql", "then {{ input }} + {{ read }} + {{ write }}", "then {{ input }} + {{ read }}", CACHE),
@@ -44,5 +44,5 @@ MONEY = (
     Mutant("a correction charges a second time", BOOKED, "-booked.{{ measure }} as {{ measure }}", "booked.{{ measure }} as {{ measure }}", CORRECTED),
     Mutant("a late line goes into the closed month", BOOKED, "        frozen.correction_period as billing_period,\n        coalesce(booked.effective_cost", "        dated.incurred_period as billing_period,\n        coalesce(booked.effective_cost", CORRECTED),
     Mutant("another sheet with the same price is a correction", f"{MACROS}/statement.sql", "        'model', 'component',", "        'model', 'price_id', 'component',", f"{CLOSING}::test_another_sheet_with_the_same_price_corrects_nothing"),
-    Mutant("lines are rounded and then summed", f"{MODELS}/marts/billing/fct_invoice_lines.sql", "{{ payable_minor_units('sum(units) over invoice') }}", "sum({{ payable_minor_units('units') }}) over invoice", "tests/billing/test_statements.py::test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent"),
+    Mutant("lines are rounded and then summed", f"{MODELS}/marts/billing/fct_invoice_lines.sql", "{{ payable_minor_units('sum(units) over invoice') }}", "sum({{ payable_minor_units('units') }}) over invoice", YEARS),
 )  # fmt: skip

@@ -109,6 +109,32 @@ def test_a_price_counts_from_its_first_microsecond_on(rating: Rating, signed: Pa
     ])  # fmt: skip
 
 
+def test_the_agreement_that_names_the_most_counts(rating: Rating, signed: Path) -> None:
+    """Whatever was recorded last: one for the component of a model, one for the model, one for everything."""
+    (account, *_) = (row for row in books.read(books.ACCOUNTS, [signed]) if row["tenant_id"] == TENANTS[0])
+    named = ({}, {"model": MODELS[0]}, {"model": MODELS[0], "component": "output"})
+    fields = dict.fromkeys(("provider_name", "model", "component", "unit_price", "valid_to", "note", "approved_by"))
+    rating.put("billing.contract_rates", [
+        {
+            **fields, "contract_rate_id": f"r{number}", "billing_account_id": account["billing_account_id"],
+            "factor": Decimal(1 + number) / 4, "valid_from": date(2020, 1, 1), "recorded_by": "ada",
+            "recorded_at": START - timedelta(days=number), **names,
+        }
+        for number, names in enumerate(named)
+    ])  # fmt: skip
+    turn = {
+        "record_id": "t", "tenant_id": TENANTS[0], "session_id": "s", "model": f"log/{MODELS[0]}", "input_tokens": 300,
+        "reported_input_tokens": 300, "output_tokens": 7, "cache_read_input_tokens": 0, "cache_write_input_tokens": 0,
+        "cache_convention": "inclusive", "cache_convention_basis": "rule", "occurred_at": START,
+    }  # fmt: skip
+    other = turn | {"record_id": "u", "model": f"log/{MODELS[1]}"}
+    lines = rating.rate([turn, other], "record_id, component, contract_rate_id")
+    rating.sign()
+    assert lines == [
+        ("t", "input_uncached", "r1"), ("t", "output", "r2"), ("u", "input_uncached", "r0"), ("u", "output", "r0"),
+    ]  # fmt: skip
+
+
 def compare(rating: Rating, signed: Path, made: list[dict[str, Any]]) -> None:
     """The lines of these turns are those of the second calculation."""
     found: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = defaultdict(dict)
