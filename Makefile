@@ -47,7 +47,7 @@ torture: $(READY) ## kills, faults and full disks until 10,000 processes died; a
 power-loss: $(READY) ## 1,200 losses of power, recovered; needs strace
 	@nice -n 19 $(BIN)/python -m bench.power_loss $(ARGS)
 
-mutants: $(READY) ## break delivery, money, privacy and access in 200 ways; each must be found
+mutants: $(READY) ## break delivery, money, privacy and access in some 200 ways; each must be found
 	@nice -n 19 $(BIN)/python -m bench.mutants $(ARGS)
 
 frozen-home: $(READY) ## the home that later releases are tested to upgrade; when a release is cut
