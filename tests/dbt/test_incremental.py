@@ -160,7 +160,8 @@ def _differences(left: dict[str, list], right: dict[str, list]) -> dict[str, tup
 # Nothing here is copied, budgeted, exported or reported by a device: the tests beside and tests/billing have that.
 UNFED = {
     "mart_dedupe_ledger", "mart_budget", "rpt_restatement", "mart_coverage", "mart_delivery_balance",
-    "mart_manifest_chain", "mart_queen_usage", "mart_unknown_records", "mart_control_totals",
+    "mart_manifest_chain", "mart_queen_usage", "mart_unknown_records", "mart_control_totals", "mart_turn_claims",
+    "fct_requests",
 }  # fmt: skip
 
 
