@@ -37,7 +37,6 @@ SQL_BUILDERS = {
     "pipelines/device/migrations.py",
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
-    "pipelines/simulate/hyperhive.py",
     "pipelines/warehouse/definitions.py",
     "pipelines/warehouse/book_changes.py",
     "pipelines/warehouse/erase.py",

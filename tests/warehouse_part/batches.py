@@ -87,7 +87,7 @@ def fitting(column: Column) -> Any:
             return Decimal("0.25")
 
 
-def row(table: str, number: object = 0, **given: Any) -> Row:
+def row(table: str, number: object = 0, /, **given: Any) -> Row:
     """A row with a value in every column, whose sums are right; not one that a later observation could supersede."""
     filled = {column.name: fitting(column) for column in BY_NAME[table].columns}
     filled |= dict.fromkeys(name for name in BY_NAME[table].superseded_by if name.startswith("is_"))
@@ -96,7 +96,7 @@ def row(table: str, number: object = 0, **given: Any) -> Row:
     return filled | {total: sum(filled[part] or 0 for part in parts) for total, parts in BY_NAME[table].sums} | given
 
 
-def turn(number: object = 0, **given: Any) -> Row:
+def turn(number: object = 0, /, **given: Any) -> Row:
     """A turn of a session that is named by the number."""
     return row("llm_turns", number, **{"session_id": record(f"session of {number}"), **given})
 
