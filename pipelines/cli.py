@@ -20,6 +20,7 @@ from pipelines.commands import (
     erasure,
     finance,
     loading,
+    me,
     periods,
     prices,
     reading,
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
     books = (periods, finance, accounts, prices)
-    for module in (device, warehouse, loading, erasure, reading, *books, agent, upgrade, compare, demo):
+    for module in (me, device, warehouse, loading, erasure, reading, *books, agent, upgrade, compare, demo):
         module.add(commands, shared)
     return parser
 

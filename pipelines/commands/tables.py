@@ -13,7 +13,7 @@ from textwrap import wrap
 
 GAP = "  "
 SHORT = 8  # characters of an id that are shown at least
-_NUMBER = re.compile(r"-|<?-?\d[\d,]*(\.\d+)?")
+_NUMBER = re.compile(r"-|no price|<?-?\d[\d,]*(\.\d+)?%?")
 _LONG_ID = re.compile(r"(?P<prefix>([a-z]+:)?(k1_|session_\d{8}_\d{6}_)?)(?P<digits>[0-9a-f]{8,64})")
 
 
@@ -97,7 +97,7 @@ def _aligned(cells: list[str]) -> list[str]:
 
 
 def _fraction(number: str) -> str:
-    return "".join(number.partition(".")[1:])
+    return "".join(number.partition(".")[1:]).rstrip("%")
 
 
 def _shortened(cells: list[str]) -> list[str]:

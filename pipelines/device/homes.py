@@ -62,11 +62,19 @@ def chosen(home: Home, named: Sequence[Path]) -> tuple[list[Path], list[str]]:
         granted = _granted(home)
     except DeviceError:
         granted = []  # a new grant with --home mends it
+    return named_homes(named, known=granted)
+
+
+def named_homes(named: Sequence[Path], *, known: Sequence[Path] = ()) -> tuple[list[Path], list[str]]:
+    """Of the folders that were named those that are homes, and why others are none. A home in `known` is not asked.
+
+    Raises UsageError if none is.
+    """
     found, problems = [], []
     for folder in (path.expanduser() for path in named):
         # What is no folder at all is told by whoever reads it.
         is_readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
-        if is_readable and folder.absolute() not in granted and registry.recognised(folder) is None:
+        if is_readable and folder.absolute() not in known and registry.recognised(folder) is None:
             problems.append(
                 f"{folder} is no agent's home: it holds nothing that {registry.titles()} writes; name the right one"
                 " with --home"

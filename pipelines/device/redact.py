@@ -129,6 +129,20 @@ class Redactor:
                 return value if column.regex.fullmatch(value) else None
 
 
+class NamingRedactor(Redactor):
+    """Redacts as always and remembers, in memory only, what each keyed hash was made of."""
+
+    def __init__(self, tenant_key: bytes) -> None:
+        super().__init__(tenant_key)
+        self.names: dict[str, str] = {}
+
+    def keyed(self, text: str) -> str:
+        """The keyed hash of a name."""
+        found = super().keyed(text)
+        self.names[found] = text
+        return found
+
+
 def money(value: object) -> Decimal | None:
     """An amount as DECIMAL(38, 20). None for 0: on disk that means unreported, not free."""
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):

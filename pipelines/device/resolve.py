@@ -13,26 +13,10 @@ from pipelines.contract.wire import contract_hash
 from pipelines.device import enrolment
 from pipelines.device.collect import Collector, Progress
 from pipelines.device.consent import Consent
-from pipelines.device.redact import Redactor
+from pipelines.device.redact import NamingRedactor
 from pipelines.device.state import MEMORY, State
 from pipelines.errors import UsageError
 from pipelines.home import Home
-
-
-class _Listener(Redactor):
-    """Redacts as always and remembers what had one hash."""
-
-    def __init__(self, tenant_key: bytes, wanted: str) -> None:
-        super().__init__(tenant_key)
-        self._wanted = wanted
-        self.name: str | None = None
-
-    def keyed(self, text: str) -> str:
-        """The keyed hash of a name."""
-        found = super().keyed(text)
-        if found == self._wanted:
-            self.name = text
-        return found
 
 
 def resolve(home: Home, homes: Sequence[Path], keyed: str, *, progress: Progress | None = None) -> str | None:
@@ -41,9 +25,9 @@ def resolve(home: Home, homes: Sequence[Path], keyed: str, *, progress: Progress
         raise UsageError(f"{keyed!r} is no keyed hash: it looks like k1_ and 32 digits or letters a to f")
     enrolled = enrolment.require(home)
     now = datetime.now(UTC)
-    listener = _Listener(enrolment.tenant_key(home), keyed)
+    redactor = NamingRedactor(enrolment.tenant_key(home))
     everything = Consent("0" * 32, "granted", now, "include", contract_hash())
     with closing(State(MEMORY)) as state:
         scratch = home.device / "copy-preview"
-        Collector(state, enrolled, listener, everything, now=now, progress=progress, scratch=scratch).run(homes)
-    return listener.name
+        Collector(state, enrolled, redactor, everything, now=now, progress=progress, scratch=scratch).run(homes)
+    return redactor.names.get(keyed)

@@ -1,0 +1,207 @@
+"""The usage in the homes of this machine, for its owner: read by the code that ships, in memory, with names in clear.
+
+Nothing is kept and nothing is sent, so it needs neither an enrolment nor a consent: its owner asks for it here and now.
+Does not belong here: prices (pipelines/billing/list_prices.py), printing (pipelines/commands).
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pipelines.contract.wire import contract_hash
+from pipelines.device.collect import Collector, Progress
+from pipelines.device.consent import Consent
+from pipelines.device.enrolment import Enrolment, local_zone
+from pipelines.device.redact import NamingRedactor
+from pipelines.device.state import MEMORY, State
+from pipelines.errors import UsageError
+
+Row = Mapping[str, Any]
+AHEAD = timedelta(minutes=10)  # as macros/is_held.sql: what claims to be of later is held back there
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn, once. `input_tokens` include the cache; `source_model` is the model as it would leave this machine.
+
+    `turn_source`: `step` is a step of a Hive log that no event of its session states. `occurred_at`: None if nothing
+    tells when it was.
+    """
+
+    turn_source: Literal["event", "step"]
+    agent_runtime: str
+    session_id: str
+    model: str
+    source_model: str
+    project: str
+    agent: str
+    service_tier: str | None
+    speed: str | None
+    input_tokens: int
+    cache_read_input_tokens: int
+    cache_write_input_tokens: int
+    cache_write_5m_input_tokens: int
+    cache_write_1h_input_tokens: int
+    output_tokens: int
+    reported_cost_usd: Decimal | None
+    occurred_at: datetime | None
+
+
+@dataclass(frozen=True)
+class OwnUsage:
+    """The turns of some homes, and what was not counted.
+
+    `held_turns` lie in the future by their own clock. `rejected_lines` were torn or unreadable.
+    """
+
+    turns: list[Turn]
+    held_turns: int
+    rejected_lines: int
+    problems: tuple[str, ...]
+
+
+def zone_of(name: str | None) -> str:
+    """The zone that was named, else that of this machine. Raises UsageError if it is no IANA zone."""
+    zone = name or local_zone()
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(f"{zone!r} is no IANA zone: name one such as Europe/Berlin with --timezone") from None
+    return zone
+
+
+def read(homes: Sequence[Path], *, timezone: str, now: datetime, progress: Progress | None = None) -> OwnUsage:
+    """Every turn in these homes. `timezone`: the zone of the local times in Hive's logs.
+
+    Copies of open databases are made in a temporary folder, which is removed. Raises UsageError, DeviceError.
+    """
+    nobody = Enrolment("0" * 32, "me", "me", "local", timezone, "", now.isoformat())
+    everything = Consent("0" * 32, "granted", now, "include", contract_hash())
+    redactor = NamingRedactor(secrets.token_bytes(32))
+    with closing(State(MEMORY)) as state, TemporaryDirectory(prefix="apiary-me-") as scratch:
+        collector = Collector(
+            state, nobody, redactor, everything, now=now, progress=progress, scratch=Path(scratch) / "copy"
+        )  # fmt: skip
+        collector.run(homes)
+        rows = state.waiting_rows()
+    events = [row for row in rows.get("llm_turns", ()) if row.get("is_covered") is not True]
+    steps = unmatched_steps(rows.get("node_steps", ()), events, rows.get("fork_ancestors", ()))
+    named = _Sessions(rows.get("sessions", ()), events, redactor.names)
+    turns = [*(named.turn("event", row) for row in events), *(named.turn("step", row) for row in steps)]
+    due = [turn for turn in turns if turn.occurred_at is None or turn.occurred_at <= now + AHEAD]
+    rejected = sum(counts.rejected for counts in collector.counted)
+    return OwnUsage(due, len(turns) - len(due), rejected, tuple(collector.problems))
+
+
+def unmatched_steps(steps: Iterable[Row], events: Iterable[Row], ancestors: Iterable[Row]) -> list[Row]:
+    """The steps of Hive's logs that are turns of their own: those without an event of the same tokens in their session,
+    or in one that it was forked from. Each event stands for one step.
+
+    The warehouse asks for node, iteration and time as well (models/intermediate/int_usage__steps_matched.sql).
+    """
+    free = Counter((str(row["session_id"]), row["input_tokens"], row["output_tokens"]) for row in events)
+    scopes: dict[str, list[str]] = {}
+    for row in ancestors:
+        scopes.setdefault(str(row["session_id"]), []).append(str(row["ancestor_id"]))
+    left: list[Row] = []
+    runs_with_events: set[tuple[str, object]] = set()
+    for step in steps:
+        if step["step_index"] < 0:  # a compaction is no turn
+            continue
+        session = str(step["session_id"])
+        keys = ((scope, step["input_tokens"], step["output_tokens"]) for scope in (session, *scopes.get(session, ())))
+        if (match := next((key for key in keys if free[key]), None)) is None:
+            left.append(step)
+            continue
+        free[match] -= 1
+        runs_with_events.add((session, step.get("trace_id")))
+    # A step that died is tried again; where events are written, one that was billed has an event.
+    return [
+        step for step in left
+        if not (
+            step.get("is_partial") and not step["input_tokens"] + step["output_tokens"]
+            and (str(step["session_id"]), step.get("trace_id")) in runs_with_events
+        )
+    ]  # fmt: skip
+
+
+def input_with_cache(given: int, read: int, written: int) -> int:
+    """Input tokens that include the cache, as macros/cache_convention.sql counts where nobody said how."""
+    if max(read, written) > given:
+        return given + read + written
+    return given + min(read, written) if read + written > given else given
+
+
+class _Sessions:
+    """What the homes say of sessions: whose a turn was, and when it was if it has no clock of its own."""
+
+    def __init__(self, sessions: Iterable[Row], events: Iterable[Row], names: Mapping[str, str]) -> None:
+        self._names = names
+        self._facts: dict[str, dict[str, Any]] = {}
+        for row in sorted(sessions, key=lambda row: str(row.get("observed_at") or "")):
+            known = self._facts.setdefault(str(row["session_id"]), {})
+            known.update({name: value for name, value in row.items() if value is not None})
+        self._began: dict[str, datetime] = {}
+        for row in events:
+            if (at := _time(row.get("occurred_at"))) is not None:
+                session = str(row["session_id"])
+                self._began[session] = min(at, self._began.get(session, at))
+
+    def turn(self, turn_source: Literal["event", "step"], row: Row) -> Turn:
+        """A turn as its owner knows it."""
+        session = str(row["session_id"])
+        parts = {
+            name: int(row.get(name) or 0)
+            for name in (
+                "cache_read_input_tokens", "cache_write_input_tokens", "cache_write_5m_input_tokens",
+                "cache_write_1h_input_tokens",
+            )
+        }  # fmt: skip
+        read, written = parts["cache_read_input_tokens"], parts["cache_write_input_tokens"]
+        if parts["cache_write_5m_input_tokens"] + parts["cache_write_1h_input_tokens"] > written:
+            parts |= {"cache_write_5m_input_tokens": 0, "cache_write_1h_input_tokens": 0}
+        cost, model = row.get("reported_cost_usd"), str(row.get("model") or UNKNOWN)
+        role = "graph" if turn_source == "step" else str(row.get("agent_role") or UNKNOWN)
+        return Turn(
+            turn_source=turn_source, agent_runtime=str(row.get("agent_runtime") or "hive"),
+            session_id=self._clear(session), model=self._clear(model), source_model=model,
+            project=self._first(session, "project_id", "colony_name") or "none",
+            agent=self._first(session, "agent_name", "agent_type", "queen_name") or role,
+            service_tier=row.get("service_tier"), speed=row.get("speed"),
+            input_tokens=input_with_cache(int(row["input_tokens"]), read, written),
+            output_tokens=int(row["output_tokens"]), reported_cost_usd=None if cost is None else Decimal(str(cost)),
+            occurred_at=self._at(session, row), **parts,
+        )  # fmt: skip
+
+    def _clear(self, value: str) -> str:
+        return self._names.get(value, value)
+
+    def _first(self, session: str, *columns: str) -> str | None:
+        """The first of these facts that is known of a session, else of the session it was started by."""
+        seen: set[str] = set()
+        while session and session not in seen:
+            seen.add(session)
+            facts = self._facts.get(session, {})
+            for column in columns:
+                if column in facts:
+                    return self._clear(str(facts[column]))
+            session = str(facts.get("parent_session_id") or "")
+        return None
+
+    def _at(self, session: str, row: Row) -> datetime | None:
+        own = _time(row.get("occurred_at") or row.get("tool_started_at"))
+        started = _time(self._facts.get(session, {}).get("started_at"))
+        return own or self._began.get(session) or started or _time(row.get("file_modified_at"))
+
+
+def _time(value: object) -> datetime | None:
+    return datetime.fromisoformat(str(value)).astimezone(UTC) if value else None
