@@ -6,11 +6,13 @@ finding the readings (readers/hive/offset_readings.py).
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from zoneinfo import ZoneInfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo, available_timezones
 
 from pipelines.contract.table import EARLIEST_WRITTEN, LATEST
 
@@ -19,6 +21,7 @@ _LEAP_SECOND = re.compile(r":60(?:\.\d*)?(?=$|[Z+-])")
 OFFSET_STEP = timedelta(minutes=15)  # every offset in use since 2000 is a multiple of it
 MAX_OFFSET = timedelta(hours=14)
 SLACK = timedelta(minutes=1)  # lines of several writers in one log are out of order by less
+BLOCK_GAP = timedelta(minutes=30)  # nobody travels to another zone while lines are closer together
 LATE = timedelta(minutes=5)  # a log's file time may be this much older than its last line
 
 
@@ -68,8 +71,8 @@ def offset_reading(
     return OffsetReading(at, offset, basis, run_id)
 
 
-Choice = tuple[Instant, datetime | None]
-"""An instant that a local time may mean, and when the reading was made that says so."""
+Choice = tuple[Instant, OffsetReading | None]
+"""An instant that a local time may mean, and the reading that says so."""
 
 
 class Clock:
@@ -88,9 +91,11 @@ class Clock:
 
     def passes(self, local: datetime) -> tuple[datetime, ...]:
         """The instants of a local time in the zone: two of an hour that occurs twice, else one."""
-        aware = local.replace(tzinfo=self.zone)
-        first, second = aware.replace(fold=0).astimezone(UTC), aware.replace(fold=1).astimezone(UTC)
-        return (first, second) if first < second else (first,)
+        return _passes(local, self.zone)
+
+    def agrees(self, reading: OffsetReading) -> bool:
+        """Whether the offset of a reading is that of the zone."""
+        return reading.at.astimezone(self.zone).utcoffset() == reading.offset
 
 
 class LogClock:
@@ -109,6 +114,7 @@ class LogClock:
         self._last: datetime | None = None
         self._floor: datetime | None = None
         self._position = -1
+        self._near: OffsetReading | None = None  # the reading with which the last line hangs together
 
     def add(self, reading: OffsetReading) -> None:
         """A reading found in the log itself: it holds from the present line on."""
@@ -135,18 +141,36 @@ class LogClock:
 
     def _resolved(self, local: datetime, run_id: object) -> Instant:
         choices = self._choices(local, run_id)
-        possible = [choice for choice in choices if self._is_possible(choice[0].at)] or choices
-        best, _ = min(possible, key=self._wait)
+        allowed = [choice for choice in choices if self._is_possible(choice[0].at)]
+        possible = allowed or choices
+        likely = {choice[1]: choice for choice in reversed(possible)}  # of each reading the first
+        best, reading = min(likely.values(), key=self._wait)
         # The earliest, not the best: a doubtful line that was dated too late must not exclude what comes after it.
         self._floor = min(choice.at for choice, _ in possible)
-        is_doubtful = best.is_ambiguous or len({choice.at for choice, _ in possible}) > 1
+        is_doubtful = best.is_ambiguous or not allowed or len({choice.at for choice, _ in possible}) > 1
+        if reading is not None and not self._is_own(reading, run_id):
+            is_doubtful |= self._is_apart(best.at, reading)
         if best.offset_basis == "device_zone" and best.at != choices[0][0].at:
             best = replace(best, offset_basis="line_order")  # the clock was put back between two lines
-        return replace(best, is_ambiguous=is_doubtful or not self._is_before_end(best.at))
+        return replace(best, is_ambiguous=is_doubtful)
+
+    def _is_apart(self, at: datetime, reading: OffsetReading) -> bool:
+        """Whether the device may have moved between a reading and an instant: the readings around it differ, and
+        nothing happened for a while."""
+        since = reading.at if self._near != reading or self._last is None else self._last
+        is_near = -BLOCK_GAP <= at - since <= BLOCK_GAP
+        self._near = reading if is_near else None
+        if at < reading.at:
+            return not is_near and self._is_abroad()
+        after = next((other for other in self._readings if other.at > reading.at), None)
+        if after is None or (self._clock.agrees(reading) and self._clock.agrees(after)):
+            return False
+        return after.offset != reading.offset and (not is_near or at > after.at + SLACK)
 
     def _wait(self, choice: Choice) -> tuple[timedelta, datetime]:
         """How long nothing happened before an instant: the line before it, or the reading by which it was made."""
-        instant, read_at = choice
+        instant, reading = choice
+        read_at = reading.at if reading is not None else None
         known = [at for at in (self._last, read_at) if at is not None and at <= instant.at + SLACK]
         return instant.at - max(known, default=instant.at), instant.at
 
@@ -160,8 +184,10 @@ class LogClock:
         """The instants that a local time may mean by the readings that may hold for it."""
         readings = [r for r in self._readings if r.position is None or r.position <= self._position]
         if not readings:
-            return [(_instant(local, at, "device_zone"), None) for at in self._clock.passes(local)]
-        own = [reading for reading in readings if run_id is not None and reading.run_id == run_id]
+            # What is read further on in the log may tell that the device was elsewhere.
+            found = [_instant(local, at, "device_zone") for at in self._clock.passes(local)]
+            return [(replace(instant, is_ambiguous=self._is_abroad()), None) for instant in found]
+        own = [reading for reading in readings if self._is_own(reading, run_id)]
         if own:
             return self._by_reading(local, own[0])
         valid: list[Choice] = []
@@ -182,13 +208,52 @@ class LogClock:
         return placed or valid or [min(nearest, key=lambda found: found[0])[1]]
 
     def _by_reading(self, local: datetime, reading: OffsetReading) -> list[Choice]:
-        """A reading that agrees with the device's zone says that the zone holds, through changes of its offset too."""
-        agrees = reading.at.astimezone(self._clock.zone).utcoffset() == reading.offset
-        passes = self._clock.passes(local) if agrees else ((local - reading.offset).replace(tzinfo=UTC),)
+        """A reading that agrees with the device's zone says that the zone holds, through changes of its offset too.
+
+        Any other means some place with that offset; where the clocks of such places changed since, it means several
+        instants.
+        """
+        agrees = self._clock.agrees(reading)
+        passes = self._clock.passes(local) if agrees else _passes_abroad(local, reading)
         found = [_instant(local, at, reading.basis) for at in passes]
         # The time of a file is one coincidence, and copying changes it.
         is_weak = (reading.basis == "file_modified_at" or reading.is_doubtful) and not agrees
-        return [(replace(instant, is_ambiguous=is_weak), reading.at) for instant in found]
+        return [(replace(instant, is_ambiguous=is_weak), reading) for instant in found]
+
+    def _is_abroad(self) -> bool:
+        """Whether anything tells that the device was elsewhere in this session."""
+        return not all(self._clock.agrees(reading) for reading in self._readings)
+
+    @staticmethod
+    def _is_own(reading: OffsetReading, run_id: object) -> bool:
+        return run_id is not None and reading.run_id == run_id
+
+
+def _passes(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
+    aware = local.replace(tzinfo=zone)
+    first, second = aware.replace(fold=0).astimezone(UTC), aware.replace(fold=1).astimezone(UTC)
+    return (first, second) if first < second else (first,)
+
+
+def _passes_abroad(local: datetime, reading: OffsetReading) -> tuple[datetime, ...]:
+    """The instants of a local time in the places with a reading's offset at its time, those of most places first."""
+    at = (local - reading.offset).replace(tzinfo=UTC)
+    quarter = at - (at - datetime.min.replace(tzinfo=UTC)) % OFFSET_STEP
+    return tuple(at + shift for shift in _shifts(reading.at, reading.offset, quarter))
+
+
+@lru_cache(maxsize=10_000)
+def _shifts(read_at: datetime, offset: timedelta, quarter: datetime) -> tuple[timedelta, ...]:
+    """By how much later than with an unchanged offset a local time may be. Clocks change at full quarters only."""
+    local = (quarter + offset).replace(tzinfo=None)
+    shifts = Counter(at - quarter for zone in _places(read_at, offset) for at in _passes(local, zone))
+    return tuple(sorted(shifts, key=lambda shift: (-shifts[shift], shift))) or (timedelta(),)
+
+
+@lru_cache(maxsize=1_000)
+def _places(at: datetime, offset: timedelta) -> tuple[ZoneInfo, ...]:
+    zones = (ZoneInfo(name) for name in sorted(available_timezones()))
+    return tuple(zone for zone in zones if at.astimezone(zone).utcoffset() == offset)
 
 
 def local_stamp(session_id: str) -> str | None:

@@ -9,12 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipelines.device.clock import LATE, OffsetReading, epoch_time, local_stamp, local_time, offset_reading
+from pipelines.device.clock import BLOCK_GAP, LATE, OffsetReading, epoch_time, local_stamp, local_time, offset_reading
 
 STAMP_LAG = timedelta(seconds=3)  # meta.json is written this long after the id was made, which is cut to the second
 SAME_MOMENT = timedelta(seconds=2)
 JITTER = timedelta(milliseconds=500)
-BLOCK_GAP = timedelta(minutes=30)  # nobody travels to another zone while lines are closer together
 STEP_BACK = timedelta(minutes=1)
 # Streaming text is written when its turn ends, with the time at which it came: its lines are out of order.
 _STREAMING = re.compile(
