@@ -19,6 +19,7 @@ ruled as (
         source.*,
         offsets.utc_offset_seconds as session_offset_seconds,
         offsets.offset_basis as session_offset_basis,
+        offsets.is_offset_doubtful,
         zones.time_zone as zone_then,
         zones.current_time_zone as zone_now,
         case
@@ -67,8 +68,12 @@ resolved as (
             when time_basis = 'local_resolved' and offset_basis <> 'device_zone' then 'offset_from_' || offset_basis
             else time_basis
         end as time_basis,
-        -- Nothing but the zone tells the offset, and the device has named two.
-        case when clock_rule = 'zone' then true else is_time_ambiguous end as is_time_ambiguous
+        case
+            -- Nothing but the zone tells the offset, and the device has named two.
+            when clock_rule = 'zone' then true
+            when clock_rule in ('session', 'agrees') and is_offset_doubtful then true
+            else is_time_ambiguous
+        end as is_time_ambiguous
     from written
 )
 {%- endmacro %}

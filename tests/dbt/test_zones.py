@@ -123,3 +123,29 @@ def test_evidence_of_the_session_is_believed_before_any_zone(warehouse: Warehous
     assert again == found, "evidence holds whatever the zone is said to be"
     warehouse.run("--select", "+fct_llm_turns", "--full-refresh")
     assert built(warehouse) == again | {"unknown": (first_pass(abroad, "Asia/Tokyo"), "local_resolved", True)}
+
+
+def test_evidence_of_another_leg_is_doubted(warehouse: Warehouse) -> None:
+    """A turn that nothing but the zone dated, in a session of two places or of the time of a file alone."""
+    received, zone = START + timedelta(days=401), "Europe/Berlin"
+    at, observed = datetime(2026, 3, 10, 19, 5, tzinfo=UTC), datetime(2026, 3, 11, tzinfo=UTC)
+    summer = datetime(2026, 4, 2, tzinfo=UTC)
+    evidence: dict[str, list[tuple[str, int, datetime]]] = {
+        "file": [("file_modified_at", -4, observed)],
+        "file_at_home": [("file_modified_at", 1, observed)],
+        "journey": [("session_created_at", 1, observed), ("file_modified_at", -4, observed)],
+        "abroad": [("session_created_at", -4, observed), ("file_modified_at", 9, observed)],
+        "into_summer": [("session_created_at", 1, observed), ("run_created_at", 2, summer)],
+        "one_place": [("session_created_at", -4, observed), ("run_created_at", -4, summer)],
+    }
+    rows: list[Row] = [turn(name, name, at, utc_offset_seconds=3600, offset_basis="device_zone") for name in evidence]
+    rows += [
+        ("sessions", {"record_id": f"{name}_{n}", "session_id": name, "evidence": "meta", "observed_at": received,
+                      "offset_basis": basis, "utc_offset_seconds": hours * 3600, "offset_observed_at": when})
+        for name, found in evidence.items() for n, (basis, hours, when) in enumerate(found)
+    ]  # fmt: skip
+    warehouse.load([*rows, report(1, zone, received)])
+    found = built(warehouse)
+    assert {name for name, (_, _, is_doubtful) in found.items() if is_doubtful} == {"file", "journey", "abroad"}
+    assert found["into_summer"][0] == found["journey"][0] == at
+    assert found["one_place"][0] == at + timedelta(hours=5)

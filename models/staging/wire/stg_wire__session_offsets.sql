@@ -75,6 +75,29 @@ agreeing as (
     group by best.tenant_id, best.session_id
 ),
 
+-- Evidence of two places: the one that is best does not hold for all of the session.
+differing as (
+    select distinct
+        ranked.tenant_id,
+        ranked.session_id
+    from ranked
+    inner join best
+        on ranked.tenant_id = best.tenant_id
+        and ranked.session_id = best.session_id
+    left join agreeing
+        on ranked.tenant_id = agreeing.tenant_id
+        and ranked.session_id = agreeing.session_id
+    left join device_zones
+        on ranked.tenant_id = device_zones.tenant_id
+        and ranked.session_id = device_zones.session_id
+        and {{ path_holds('agreeing.agreeing_zones', 'device_zones.time_zone') }}
+    where case
+            when device_zones.time_zone is null then ranked.utc_offset_seconds <> best.utc_offset_seconds
+            else {{ zone_offset_micros('ranked.offset_observed_at', 'device_zones.time_zone') }}
+                <> ranked.utc_offset_seconds * 1000000
+        end
+),
+
 sessions as (
     select
         tenant_id,
@@ -89,6 +112,9 @@ select
     sessions.session_id,
     best.utc_offset_seconds,
     best.offset_basis,
+    -- The time of a file is one coincidence, and copying changes it.
+    best.offset_basis = 'file_modified_at' and agreeing.agreeing_zones is null
+    or differing.session_id is not null as is_offset_doubtful,
     agreeing.agreeing_zones,
     sessions._ingest_seq
 from sessions
@@ -98,3 +124,6 @@ left join best
 left join agreeing
     on sessions.tenant_id = agreeing.tenant_id
     and sessions.session_id = agreeing.session_id
+left join differing
+    on sessions.tenant_id = differing.tenant_id
+    and sessions.session_id = differing.session_id
