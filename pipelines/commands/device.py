@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, tell
+from pipelines.commands.tables import table, terminal_width
+from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, store_of, tell
 from pipelines.home import Home
 
 if TYPE_CHECKING:
@@ -70,23 +71,79 @@ def _grant(options: argparse.Namespace) -> int:
     sources = options.sources
     if not set(sources) - set(SOURCE_NAMES):  # no runtime is named: those that were found
         sources = (*sources, *dict.fromkeys(each.name for each in found.values() if each))
+    scope = grant.scope_of(Home.from_environment(), homes, sources)
+    is_watched = sys.stdin.isatty() and sys.stdout.isatty()
+    if is_watched:
+        _print_found(homes, scope, options)
+        _print_terms(homes, scope)
+        _say(f"goes to: {store_of(options)}")
+        _say(
+            "take it back at any time with `apiary device consent withdraw`: nothing more is read, what was not sent is"
+            " deleted here, and a request to delete what was sent goes there"
+        )
+        _say("see every row and column before you decide: `apiary device preview --json`")
+        if not options.yes and not _agrees("grant this consent? [y/N] "):
+            raise Stop(2, "nothing was granted and nothing has changed")
     granted = grant.grant(Home.from_environment(), homes, history=options.history, sources=sources)
-    scope = "everything there is" if granted.history == "include" else "only what happens from now on"
-    print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {scope}")
+    reach = "everything there is" if granted.history == "include" else "only what happens from now on"
+    print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {reach}")
+    if not is_watched:
+        _print_terms(homes, granted.scope)
+    answer = grant.ask_store(Home.from_environment(), options.store or os.environ.get("APIARY_STORE"))
+    print(f"store: {'; '.join((answer.verdict, *answer.reasons))}")
+    print("see it byte for byte with `apiary device preview`; take it back with `apiary device consent withdraw`")
+    return 0
+
+
+def _print_found(homes: Sequence[Path], scope: "Scope", options: argparse.Namespace) -> None:
+    """What a grant is about, read for its owner before it is in force."""
+    from pipelines.device import preview
+    from pipelines.device.readers import registry
+
+    with progress("reading") as step:
+        found = preview.found(Home.from_environment(), homes, scope, progress=step)
+    for problem in found.problems:
+        tell(0, problem)
+    titles = {runtime.name: runtime.title for runtime in registry.RUNTIMES}
+    sessions = ", ".join(f"{number:,} sessions of {titles[name]}" for name, number in found.sessions.items())
+    span = f", {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d} (UTC)" if found.first and found.last else ""
+    _say(f"holds: {sessions}{span}" if sessions else "holds: no sessions yet")
+    size = f"{found.rows:,} rows, about {found.bytes:,} bytes"
+    if options.history == "include":
+        _say(f"would leave: all of it, {size}, less what was sent before; then what is new")
+    else:
+        _say(f"would leave: only what happens from now on; `--history include` would add what is there: {size}")
+
+
+def _print_terms(homes: Sequence[Path], scope: "Scope") -> None:
+    """What a grant covers, what leaves and what never does."""
+    from pipelines.device import grant
+
     print("covers:")
     for home in homes:
         print(f"  - the home {home}")
     if not homes:
         print("  - every agent's home of this machine, as none was named")
-    _print_scope(granted.scope)
+    _print_scope(scope)
     print("leaves:")
     for line in grant.COVERS:
-        print(f"  - {line}")
-    print(f"never leaves: {grant.NEVER}")
-    answer = grant.ask_store(Home.from_environment(), options.store or os.environ.get("APIARY_STORE"))
-    print(f"store: {'; '.join((answer.verdict, *answer.reasons))}")
-    print("see it byte for byte with `apiary device preview`; take it back with `apiary device consent withdraw`")
-    return 0
+        _say(f"  - {line}")
+    _say(f"never leaves: {grant.NEVER}")
+
+
+def _say(text: str) -> None:
+    """A sentence, on as many lines as the terminal needs."""
+    width = terminal_width()
+    lines = (
+        wrap(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False) if width else [text]
+    )
+    print("\n".join(lines))
+
+
+def _agrees(question: str) -> bool:
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _runtimes(homes: Sequence[Path]) -> dict[Path, "Runtime | None"]:
@@ -106,9 +163,9 @@ def _print_scope(scope: "Scope") -> None:
     from pipelines.device.readers import registry
 
     for runtime in registry.RUNTIMES:
-        print(f"  - {runtime.title}" if runtime.name in scope.runtimes else f"  - not: {runtime.title}")
+        _say(f"  - {runtime.title}" if runtime.name in scope.runtimes else f"  - not: {runtime.title}")
     for name, words in SOURCES.items():
-        print(f"  - {words}" if name in scope.sources else f"  - not: {words}")
+        _say(f"  - {words}" if name in scope.sources else f"  - not: {words}")
 
 
 def _withdraw(options: argparse.Namespace) -> int:
@@ -426,6 +483,7 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
         f" ({', '.join(SOURCE_NAMES)}; default: all)",
     )
     grant.add_argument("--history", choices=["include", "exclude"], default="exclude", help="what was before now")
+    grant.add_argument("--yes", action="store_true", help="do not ask on a terminal")
     shared.add(consents, "pause", "read and send nothing for a while", _pause)
     shared.add(consents, "resume", "go on after a pause", _resume)
     shared.add(consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw, shared.store)

@@ -46,13 +46,7 @@ def grant(
     """
     enrolled = enrolment.require(home)
     now = now or datetime.now(UTC)
-    known = (*registry.names(), *SOURCES)
-    if unknown := sorted(set(sources) - set(known)):
-        raise UsageError(f"there are no sources {', '.join(unknown)}: choose from {', '.join(known)}")
-    kinds = frozenset(sources) & frozenset(SOURCES) or frozenset(SOURCES)
-    runtimes = frozenset(sources) & frozenset(registry.names()) or frozenset(registry.names())
-    redactor = Redactor(enrolment.tenant_key(home))
-    scope = Scope(frozenset(home_key(redactor, path) for path in homes) if homes else None, kinds, runtimes)
+    scope, redactor = scope_of(home, homes, sources), Redactor(enrolment.tenant_key(home))
     try:
         with exclusive(home.device / "lock"), opened(home.device / "state.db") as state:
             before = consent.current(state)
@@ -70,6 +64,18 @@ def grant(
             return granted
     except BusyError:
         raise DeviceError("a shipping of this device is running: wait for it to end") from None
+
+
+def scope_of(home: Home, homes: Sequence[Path], sources: Collection[str]) -> Scope:
+    """What a grant for these homes and sources covers. Raises UsageError."""
+    enrolment.require(home)
+    known = (*registry.names(), *SOURCES)
+    if unknown := sorted(set(sources) - set(known)):
+        raise UsageError(f"there are no sources {', '.join(unknown)}: choose from {', '.join(known)}")
+    kinds = frozenset(sources) & frozenset(SOURCES) or frozenset(SOURCES)
+    runtimes = frozenset(sources) & frozenset(registry.names()) or frozenset(registry.names())
+    redactor = Redactor(enrolment.tenant_key(home))
+    return Scope(frozenset(home_key(redactor, path) for path in homes) if homes else None, kinds, runtimes)
 
 
 def ask_store(home: Home, store_url: str | None = None) -> Probe:

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.contract.wire import contract_hash
+from pipelines.contract.wire import BY_NAME, contract_hash
 from pipelines.device import consent, enrolment
 from pipelines.device.collect import Collector, Progress
-from pipelines.device.consent import Consent, History
+from pipelines.device.consent import Consent, History, Scope
 from pipelines.device.errors import DeviceError
 from pipelines.device.redact import Redactor
+from pipelines.device.spool import to_parquet
 from pipelines.device.state import MEMORY, Counts, State
 from pipelines.home import Home
 
@@ -63,6 +64,46 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
             "granted" if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems),
             tuple(map(str, collector.passed_over)),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in homes before anything is granted. `rows` and `bytes`: of all of it as it would leave, once.
+
+    `sessions`: by agent runtime. `first`, `last`: UTC times of the oldest and the newest turn, if any has one.
+    """
+
+    sessions: dict[str, int]
+    first: datetime | None
+    last: datetime | None
+    rows: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def found(home: Home, homes: Sequence[Path], scope: Scope, *, progress: Progress | None = None) -> Found:
+    """What a grant of this scope is about, also what was sent under an earlier one. Raises UsageError, DeviceError."""
+    enrolled = enrolment.require(home)
+    now = datetime.now(UTC)
+    book = Consent("0" * 32, "granted", now, "include", contract_hash(), scope)
+    redactor = Redactor(enrolment.tenant_key(home))
+    with closing(State(MEMORY)) as state:
+        collector = Collector(
+            state, enrolled, redactor, book, now=now, progress=progress, scratch=home.device / "copy-preview"
+        )
+        collector.run(homes)
+        tables = state.waiting_rows()
+    sessions: dict[str, set[str]] = {}
+    turns = [*tables.get("llm_turns", ()), *tables.get("node_steps", ())]
+    for row in (*tables.get("sessions", ()), *turns):
+        sessions.setdefault(row.get("agent_runtime") or "hive", set()).add(row["session_id"])
+    times = [row.get("occurred_at") or row.get("tool_started_at") for row in turns]
+    at = sorted(datetime.fromisoformat(time) for time in times if time)
+    return Found(
+        {runtime: len(names) for runtime, names in sorted(sessions.items())}, at[0] if at else None,
+        at[-1] if at else None, sum(map(len, tables.values())),
+        sum(len(to_parquet(BY_NAME[name], rows)[0]) for name, rows in tables.items()), tuple(collector.problems),
+    )  # fmt: skip
 
 
 @contextmanager

@@ -1,0 +1,135 @@
+"""`apiary device consent grant` on a terminal: what is agreed to is shown before it is in force."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from tests.device.driving import LATER, append, dump, queen_folder, turn
+
+ROOT = Path(__file__).parents[2]
+Grant = Callable[..., tuple[int, str, str]]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with two sessions, on an enrolled device."""
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path / "apiary"))
+    monkeypatch.setenv("HOME", str(tmp_path / "person"))
+    monkeypatch.delenv("APIARY_STORE", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    home = tmp_path / "hive"
+    append(queen_folder(home) / "events.jsonl", dump(turn(1), turn(2, at="2026-05-06T10:00:00.5")))
+    append(queen_folder(home, LATER) / "events.jsonl", dump(turn(3, session=LATER)))
+    assert cli.main(["device", "enroll", "--tenant", "acme", "--user", "ada", "--timezone", "UTC"]) == 0
+    return home
+
+
+@pytest.fixture
+def grant(agents: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Grant:
+    def run(*options: str, answer: str | None) -> tuple[int, str, str]:
+        """`answer`: what is typed; None: there is no terminal."""
+        with monkeypatch.context() as patch:
+            if answer is not None:
+                patch.setattr(sys, "stdin", Terminal(answer))
+                patch.setattr(type(sys.stdout), "isatty", lambda _: True, raising=False)
+            capsys.readouterr()
+            code = cli.main(["device", "consent", "grant", "--home", str(agents), *options])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def state_of(capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert cli.main(["device", "status", "--json"]) == 0
+    return str(json.loads(capsys.readouterr().out)["consent"])
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "n\n", "no\n", "maybe\n"])
+def test_whatever_is_not_yes_grants_nothing(
+    answer: str, grant: Grant, agents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = grant(answer=answer)
+    assert code == 2
+    assert "nothing was granted" in err
+    assert "grant this consent? [y/N]" in out
+    assert "granted at" not in out
+    assert state_of(capsys) == "none"
+    assert not (tmp_path / "apiary" / "store").exists()
+
+
+@pytest.mark.parametrize("history", ["include", "exclude"])
+def test_what_is_agreed_to_stands_before_the_question(
+    history: str, grant: Grant, agents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = grant("--history", history, answer="y\n")
+    assert code == 0
+    screen, _, after = out.partition("grant this consent? [y/N]")
+    shown = " ".join(screen.split())
+    assert f"found Hive in {agents}" in shown
+    assert "2 sessions of Hive, 2026-05-04 to 2026-05-06 (UTC)" in shown
+    assert "never leaves: prompts" in shown
+    assert "apiary device consent withdraw" in shown
+    assert (tmp_path / "apiary" / "store").as_uri() in screen
+    assert ("only what happens from now on" in shown) is (history == "exclude")
+    assert "granted at" in after
+    assert "never leaves" not in after, "it is said once"
+    assert state_of(capsys) == "granted"
+    long = [line for line in screen.splitlines() if len(line) > 80 and str(tmp_path) not in line]
+    assert not long
+
+
+def test_the_rows_that_are_shown_are_those_that_leave(
+    grant: Grant, agents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = grant("--history", "include", "--yes", answer="")
+    assert "[y/N]" not in out
+    rows = int(" ".join(out.split()).partition("would leave: all of it, ")[2].partition(" rows")[0].replace(",", ""))
+    assert cli.main(["device", "ship"]) == 0
+    assert f"sent {rows} rows" in capsys.readouterr().out
+
+
+def test_scripts_go_on_as_before(grant: Grant, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], ["--yes"]):
+        code, out, _ = grant(*options, answer=None)
+        assert code == 0
+        assert "[y/N]" not in out
+        assert "would leave" not in out
+        assert out.index("granted at") < out.index("never leaves: prompts")
+    assert state_of(capsys) == "granted"
+
+
+def test_a_real_terminal_is_asked(agents: Path) -> None:
+    controller, terminal = pty.openpty()
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "device", "consent", "grant", "--home", str(agents)],
+        stdin=terminal, stdout=terminal, stderr=terminal, cwd=ROOT,
+    )  # fmt: skip
+    os.close(terminal)
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(controller, 4096)
+    os.write(controller, b"y\n")
+    try:
+        while part := os.read(controller, 4096):
+            said += part
+    except OSError:  # the other end was closed
+        pass
+    os.close(controller)
+    assert asked.wait(30) == 0
+    assert said.index(b"[y/N]") < said.index(b"granted at")
