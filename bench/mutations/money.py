@@ -14,6 +14,7 @@ CACHE = "tests/dbt/test_cache_conventions.py::test_the_input_with_cache_is_what_
 MACROS, MODELS = "dbt_project/macros", "models"
 LINES, RATES = f"{MODELS}/marts/billing/fct_rated_lines.sql", f"{MODELS}/intermediate/int_billing__rates_in_force.sql"
 PLAN, CREDIT = f"{MODELS}/intermediate/int_billing__plan_charges.sql", f"{MODELS}/marts/billing/fct_credit_ledger.sql"
+INVOICES = f"{MODELS}/marts/billing/fct_invoice_lines.sql"
 BOOKED = f"{MODELS}/intermediate/int_billing__booked_lines.sql"
 
 MONEY = (
@@ -24,6 +25,7 @@ MONEY = (
     Mutant("nobody approves", "pipelines/billing/agreements.py", "        if not self.recorded_by.strip() or not self.approved_by.strip():", "        if not self.recorded_by.strip():", f"{AGREEMENTS}::test_a_row_needs_who_approved_it"),
     Mutant("the first word counts", "pipelines/billing/agreements.py", '    last = max(rows, key=lambda row: row["recorded_at"], default=None)', '    last = min(rows, key=lambda row: row["recorded_at"], default=None)', f"{AGREEMENTS}::test_of_each_day_the_row_recorded_last_speaks"),
     Mutant("an account ends a day late", "pipelines/billing/agreements.py", '        and (row["valid_to"] is None or day < row["valid_to"])', '        and (row["valid_to"] is None or day <= row["valid_to"])', f"{AGREEMENTS}::test_the_mart_says_the_same_of_each_day"),
+    Mutant("lines are rounded and then summed", INVOICES, "{{ payable_minor_units('sum(units) over invoice') }}", "sum({{ payable_minor_units('units') }}) over invoice", "tests/billing/test_accounts_apart.py::test_an_invoice_is_not_the_sum_of_rounded_lines"),
     Mutant("a unit price has eight digits", f"{MACROS}/money.sql", "cast(round({{ amount }}, 9)", "cast(round({{ amount }}, 8)", RATING),
     Mutant("a price begins one microsecond late", LINES, "lines.occurred_at >= rates.in_force_from", "lines.occurred_at > rates.in_force_from", "tests/billing/test_rating.py::test_a_price_counts_from_its_first_microsecond_on"),
     Mutant("weekdays of a price list are ignored", LINES, "(rates.dow_mask & {{ utc_weekday_bit('lines.occurred_at') }}) <> 0", "rates.dow_mask <> 0", RATING),

@@ -62,6 +62,14 @@ def test_a_commitment_is_its_amount(ledger: Ledger) -> None:
     assert payables(ledger) == {"INV-2025-01-acct-acme-USD": Decimal("100.00")}
 
 
+@pytest.mark.parametrize(("each", "payable"), [("0.004", "0.01"), ("0.005", "0.02"), ("0.006", "0.02")])
+def test_an_invoice_is_not_the_sum_of_rounded_lines(ledger: Ledger, each: str, payable: str) -> None:
+    """Three lines: rounded one by one they would come to 0.00, 0.03 and 0.03."""
+    ledger.charge([charge(f"c{n}", JANUARY, each, kind) for n, kind in enumerate(("plan", "true_up", "credit"))])
+    ledger.build()
+    assert payables(ledger) == {"INV-2025-01-acct-acme-USD": Decimal(payable)}
+
+
 AMOUNTS = st.decimals(min_value=Decimal(-1000), max_value=Decimal(1000), places=15)
 KINDS = st.sampled_from(("Usage", "Purchase", "Adjustment", "Credit"))
 
