@@ -56,6 +56,40 @@ def test_other_names_are_no_copies(name: str) -> None:
     assert marked("sweep2") is None
 
 
+GLUED = ("{}copy", "{}2", "{}xX", "{}bak.1", "{}0a", "x{}", "Copyof{}", "{}copy (2)")
+
+
+@pytest.mark.parametrize("name", ["{}copy", "{}xX", "{}backup", "{}old.1", "{}2nd try"])
+def test_what_cannot_be_more_of_an_id_marks_a_copy(name: str) -> None:
+    for session in (SESSION, "20260504T101500_0a1b2c3d"):
+        assert session_of(name.format(session)) == (session, True)
+
+
+@pytest.mark.parametrize("name", GLUED)
+def test_a_name_that_is_glued_to_the_id_makes_no_session(tmp_path: Path, name: str) -> None:
+    """Digits and letters from a to f might belong to a longer id: beside the session itself they do not."""
+    home = tmp_path / "hive"
+    original = queen_folder(home)
+    append(original / "events.jsonl", dump(turn(1)))
+    (original / "meta.json").write_text(json.dumps({"phase": "working"}))
+    append(original / "workers" / LATER / "logs" / "tool_logs.jsonl", dump(step(1)))
+    copy = shutil.copytree(original, original.with_name(name.format(SESSION)))
+    (copy / "meta.json").write_text(json.dumps({"phase": "building"}))
+    append(copy / "events.jsonl", dump(turn(2)))
+    made = granted(tmp_path / "apiary", home)
+    made.ship(home)
+    found = sorted((row["iteration"], row["session_id"], row["is_copy"]) for row in rows(made, "llm_turns"))
+    assert found == [(1, SESSION, False), (2, SESSION, True)]
+    assert [(row["session_id"], row["is_copy"]) for row in rows(made, "node_steps")] == [(LATER, False)]
+    assert {row["session_id"] for row in rows(made, "sessions")} == {SESSION, LATER}
+    assert {row["parent_session_id"] for row in rows(made, "sessions")} <= {None, SESSION}
+
+
+def test_a_longer_id_is_a_session_of_its_own(tmp_path: Path) -> None:
+    queen_folder(tmp_path, f"{SESSION}0a")
+    assert [(f.session_id, f.is_copy) for f in hive_layout.session_folders(tmp_path)] == [(f"{SESSION}0a", False)]
+
+
 def rows(made: Device, table: str) -> list[dict[str, object]]:
     return made.delivered(table)
 

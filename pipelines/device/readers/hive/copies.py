@@ -17,7 +17,9 @@ from pipelines.contract.keys import RUN_STAMP, SESSION_ID, is_generated
 if TYPE_CHECKING:
     from pipelines.device.readers.hive.layout import SessionFolder
 
-_GENERATED = re.compile(rf"(?<![0-9A-Za-z])(?:{SESSION_ID}|{RUN_STAMP})(?![0-9A-Za-z])", re.ASCII)
+_ID = re.compile(rf"{SESSION_ID}|{RUN_STAMP}", re.ASCII)
+# What follows without a break may be more of an id if it is hexadecimal up to its end: not `copy` or `xX`.
+_GENERATED = re.compile(rf"(?<![0-9A-Za-z])(?:{_ID.pattern})(?![0-9A-Fa-f]+(?![0-9A-Za-z]))", re.ASCII)
 _MARK = re.compile(
     r"(?:^copy of |^backup of |^\.|(?:[ ._-]*(?:\((?:copy|kopie|copie|copia|\d+)(?: \d+)?\)|~"
     r"|[ ._-](?:bak|backup|copy|kopie|copie|copia|old|orig|save|saved|trash|jtrash|tmp|\d+)(?![a-z])))+$)",
@@ -38,6 +40,16 @@ def session_of(name: str) -> tuple[str, bool]:
     return session_id, session_id != name
 
 
+def glued(name: str) -> str | None:
+    """The one generated id that a longer name holds in any place; None if it holds none or several.
+
+    `session_of` takes an id with letters or digits right beside it for another one where it could be: only that the
+    session itself is known tells.
+    """
+    ids = set(_ID.findall(name))
+    return ids.pop() if len(ids) == 1 and name not in ids else None
+
+
 def marked(name: str) -> str | None:
     """The name without what marks a copy; None if nothing does."""
     bare = _MARK.sub("", name)
@@ -53,8 +65,13 @@ def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
     """
     listed = list(folders)
     beside = {(folder.path.parent, folder.path.name) for folder in listed if not is_generated(folder.session_id)}
+    known = {folder.session_id for folder in listed if is_generated(folder.session_id)}
     sessions: dict[str, list[SessionFolder]] = {}
     for folder in listed:
+        if (session_id := glued(folder.session_id)) in known:
+            folder = replace(folder, session_id=session_id, is_copy=True)  # noqa: PLW2901
+        if (parent_id := glued(folder.parent_session_id or "")) in known:
+            folder = replace(folder, parent_session_id=parent_id, is_copy=True)  # noqa: PLW2901
         bare = marked(folder.session_id) if beside and not folder.is_copy else None
         if bare is not None and (folder.path.parent, bare) in beside:
             folder = replace(folder, session_id=bare, is_copy=True)  # noqa: PLW2901

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contract.keys import is_generated
-from pipelines.device.readers.hive.copies import marked, session_of, told_apart
+from pipelines.device.readers.hive.copies import glued, marked, session_of, told_apart
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def passed_over(home: Path, known: Iterable[SessionFolder]) -> Iterator[Path]:
             if path in paths or name in NEVER_LISTED or (folder == home and name == "users"):
                 continue
             left -= 1
-            is_named = session_of(name)[0] != name or is_generated(name)
+            is_named = glued(name) is not None or is_generated(name)
             if any(os.path.lexists(path / entry) for entry in (*SESSION_LOGS, *(("meta.json",) if is_named else ()))):
                 yield path
             else:
