@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.contract import vocabulary, wire
-from pipelines.contract.vocabulary import is_public, names
+from pipelines.contract.vocabulary import is_public, names, public_form
 
 LISTS = ("models", "providers", "tools", "queens", "nodes", "streams", "agent_types")
 
@@ -69,6 +69,16 @@ def test_nothing_hides_in_a_tag_or_a_date(end: str) -> None:
 def test_a_text_is_public_only_if_a_list_has_it(text: str) -> None:
     for name in LISTS[1:]:
         assert is_public(name, text) == (text in names(name))
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\u3000", "\u202f", " \u00a0\t"])
+def test_blanks_around_a_public_model_do_not_hide_it(blank: str) -> None:
+    for written in (f"claude-opus-4-6{blank}", f"{blank}claude-opus-4-6", f"{blank}Claude-Opus-4-6{blank}"):
+        assert public_form("models", written) == "claude-opus-4-6"
+    assert public_form("models", f"claude-opus{blank}-4-6") is None
+    assert public_form("models", f"claude-opus-4-6{blank}acme") is None
+    assert public_form("models", "claude-opus-4-6\n") is None
+    assert public_form("tools", f"read_file{blank}") is None
 
 
 def test_case_is_as_published() -> None:

@@ -22,6 +22,8 @@ _CLOUD = re.compile(
     re.ASCII,
 )
 UNKNOWN_MODEL = "unknown"
+# Tab and every space separator of Unicode: texts that were copied from a page end in a no-break space. No line breaks.
+_BLANKS = "\t \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 
 
 @cache
@@ -44,10 +46,10 @@ def public_form(vocabulary: str, name: str) -> str | None:
     of them, else in the last of them in plain sort order, which has small letters. Of other lists only the exact name
     is public.
     """
-    for written in (name, name.strip(" \t")) if vocabulary == "models" else (name,):
+    for written in (name, name.strip(_BLANKS)) if vocabulary == "models" else (name,):
         if is_public(vocabulary, written):
             return written
-    return _public_model(name.strip(" \t")) if vocabulary == "models" else None
+    return _public_model(name.strip(_BLANKS)) if vocabulary == "models" else None
 
 
 @cache
