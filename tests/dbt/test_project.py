@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.warehouse import Warehouse
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LINK = REPOSITORY / "dbt_project" / "models"
 # What counts or judges rows of facts, or compares days: the only intermediate models behind a mart.
@@ -114,3 +116,19 @@ def test_every_raw_line_is_accounted_for(warehouse):
     assert warehouse.query(f"select {ledger} from marts.mart_dedupe_ledger") == [(9, 3, 1, 4, 1)]
     noted = warehouse.dbt("test", "--select", "assert_raw_lines_are_accounted_for")
     assert [result.status for result in noted.result] == ["pass"]
+
+
+def test_a_build_that_fails_leaves_what_was_built_before(warehouse: Warehouse) -> None:
+    """Each relation is replaced in one transaction: one that cannot be built keeps its rows, nothing is left over."""
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    for name in ("one", "two"):
+        session = {"record_id": name, "session_id": name, "colony_id": "c", "evidence": "meta", "observed_at": at}
+        turn = {"record_id": name, "session_id": name, "agent_role": "queen", "input_tokens": 5, "output_tokens": 1}
+        warehouse.load([("sessions", session), ("llm_turns", turn | {"occurred_at": at})])
+    warehouse.run("--select", "+mart_colony_usage")
+    relations = "select schema_name, table_name from duckdb_tables() where schema_name <> 'wire' order by all"
+    before, rows = warehouse.query(relations), warehouse.query("from marts.mart_colony_usage")
+    assert rows
+    warehouse.execute("update marts.mart_session_usage set input_tokens = 9000000000000000000")  # no BIGINT in all
+    assert not warehouse.dbt("run", "--select", "mart_colony_usage").success
+    assert (warehouse.query(relations), warehouse.query("from marts.mart_colony_usage")) == (before, rows)
