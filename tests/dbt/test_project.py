@@ -121,10 +121,12 @@ def test_every_raw_line_is_accounted_for(warehouse):
 def test_a_build_that_fails_leaves_what_was_built_before(warehouse: Warehouse) -> None:
     """Each relation is replaced in one transaction: one that cannot be built keeps its rows, nothing is left over."""
     at = datetime(2026, 3, 1, tzinfo=UTC)
-    for name in ("one", "two"):
-        session = {"record_id": name, "session_id": name, "colony_id": "c", "evidence": "meta", "observed_at": at}
-        turn = {"record_id": name, "session_id": name, "agent_role": "queen", "input_tokens": 5, "output_tokens": 1}
-        warehouse.load([("sessions", session), ("llm_turns", turn | {"occurred_at": at})])
+    turn = {"record_id": "t", "session_id": "one", "agent_role": "queen", "input_tokens": 5, "output_tokens": 1}
+    child = turn | {"record_id": "u", "session_id": "two", "parent_session_id": "one"}
+    colony = {"record_id": "c", "queen_session_id": "one", "colony_name": "k1"}
+    warehouse.load(
+        [("llm_turns", turn | {"occurred_at": at}), ("llm_turns", child | {"occurred_at": at}), ("colonies", colony)]
+    )
     warehouse.run("--select", "+mart_colony_usage")
     relations = "select schema_name, table_name from duckdb_tables() where schema_name <> 'wire' order by all"
     before, rows = warehouse.query(relations), warehouse.query("from marts.mart_colony_usage")

@@ -205,7 +205,8 @@ def said(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline()
 
 
-@pytest.mark.parametrize("granularity", ["op", pytest.param("run", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("granularity", ["op", "run"])
 def test_what_a_killed_run_held_is_free_for_the_next_one(
     tmp_path: Path, granularity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def test_marts_are_the_truth(
         assert keyed == sorted(wanted[key] for key in wanted.keys() - found.keys())
 
 
+@pytest.mark.long
 def test_sent_twice(
     expected: Marts, agents: Path, new_device: Callable[..., Home], store: str, warehouse: Warehouse, tmp_path: Path
 ) -> None:

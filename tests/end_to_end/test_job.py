@@ -20,7 +20,10 @@ from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, Truth, write_home
 from pipelines.store import open_store
 from tests.end_to_end.driving import apiary, device, send
+from tests.scanner import find
 from tests.warehouse import REPOSITORY
+
+CREDENTIAL = "a-credential-that-only-the-environment-holds"
 
 
 class Site:
@@ -39,7 +42,7 @@ class Site:
         }  # fmt: skip
         books.append(books.ACCOUNTS, self.home.books, [signed | account | {"currency": "USD"}])
         books.append(books.PLAN_ITEMS, self.home.books, [commitment | signed])
-        self.first = apiary(self.home.root, "run")
+        self.first = apiary(self.home.root, "run", environment={"AWS_SECRET_ACCESS_KEY": CREDENTIAL})
 
     @property
     def versions(self) -> list[str]:
@@ -72,6 +75,18 @@ def test_the_run_tells_its_steps(site: Site) -> None:
     assert site.first.stdout == ""
     for step in ("load what arrived", "gate: arrival", "build and test", "gate: departure", "publish", "export"):
         assert f"ok      {step}" in site.first.stderr
+
+
+def test_the_job_keeps_neither_content_nor_a_credential(site: Site) -> None:
+    """Looked into: all that it keeps, dbt's artifacts and logs and Dagster's runs with their logs too."""
+    kept = {path.relative_to(site.home.root).as_posix() for path in site.home.root.rglob("*")}
+    for pattern in (r"dbt/.*manifest\.json", r"dbt/.*dbt\.log", r"dbt/.*\.sql", r"dagster/history/runs/.*\.db",
+                    r"dagster/storage/.*\.err"):  # fmt: skip
+        assert any(re.fullmatch(pattern, name) for name in kept), pattern
+    private = [*site.truth.private, CREDENTIAL]
+    assert len(private) > 20
+    assert find(site.home.root, private) == []
+    assert not [word for word in private if word in site.first.stdout + site.first.stderr]
 
 
 def test_every_mart_is_published_twice_the_same(site: Site) -> None:

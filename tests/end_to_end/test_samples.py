@@ -15,9 +15,10 @@ import duckdb
 import pytest
 
 from pipelines.home import Home
-from pipelines.warehouse import reading
+from pipelines.warehouse import publish, reading
 from tests.end_to_end.driving import SAMPLES, apiary, by, device, send, unpack
 from tests.scanner import find
+from tests.warehouse import Warehouse
 
 LAYOUTS = ("v2", "v3", "doc")
 CREDENTIAL = "a-credential-that-only-the-environment-holds"
@@ -40,8 +41,6 @@ class Shipped:
     home: Home
     root: Path
     truths: dict[str, dict[str, Any]]
-    said: str
-    """What the job told on its way."""
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the published marts."""
@@ -58,8 +57,8 @@ class Shipped:
         return by([dict(zip(names, row, strict=True)) for row in found], "name")
 
 
-@pytest.fixture(scope="session")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+@pytest.fixture(scope="module")
+def shipped(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
     root = tmp_path_factory.mktemp("samples")
     apiary_home = root / "apiary"
     truths = {}
@@ -73,8 +72,16 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
             zone=truths[layout]["tz"],
         )
         send(mine, agents)
-    told = apiary(apiary_home, "run", environment={"AWS_SECRET_ACCESS_KEY": CREDENTIAL})
-    return Shipped(Home(apiary_home), root, truths, told.stdout + told.stderr)
+    home = Home(apiary_home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
+        warehouse = Warehouse(dbt_home / "warehouse.duckdb", dbt_home / "target")
+        warehouse.ingest(home.store_url)
+        warehouse.run()
+        with warehouse.connect() as connection:
+            publish.publish(connection, home.published)
+        warehouse.copy(root / "warehouse.duckdb")
+    return Shipped(home, root, truths)
 
 
 def same(found: dict[str, Any], truth: dict[str, Any]) -> None:
@@ -293,14 +300,21 @@ def test_every_canary_bears_a_mark(shipped: Shipped) -> None:
 
 
 def test_nothing_private_left(shipped: Shipped) -> None:
+    assert find(shipped.home.root, MARKS) == []
+    assert find(shipped.root / "warehouse.duckdb", MARKS) == []
+
+
+@pytest.mark.long
+def test_nothing_private_left_by_the_whole_job(shipped: Shipped) -> None:
     """Looked into: all that the job keeps, dbt's artifacts and logs and Dagster's runs with their logs too. Neither
-    content nor the credential that the job was given."""
+    content nor the credential that the job was given. The short form, of a simulated home: test_job.py."""
+    done = apiary(shipped.home.root, "run", environment={"AWS_SECRET_ACCESS_KEY": CREDENTIAL})
     kept = {path.relative_to(shipped.home.root).as_posix() for path in shipped.home.root.rglob("*")}
     for pattern in (r"dbt/.*manifest\.json", r"dbt/.*dbt\.log", r"dbt/.*\.sql", r"dagster/history/runs/.*\.db",
                     r"dagster/storage/.*\.err"):  # fmt: skip
         assert any(re.fullmatch(pattern, name) for name in kept), pattern
     assert find(shipped.home.root, [*MARKS, CREDENTIAL]) == []
-    assert not [mark for mark in (*MARKS, CREDENTIAL) if mark in shipped.said]
+    assert not [mark for mark in (*MARKS, CREDENTIAL) if mark in done.stdout + done.stderr]
 
 
 def test_a_planted_leak_is_found(tmp_path: Path) -> None:
