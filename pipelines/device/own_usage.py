@@ -94,7 +94,8 @@ def read(homes: Sequence[Path], *, timezone: str, now: datetime, progress: Progr
         collector.run(homes)
         rows = state.waiting_rows()
     events = [row for row in rows.get("llm_turns", ()) if row.get("is_covered") is not True]
-    steps = unmatched_steps(rows.get("node_steps", ()), events, rows.get("fork_ancestors", ()))
+    logged = dated_steps(rows.get("node_steps", ()), rows.get("run_summaries", ()))
+    steps = unmatched_steps(logged, events, rows.get("fork_ancestors", ()))
     named = _Sessions(rows.get("sessions", ()), events, redactor.names)
     turns = [*(named.turn("event", row) for row in events), *(named.turn("step", row) for row in steps)]
     due = [turn for turn in turns if turn.occurred_at is None or turn.occurred_at <= now + AHEAD]
@@ -132,6 +133,36 @@ def unmatched_steps(steps: Iterable[Row], events: Iterable[Row], ancestors: Iter
             and (str(step["session_id"]), step.get("trace_id")) in runs_with_events
         )
     ]  # fmt: skip
+
+
+def dated_steps(steps: Iterable[Row], summaries: Iterable[Row]) -> list[Row]:
+    """The steps with the `occurred_at` that their run tells: the start of a tool, else the time since another step of
+    the run whose tool has one, the one before first, else since the start of the run."""
+    started: dict[object, datetime] = {}
+    for row in summaries:
+        if (at := _time(row.get("started_at"))) is not None:
+            key = _run(row)
+            started[key] = min(at, started.get(key, at))
+    runs: dict[object, list[Row]] = {}
+    for step in sorted(steps, key=lambda row: (row.get("source_line") or 0, row["step_index"], row["record_id"])):
+        runs.setdefault(_run(step), []).append(step)
+    dated: list[Row] = []
+    for run, lines in runs.items():
+        elapsed, since_start = timedelta(0), []
+        for line in lines:
+            since_start.append(elapsed)
+            elapsed += timedelta(milliseconds=line.get("latency_ms") or 0)
+        own = [_time(line.get("tool_started_at")) for line in lines]
+        origins = [at - since if at else None for at, since in zip(own, since_start, strict=True)]
+        origin = next((each for each in origins if each), started.get(run))  # for steps before the first dated one
+        for line, since, mine in zip(lines, since_start, origins, strict=True):
+            origin = mine or origin
+            dated.append({**line, "occurred_at": origin + since if origin else None})
+    return dated
+
+
+def _run(row: Row) -> tuple[object, object]:
+    return row["session_id"], row.get("trace_id")
 
 
 def input_with_cache(given: int, read: int, written: int) -> int:
@@ -198,10 +229,13 @@ class _Sessions:
         return None
 
     def _at(self, session: str, row: Row) -> datetime | None:
-        own = _time(row.get("occurred_at") or row.get("tool_started_at"))
+        own = _time(row.get("occurred_at"))
         started = _time(self._facts.get(session, {}).get("started_at"))
         return own or self._began.get(session) or started or _time(row.get("file_modified_at"))
 
 
 def _time(value: object) -> datetime | None:
-    return datetime.fromisoformat(str(value)).astimezone(UTC) if value else None
+    """A time as it is staged, as text, or as it was worked out."""
+    if value is None or isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(str(value)).astimezone(UTC)

@@ -11,11 +11,13 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from pipelines import cli
 from pipelines.commands import me
+from pipelines.device import own_usage
 from tests.device.driving import append, dump, queen_folder, step, turn
 
 ROOT = Path(__file__).parents[2]
@@ -100,11 +102,16 @@ def test_the_sample_is_counted_exactly_with_steps_matched_to_events_by_their_tok
     assert models.keys() == wanted.keys()  # in clear, planted names of customers too
     for name, expected in wanted.items():
         same(models[name], expected, excludes_cache=not is_hive)
-    if not is_hive:  # a step has no clock of its own
-        days = {row["day"]: row for row in said["by"]["day"]}
-        assert days.keys() == totals["by_local_day"].keys()
-        for name, expected in totals["by_local_day"].items():
-            same(days[name], expected, excludes_cache=True)
+    if is_hive:  # its truth knows UTC days only
+        homes = [tmp_path / "sample" / folder for folder in folders]
+        found = own_usage.read(homes, timezone=truth["tz"], now=datetime.now(UTC))
+        days = {name: total.as_json() for name, total in me.grouped(me.costed(found, ZoneInfo("UTC")), "day").items()}
+        wanted = totals["by_utc_day"]
+    else:
+        days, wanted = {row["day"]: row for row in said["by"]["day"]}, totals["by_local_day"]
+    assert days.keys() == wanted.keys()
+    for name, expected in wanted.items():
+        same(days[name], expected, excludes_cache=not is_hive)
     for dimension in me.DIMENSIONS:
         for measure in ("turns", "input_tokens", "output_tokens", "unpriced_tokens"):
             assert sum(row[measure] for row in said["by"][dimension]) == said["totals"]["all"][measure]
