@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from pipelines.contract.table import EARLIEST_WRITTEN, LATEST
@@ -145,9 +145,13 @@ class LogClock:
         possible = allowed or choices
         likely = {choice[1]: choice for choice in reversed(possible)}  # of each reading the first
         best, reading = min(likely.values(), key=self._wait)
+        instants = {choice.at for choice, _ in possible}
+        if reading is not None and reading.basis == "file_modified_at" and self._clock.agrees(reading):
+            # Lines of the end that look close to each other may be of two passes.
+            instants.update(at for at in self._clock.passes(local) if self._is_possible(at))
         # The earliest, not the best: a doubtful line that was dated too late must not exclude what comes after it.
-        self._floor = min(choice.at for choice, _ in possible)
-        is_doubtful = best.is_ambiguous or not allowed or len({choice.at for choice, _ in possible}) > 1
+        self._floor = min(instants)
+        is_doubtful = best.is_ambiguous or not allowed or len(instants) > 1
         if reading is not None and not self._is_own(reading, run_id):
             is_doubtful |= self._is_apart(best.at, reading)
         if best.offset_basis == "device_zone" and best.at != choices[0][0].at:
@@ -160,6 +164,8 @@ class LogClock:
         since = reading.at if self._near != reading or self._last is None else self._last
         is_near = -BLOCK_GAP <= at - since <= BLOCK_GAP
         self._near = reading if is_near else None
+        if any((other.position or -1) > self._position and at > other.at + SLACK for other in self._readings):
+            return True  # what stands further on in the log is earlier
         if at < reading.at:
             return not is_near and self._is_abroad()
         after = next((other for other in self._readings if other.at > reading.at), None)
@@ -238,22 +244,32 @@ def _passes(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
 def _passes_abroad(local: datetime, reading: OffsetReading) -> tuple[datetime, ...]:
     """The instants of a local time in the places with a reading's offset at its time, those of most places first."""
     at = (local - reading.offset).replace(tzinfo=UTC)
-    quarter = at - (at - datetime.min.replace(tzinfo=UTC)) % OFFSET_STEP
-    return tuple(at + shift for shift in _shifts(reading.at, reading.offset, quarter))
+    places = _places(_quarter(reading.at), reading.offset)
+    return tuple(at + shift for shift in _shifts(places, reading.offset, _quarter(at)))
+
+
+def _quarter(at: datetime) -> datetime:
+    """The beginning of its quarter of an hour: clocks change at no other times."""
+    return at - (at - datetime.min.replace(tzinfo=UTC)) % OFFSET_STEP
 
 
 @lru_cache(maxsize=10_000)
-def _shifts(read_at: datetime, offset: timedelta, quarter: datetime) -> tuple[timedelta, ...]:
-    """By how much later than with an unchanged offset a local time may be. Clocks change at full quarters only."""
+def _shifts(places: tuple[ZoneInfo, ...], offset: timedelta, quarter: datetime) -> tuple[timedelta, ...]:
+    """By how much later than with an unchanged offset a local time may be, that of most places first."""
     local = (quarter + offset).replace(tzinfo=None)
-    shifts = Counter(at - quarter for zone in _places(read_at, offset) for at in _passes(local, zone))
+    shifts = Counter(at - quarter for zone in places for at in _passes(local, zone))
     return tuple(sorted(shifts, key=lambda shift: (-shifts[shift], shift))) or (timedelta(),)
 
 
 @lru_cache(maxsize=1_000)
 def _places(at: datetime, offset: timedelta) -> tuple[ZoneInfo, ...]:
-    zones = (ZoneInfo(name) for name in sorted(available_timezones()))
-    return tuple(zone for zone in zones if at.astimezone(zone).utcoffset() == offset)
+    return tuple(zone for zone in _zones() if at.astimezone(zone).utcoffset() == offset)
+
+
+@cache
+def _zones() -> tuple[ZoneInfo, ...]:
+    """Every zone, kept: `zoneinfo` itself keeps eight, and reading them all takes half a second."""
+    return tuple(ZoneInfo(name) for name in sorted(available_timezones()))
 
 
 def local_stamp(session_id: str) -> str | None:

@@ -153,6 +153,20 @@ def test_an_hour_goes_by_twice_abroad() -> None:
 NIGHT = datetime(2026, 11, 1, 4, tzinfo=UTC)
 
 
+def test_lines_that_look_close_at_the_end_of_a_log_may_be_of_two_passes(tmp_path: Path) -> None:
+    """At home, in the night of the change: two lines of the first pass and, 70 minutes later, one of the second."""
+    home, first = tmp_path / "hive", datetime(2026, 10, 25, 0, 10, tzinfo=UTC)
+    times = [first, first + timedelta(minutes=10), first + timedelta(minutes=80)]
+    lines = [
+        turn(n, session=SESSION, at=Leg("Europe/Berlin", ()).wall_clock(at).isoformat()) for n, at in enumerate(times)
+    ]
+    log_of(home, *lines, at=times[-1] + timedelta(seconds=1))
+    rows = used(tmp_path / "apiary", home)
+    assert [row["occurred_at"] == at or row["is_time_ambiguous"] for row, at in zip(rows, times, strict=True)] == [
+        True
+    ] * 3
+
+
 def test_a_step_back_that_no_change_of_clocks_explains_is_flagged() -> None:
     log = LogClock(Clock("Europe/Berlin"))
     first, second = (log.event_time(f"2026-07-01T{text}:00") for text in ("12:00", "08:30"))
