@@ -106,8 +106,15 @@ class LogClock:
     """
 
     def __init__(
-        self, clock: Clock, readings: Iterable[OffsetReading] = (), *, modified_at: datetime | None = None
+        self,
+        clock: Clock,
+        readings: Iterable[OffsetReading] = (),
+        *,
+        modified_at: datetime | None = None,
+        is_contradicted: bool = False,
     ) -> None:
+        """`is_contradicted`: a reading of another offset than the zone's was left out, for it was disproved."""
+        self._is_contradicted = is_contradicted
         self._clock = clock
         self._readings = sorted(readings, key=lambda reading: reading.at)
         self._latest = modified_at + LATE if modified_at else None
@@ -228,7 +235,7 @@ class LogClock:
 
     def _is_abroad(self) -> bool:
         """Whether anything tells that the device was elsewhere in this session."""
-        return not all(self._clock.agrees(reading) for reading in self._readings)
+        return self._is_contradicted or not all(self._clock.agrees(reading) for reading in self._readings)
 
     @staticmethod
     def _is_own(reading: OffsetReading, run_id: object) -> bool:

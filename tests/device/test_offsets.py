@@ -300,6 +300,21 @@ def test_the_first_leg_of_a_restored_session_is_flagged(tmp_path: Path) -> None:
     assert rows[0]["occurred_at"] == times[0] or rows[0]["is_time_ambiguous"]
 
 
+def test_a_beginning_that_the_end_disproves_is_doubted(tmp_path: Path) -> None:
+    """From New York over Tokyo home to Berlin: by the offset of the beginning the last line is later than the file, as
+    if meta.json had been overwritten."""
+    home, tokyo, berlin = tmp_path / "hive", timedelta(hours=9), timedelta(hours=1)
+    legs = [(BEGUN, NEW_YORK), (BEGUN + timedelta(hours=4), tokyo), (BEGUN + timedelta(hours=14), berlin)]
+    lines = [turn(n, session=SESSION, at=local(at, offset)) for n, (at, offset) in enumerate(legs)]
+    log_of(home, *lines, at=legs[-1][0] + timedelta(seconds=1))
+    (queen_folder(home, SESSION) / "meta.json").write_text(json.dumps({"created_at": BEGUN.timestamp()}))
+    rows = used(tmp_path / "apiary", home)
+    assert rows[2]["occurred_at"] == legs[2][0]
+    assert [row["occurred_at"] == at or row["is_time_ambiguous"] for row, (at, _) in zip(rows, legs, strict=True)] == [
+        True, True, True
+    ]  # fmt: skip
+
+
 EAST = {
     "flown to Tokyo": ("Asia/Tokyo", [timedelta(minutes=1), timedelta(hours=1), timedelta(hours=40)]),
     "weeks later": ("America/New_York", [timedelta(minutes=1), timedelta(days=160)]),

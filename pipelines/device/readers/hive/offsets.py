@@ -29,7 +29,9 @@ class Offsets:
     def log_clock(self, folder: SessionFolder) -> LogClock:
         """The clock of the event log in a folder."""
         readings, modified_at = self._with_log(folder)
-        return LogClock(self._clock, readings, modified_at=modified_at)
+        left_out = {(r.at, r.offset) for r in self._of(folder)} - {(r.at, r.offset) for r in readings}
+        is_contradicted = any(at.astimezone(self._clock.zone).utcoffset() != offset for at, offset in left_out)
+        return LogClock(self._clock, readings, modified_at=modified_at, is_contradicted=is_contradicted)
 
     def of_session(self, folder: SessionFolder) -> list[OffsetReading]:
         """What is known of a session's offset, the best first: the time of its event log is believed last."""
