@@ -22,6 +22,7 @@ OFFSET_STEP = timedelta(minutes=15)  # every offset in use since 2000 is a multi
 MAX_OFFSET = timedelta(hours=14)
 SLACK = timedelta(minutes=1)  # lines of several writers in one log are out of order by less
 BLOCK_GAP = timedelta(minutes=30)  # nobody travels to another zone while lines are closer together
+TRIP = timedelta(hours=3)  # a journey to another zone takes longer
 LATE = timedelta(minutes=5)  # a log's file time may be this much older than its last line
 
 
@@ -176,7 +177,9 @@ class LogClock:
         if at < reading.at:
             return not is_near and self._is_abroad()
         after = next((other for other in self._readings if other.at > reading.at), None)
-        if after is None or (self._clock.agrees(reading) and self._clock.agrees(after)):
+        if after is None:
+            return not self._clock.agrees(reading) and at - since > TRIP
+        if self._clock.agrees(reading) and self._clock.agrees(after):
             return False
         return after.offset != reading.offset and (not is_near or at > after.at + SLACK)
 

@@ -167,6 +167,13 @@ def test_lines_that_look_close_at_the_end_of_a_log_may_be_of_two_passes(tmp_path
     ] * 3
 
 
+def test_hours_after_the_only_reading_of_a_journey_are_flagged() -> None:
+    """From New York home to Berlin or on to Tokyo: nothing tells of the later leg."""
+    log = LogClock(Clock("Europe/Berlin"), [OffsetReading(BEGUN, NEW_YORK, "session_created_at")])
+    found = [log.event_time(local(BEGUN + timedelta(hours=hours))) for hours in (1, 2, 12)]
+    assert [at.is_ambiguous for at in found if at is not None] == [False, False, True]
+
+
 def test_a_step_back_that_no_change_of_clocks_explains_is_flagged() -> None:
     log = LogClock(Clock("Europe/Berlin"))
     first, second = (log.event_time(f"2026-07-01T{text}:00") for text in ("12:00", "08:30"))
