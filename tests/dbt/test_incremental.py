@@ -282,7 +282,7 @@ def _assert_same_marts_in_any_order(warehouse, folder, seed):
     assert warehouse.query("select count(*) > 5 from marts.fct_adjustments") == [(True,)]
     assert {mart for mart, found in step_by_step.items() if not found} <= UNFED
 
-    warehouse.build("--full-refresh", "--exclude-resource-type", "unit_test")
+    warehouse.run("--full-refresh")
     assert _differences(step_by_step, warehouse.marts()) == {}
 
     warehouse.reset()

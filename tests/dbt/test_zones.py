@@ -55,7 +55,7 @@ def wall_clocks() -> Iterator[datetime]:
             yield datetime(*day) + timedelta(minutes=15 * quarter)  # noqa: DTZ001 - a wall clock
 
 
-@pytest.mark.parametrize("has_offset", [True, False])
+@pytest.mark.parametrize("has_offset", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_corrected_zone_moves_what_was_sent(warehouse: Warehouse, has_offset: bool) -> None:
     """With the offset that travels, and without it as the first release sent them, over nights of changing clocks."""
     clocks = {}

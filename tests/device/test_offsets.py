@@ -76,7 +76,7 @@ def itineraries(draw: st.DrawFn) -> tuple[str, list[Leg]]:
 
 
 @given(itineraries())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_travelling_log_is_resolved_exactly_or_flagged(drawn: tuple[str, list[Leg]]) -> None:
     device_zone, legs = drawn
     log = LogClock(Clock(device_zone), [leg.reading() for leg in legs])
@@ -90,7 +90,7 @@ def test_a_travelling_log_is_resolved_exactly_or_flagged(drawn: tuple[str, list[
 
 
 @given(itineraries(), st.data())
-@settings(max_examples=200, derandomize=True, deadline=None)  # of what nothing tells some lines stay unflagged (0089)
+@settings(max_examples=80, derandomize=True, deadline=None)  # of what nothing tells some lines stay unflagged (0089)
 def test_a_leg_without_evidence_is_flagged_where_others_contradict(
     drawn: tuple[str, list[Leg]], data: st.DataObject
 ) -> None:

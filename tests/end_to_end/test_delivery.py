@@ -207,6 +207,7 @@ def test_clones_without_a_shared_key_count_once(
     assert found == [(truth.total.turns, truth.total.input_tokens, truth.total.tool_calls)]
 
 
+@pytest.mark.long
 def test_batches_arriving_in_reverse(
     expected: Marts, agents: Path, new_device: Callable[..., Home], store: str, warehouse: Warehouse, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -400,7 +400,7 @@ def explore(examples: int, steps: int, *, is_repeatable: bool) -> None:
 
 
 def test_any_order_of_steps_and_deaths_comes_to_the_truth() -> None:
-    explore(11, 20, is_repeatable=True)
+    explore(7, 20, is_repeatable=True)
 
 
 @pytest.mark.long
