@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-TABLE = "wire.model_definitions"
+TABLE = "intermediate.model_definitions"  # beside what it tells of: a warehouse that is written anew has neither
 
 
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -71,7 +71,7 @@ def changed(warehouse: Path, manifest: Mapping[str, Any]) -> list[str]:
 def record(warehouse: Path, manifest: Mapping[str, Any]) -> None:
     """Write down that the models were built by the definitions of this manifest. Raises duckdb.Error."""
     with duckdb.connect(str(warehouse)) as connection:
-        connection.execute("CREATE SCHEMA IF NOT EXISTS wire")
+        connection.execute("CREATE SCHEMA IF NOT EXISTS intermediate")
         connection.execute("BEGIN")
         connection.execute(f"CREATE OR REPLACE TABLE {TABLE} (model VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL)")
         connection.executemany(
