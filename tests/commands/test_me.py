@@ -1,7 +1,6 @@
 """`apiary me`: the truth of every sample home, from a machine without enrolment, grant, store or network."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from pipelines import cli
 from pipelines.commands import me
 from pipelines.device import own_usage
 from tests.device.driving import append, dump, queen_folder, step, turn
+from tests.samples import SAMPLES, needs
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = Path(os.environ.get("APIARY_SAMPLES", ROOT / ".." / "shared" / "samples"))
 HOMES = {
     "hive-home-v2": [".hive"], "hive-home-v3": [".hive"], "hive-home-doc": [".hive"], "claude-home": [],
     "openclaw-home": ["files/.openclaw", "sqlite/.openclaw"], "hyperhive-home": ["var/lib/hyperhive"],
@@ -78,13 +77,10 @@ def same(found: dict[str, Any], truth: dict[str, Any], *, excludes_cache: bool) 
         assert Decimal(found["reported_cost_usd"]) == Decimal(truth["cost_usd_exact"])
 
 
-@pytest.mark.samples
-@pytest.mark.parametrize("sample", HOMES)
+@pytest.mark.parametrize("sample", [pytest.param(name, marks=needs(SAMPLES / f"{name}.tar.gz")) for name in HOMES])
 def test_the_sample_is_counted_exactly_with_steps_matched_to_events_by_their_tokens(
     sample: str, tmp_path: Path, told: Call
 ) -> None:
-    if not (SAMPLES / f"{sample}.tar.gz").exists():
-        pytest.skip("no samples: set APIARY_SAMPLES")
     truth = json.loads((SAMPLES / f"{sample}.truth.json").read_text())
     with tarfile.open(SAMPLES / f"{sample}.tar.gz") as archive:
         archive.extractall(tmp_path / "sample", filter="data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tarfile
 from collections import Counter
@@ -33,8 +32,10 @@ from tests.device.claude_lines import (
     transcript,
 )
 from tests.device.driving import Device, Row, counted_exactly, granted
+from tests.samples import SAMPLES, needs
 
-SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).parents[3] / "shared" / "samples"))
+SAMPLE = SAMPLES / "claude-home.tar.gz"
+needs_sample = needs(SAMPLE)
 FIRST, SECOND, THIRD = map(session_id, range(3))
 Measures = dict[str, int]
 
@@ -67,7 +68,7 @@ class Sample:
 
     def __init__(self, folder: Path) -> None:
         self.truth: dict[str, Any] = json.loads((SAMPLES / "claude-home.truth.json").read_text())
-        with tarfile.open(SAMPLES / "claude-home.tar.gz") as archive:
+        with tarfile.open(SAMPLE) as archive:
             archive.extractall(folder, filter="data")
         homes = [folder / self.truth["home"] / root.partition(" ")[0] for root in self.truth["roots"]]
         self.device = granted(folder / "apiary", *homes)
@@ -78,8 +79,6 @@ class Sample:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    if not (SAMPLES / "claude-home.tar.gz").exists():
-        pytest.skip("no samples: set APIARY_SAMPLES")
     return Sample(tmp_path_factory.mktemp("sample"))
 
 
@@ -87,7 +86,7 @@ def kind_of(row: Row) -> str:
     return "advisor" if row["request_kind"] == "advisor" else "subagent" if row["is_sidechain"] else "main"
 
 
-@pytest.mark.samples
+@needs_sample
 def test_the_sample_is_counted_exactly(sample: Sample) -> None:
     totals = sample.truth["totals"]
     assert measures(sample.turns) == expected(totals["unique_usage"])
@@ -110,7 +109,7 @@ def test_the_sample_is_counted_exactly(sample: Sample) -> None:
     assert {row["agent_runtime"] for row in sample.turns} == {"claude-code"}
 
 
-@pytest.mark.samples
+@needs_sample
 def test_the_sample_sessions_own_what_began_in_them(sample: Sample) -> None:
     for session in sample.truth["sessions"]:
         name = session["session_id"]
@@ -132,7 +131,7 @@ def test_the_sample_sessions_own_what_began_in_them(sample: Sample) -> None:
         assert measures(agents) == expected(truth), name
 
 
-@pytest.mark.samples
+@needs_sample
 def test_the_sample_tools_troubles_and_control_totals(sample: Sample) -> None:
     found: dict[str, Counter[str]] = {}
     for row in sample.device.delivered("tool_calls"):
@@ -163,7 +162,7 @@ def test_the_sample_tools_troubles_and_control_totals(sample: Sample) -> None:
     assert float(cost) == sample.truth["totals"]["source_cost_usd"]
 
 
-@pytest.mark.samples
+@needs_sample
 def test_nothing_of_the_sample_text_leaves_or_stays(sample: Sample) -> None:
     root = sample.device.home.root
     for path in (path for path in root.rglob("*") if path.is_file()):
@@ -189,10 +188,8 @@ def read_in_place(path: Path) -> list[Record]:
     ]
 
 
-@pytest.mark.samples
+@needs(SAMPLES / "public" / "EXPECTED.json")
 def test_public_files_have_the_counts_that_others_found() -> None:
-    if not (SAMPLES / "public" / "EXPECTED.json").exists():
-        pytest.skip("no samples: set APIARY_SAMPLES")
     for name, truth in json.loads((SAMPLES / "public" / "EXPECTED.json").read_text()).items():
         records = read_in_place(SAMPLES / "public" / name)
         best: dict[object, Record] = {}

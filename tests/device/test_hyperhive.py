@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -23,8 +22,10 @@ from pipelines.simulate.hyperhive import HyperhiveSpec
 from tests.device.claude_lines import START, agent_transcript, call, dump, response, session_id, transcript
 from tests.device.driving import Row, counted_exactly, granted
 from tests.device.test_claude_code import expected, measures
+from tests.samples import SAMPLES, needs
 
-SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).parents[3] / "shared" / "samples"))
+SAMPLE = SAMPLES / "hyperhive-home.tar.gz"
+needs_sample = needs(SAMPLE)
 
 
 class Sample:
@@ -32,7 +33,7 @@ class Sample:
 
     def __init__(self, folder: Path) -> None:
         self.truth: dict[str, Any] = json.loads((SAMPLES / "hyperhive-home.truth.json").read_text())
-        with tarfile.open(SAMPLES / "hyperhive-home.tar.gz") as archive:
+        with tarfile.open(SAMPLE) as archive:
             archive.extractall(folder, filter="data")
         self.home = folder / self.truth["home"]
         self.device = granted(folder / "apiary", self.home)
@@ -42,12 +43,10 @@ class Sample:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    if not (SAMPLES / "hyperhive-home.tar.gz").exists():
-        pytest.skip("no samples: set APIARY_SAMPLES")
     return Sample(tmp_path_factory.mktemp("sample"))
 
 
-@pytest.mark.samples
+@needs_sample
 def test_the_sample_is_counted_exactly(sample: Sample) -> None:
     truth = sample.truth["totals"]
     assert measures(sample.turns) == expected(truth["unique_usage"])
@@ -65,7 +64,7 @@ def test_the_sample_is_counted_exactly(sample: Sample) -> None:
     assert measures(sample.turns) not in wrong
 
 
-@pytest.mark.samples
+@needs_sample
 def test_the_sample_is_counted_by_agent_and_tool(sample: Sample) -> None:
     sessions = sample.device.delivered("sessions")
     agents = {row["session_id"]: row["agent_name"] for row in sessions if row["agent_name"]}
@@ -79,7 +78,7 @@ def test_the_sample_is_counted_by_agent_and_tool(sample: Sample) -> None:
     assert calls == sample.truth["turn_facts"]["by_tool"]
 
 
-@pytest.mark.samples
+@needs_sample
 def test_the_sample_statistics_are_claims_and_facts(sample: Sample) -> None:
     claims = sample.device.delivered("control_totals")
     all_claims = sample.truth["control_totals"]["turn_stats_all"]
@@ -103,7 +102,7 @@ def test_the_sample_statistics_are_claims_and_facts(sample: Sample) -> None:
     assert Counter(row["wake_kind"] for row in states) == wakes | {"agent": agents}
 
 
-@pytest.mark.samples
+@needs_sample
 def test_the_sample_broker_is_counts_states_and_times(sample: Sample) -> None:
     truth = sample.truth["broker"]
     found = sample.device.delivered("requests")
@@ -124,7 +123,7 @@ def test_the_sample_broker_is_counts_states_and_times(sample: Sample) -> None:
     assert (waits["approval"], waits["question"]) == (truth["approval_wait_s_sum"], truth["question_wait_s_sum"])
 
 
-@pytest.mark.samples
+@needs_sample
 def test_nothing_of_the_sample_text_leaves_or_stays(sample: Sample) -> None:
     for path in (path for path in sample.device.home.root.rglob("*") if path.is_file()):
         assert re.search(rb"CANARY-[A-Z]+-\d{6}", path.read_bytes()) is None, path

@@ -1,7 +1,6 @@
 """OpenClaw's homes: each response once, in both eras and whatever copies there are; keys and prompts are never read."""
 
 import json
-import os
 import shutil
 import sqlite3
 import tarfile
@@ -24,9 +23,10 @@ from pipelines.device.readers.openclaw import databases
 from pipelines.device.readers.openclaw.runtime import OPENCLAW
 from pipelines.simulate.openclaw import OpenClawSpec
 from tests.device.driving import Device, Json, Row, counted_exactly, granted
+from tests.samples import SAMPLES, needs
 
-SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).resolve().parents[3] / "shared" / "samples"))
 SAMPLE = SAMPLES / "openclaw-home.tar.gz"
+PUBLIC = SAMPLES / "public" / "deja-vu" / "openclaw"
 FIRST, SECOND, THIRD = (f"{n}0000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 MADE = "2026-10-22T09:00:00.000Z"
 
@@ -255,12 +255,9 @@ def test_nothing_private_leaves(tmp_path: Path) -> None:
         assert word not in kept, word
 
 
-@pytest.mark.samples
+@needs(PUBLIC)
 def test_public_files_have_the_counts_that_others_found() -> None:
-    home = SAMPLES / "public" / "deja-vu" / "openclaw"
-    if not home.is_dir():
-        pytest.skip("no samples: set APIARY_SAMPLES")
-    logs = OPENCLAW.contents(home, Setting(Clock("UTC"), frozenset({"events", "descriptions"}))).logs
+    logs = OPENCLAW.contents(PUBLIC, Setting(Clock("UTC"), frozenset({"events", "descriptions"}))).logs
     found = [
         record
         for log in logs
@@ -273,8 +270,7 @@ def test_public_files_have_the_counts_that_others_found() -> None:
     assert [(record.values["input_tokens"], record.values["output_tokens"]) for record in found] == [(5, 10)]
 
 
-@pytest.mark.samples
-@pytest.mark.skipif(not SAMPLE.exists(), reason="no sample homes: set APIARY_SAMPLES")
+@needs(SAMPLE)
 @pytest.mark.parametrize("eras", [("files",), ("sqlite",), ("files", "sqlite"), ("sqlite", "files")])
 def test_the_sample_is_counted_to_the_token(tmp_path: Path, eras: tuple[str, ...]) -> None:
     with tarfile.open(SAMPLE) as tar:

@@ -16,7 +16,6 @@ from pipelines.device import enrolment, grant, ship
 from pipelines.home import Home
 
 PROGRAM = [sys.executable, "-m", "pipelines.cli"]
-SAMPLES = Path(os.environ.get("APIARY_SAMPLES", Path(__file__).parents[2] / ".." / "shared" / "samples"))
 
 
 def device(

@@ -5,8 +5,8 @@ the store was away. Does not belong here: upgrading it (test_upgrade.py).
 """
 
 import re
-import shutil
 import subprocess
+import tempfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from tests.device.driving import append, dump, queen_folder, turn
 from tests.end_to_end.driving import apiary
 
 ARCHIVE = Path(__file__).parent / "releases" / f"{__version__}.tar.xz"
-ROOT = Path(f"/tmp/apiary-release-{__version__}")
 LEFT_OUT = ("published", "dagster", "dbt")  # what the next run makes again
 MODEL = "openai/gpt-5.5"
 
@@ -60,27 +59,35 @@ def worked(device: Home, session: str, at: str, turns: int) -> None:
 
 def main() -> None:
     """Make the home, and the archive of it."""
-    shutil.rmtree(ROOT, ignore_errors=True)
-    home, devices = Home(ROOT), fleet()
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "apiary")
+        left_out = [f"--exclude=apiary/{name}" for name in LEFT_OUT]
+        subprocess.run(["tar", "-C", folder, *left_out, "-cJf", ARCHIVE, "apiary"], check=True)
+    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size:,} bytes")  # noqa: T201 - what a person sees
+
+
+def write(root: Path) -> None:
+    """Let this release make a home in a folder."""
+    home, devices = Home(root), fleet()
     sign_books(home, devices)
     for spec in devices:
-        write_home(ROOT / "devices" / spec.name / "hive", spec.home)
+        write_home(root / "devices" / spec.name / "hive", spec.home)
         ship.ship(enrolled(home, spec.name, spec.tenant, spec.user, spec.home.timezone), [])
-    ines = Home(ROOT / "devices" / "ines-laptop")
+    ines = Home(root / "devices" / "ines-laptop")
     worked(ines, "session_20260910_101500_0a1b2c3d", "2026-09-10T10:15", 4)
     worked(ines, "session_20261006_101500_0a1b2c3d", "2026-10-06T10:15", 1)
     ship.ship(enrolled(home, "ines-laptop", "lantern-freight", "ines-moreau", "UTC"), [])
-    apiary(ROOT, "run")
+    apiary(root, "run")
     signed = ("--actor", "ada", "--reason", "month end")
-    apiary(ROOT, "period", "close", "2026-09", "--as-of", "2026-10-07T09:00:00Z", *signed)
-    told = apiary(ROOT, "period", "status", "2026-09", "--as-of", "2026-10-20T09:00:00Z").stdout
+    apiary(root, "period", "close", "2026-09", "--as-of", "2026-10-07T09:00:00Z", *signed)
+    told = apiary(root, "period", "status", "2026-09", "--as-of", "2026-10-20T09:00:00Z").stdout
     totals = re.search(r"--sign (\w+)", told)
     assert totals, told
     waived = ("--waive", "arrivals=a laptop was retired", "--waive", "grace=the fleet is idle")
     close = ("period", "close", "2026-09", "--as-of", "2026-10-20T09:00:00Z", *signed, "--sign", totals[1], *waived)
-    assert "closed" in apiary(ROOT, *close).stdout
+    assert "closed" in apiary(root, *close).stdout
     worked(ines, "session_20261007_101500_0a1b2c3d", "2026-10-07T10:15", 3)
-    store, away = ROOT / "store", ROOT / "away"
+    store, away = root / "store", root / "away"
     store.rename(away)
     store.write_text("")
     try:
@@ -89,10 +96,6 @@ def main() -> None:
         print(error)  # noqa: T201 - what a person sees
     store.unlink()
     away.rename(store)
-    left_out = [f"--exclude={ROOT.name}/{name}" for name in LEFT_OUT]
-    subprocess.run(["tar", "-C", ROOT.parent, *left_out, "-cJf", ARCHIVE, ROOT.name], check=True)
-    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size:,} bytes")  # noqa: T201 - what a person sees
-    shutil.rmtree(ROOT)
 
 
 if __name__ == "__main__":

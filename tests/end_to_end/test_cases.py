@@ -4,7 +4,6 @@ They are read where `APIARY_CASES` says and are not part of this repository.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from pipelines.contract.wire import MAX_COST_USD, MAX_TOKENS
 from pipelines.warehouse import publish, usage
 from tests.device.driving import append, dump, queen_folder, turn
 from tests.end_to_end.driving import device, send
+from tests.samples import CASES, needs
 from tests.warehouse import Warehouse
 
-CASES = Path(os.environ.get("APIARY_CASES", Path(__file__).parents[2] / ".." / "shared" / "cases"))
 # Tenant -> home and zone of its device.
 HOMES = {
     "case-01": ("01-traveller-west/home", "Europe/Berlin"),
@@ -43,11 +42,7 @@ HOMES = {
 }
 UNPRICED = (("anthropic", "claude-opus-4-6-20260205"), ("openai", "gpt-5.5-2026-04-23"), ("google", "gemini-3.5-flash"))
 HAIKU = "anthropic/claude-haiku-4-5-20251001"
-present = pytest.mark.skipif(
-    not all((CASES / home).is_dir() for home, _ in HOMES.values()),
-    reason="no cases: set APIARY_CASES to the folder that holds them",
-)
-pytestmark = [pytest.mark.samples, present]
+pytestmark = needs(*(CASES / home for home, _ in HOMES.values()))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import duckdb
 import pytest
 
 from pipelines.device.ship import ship
-from tests.end_to_end.driving import SAMPLES, device
+from tests.end_to_end.driving import device
+from tests.samples import SAMPLES, needs
 from tests.scanner import find
 from tests.warehouse import Warehouse
 
@@ -27,11 +28,7 @@ MARTS = (
 )  # fmt: skip
 # What people wrote, their folders, names of their agents.
 MARKS = {"CANARY-", "/home/ilse", "hm1nd"}
-present = pytest.mark.skipif(
-    not all((SAMPLES / f"{runtime}-home.tar.gz").exists() for runtime in RUNTIMES),
-    reason="no sample homes: set APIARY_SAMPLES to the folder that holds them",
-)
-pytestmark = [pytest.mark.samples, present]
+pytestmark = needs(*(SAMPLES / f"{runtime}-home.tar.gz" for runtime in RUNTIMES))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import pytest
 
 from pipelines.home import Home
 from pipelines.warehouse import publish, reading
-from tests.end_to_end.driving import SAMPLES, apiary, by, device, send, unpack
+from tests.end_to_end.driving import apiary, by, device, send, unpack
+from tests.samples import SAMPLES, needs
 from tests.scanner import find
 from tests.warehouse import Warehouse
 
@@ -27,11 +28,7 @@ MEASURES = {
     "cached_tokens": "cache_read_input_tokens", "cache_creation_tokens": "cache_write_input_tokens",
     "unpriced_turns": "unreported_turns",
 }  # fmt: skip
-present = pytest.mark.skipif(
-    not all((SAMPLES / f"hive-home-{layout}.tar.gz").exists() for layout in LAYOUTS),
-    reason="no sample homes: set APIARY_SAMPLES to the folder that holds hive-home-*.tar.gz",
-)
-pytestmark = [pytest.mark.samples, present]
+pytestmark = needs(*(SAMPLES / f"hive-home-{layout}.tar.gz" for layout in LAYOUTS))
 
 
 @dataclass(frozen=True)
