@@ -10,11 +10,15 @@ from pathlib import Path
 
 import duckdb
 
+from pipelines.contract.ddl import BOOKS
 from pipelines.contract.keys import GENERATED_ID, KEYED
 from pipelines.contract.wire import BY_NAME
 from pipelines.warehouse import load
 
 BUILT_ANEW = ("staging", "intermediate", "marts")
+WIRE = [*BY_NAME, *BOOKS]
+"""Tables of the wire that this release makes. Another one, of another release, is left behind: the new warehouse has no
+place for it, and what cannot be copied would stop every erasure."""
 PROGRAMS = ["contract_hash", "gate_hash", "uploader_version"]  # of programs, not of people
 IDENTIFIER = rf"{GENERATED_ID}|{KEYED}|[0-9a-f]{{12,64}}|landing/.*"
 
@@ -34,8 +38,9 @@ def copy_tables(connection: duckdb.DuckDBPyConnection, tenants: list[str], gone:
     """Copy every table that is not built: of these tenants only the rows of batches that cannot be loaded again."""
     tables = connection.execute(
         "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'old'"
-        " AND NOT list_contains(?, schema_name) ORDER BY ALL",
-        [list(BUILT_ANEW)],
+        " AND NOT list_contains(?, schema_name) AND (schema_name <> 'wire' OR list_contains(?, table_name))"
+        " ORDER BY ALL",
+        [list(BUILT_ANEW), WIRE],
     ).fetchall()
     for schema, table in tables:
         if schema != "wire":
@@ -84,8 +89,9 @@ def identifiers_gone(
     takes their batches away (`doomed`: requests by manifest); what stands in no batch is everybody's."""
     columns = connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'old' AND schema_name = 'wire'"
-        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name) AND table_name <> 'kept_charges'",
-        [PROGRAMS],
+        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name) AND table_name <> 'kept_charges'"
+        " AND list_contains(?, table_name)",
+        [PROGRAMS, WIRE],
     ).fetchall()
     keys = {table: column for table, column in columns if column in ("_manifest_key", "manifest_key")}
     old = " UNION ".join(

@@ -188,6 +188,14 @@ def test_a_device_goes_and_nothing_else(site: Site) -> None:
     assert site.erase() == [], "there is nothing left to do"
 
 
+def test_a_table_that_another_release_made_stops_no_erasure(site: Site) -> None:
+    """Nor is it carried over: nobody knows which of its rows name whom."""
+    site.query(f"CREATE TABLE wire.of_another_release AS SELECT 1 AS number, '{DEVICE}' AS name")
+    line = site.suppress("device", DEVICE)
+    assert [done.request_id for done in site.erase()] == [line.request_id]
+    assert site.holds(DEVICE) == []
+
+
 @pytest.mark.parametrize(
     ("device", "tenant", "seated", "gone"),
     [(GUEST, "bolt", (), ["eve"]), (GUEST, "bolt", ("eve",), []), (DEVICE, "acme", (), [])],
