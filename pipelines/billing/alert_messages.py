@@ -2,8 +2,8 @@
 
 `APIARY_ALERT_WEBHOOK` is a URL that gets one JSON object; `APIARY_ALERT_EMAIL` names a mail server, a sender and a
 receiver: `smtp://user:password@host:587/?from=a@x.org&to=b@x.org` (`smtps` for TLS from the start; `smtp` uses STARTTLS
-where the server offers it). A channel hears of a set of alerts once, and once that all is well again; what could not be
-delivered is tried by the next run.
+where the server offers it; a password needs either). A channel hears of a set of alerts once, and once that all is well
+again; what could not be delivered is tried by the next run.
 Does not belong here: finding alerts (export_alerts.py).
 """
 
@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import smtplib
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,10 @@ TIMEOUT = 10  # seconds: a server that hangs must not hold the run
 OK = "all billing statements are there"
 
 
+class AlertSettingError(ValueError):
+    """A setting that no message can be sent with; its text holds no value of the setting."""
+
+
 def deliver(exports: Path, alerts: Sequence[Alert]) -> list[str]:
     """Tell each channel that is configured what it has not heard yet; what could not be delivered, one line each.
 
@@ -37,7 +42,7 @@ def deliver(exports: Path, alerts: Sequence[Alert]) -> list[str]:
     cannot be written.
     """
     path = exports / SENT
-    sent: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
+    sent = _sent(path)
     digest = hashlib.sha256(json.dumps([asdict(alert) for alert in alerts]).encode()).hexdigest() if alerts else OK
     failures = []
     for name, send in _channels(os.environ).items():
@@ -45,7 +50,10 @@ def deliver(exports: Path, alerts: Sequence[Alert]) -> list[str]:
             continue
         try:
             send(alerts)
+        except AlertSettingError as error:
+            failures.append(f"{name}: {error}")
         except (OSError, ValueError, smtplib.SMTPException, http.client.HTTPException) as error:
+            # Its text may hold the address, and that a password.
             failures.append(f"{name}: {type(error).__name__}: the message was not delivered, the next run tries again")
         else:
             sent[name] = digest
@@ -64,6 +72,15 @@ def text(alerts: Sequence[Alert]) -> str:
     )
 
 
+def _sent(path: Path) -> dict[str, str]:
+    """What each channel heard last. Of a note that cannot be read nothing: hearing twice is better than never."""
+    try:
+        found: dict[str, str] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
 def _channels(environment: Mapping[str, str]) -> dict[str, Callable[[Sequence[Alert]], None]]:
     found: dict[str, Callable[[Sequence[Alert]], None]] = {}
     if url := environment.get(WEBHOOK):
@@ -75,7 +92,7 @@ def _channels(environment: Mapping[str, str]) -> dict[str, Callable[[Sequence[Al
 
 def _post(url: str, alerts: Sequence[Alert]) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{WEBHOOK} is no http or https address")
+        raise AlertSettingError(f"{WEBHOOK} is not an http or https URL")
     body = json.dumps({"text": text(alerts), "alerts": [asdict(alert) for alert in alerts]}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - checked above
     with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310 - an answer other than 2xx raises
@@ -86,18 +103,26 @@ def _mail(server: str, alerts: Sequence[Alert]) -> None:
     address = urlsplit(server)
     named = parse_qs(address.query)
     if address.scheme not in ("smtp", "smtps") or not address.hostname or not {"from", "to"} <= named.keys():
-        raise ValueError(f"{EMAIL} is not smtp://host:port/?from=ADDRESS&to=ADDRESS")
+        raise AlertSettingError(f"{EMAIL} is not smtp://host:port/?from=ADDRESS&to=ADDRESS")
     message = EmailMessage()
     message["From"], message["To"] = named["from"][0], ", ".join(named["to"])
     count = f"{len(alerts)} billing statements need somebody" if alerts else OK
     message["Subject"] = f"Apiary: {count}"
     message.set_content(text(alerts))
-    kind = smtplib.SMTP_SSL if address.scheme == "smtps" else smtplib.SMTP
-    with kind(address.hostname, address.port or 0, timeout=TIMEOUT) as connection:
+    context = ssl.create_default_context()  # checks the server's certificate, which smtplib by itself does not
+    with (
+        smtplib.SMTP_SSL(address.hostname, address.port or 0, timeout=TIMEOUT, context=context)
+        if address.scheme == "smtps"
+        else smtplib.SMTP(address.hostname, address.port or 0, timeout=TIMEOUT)
+    ) as connection:
         connection.ehlo()
-        if address.scheme == "smtp" and connection.has_extn("starttls"):
-            connection.starttls()
+        is_encrypted = address.scheme == "smtps"
+        if not is_encrypted and connection.has_extn("starttls"):
+            connection.starttls(context=context)
             connection.ehlo()
+            is_encrypted = True
         if address.username:
+            if not is_encrypted:
+                raise AlertSettingError(f"the server of {EMAIL} offers no TLS: the password was not sent")
             connection.login(unquote(address.username), unquote(address.password or ""))
         connection.send_message(message)

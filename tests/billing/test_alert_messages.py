@@ -101,5 +101,17 @@ def test_what_is_not_delivered_stops_nothing_and_is_tried_again(
         assert [line.split(":")[0] for line in deliver(tmp_path, [HELD])] == ["webhook"]
     monkeypatch.setenv(EMAIL, "smtp://user:secret@127.0.0.1:1/")
     (*_, failure) = deliver(tmp_path, [MISSING, HELD])
+    assert failure == f"e-mail: {EMAIL} is not smtp://host:port/?from=ADDRESS&to=ADDRESS"
+    heard = len(mail.heard)
+    monkeypatch.setenv(EMAIL, f"smtp://user:secret@127.0.0.1:{mail.server_address[1]}/?from=a@x.org&to=b@x.org")
+    (*_, failure) = deliver(tmp_path, [MISSING, HELD])
+    assert failure == f"e-mail: the server of {EMAIL} offers no TLS: the password was not sent"
+    assert len(mail.heard) == heard
+    monkeypatch.setenv(EMAIL, "smtp://user:secret@127.0.0.1:secret/?from=a@x.org&to=b@x.org")
+    (*_, failure) = deliver(tmp_path, [MISSING, HELD])
     assert failure.startswith("e-mail: ValueError")
     assert "secret" not in failure
+    (tmp_path / "alerts_sent.json").write_text("{")
+    monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{hook.server_port}/alerts")
+    monkeypatch.delenv(EMAIL)
+    assert deliver(tmp_path, [MISSING]) == [], "a note that cannot be read stops nothing"
