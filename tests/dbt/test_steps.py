@@ -212,6 +212,14 @@ CASES: dict[str, tuple[list[Record], dict[str, tuple[str, str | None]]]] = {
         [step(0, 1), step(1, 2, (200, 20)), event(0, 1), event(2, 2, (203, 20))],
         {"s0": ("same_turn", "e0"), "s1": ("unmatched", None)},
     ),
+    "the iteration differs, and the event was written while the step's tool ran": (
+        [step(0, 1, (1, 1)), step(1, 2, (2, 2)), step(2, 3), event(0, 1, (1, 1)), event(1, 2, (2, 2)), event(9, 3.1)],
+        {"s0": ("same_turn", "e0"), "s1": ("same_turn", "e1"), "s2": ("same_turn", "e9")},
+    ),
+    "the iteration differs, and the event was written after the step had ended": (
+        [step(0, 1, (1, 1)), step(1, 2, (2, 2)), step(2, 3), event(0, 1, (1, 1)), event(1, 2, (2, 2)), event(9, 3.5)],
+        {"s0": ("same_turn", "e0"), "s1": ("same_turn", "e1"), "s2": ("unmatched", None)},
+    ),
     "a node of a fan-out that no event tells": (
         [step(0, 1), step(1, 2), step(2, 2, (7, 7), step_index=1, node_id="right"), event(0, 1), event(1, 2)],
         {"s0": ("same_turn", "e0"), "s1": ("same_turn", "e1"), "s2": ("unmatched", None)},
