@@ -104,6 +104,12 @@ def troubles() -> list[Record]:
                  "agent_role": "queen", "time_basis": "utc", "occurred_at": NOON + timedelta(minutes=minute),
                  "_received_at": NOON + timedelta(minutes=minute + 5)}  # fmt: skip
         rows.append(("status_events", event))
+    # Tenant gap: the fifth of six idle turns is one that only the steps tell.
+    rows += [turn(300 + n, NOON + timedelta(minutes=n), tenant_id="gap") for n in (0, 1, 2, 3, 5)]
+    step = {"record_id": "step", "tenant_id": "gap", "session_id": "s", "trace_id": "t", "step_index": 4,
+            "source_line": 5, "input_tokens": 1, "output_tokens": 2, "tool_started_at": NOON + timedelta(minutes=4),
+            "_received_at": NOON + timedelta(minutes=64)}  # fmt: skip
+    rows.append(("node_steps", step))
     rows.append(turn(107, NOON + timedelta(hours=5, minutes=-1), tenant_id="loop", session_id="late"))
     for n in range(20):
         rows.append(turn(200 + n, day(n % 19 + 1), tenant_id="wild", session_id=f"s{n}", reported_cost_usd=None))
@@ -219,6 +225,8 @@ def test_alerts_of_agents(query: Query) -> None:
         # From the fifth idle turn; the sixth adds to its cost. It was known when the fifth had arrived.
         ("stuck_loop", "s", 6, 5, Decimal(3), NOON + timedelta(minutes=4), 3600),
     ]
+    stuck = [(row[2], *row[5:]) for row in alerts(query, "gap") if row[0] == "stuck_loop"]
+    assert stuck == [(6, NOON + timedelta(minutes=5), 58 * 60)]
     wild = alerts(query, "wild")
     assert [row[:5] for row in wild if row[0] == "runaway_agent"] == [
         ("runaway_agent", "mad", 10**6 + 100, 10000, Decimal(2))
