@@ -32,7 +32,7 @@ endif
 run: $(READY) ## the whole job on a simulated fleet (HIVE_HOME=path CONSENT=include for a real home)
 	@$(BIN)/apiary demo $(RUN_HOME)
 
-dev: $(READY) ## the Dagster UI on 127.0.0.1:3000
+dev: $(READY) ## the Dagster UI on 127.0.0.1:3000 (APIARY_PORT=4000 for another port)
 	@$(BIN)/apiary dev
 
 test: $(READY) lint ## all checks: lint, types, import rules, derived files, unit, dbt, end to end

@@ -6,6 +6,7 @@ Does not belong here: what the commands do (pipelines/warehouse, pipelines/defs)
 import argparse
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pipelines.commands.terminal import Shared, Stop, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.home import ROOT, Home
 
+PORT, DEFAULT_PORT = "APIARY_PORT", "3000"  # of `apiary dev`
 HEADINGS = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_input_tokens": "cache read",
     "cache_write_input_tokens": "cache write", "reported_cost_usd": "reported cost USD",
@@ -157,10 +159,39 @@ def _dev(options: argparse.Namespace) -> int:
     os.environ["APIARY_HOME"] = str(home.root)
     os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
     os.environ["APIARY_STORE"] = store_of(options)
+    port = options.port or _port_setting()
+    if (reason := _unusable(port)) is not None:
+        raise Stop(2, f"port {port}: {reason}; name another with --port or {PORT}")
     foreground.make_instance_home(home)
     program = str(Path(sys.executable).with_name("dagster"))
-    arguments = [program, "dev", "-h", "127.0.0.1", "-p", "3000", "-w", str(ROOT / "workspace.yaml")]
+    arguments = [program, "dev", "-h", "127.0.0.1", "-p", str(port), "-w", str(ROOT / "workspace.yaml")]
     os.execv(program, arguments)  # noqa: S606 - the interface takes this process's place and its signals
+
+
+def _port_setting() -> int:
+    text = os.environ.get(PORT) or DEFAULT_PORT
+    try:
+        return port_number(text)
+    except argparse.ArgumentTypeError as error:
+        raise Stop(2, f"{PORT}: {error}") from None
+
+
+def port_number(text: str) -> int:
+    """A TCP port. Raises argparse.ArgumentTypeError."""
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
+
+
+def _unusable(port: int) -> str | None:
+    """Why nothing can listen on a port of the loopback address; None if something can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 def add(group: Any, shared: Shared) -> None:
@@ -177,4 +208,7 @@ def add(group: Any, shared: Shared) -> None:
     usage.add_argument("--to", dest="last_day", type=parse_day, metavar="D", help="last UTC day")
     usage.add_argument("--json", action="store_true", help="one array on standard output")
     shared.add(group, "doctor", "show versions, paths and whether the store answers", _doctor, shared.store)
-    shared.add(group, "dev", "open the Dagster UI on 127.0.0.1:3000", _dev, shared.store)
+    dev = shared.add(group, "dev", "open the Dagster UI on 127.0.0.1", _dev, shared.store)
+    dev.add_argument(
+        "--port", type=port_number, metavar="N", help=f"the port; otherwise {PORT}, otherwise {DEFAULT_PORT}"
+    )

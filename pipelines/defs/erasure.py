@@ -104,7 +104,11 @@ def _erase(
     work.clear_landing()
     for copy in work.clear_copies():
         context.log.info(f"removed {copy}: a copy of the warehouse that was set aside")
-    return work.prove([HOME.root], passing_over=spared, now=now), work.failed
+    roots = [HOME.root]
+    logs = Path(os.environ.get("DAGSTER_HOME") or HOME.dagster)
+    if not logs.is_relative_to(HOME.root):  # a person's DAGSTER_HOME: Dagster's logs may name who was erased
+        roots.append(logs)
+    return work.prove(roots, passing_over=spared, now=now), work.failed
 
 
 def _build(file: Path) -> None:

@@ -59,9 +59,17 @@ class RunFailedError(ExpectedError):
     """The job did not end well; the text says which step and why."""
 
 
+_set_here: str | None = None  # the DAGSTER_HOME that this process set; any other value is a person's
+
+
 def make_instance_home(home: Home) -> Path:
-    """Dagster's own folder, with its settings, and the variable that names it. A file that a person edited stays."""
-    folder = private_folder(home.dagster)
+    """Dagster's own folder, with its settings, and the variable that names it. A file that a person edited stays.
+
+    A DAGSTER_HOME that the caller's environment sets is used as it is.
+    """
+    global _set_here  # noqa: PLW0603
+    named = os.environ.get("DAGSTER_HOME", "")
+    folder = private_folder(Path(named).expanduser().absolute() if named not in ("", _set_here) else home.dagster)
     settings = folder / "dagster.yaml"
     if not settings.exists() or settings.read_text("utf-8") in EARLIER:
         settings.write_text(INSTANCE, "utf-8")
@@ -70,6 +78,8 @@ def make_instance_home(home: Home) -> Path:
             f"apiary: {settings} lacks `{line}`: add it, or a run that is killed may keep others waiting\n"
         )
     os.environ["DAGSTER_HOME"] = str(folder)
+    if folder == home.dagster:
+        _set_here = str(folder)
     return folder
 
 

@@ -6,6 +6,7 @@ Does not belong here: who may write the warehouse (warehouse/lock.py).
 """
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -17,6 +18,8 @@ RUN_PROCESS = "APIARY_RUN_PROCESS"
 """The environment variable by which what a run starts (dbt) is known when the run is gone: its pid and start."""
 # A clock that was set moves the start of every process; another process under the same number starts much later.
 TOLERANCE_SECONDS = 60
+# Between its beginning and its process tags lie the imports of the warehouse's libraries, no more.
+UNTAGGED_SECONDS = 180
 EVERY_SECONDS = 30
 IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -45,9 +48,13 @@ def end_orphaned_children() -> list[int]:
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Fail runs whose process is gone, and free the slots of every run that has ended; the ids of the failed ones."""
     failed = []
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS)):
-        if PID_TAG in run.tags and not _is_alive(run.tags):
-            instance.report_run_failed(run, f"the process {run.tags[PID_TAG]} of this run is gone")
+    for record in instance.get_run_records(filters=dg.RunsFilter(statuses=IN_PROGRESS)):
+        run = record.dagster_run
+        if (reason := _why_gone(run.tags, record.start_time)) is None:
+            continue
+        now = instance.get_run_by_id(run.run_id)
+        if now is not None and not now.is_finished:  # its last words may have come while we looked for its process
+            instance.report_run_failed(now, reason)
             failed.append(run.run_id)
     storage = instance.event_log_storage
     for run_id in storage.get_concurrency_run_ids() if storage.supports_global_concurrency_limits else ():
@@ -55,6 +62,15 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
         if holding is None or holding.is_finished:
             storage.free_concurrency_slots_for_run(run_id)
     return failed
+
+
+def _why_gone(tags: Mapping[str, str], started: float | None) -> str | None:
+    """Why nothing of a run in progress is left; None if it may be at work."""
+    if PID_TAG in tags:
+        return None if _is_alive(tags) else f"the process {tags[PID_TAG]} of this run is gone"
+    if started is None or time.time() - started < UNTAGGED_SECONDS:
+        return None  # one that never starts is ended by run_monitoring (start_timeout_seconds)
+    return "the process of this run was gone before it could name itself"
 
 
 def _is_alive(tags: Mapping[str, str]) -> bool:

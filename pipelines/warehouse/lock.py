@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,12 +45,18 @@ def holder(lock: Path) -> Holder | None:
 
 @contextmanager
 def hold(lock: Path, name: str, *, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock; a second time within one process is nothing.
+    """Hold the lock; a second time within one process adds its name to what others are told.
 
     `waiting` is told once who holds it, and the call waits until that one ends; without it raises BusyError at once.
     """
     if lock in _held:
-        yield
+        outer = holder(lock)
+        if outer is not None:
+            _write(lock, replace(outer, name=f"{outer.name}, {name}"))
+        try:
+            yield
+        finally:
+            _write(lock, outer)
         return
     with _taken(lock, waiting):
         _write(lock, Holder(name, os.getpid(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"))

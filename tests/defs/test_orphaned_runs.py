@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pipelines.defs import foreground
+from pipelines.defs import orphaned_runs as orphaned_runs_module
 from pipelines.defs.orphaned_runs import (
     PID_TAG,
     RUN_PROCESS,
@@ -52,13 +53,23 @@ def idle() -> None:
     nothing()
 
 
-def begun(instance: dg.DagsterInstance, tags: dict[str, str]) -> str:
+def begun(instance: dg.DagsterInstance, tags: dict[str, str], status: str = "STARTED") -> str:
     """A run that began and holds the writer's slot."""
-    run = instance.create_run_for_job(idle, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    run = instance.create_run_for_job(idle, tags=tags)
+    instance.handle_new_event(_told(run, dg.DagsterEventType.RUN_START))
+    if status == "CANCELING":
+        instance.report_run_canceling(run)
     storage = instance.event_log_storage
     storage.initialize_concurrency_limit_to_default("duckdb")
     storage.claim_concurrency_slot("duckdb", run.run_id, "nothing")
     return str(run.run_id)
+
+
+def _told(run: dg.DagsterRun, kind: dg.DagsterEventType) -> dg.EventLogEntry:
+    event = dg.DagsterEvent(event_type_value=kind.value, job_name=run.job_name)
+    return dg.EventLogEntry(
+        error_info=None, level="debug", user_message="", run_id=run.run_id, timestamp=time.time(), dagster_event=event
+    )
 
 
 def slots(instance: dg.DagsterInstance) -> int:
@@ -87,6 +98,43 @@ def test_a_run_whose_process_is_gone_is_failed_and_its_slot_is_freed(
 def test_another_process_with_the_same_number_is_not_the_run(instance: dg.DagsterInstance) -> None:
     run_id = begun(instance, process_tags() | {STARTED_TAG: "1000000000"})
     assert fail_orphaned_runs(instance) == [run_id]
+
+
+IN_PROGRESS = ("STARTED", "CANCELING")
+LAUNCHED = ({}, {"dagster/schedule_name": "daily_schedule"}, {"dagster/from_ui": "true"})
+
+
+@pytest.mark.parametrize("status", IN_PROGRESS)
+@pytest.mark.parametrize("launched", LAUNCHED, ids=["terminal", "schedule", "ui"])
+def test_a_dead_holder_of_every_kind_is_ended(
+    instance: dg.DagsterInstance, dead: dict[str, str], launched: dict[str, str], status: str
+) -> None:
+    """Killed at work and killed while it was being canceled; also before it could say which process it is."""
+    named = begun(instance, launched | dead, status)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orphaned_runs_module, "UNTAGGED_SECONDS", 0)
+        nameless = begun(instance, launched, status)
+        assert fail_orphaned_runs(instance) == [nameless, named], "the latest first"
+    assert {run.status.value for run in instance.get_runs()} == {"FAILURE"}
+    assert slots(instance) == 0
+    waiting = begun(instance, launched, status)
+    assert fail_orphaned_runs(instance) == [], "it is about to name itself"
+    assert instance.get_run_by_id(waiting).status.value == status  # type: ignore[union-attr]
+
+
+def test_a_run_that_said_that_it_ended_keeps_its_end(
+    instance: dg.DagsterInstance, dead: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = begun(instance, dead)
+    ask = orphaned_runs_module._is_alive
+
+    def ends_meanwhile(tags: dict[str, str]) -> bool:
+        instance.report_run_canceled(instance.get_run_by_id(run_id))  # type: ignore[arg-type]
+        return ask(tags)
+
+    monkeypatch.setattr(orphaned_runs_module, "_is_alive", ends_meanwhile)
+    assert fail_orphaned_runs(instance) == []
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
 
 
 def test_a_run_that_is_at_work_is_left_alone(instance: dg.DagsterInstance) -> None:
@@ -169,6 +217,7 @@ from pathlib import Path
 import dagster as dg
 import duckdb as engine
 from pipelines.defs import foreground
+from pipelines.defs import orphaned_runs as orphaned_runs_module
 from pipelines.defs.resources import WarehouseResource
 from pipelines.warehouse import lock
 
@@ -247,9 +296,11 @@ def test_what_a_killed_run_held_is_free_for_the_next_one(
 
 def test_a_lock_says_who_holds_it_and_is_taken_once_by_a_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with lock.hold(path, "apiary run"), lock.hold(path, "again"):
+    with lock.hold(path, "apiary run"):
+        with lock.hold(path, "run 1a2b3c4d of Dagster"):
+            assert f"apiary run, run 1a2b3c4d of Dagster (process {os.getpid()}, since 2" in str(lock.holder(path))
+            assert BusyError.__name__ in taking(path)
         assert lock.holder(path).name == "apiary run"  # type: ignore[union-attr]
-        assert BusyError.__name__ in taking(path)
     assert lock.holder(path) is None
 
 
@@ -272,3 +323,15 @@ def test_a_file_of_an_earlier_release_is_replaced_and_one_that_a_person_edited_i
     assert "concurrency.pools.granularity: run" in told
     assert "run_monitoring.free_slots_after_run_end_seconds: 5" in told
     assert yaml.safe_load(foreground.INSTANCE)["run_monitoring"]["enabled"] is True
+
+
+def test_a_dagster_home_that_a_person_set_is_used_and_one_of_ours_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    for name in ("one", "two"):
+        assert foreground.make_instance_home(Home(tmp_path / name)) == tmp_path / name / "dagster"
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
+    assert foreground.make_instance_home(Home(tmp_path / "one")) == tmp_path / "own"
+    assert (tmp_path / "own" / "dagster.yaml").read_text("utf-8") == foreground.INSTANCE
+    assert os.environ["DAGSTER_HOME"] == str(tmp_path / "own")

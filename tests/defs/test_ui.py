@@ -29,10 +29,20 @@ def test_the_ui_is_asked_to_listen_on_loopback(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("APIARY_STORE")
     monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.setattr(os, "execv", lambda _program, arguments: started.append(arguments))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        free.listen()
+        monkeypatch.setenv("APIARY_PORT", port)
+        assert cli.main(["dev"]) == 2, "somebody listens there"
+        assert started == []
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["dev", "--port", "70000"])
     cli.main(["dev"])
     ((_, command, *options),) = started
     assert command == "dev"
     assert options[options.index("-h") + 1] == "127.0.0.1"
+    assert options[options.index("-p") + 1] == port
 
 
 def ask(port: int, query: str, host: str = "127.0.0.1") -> dict[str, Any]:

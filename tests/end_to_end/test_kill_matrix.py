@@ -1,0 +1,192 @@
+"""The daily job killed in every step, however it was launched: from a terminal, the UI, or a schedule.
+
+After each kill the next run must get past the step before, and the last one must be good: nothing stays stuck. The
+short form, without processes, is tests/defs/test_orphaned_runs.py. Does not belong here: signals that ask a run to
+end (test_killed_runs.py).
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import pytest
+
+from pipelines.defs.orphaned_runs import PID_TAG
+from pipelines.home import Home
+from pipelines.simulate.homes import HomeSpec, write_home
+from tests.end_to_end.driving import PROGRAM, apiary, device, send
+
+pytestmark = pytest.mark.long
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = (
+    "books", "erasure__requests", "erasure__receipts", "wire", "arrival_gate", "models", "departure_gate",
+    "published__marts", "billing__statements", "quota__snapshots", "billing__statements_exports_complete",
+)  # fmt: skip
+STEP_SECONDS = 900.0  # until a run has come to a step: also on a machine that is busy with other things
+LAUNCH = """
+mutation ($day: String!) { launchRun(executionParams: {
+  selector: {jobName: "daily", repositoryName: "__repository__", repositoryLocationName: "apiary"},
+  runConfigData: "{}",
+  executionMetadata: {tags: [{key: "dagster/asset_partition_range_start", value: $day},
+                             {key: "dagster/asset_partition_range_end", value: $day}]}
+}) { __typename ... on PythonError { message } ... on LaunchRunSuccess { run { runId } } } }
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A warehouse with a day of one agent in its store."""
+    spec = HomeSpec(layout="v2", seed=1, timezone="UTC", first_day=date(2026, 3, 1), days=1, queens_per_day=1)
+    write_home(tmp_path / "hive", spec)
+    made = device(tmp_path / "home", store=(tmp_path / "store").as_uri())
+    send(made, tmp_path / "hive")
+    return made
+
+
+def environment(home: Home) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("APIARY_", "DAGSTER_", "HIVE_"))}
+    store = (home.root.parent / "store").as_uri()
+    return kept | {"APIARY_HOME": str(home.root), "APIARY_STORE": store, "PYTHONUNBUFFERED": "1"}
+
+
+def runs(home: Home) -> list[dg.DagsterRun]:
+    """All runs of the daily job, the first one first."""
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        return [run for run in reversed(instance.get_runs()) if run.job_name == "daily"]
+
+
+def begun(home: Home, seen: set[str], step: str) -> dg.DagsterRun:
+    """The run that is new and has come to a step."""
+    end = time.monotonic() + STEP_SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        if not (home.dagster / "dagster.yaml").exists():
+            continue
+        with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+            for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+                events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
+                if run.run_id not in seen and step in {e.dagster_event.step_key for e in events if e.dagster_event}:
+                    return run
+    pytest.fail(f"no run came to {step} in {STEP_SECONDS:.0f} s; {[(run.run_id, run.status) for run in runs(home)]}")
+
+
+def good(home: Home) -> None:
+    """Wait for a run that ends well, and look whether any is stuck."""
+    end = time.monotonic() + 2 * STEP_SECONDS
+    while "SUCCESS" not in [run.status.value for run in runs(home)]:
+        assert time.monotonic() < end, [run.status.value for run in runs(home)]
+        time.sleep(1)
+    found = [run.status.value for run in runs(home)]
+    number = found.index("SUCCESS")
+    assert found[:number] == ["FAILURE"] * len(STEPS), "each killed run is ended, and none is stuck"
+
+
+def killed(home: Home, seen: set[str], step: str) -> None:
+    run = begun(home, seen, step)
+    os.kill(int(run.tags[PID_TAG]), signal.SIGKILL)
+    seen.add(run.run_id)
+
+
+def test_a_run_from_a_terminal(home: Home, tmp_path: Path) -> None:
+    seen: set[str] = set()
+    for step in STEPS:
+        with (tmp_path / f"{step}.log").open("wb") as log:
+            process = subprocess.Popen([*PROGRAM, "run"], env=environment(home), stdout=log, stderr=log)
+            killed(home, seen, step)
+            assert process.wait(30) == -signal.SIGKILL
+    apiary(home.root, "run", "--store", (tmp_path / "store").as_uri())
+    good(home)
+
+
+class Daemon:
+    """`dagster dev` as `apiary dev` starts it."""
+
+    def __init__(self, home: Home, log: Path, where: list[str]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        from pipelines.defs.foreground import INSTANCE
+
+        home.dagster.mkdir(exist_ok=True, parents=True)
+        (home.dagster / "dagster.yaml").write_text(INSTANCE, "utf-8")
+        program = [str(Path(sys.executable).with_name("dagster")), "dev", "-h", "127.0.0.1", "-p", str(self.port)]
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [*program, *where], stdout=file, stderr=file, start_new_session=True, cwd=REPOSITORY,
+                env=environment(home) | {"DAGSTER_HOME": str(home.dagster)},
+            )  # fmt: skip
+
+    def power_loss(self) -> None:
+        """Everything at once is gone: the server, the daemon, the code server, the run, its dbt."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        for process in [psutil.Process(self.process.pid), *family]:
+            with suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
+
+    def launch(self) -> None:
+        """What the button of the UI asks for."""
+        body = json.dumps({"query": LAUNCH, "variables": {"day": f"{datetime.now(UTC):%Y-%m-%d}"}}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        end = time.monotonic() + 300
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    told: dict[str, Any] = json.load(answer)
+            except OSError:
+                assert time.monotonic() < end, "the server never answered"
+                time.sleep(1)
+                continue
+            assert told["data"]["launchRun"]["__typename"] == "LaunchRunSuccess", told
+            return
+
+
+@contextmanager
+def daemon(home: Home, log: Path, where: list[str]) -> Iterator[Callable[[], Daemon]]:
+    """Starts a daemon, and another after a loss of power; ends the last one."""
+    running: list[Daemon] = []
+
+    def start() -> Daemon:
+        running.append(Daemon(home, log, where))
+        return running[-1]
+
+    try:
+        yield start
+    finally:
+        if running and running[-1].process.poll() is None:
+            running[-1].power_loss()
+
+
+@pytest.mark.parametrize("launched_by", ["ui", "schedule"])
+def test_a_run_of_the_daemon(home: Home, tmp_path: Path, launched_by: str) -> None:
+    """Killed alone by the system; in the load with everything that runs, as by a loss of power."""
+    where = {"ui": ["-w", str(REPOSITORY / "workspace.yaml")], "schedule": ["-m", "tests.end_to_end.every_minute"]}
+    seen: set[str] = set()
+    with daemon(home, tmp_path / "daemon.log", where[launched_by]) as start:
+        running = start()
+        for step in STEPS:
+            if launched_by == "ui":
+                running.launch()
+            if step == "wire":
+                seen.add(begun(home, seen, step).run_id)
+                running.power_loss()
+                running = start()
+            else:
+                killed(home, seen, step)
+        if launched_by == "ui":
+            running.launch()
+        good(home)
