@@ -21,6 +21,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipelines.billing import export_alerts
 from pipelines.billing.export_alerts import Alert
 from pipelines.home import replace_file
 
@@ -42,8 +43,7 @@ def deliver(exports: Path, alerts: Sequence[Alert]) -> list[str]:
     cannot be written.
     """
     path = exports / SENT
-    sent = _sent(path)
-    digest = hashlib.sha256(json.dumps([asdict(alert) for alert in alerts]).encode()).hexdigest() if alerts else OK
+    sent, digest = _sent(path), _digest(alerts)
     failures = []
     for name, send in _channels(os.environ).items():
         if sent.get(name, OK) == digest:
@@ -61,6 +61,12 @@ def deliver(exports: Path, alerts: Sequence[Alert]) -> list[str]:
     return failures
 
 
+def undelivered(exports: Path) -> bool:
+    """Whether a channel that is configured has not heard of the alerts as they were written last."""
+    sent, digest = _sent(exports / SENT), _digest(export_alerts.read(exports))
+    return any(sent.get(name, OK) != digest for name in _channels(os.environ))
+
+
 def text(alerts: Sequence[Alert]) -> str:
     """The alerts for people, one line each."""
     if not alerts:
@@ -70,6 +76,10 @@ def text(alerts: Sequence[Alert]) -> str:
         f"{f', account {alert.account}' if alert.account else ''}: {alert.found}"
         for alert in alerts
     )
+
+
+def _digest(alerts: Sequence[Alert]) -> str:
+    return hashlib.sha256(json.dumps([asdict(alert) for alert in alerts]).encode()).hexdigest() if alerts else OK
 
 
 def _sent(path: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,37 @@ OPTIONAL = (
 
 
 def _run(options: argparse.Namespace) -> int:
-    run_job(Home.from_environment(), store_of(options), day=options.date)
+    run_job(Home.from_environment(), store_of(options), day=options.date, is_forced=options.force)
     return 0
 
 
-def run_job(home: Home, store_url: str, *, day: date | None = None) -> None:
-    """Run the job in this process's environment, once no other run is at work."""
+def run_job(home: Home, store_url: str, *, day: date | None = None, is_forced: bool = False) -> None:
+    """Run the job in this process's environment, once no other run is at work.
+
+    Where nothing can have changed since the last run nothing is done, unless a day is named or it `is_forced`.
+    """
+    if day is None and not is_forced and _is_unchanged(home, store_url):
+        return
     with alone(home, store_url, "apiary run") as foreground:
         sys.stderr.write("running the warehouse job\n")
         foreground.run(home, store_url, day=day)
     sys.stderr.write(f"published: {home.published / 'current'}\n")
+
+
+def _is_unchanged(home: Home, store_url: str) -> bool:
+    """Whether a run would change nothing; then it is told. Dagster is not imported for it."""
+    from pipelines.defs import last_run
+    from pipelines.store import open_store
+    from pipelines.warehouse import lock
+
+    with lock.hold(lock.path_of(home.warehouse), "apiary run", waiting=_say):
+        store = open_store(store_url)
+        since = last_run.unchanged_since(home, store, last_run.inputs(home, store, today=datetime.now(UTC)))
+    if since is None:
+        return False
+    _say(f"nothing has changed since the run that ended at {since:%Y-%m-%d %H:%M:%S} UTC: there is nothing to do")
+    _say(f"published: {home.published / 'current'}")
+    return True
 
 
 @contextmanager
@@ -200,6 +221,7 @@ def add(group: Any, shared: Shared) -> None:
     ingest.add_argument("--from", dest="source", type=Path, required=True, metavar="DIR")
     run = shared.add(group, "run", "load, build, check, publish and export, once", _run, shared.store)
     run.add_argument("--date", type=parse_day, metavar="D", help="only what arrived on this UTC day")
+    run.add_argument("--force", action="store_true", help="also if nothing has changed since the last run")
     usage = shared.add(group, "usage", "show usage from the published data", _usage)
     usage.add_argument(
         "--by", required=True, choices=["model", "tenant", "user", "colony", "session", "agent", "runtime", "day"]

@@ -20,12 +20,13 @@ import psutil
 import yaml
 from dagster_duckdb import DuckDBResource
 
+from pipelines.defs import last_run
 from pipelines.defs.orphaned_runs import IN_PROGRESS, end_orphaned_children, fail_orphaned_runs, process_tags
 from pipelines.defs.partitions import arrival_range, nearest
 from pipelines.errors import ExpectedError
 from pipelines.home import Home, private_folder
 from pipelines.store import open_store
-from pipelines.warehouse import landing, load, opening
+from pipelines.warehouse import landing, load, opening, quarantine
 
 INSTANCE = """\
 # Written once by apiary; edit it as you like.
@@ -106,8 +107,14 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     """
     make_instance_home(home)
     end_orphaned_children()
+    read = last_run.inputs(home, open_store(store_url), today=datetime.now(UTC))
+    last_run.forget(home)
     first, last = (nearest(day, today=day),) * 2 if day else _pending_days(home, store_url)
     _execute("daily", arrival_range(first, last))
+    with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
+        waits = quarantine.may_pass(connection)
+    if day is None and not waits:
+        last_run.record(home, read)
 
 
 def erase(home: Home, store_url: str) -> None:

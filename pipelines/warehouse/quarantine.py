@@ -95,11 +95,8 @@ def replay(connection: duckdb.DuckDBPyConnection, store: Store, choice: Choice, 
     return _again(connection, store, batches(connection, choice), judge)
 
 
-def replay_what_may_pass(connection: duckdb.DuckDBPyConnection, store: Store, *, judge: Judge = everybody) -> Loaded:
-    """Judge again what newer rules or a calmer machine may let in: nobody has to ask for it after an upgrade.
-
-    Raises StoreUnavailableError, StoreRefusedError.
-    """
+def may_pass(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Refused batches that newer rules or a calmer machine may let in: keys of their manifests."""
     keys = connection.execute(
         """
         SELECT manifest_key FROM wire.batches
@@ -117,7 +114,12 @@ def replay_what_may_pass(connection: duckdb.DuckDBPyConnection, store: Store, *,
             "unfinished": UNFINISHED,
         },
     ).fetchall()
-    chosen = {key for (key,) in keys}
+    return {key for (key,) in keys}
+
+
+def replay_what_may_pass(connection: duckdb.DuckDBPyConnection, store: Store, *, judge: Judge = everybody) -> Loaded:
+    """Judge them again: nobody has to ask for it after an upgrade. Raises StoreUnavailableError, StoreRefusedError."""
+    chosen = may_pass(connection)
     found = [row for row in batches(connection, Choice()) if row["manifest_key"] in chosen]
     return _again(connection, store, found, judge)
 

@@ -77,6 +77,15 @@ def test_the_run_tells_its_steps(site: Site) -> None:
         assert f"ok      {step}" in site.first.stderr
 
 
+def test_a_run_with_nothing_new_does_nothing(site: Site) -> None:
+    """No gate is judged, no model is built, nothing is published or exported again."""
+    before, current, versions = site.home.warehouse.stat(), site.current, site.versions
+    told = apiary(site.home.root, "run")
+    assert "nothing has changed since the run that ended at" in told.stderr
+    assert "ok      " not in told.stderr
+    assert (site.home.warehouse.stat(), site.current, site.versions) == (before, current, versions)
+
+
 def test_the_job_keeps_neither_content_nor_a_credential(site: Site) -> None:
     """Looked into: all that it keeps, dbt's artifacts and logs and Dagster's runs with their logs too."""
     kept = {path.relative_to(site.home.root).as_posix() for path in site.home.root.rglob("*")}
@@ -255,9 +264,9 @@ def test_i5_nothing_people_wrote_is_in_a_statement(site: Site) -> None:
 
 @pytest.mark.long  # three runs of the whole job; tests/quality has the gates, tests/defs what they block
 def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:
-    """Also: a run with nothing new writes no export, and after the repair the next run goes through."""
+    """Also: a whole run with nothing new writes no export, and after the repair the next run goes through."""
     before, versions = site.current, site.versions
-    apiary(site.home.root, "run")
+    apiary(site.home.root, "run", "--force")
     assert site.versions == versions
     assert site.current != before
     before = site.current
