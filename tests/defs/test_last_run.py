@@ -26,8 +26,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setattr(last_run, "ROOT", code)
     for path in (
         home.warehouse, home.published / "versions" / "1" / "fct.parquet",
-        home.exports / "daily" / "v0001" / "rows.csv", home.books / "seats.csv", home.books / "keys" / "site.ed25519", code / "models" / "fct.sql",
-        code / "pipelines" / "__pycache__" / "a.pyc",
+        home.exports / "daily" / "v0001" / "rows.csv", home.books / "seats.csv", home.books / "keys" / "site.ed25519",
+        code / "models" / "fct.sql", code / "pipelines" / "__pycache__" / "a.pyc",
     ):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("before")
