@@ -58,6 +58,11 @@ class Home:
         return self.root / "warehouse" / "apiary.duckdb"
 
     @property
+    def first_arrival_day(self) -> Path:
+        """The day on which the partitions begin (warehouse/arrivals.py)."""
+        return self.root / "warehouse" / "first_arrival_day"
+
+    @property
     def published(self) -> Path:
         """What people read: Parquet per mart and `marts.duckdb`."""
         return self.root / "published"

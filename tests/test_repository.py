@@ -37,6 +37,7 @@ SQL_BUILDERS = {
     "pipelines/device/migrations.py",
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
+    "pipelines/warehouse/arrivals.py",
     "pipelines/warehouse/definitions.py",
     "pipelines/warehouse/book_changes.py",
     "pipelines/warehouse/erase.py",

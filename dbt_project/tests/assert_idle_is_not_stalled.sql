@@ -1,4 +1,5 @@
 -- Nothing is called stalled that has no event of trouble: waiting and silence are no bugs.
+{{ config(meta={'dagster': {'ref': {'name': 'fct_status_intervals'}}}) }}
 select intervals.tenant_id, intervals.session_id, intervals.started_at
 from {{ ref('fct_status_intervals') }} as intervals
 where intervals.status = 'stalled'

@@ -1,5 +1,6 @@
 {# T2 and T3: the components of a turn partition its tokens, and every turn is in the rated lines once, with the cost
    that was reported for it. #}
+{{ config(meta={'dagster': {'ref': {'name': 'fct_rated_lines'}}}) }}
 with lines as (
     select
         tenant_id,

@@ -1,4 +1,5 @@
 -- A worker's turn is in its run, and no turn is in two: runs of one session do not share what they used.
+{{ config(meta={'dagster': {'ref': {'name': 'fct_agent_runs'}}}) }}
 with runs as (
     select tenant_id, session_id, sum(turns) as turns
     from {{ ref('fct_agent_runs') }}

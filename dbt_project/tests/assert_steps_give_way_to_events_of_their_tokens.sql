@@ -1,5 +1,6 @@
 -- A step that gave way to an event of its own turn had that event's tokens, and the event counts: without it the turn
 -- would be in no sum.
+{{ config(meta={'dagster': {'ref': {'name': 'int_usage__steps_matched'}}}) }}
 select
     matched.tenant_id,
     matched.session_id,

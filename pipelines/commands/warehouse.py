@@ -72,12 +72,15 @@ def _is_unchanged(home: Home, store_url: str) -> bool:
 @contextmanager
 def alone(home: Home, store_url: str, name: str) -> Iterator[Any]:
     """Hold the lock of a warehouse, and what runs its jobs in this process's environment."""
-    from pipelines.defs import foreground
-    from pipelines.warehouse import lock
+    from pipelines.store import open_store
+    from pipelines.warehouse import arrivals, lock
 
     os.environ["APIARY_HOME"] = str(home.root)
     os.environ["APIARY_STORE"] = store_url
     os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
+    arrivals.note_first_day(home.first_arrival_day, open_store(store_url))
+    from pipelines.defs import foreground  # its partitions begin on that day
+
     with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), name, waiting=_say):
         yield foreground
 
@@ -175,6 +178,8 @@ def _is_device_without_consent(home: Home) -> bool:
 
 def _dev(options: argparse.Namespace) -> int:
     from pipelines.defs import foreground
+    from pipelines.store import StoreUnavailableError, open_store
+    from pipelines.warehouse import arrivals
 
     home = Home.from_environment()
     os.environ["APIARY_HOME"] = str(home.root)
@@ -183,6 +188,10 @@ def _dev(options: argparse.Namespace) -> int:
     port = options.port or _port_setting()
     if (reason := _unusable(port)) is not None:
         raise Stop(2, f"port {port}: {reason}; name another with --port or {PORT}")
+    try:
+        arrivals.note_first_day(home.first_arrival_day, open_store(os.environ["APIARY_STORE"]))
+    except StoreUnavailableError as error:
+        _say(f"apiary: {error}: the partitions begin today until a run has reached it")
     foreground.make_instance_home(home)
     program = str(Path(sys.executable).with_name("dagster"))
     arguments = [program, "dev", "-h", "127.0.0.1", "-p", str(port), "-w", str(ROOT / "workspace.yaml")]

@@ -22,6 +22,7 @@ from pipelines.billing import (
     periods,
 )
 from pipelines.billing.statements import Shelf
+from pipelines.defs.ownership import labels
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.quality import gates
@@ -41,7 +42,7 @@ def scene_of(connection: DuckDBPyConnection, folders: FoldersResource, *, as_of:
 
 @dg.asset(
     key=["billing", "statements"], deps=[published_marts, dg.AssetKey(["marts", "export_focus_daily"])],
-    group_name="billing", kinds={"csv", "parquet"}, pool=WRITER,
+    **labels("billing"), kinds={"csv", "parquet"}, pool=WRITER,
 )  # fmt: skip
 def billing_statements(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
@@ -81,7 +82,7 @@ def exports_complete(folders: FoldersResource) -> dg.AssetCheckResult:
 
 
 @dg.asset(
-    key=["billing", "monthly_statement"], deps=[billing_statements], group_name="billing", kinds={"csv", "parquet"},
+    key=["billing", "monthly_statement"], deps=[billing_statements], **labels("billing"), kinds={"csv", "parquet"},
     pool=WRITER,
 )  # fmt: skip
 def monthly_statement(

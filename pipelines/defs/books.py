@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import books, ledger
+from pipelines.defs.ownership import labels
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.home import private_folder
 from pipelines.warehouse import book_changes
@@ -26,7 +27,7 @@ LEDGER = {
 def _specs() -> list[dg.AssetSpec]:
     described = {book.name: book.grain for book in books.BOOKS} | {"knowledge": "Up to when the books know."} | LEDGER
     return [
-        dg.AssetSpec(["billing", name], description=text, group_name="billing", kinds={"duckdb", "csv"})
+        dg.AssetSpec(["billing", name], description=text, **labels("books"), kinds={"duckdb", "csv"})
         for name, text in described.items()
     ]
 

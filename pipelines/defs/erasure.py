@@ -22,7 +22,9 @@ from pipelines.billing import attestation, current, ledger, redaction
 from pipelines.billing.statements import Shelf
 from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
+from pipelines.defs.ownership import labels
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
+from pipelines.defs.retries import retried
 from pipelines.home import private_folder
 from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
 from pipelines.warehouse import erase, publish, suppression
@@ -33,37 +35,38 @@ FINISHED = "every_request_is_finished"
 
 
 @dg.asset(
-    key=["erasure", "receipts"], deps=[erasure_requests], group_name="erasure", pool=WRITER, kinds={"duckdb"},
+    key=["erasure", "receipts"], deps=[erasure_requests], **labels("erasure"), pool=WRITER, kinds={"duckdb"},
     check_specs=[dg.AssetCheckSpec(FINISHED, asset=["erasure", "receipts"], description="No request waits.")],
 )  # fmt: skip
 def erasure_receipts(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, store: StoreResource, folders: FoldersResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """What is on the suppression list goes from every place, is looked for in every byte, and is receipted."""
-    opened, warehouse = store.open(), Path(duckdb.database)
-    spared = [HOME.device, HOME.devices, *_folder_of(store.url)]
     done: list[Erased] = []
     failed: dict[str, str] = {}
-    lines = suppression.pending(opened, suppression.load(opened))
-    # All at once first: it costs one rewriting. Where that fails, each for itself: then it is one's own fault.
-    for group in [{line.request_id for line in lines}, *({line.request_id} for line in lines if len(lines) > 1)]:
-        left = group - failed.keys() - {item.request_id for item in done}
-        if len(left) < len(group):
-            continue
-        try:
-            found, waiting = _erase(context, warehouse, opened, folders, only=group, spared=spared)
-        except (StoreUnavailableError, StoreRefusedError):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must stop neither another request nor the load
-            text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-            context.log.warning(f"an erasure of {len(group)} requests was cut off: {text}")
-            if len(group) == 1:
-                failed |= dict.fromkeys(group, text)
-                here = [line for line in lines if line.request_id in group]
-                erase.write_failed(warehouse, dict.fromkeys(group, text), lines=here, at=datetime.now(UTC))
-            continue
-        done += found
-        failed |= waiting
+    with retried(context):
+        opened, warehouse = store.open(), Path(duckdb.database)
+        spared = [HOME.device, HOME.devices, *_folder_of(store.url)]
+        lines = suppression.pending(opened, suppression.load(opened))
+        # All at once first: it costs one rewriting. Where that fails, each for itself: then it is one's own fault.
+        for group in [{line.request_id for line in lines}, *({line.request_id} for line in lines if len(lines) > 1)]:
+            left = group - failed.keys() - {item.request_id for item in done}
+            if len(left) < len(group):
+                continue
+            try:
+                found, waiting = _erase(context, warehouse, opened, folders, only=group, spared=spared)
+            except (StoreUnavailableError, StoreRefusedError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must stop neither another request nor the load
+                text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                context.log.warning(f"an erasure of {len(group)} requests was cut off: {text}")
+                if len(group) == 1:
+                    failed |= dict.fromkeys(group, text)
+                    here = [line for line in lines if line.request_id in group]
+                    erase.write_failed(warehouse, dict.fromkeys(group, text), lines=here, at=datetime.now(UTC))
+                continue
+            done += found
+            failed |= waiting
     for erased in done:
         context.log.info(
             f"erased {erased.request_id}: {erased.rows} rows, {erased.objects} objects; {erased.searched} files and "

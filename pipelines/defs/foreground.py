@@ -110,7 +110,7 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     read = last_run.inputs(home, open_store(store_url), today=datetime.now(UTC))
     last_run.forget(home)
     first, last = (nearest(day, today=day),) * 2 if day else _pending_days(home, store_url)
-    _execute("daily", arrival_range(first, last))
+    _execute(home, "daily", arrival_range(first, last))
     with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
         waits = quarantine.may_pass(connection)
     if day is None and not waits:
@@ -124,11 +124,12 @@ def erase(home: Home, store_url: str) -> None:
     """
     make_instance_home(home)
     next(iter(open_store(store_url).list(landing.ROOT)), None)  # one that does not answer is told in its own words
-    _execute("erasure", {})
+    _execute(home, "erasure", {})
 
 
-def _execute(job: str, tags: dict[str, str]) -> None:
+def _execute(home: Home, job: str, tags: dict[str, str]) -> None:
     from pipelines.definitions import defs
+    from pipelines.defs import operation_alerts
 
     with dg.DagsterInstance.get() as instance, _counted_dbt():
         fail_orphaned_runs(instance)
@@ -138,6 +139,9 @@ def _execute(job: str, tags: dict[str, str]) -> None:
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
+        checks = defs.get_repository_def().asset_graph.asset_check_keys
+        for failure in operation_alerts.tell(home, operation_alerts.find(instance, checks, now=datetime.now(UTC))):
+            sys.stderr.write(f"{failure}\n")
     if not result.success:
         raise RunFailedError(f"{_why(result)}; {_what_is_done(result)}")
 

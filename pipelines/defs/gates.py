@@ -3,6 +3,7 @@
 Does not belong here: what is expected (expectations/*.yml), judging (quality/gates.py).
 """
 
+import math
 from collections.abc import Iterator
 
 import dagster as dg
@@ -48,8 +49,20 @@ def _result(
         asset_key=dg.AssetKey([SCHEMAS[edge], suite.table]),
         check_name=f"gate_{suite.table}",
         severity=dg.AssetCheckSeverity.ERROR if is_critical else dg.AssetCheckSeverity.WARN,
-        metadata={result.column: f"{'pass' if result.passed else 'FAIL'}: {result.found}" for result in results},
+        metadata={
+            **{result.column: _number(result.found) for result in results},
+            **{f"FAILED {result.column}": f"{result.found}: {result.notes}" for result in failed},
+        },
     )
+
+
+def _number(found: str) -> float | str:
+    """A number, which Dagster draws over time, where it is one."""
+    try:
+        number = float(found)
+    except ValueError:
+        return found
+    return number if math.isfinite(number) else found
 
 
 arrival_gate = gate("arrival")

@@ -11,6 +11,7 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import closing, ledger, month_end, periods
 from pipelines.defs.billing import scene_of
+from pipelines.defs.ownership import labels
 from pipelines.defs.resources import WRITER, FoldersResource
 
 
@@ -31,7 +32,7 @@ class MonthEndConfig(dg.Config):
         return datetime.fromisoformat(self.as_of) if self.as_of else datetime.now(UTC)
 
 
-@dg.asset(key=["billing", "month_end_step"], group_name="billing", kinds={"duckdb"}, pool=WRITER)
+@dg.asset(key=["billing", "month_end_step"], **labels("billing"), kinds={"duckdb"}, pool=WRITER)
 def month_end_step(
     context: dg.AssetExecutionContext, config: MonthEndConfig, duckdb: DuckDBResource, folders: FoldersResource
 ) -> dg.MaterializeResult[None]:
@@ -59,7 +60,7 @@ def month_end_step(
 
 
 @dg.asset(
-    key=["billing", "month_end_statements"], deps=[month_end_step], group_name="billing", kinds={"csv", "parquet"},
+    key=["billing", "month_end_statements"], deps=[month_end_step], **labels("billing"), kinds={"csv", "parquet"},
     pool=WRITER,
 )  # fmt: skip
 def month_end_statements(

@@ -7,7 +7,11 @@ from datetime import date
 
 import dagster as dg
 
-FIRST_DAY = date(2020, 1, 1)
+from pipelines.home import Home
+from pipelines.warehouse import arrivals
+
+# Today, until `apiary run`, `apiary dev` or a load has noted the day of the landing's first batch.
+FIRST_DAY = arrivals.first_day(Home.from_environment().first_arrival_day)
 ARRIVAL_DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), end_offset=1)
 
 

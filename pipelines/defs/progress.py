@@ -9,7 +9,13 @@ from typing import Any
 
 import dagster as dg
 
-SHOWN = {"STEP_START": "…", "STEP_SUCCESS": "ok", "STEP_FAILURE": "FAILED", "STEP_SKIPPED": "skipped"}
+SHOWN = {
+    "STEP_START": "…",
+    "STEP_SUCCESS": "ok",
+    "STEP_FAILURE": "FAILED",
+    "STEP_SKIPPED": "skipped",
+    "STEP_UP_FOR_RETRY": "again",
+}
 TITLES = {
     "erasure__requests": "take up requests to be erased",
     "wire": "load what arrived",

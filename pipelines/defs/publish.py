@@ -9,6 +9,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from pipelines.defs.dbt_project import descriptions
+from pipelines.defs.ownership import labels
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.defs.transform import models
 from pipelines.warehouse import publish
@@ -16,7 +17,7 @@ from pipelines.warehouse import publish
 MARTS = [key for key in models.keys if key.path[0] == "marts"]
 
 
-@dg.asset(key=["published", "marts"], deps=MARTS, group_name="published", kinds={"parquet", "duckdb"}, pool=WRITER)
+@dg.asset(key=["published", "marts"], deps=MARTS, **labels("published"), kinds={"parquet", "duckdb"}, pool=WRITER)
 def published_marts(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
 ) -> dg.MaterializeResult[None]:

@@ -6,20 +6,22 @@ Does not belong here: what a snapshot holds (warehouse/quota.py).
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from pipelines.defs.ownership import labels
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, StoreResource
+from pipelines.defs.retries import retried
 from pipelines.warehouse import quota
 
 
 @dg.asset(
-    key=["quota", "snapshots"], deps=[published_marts, dg.AssetKey(["marts", "mart_budget"])], group_name="quota",
+    key=["quota", "snapshots"], deps=[published_marts, dg.AssetKey(["marts", "mart_budget"])], **labels("quota"),
     kinds={"json"}, pool=WRITER,
 )  # fmt: skip
 def quota_snapshots(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, store: StoreResource
 ) -> dg.MaterializeResult[None]:
     """What each tenant used of its budgets, where its devices look for it."""
-    with duckdb.get_connection() as connection:
+    with retried(context), duckdb.get_connection() as connection:
         keys = quota.publish(connection, store.open())
     context.log.info(f"{len(keys)} quota snapshots published")
     return dg.MaterializeResult(metadata={"snapshots": len(keys)})

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pipelines.defs.resources import HOME, WRITER, StoreResource, WarehouseResource
+from pipelines.defs.retries import retried
+from pipelines.defs.schedules import SCHEDULE_STATUS
 from pipelines.home import Home, replace_file
 from pipelines.store import Store
 from pipelines.warehouse import retention
@@ -43,7 +45,9 @@ def _take_runs(limit: datetime | None, *, is_dry: bool) -> Line:
 def take_what_is_past_its_time(context: dg.OpExecutionContext, duckdb: WarehouseResource, store: StoreResource) -> None:
     """Everything that `policies/retention.yml` lets go, while the resource holds the warehouse's lock."""
     del duckdb
-    for line in run(HOME, store.open(), is_dry=False):
+    with retried(context):
+        taken = run(HOME, store.open(), is_dry=False)
+    for line in taken:
         context.log.info(f"{line.layer}: {line.rows} rows, {line.objects} objects, {line.bytes} bytes {line.note}")
 
 
@@ -54,5 +58,6 @@ def retention_job() -> None:
 
 
 retention_schedule = dg.ScheduleDefinition(
-    name="retention", job=retention_job, cron_schedule="30 4 * * 0", execution_timezone="UTC"
-)
+    name="retention", job=retention_job, cron_schedule="30 4 * * 0", execution_timezone="UTC",
+    default_status=SCHEDULE_STATUS,
+)  # fmt: skip

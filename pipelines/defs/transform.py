@@ -4,19 +4,27 @@ Does not belong here: SQL (models/), how dbt builds it (dbt_project/).
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
+import duckdb as engine
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 from dagster_duckdb import DuckDBResource
 
+from pipelines.defs.dbt_checks import with_readable_tests
 from pipelines.defs.dbt_project import manifest
+from pipelines.defs.ownership import labels
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.setting_aside import MOST_ROUNDS, OVER_BUDGET, Failure, failure_after, failure_of, set_aside, told
 from pipelines.home import private_folder
-from pipelines.warehouse import definitions, registry
+from pipelines.warehouse import budgets, definitions, registry
+
+BUILT = ("seeds", "intermediate", "marts")  # the schemas of tables; staging is views
+INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
 
 
 class BuildConfig(dg.Config):
@@ -37,9 +45,38 @@ class Translator(DagsterDbtTranslator):
         """The layer."""
         return str(dbt_resource_props["schema"])
 
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
+        """With the team that the model names, and the subject of a mart: its folder."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = self.get_resource_props(manifest, unique_id)
+        given = labels(spec.group_name or node["schema"])
+        if owner := node.get("meta", {}).get("owner"):
+            given["owners"] = [f"team:{owner}"]
+        folders = node["fqn"][1:-1]
+        if folders[:1] == ["marts"] and len(folders) > 1:
+            given["tags"]["subject"] = folders[1]
+        return spec.replace_attributes(**given)
+
+
+@contextmanager
+def _cautious_selection() -> Iterator[None]:
+    """Of a run of some models only: a test over several models runs if all of them are built.
+
+    Dagster reads the variable and overrides it where a person chose single checks; an option would override Dagster.
+    """
+    before = os.environ.get(INDIRECT_SELECTION)
+    os.environ[INDIRECT_SELECTION] = "cautious"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[INDIRECT_SELECTION]
+        else:
+            os.environ[INDIRECT_SELECTION] = before
+
 
 @dbt_assets(
-    manifest=manifest(),
+    manifest=with_readable_tests(json.loads(manifest().read_text("utf-8"))),
     dagster_dbt_translator=Translator(settings=DagsterDbtTranslatorSettings(enable_asset_checks=True)),
     name="models",
     pool=WRITER,
@@ -64,10 +101,11 @@ def models(
     refresh = ["--full-refresh"] if changed or config.full_refresh else []
     for is_last in (*[False] * MOST_ROUNDS, True):
         (folder / "run_results.json").unlink(missing_ok=True)  # of an earlier build
-        invocation = dbt.cli(
-            ["build", "--exclude-resource-type", "unit_test", *refresh], context=context, target_path=folder,
-            raise_on_error=False,
-        )  # fmt: skip
+        with _cautious_selection():
+            invocation = dbt.cli(
+                ["build", "--exclude-resource-type", "unit_test", *refresh], context=context, target_path=folder,
+                raise_on_error=False,
+            )  # fmt: skip
         events = list(invocation.stream())  # an asset is told of once: what an earlier round said is out of date
         failure = _failure(invocation, warehouse)
         if failure is None or is_last:
@@ -81,6 +119,10 @@ def models(
             break
     for line in told(registry.load(warehouse.parent).batches):
         context.log.warning(line)
+    with engine.connect(str(warehouse)) as connection:
+        for (schema, table), rows in budgets.row_counts(connection, BUILT).items():
+            if (key := dg.AssetKey([schema, table])) in context.selected_asset_keys:
+                context.add_asset_metadata({"dagster/row_count": rows}, key)
     yield from events
     if invocation.is_successful():
         definitions.record(warehouse, parsed)

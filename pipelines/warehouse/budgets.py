@@ -3,7 +3,7 @@
 Does not belong here: the budgets (`max_rows_per_input_row` in the models' meta), whose rows exceed one (isolation.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import duckdb
 
@@ -46,3 +46,17 @@ def exceeded(connection: duckdb.DuckDBPyConnection, budgets: Mapping[str, int]) 
             found.append(table)
     connection.execute("DROP TABLE rows_in")
     return found
+
+
+def row_counts(connection: duckdb.DuckDBPyConnection, schemas: Sequence[str]) -> dict[tuple[str, str], int]:
+    """Rows of each table of some schemas, by schema and table; views are not counted."""
+    tables = connection.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables() WHERE list_contains($schemas, schema_name) ORDER BY ALL",
+        {"schemas": list(schemas)},
+    ).fetchall()
+    if not tables:
+        return {}
+    counted = " UNION ALL ".join(
+        f"SELECT '{schema}', '{table}', count(*) FROM {schema}.{table}" for schema, table in tables
+    )
+    return {(schema, table): int(rows) for schema, table, rows in connection.execute(counted).fetchall()}

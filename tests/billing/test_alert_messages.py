@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.billing.alert_messages import EMAIL, WEBHOOK, deliver
+from pipelines.alert_channels import EMAIL, WEBHOOK
+from pipelines.billing.alert_messages import deliver
 from pipelines.billing.export_alerts import Alert
 
 MISSING = Alert("missing", "2025-01", "2025-01-03", None, "4 rows, no statement")

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 NEEDED = ("pipelines", "models", "dbt_project", "expectations", "policies")
 SCRIPT = """
 import json, socket, sys
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 def refuse(*_, **__):
@@ -35,13 +35,16 @@ duckdb.connect = lambda *a, **k: opened.append([str(x) for x in a]) or connect(*
 import dagster as dg
 import pipelines
 from pipelines.definitions import defs
+from pipelines.defs.partitions import ARRIVAL_DAYS
+from pipelines.defs.transform import models
 
 repository = defs.get_repository_def()
 graph = repository.asset_graph
 job = defs.resolve_job_def("daily")
 ticks = []
-for text in ("2026-03-01T01:15", "2026-03-01T01:15", "2024-03-01T01:15"):
-    at = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+now = datetime.now(timezone.utc)
+for days in (0, 0, 400):
+    at = now + timedelta(days=days)
     context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=repository)
     found = repository.get_schedule_def("daily_schedule").evaluate_tick(context)
     ticks.append([[request.run_key, dict(request.tags)] for request in found.run_requests])
@@ -62,13 +65,20 @@ print(json.dumps({
     ],
     "schedule": [schedule.job_name, schedule.cron_schedule, schedule.execution_timezone],
     "assets": {
-        key.to_user_string(): {"group": graph.get(key).group_name, "described": bool(graph.get(key).description)}
+        key.to_user_string(): {
+            "group": graph.get(key).group_name, "described": bool(graph.get(key).description),
+            "owners": graph.get(key).owners, "tags": dict(graph.get(key).tags),
+            "is_kept_fresh": graph.get(key).freshness_policy is not None,
+        }
         for key in graph.get_all_asset_keys()
     },
     "in_job": [key.to_user_string() for key in job.asset_layer.executable_asset_keys],
     "pools": {node.name: node.definition.pool for node in job.nodes},
     "checks": [
-        {"asset": key.asset_key.to_user_string(), "name": key.name, "blocking": graph.get(key).blocking}
+        {
+            "asset": key.asset_key.to_user_string(), "name": key.name, "blocking": graph.get(key).blocking,
+            "description": graph.get(key).description,
+        }
         for key in graph.asset_check_keys
     ],
     "behind": {
@@ -77,6 +87,15 @@ print(json.dumps({
     },
     "partitioned": [key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned],
     "executor": job.executor_def.name,
+    "first_day": ARRIVAL_DAYS.get_first_partition_key(),
+    "today": f"{now:%Y-%m-%d}",
+    "starts_by_itself": {
+        definition.name: definition.default_status.value
+        for definition in [*repository.schedule_defs, *repository.sensor_defs]
+    },
+    "resolved_from_dbt": sorted(
+        spec.metadata["dagster_dbt/unique_id"] for spec in models.check_specs_by_output_name.values()
+    ),
 }))
 """
 
@@ -128,8 +147,72 @@ def test_every_asset_is_named_by_its_relation(loaded: dict[str, Any]) -> None:
         for path in (REPOSITORY / "models").rglob("*.sql")
     }
     assert models == {key for key in assets if key.split("/")[0] in ("staging", "intermediate", "marts")}
-    assert all(asset["group"] == key.split("/")[0] for key, asset in assets.items())
+    own_group = {key for key, asset in assets.items() if asset["group"] != key.split("/")[0]}
+    assert {assets[key]["group"] for key in own_group} == {"books"}
+    assert {key.split("/")[0] for key in own_group} == {"billing"}, "what people sign stands apart from statements"
     assert [key for key, asset in assets.items() if not asset["described"]] == []
+
+
+def test_every_asset_says_who_answers_for_it_and_what_people_read_is_kept_fresh(loaded: dict[str, Any]) -> None:
+    assets = loaded["assets"]
+    assert {owner for asset in assets.values() for owner in asset["owners"]} == {
+        "team:data-platform", "team:finance-data", "team:privacy",
+    }  # fmt: skip
+    assert [key for key, asset in assets.items() if not asset["owners"] or "layer" not in asset["tags"]] == []
+    fresh = {asset["group"] for asset in assets.values() if asset["is_kept_fresh"]}
+    assert fresh == {"marts", "published"}
+    assert [key for key, asset in assets.items() if asset["is_kept_fresh"] != (asset["group"] in fresh)] == []
+
+
+def test_no_billing_statement_stands_before_a_book_in_the_graph_of_groups(loaded: dict[str, Any]) -> None:
+    """Only intermediate and marts stand behind one another: facts are marts, and days are counted from them."""
+    group = {key: asset["group"] for key, asset in loaded["assets"].items()}
+    arrows = {(group[parent], group[key]) for key, parents in loaded["behind"].items() for parent in parents}
+    arrows = {(a, b) for a, b in arrows if a != b} - {("marts", "intermediate")}
+    left = set(group.values())
+    while ends := {name for name in left if not any(a == name and b in left for a, b in arrows)}:
+        left -= ends
+    assert left == set()
+    assert "books" not in {b for _, b in arrows}
+
+
+def test_checks_are_described_and_have_names_that_fit_a_screen(loaded: dict[str, Any]) -> None:
+    assert [check["name"] for check in loaded["checks"] if not check["description"]] == []
+    assert [check["name"] for check in loaded["checks"] if len(check["name"]) > 60] == []
+    names = [(check["asset"], check["name"]) for check in loaded["checks"]]
+    assert len(set(names)) == len(names)
+
+
+def test_every_test_of_dbt_is_a_check(loaded: dict[str, Any]) -> None:
+    """One over several models names its asset: otherwise it stops a build and is no check of anything."""
+    manifest = json.loads((REPOSITORY / "dbt_project" / "target" / "manifest.json").read_text("utf-8"))
+    tests = [node["unique_id"] for node in manifest["nodes"].values() if node["resource_type"] == "test"]
+    assert loaded["resolved_from_dbt"] == sorted(tests)
+
+
+def test_nothing_starts_by_itself_unless_the_setting_says_so(loaded: dict[str, Any], fresh: Path) -> None:
+    """What frees the slots of dead runs does, always."""
+    by_itself = loaded["starts_by_itself"]
+    assert set(by_itself) == {
+        "daily_schedule", "monthly_schedule", "erasure_schedule", "retention", "arrivals", "orphaned_runs",
+        "operation_alerts",
+    }  # fmt: skip
+    assert {name for name, status in by_itself.items() if status == "RUNNING"} == {"orphaned_runs", "operation_alerts"}
+    script = (
+        "from pipelines.defs import schedules as s; print(s.daily_schedule.default_status.value,"
+        " s.monthly_schedule.default_status.value, s.erasure_schedule.default_status.value, s.SENSOR_STATUS.value)"
+    )
+    environment = os.environ | {"APIARY_SCHEDULES": "on", "APIARY_HOME": str(fresh / "on")}
+    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["RUNNING"] * 4
+
+
+def test_a_setting_of_schedules_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.defs import schedules
+
+    monkeypatch.setenv("APIARY_SCHEDULES", "yes")
+    with pytest.raises(ValueError, match="APIARY_SCHEDULES is 'yes': say on or off"):
+        schedules._are_on()
 
 
 def test_the_daily_job_has_everything_but_the_months(loaded: dict[str, Any]) -> None:
@@ -205,14 +288,16 @@ def test_the_schedule_asks_for_the_last_days_and_always_for_the_same(loaded: dic
     """Test 62: there is neither cursor nor run key that a death could leave behind; what is asked for again is loaded
     once, because the ledger knows it."""
     assert loaded["schedule"] == ["daily", "15 1 * * *", "UTC"]
-    one, again, long_ago = loaded["ticks"]
-    assert one == again != long_ago
-    for tick, today in ((one, date(2026, 3, 1)), (long_ago, date(2024, 3, 1))):
+    one, again, later = loaded["ticks"]
+    assert one == again != later
+    now = date.fromisoformat(loaded["today"])
+    assert loaded["first_day"] == loaded["today"], "of an empty landing there is no day before"
+    for tick, today, first_day in ((one, now, now), (later, now + timedelta(400), now + timedelta(400 - 31))):
         ((run_key, tags),) = tick
         assert run_key is None
         first = date.fromisoformat(tags["dagster/asset_partition_range_start"])
         assert date.fromisoformat(tags["dagster/asset_partition_range_end"]) == today
-        assert first == today - timedelta(days=31), "an outage of a month is made good"
+        assert first == first_day, "an outage of a month is made good, from the first partition on"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.billing import alert_messages, attestation, export_alerts
+from pipelines.billing import attestation, export_alerts
 from pipelines.billing.export_alerts import Alert
 from pipelines.defs import last_run
 from pipelines.home import Home
@@ -97,7 +97,7 @@ def test_a_message_that_no_channel_has_heard_is_tried_again(home: Home, monkeypa
     export_alerts.write(home.exports, [Alert("missing", "2026-11", None, "A", "no statement")])
     last_run.record(home, now(home))
     assert is_unchanged(home), "nobody is to be told"
-    monkeypatch.setenv(alert_messages.WEBHOOK, "http://localhost:1")
+    monkeypatch.setenv(alert_channels.WEBHOOK, "http://localhost:1")
     assert not is_unchanged(home)
 
 

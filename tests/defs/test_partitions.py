@@ -1,12 +1,20 @@
 """Which run covers which day of arrival: none may fall between the partitions."""
 
-from datetime import date
+from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
 
-from pipelines.defs.partitions import FIRST_DAY, covered, nearest
+from pipelines.defs import partitions
+from pipelines.defs.partitions import covered, nearest
+from pipelines.warehouse import arrivals
 
-TODAY = date(2026, 3, 10)
+FIRST_DAY, TODAY = date(2026, 2, 1), date(2026, 3, 10)
+
+
+@pytest.fixture(autouse=True)
+def _first_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "FIRST_DAY", FIRST_DAY)
 
 
 @pytest.mark.parametrize(
@@ -25,3 +33,13 @@ def test_the_nearest_partition_covers_a_day(day: date) -> None:
 )  # fmt: skip
 def test_a_run_of_some_days_covers_no_other(day: date, is_covered: bool) -> None:
     assert covered(day, first=date(2026, 3, 5), last=date(2026, 3, 6), today=TODAY) is is_covered
+
+
+def test_the_partitions_begin_with_the_first_arrival(tmp_path: Path) -> None:
+    note, today = tmp_path / "first_arrival_day", datetime.now(UTC).date()
+    assert arrivals.first_day(note) == today, "nothing has arrived"
+    for written, expected in (
+        ("2026-11-20\n", date(2026, 11, 20)), ("1970-01-01", date(2020, 1, 1)), ("2999-01-01", today), ("?", today),
+    ):  # fmt: skip
+        note.write_text(written, "utf-8")
+        assert arrivals.first_day(note) == min(expected, today)

@@ -1,0 +1,161 @@
+"""People hear of what fails, is stale or waits: found in Dagster's records, told once by webhook and e-mail.
+
+Does not belong here: how the channels behave (tests/billing/test_alert_messages.py).
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from pipelines.home import Home
+
+
+class _Hook(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.server.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What a webhook hears."""
+    server: Any = HTTPServer(("127.0.0.1", 0), _Hook)
+    server.heard = []
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    monkeypatch.setenv("APIARY_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("APIARY_UI_URL", "https://dagster.example.org/")
+    yield server.heard
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("APIARY_WAREHOUSE", str(tmp_path / "none.duckdb"))
+    with dg.DagsterInstance.ephemeral(str(tmp_path)) as made:
+        yield made
+
+
+State = dict[str, Any]
+CHECKS = {
+    ("wire", "batches", "gate_batches"): (dg.AssetCheckSeverity.ERROR, {"a": 1, "FAILED a": "1: it should be 0"}),
+    ("wire", "quarantine", "no_batch_is_quarantined"): (
+        dg.AssetCheckSeverity.WARN, {"batches": 3, "reasons": {"hash_mismatch": 2, "bad_key": 1}},
+    ),
+    ("erasure", "receipts", "every_request_is_finished"): (
+        dg.AssetCheckSeverity.WARN, {"0123": "what should be erased is still in FILE"},
+    ),
+    ("billing", "statements", "exports_complete"): (
+        dg.AssetCheckSeverity.WARN, {"1": "held_back 2026-11 acct-bolt: cost is off"},
+    ),
+    ("marts", "fct_tasks", "unique"): (dg.AssetCheckSeverity.ERROR, {}),
+    ("marts", "mart_unknown_records", "a_note"): (dg.AssetCheckSeverity.WARN, {}),
+}  # fmt: skip
+KEYS = [dg.AssetCheckKey(dg.AssetKey([schema, table]), name) for schema, table, name in CHECKS]
+
+
+def run(instance: dg.DagsterInstance, failed: set[str], *, breaks: bool = False) -> str:
+    """One run of the daily job in which these checks fail; its id."""
+
+    def check(schema: str, table: str, name: str) -> dg.AssetsDefinition:
+        severity, metadata = CHECKS[schema, table, name]
+        key = dg.AssetKey([schema, table])
+
+        @dg.asset(key=key, check_specs=[dg.AssetCheckSpec(name, asset=key)])
+        def made():  # type: ignore[no-untyped-def]
+            passed = name not in failed
+            result = dg.AssetCheckResult(
+                check_name=name, passed=passed, severity=severity, metadata={} if passed else metadata
+            )
+            return dg.MaterializeResult(check_results=[result])
+
+        return made
+
+    assets = [check(*key) for key in CHECKS]
+
+    @dg.asset(key=["published", "marts"], deps=[asset.key for asset in assets])
+    def published() -> None:
+        if breaks:
+            raise ValueError("the disk is full")
+
+    defs = dg.Definitions([*assets, published], jobs=[dg.define_asset_job("daily")], executor=dg.in_process_executor)
+    done = defs.resolve_job_def("daily").execute_in_process(instance=instance, raise_on_error=False)
+    assert done.success is not breaks
+    return done.run_id
+
+
+def test_each_kind_is_told_once_with_what_to_do_and_a_link_and_so_is_its_end(
+    instance: dg.DagsterInstance, hook: list[Any], tmp_path: Path
+) -> None:
+    from pipelines.defs import operation_alerts
+    from pipelines.defs.operation_alerts import find, tell
+
+    home, now = Home(tmp_path / "home"), datetime.now(UTC)
+
+    def told(at: datetime = now) -> list[dict[str, Any]]:
+        assert tell(home, find(instance, KEYS, now=at)) == []
+        rows: list[dict[str, Any]] = json.loads((home.root / "operation" / "alerts.json").read_bytes())
+        return rows
+
+    assert told() == [], "before the first run"
+    run(instance, set())
+    assert told() == []
+    assert hook == [], "of a good run nobody hears"
+
+    failing = run(instance, {name for _, _, name in CHECKS}, breaks=True)
+    found = told()
+    assert {row["kind"]: row["found"] for row in found} == {
+        "run_failed": f"run {failing[:8]}: published__marts: ValueError: the disk is full",
+        "gate_failed": "a: 1: it should be 0",
+        "quarantine": "1 bad_key, 2 hash_mismatch",
+        "erasure_waits": "0123: what should be erased is still in FILE",
+        "export_held_back": "1: held_back 2026-11 acct-bolt: cost is off",
+        "check_failed": "failed",
+    }
+    assert {row["link"] for row in found} == {f"https://dagster.example.org/runs/{failing}"}
+    told()
+    (message,) = hook
+    assert message["alerts"] == found
+    lines = message["text"].splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("run failed: daily: ")
+    assert "apiary quarantine list" in message["text"]
+    assert "a_note" not in message["text"], "a warning of a model is for the UI"
+
+    run(instance, set())
+    assert told() == []
+    assert hook[1:] == [{"text": operation_alerts.OK, "alerts": []}]
+    (stale,) = told(now + timedelta(hours=51))
+    assert stale["kind"] == "stale"
+    told(now + timedelta(hours=60))
+    assert len(hook) == 3, "it is told once, however long it lasts"
+
+
+def test_every_kind_has_a_page_in_the_runbook() -> None:
+    from pipelines.defs.operation_alerts import RUNBOOK
+
+    runbook = (Path(__file__).resolve().parents[2] / "docs" / "runbook.md").read_text("utf-8")
+    headings = {line.lstrip("# ") for line in runbook.splitlines() if line.startswith("#")}
+    assert {text.rpartition("docs/runbook.md, ")[2] for text in RUNBOOK.values()} <= headings
+
+
+def test_the_daemon_tells_without_being_switched_on(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    from pipelines.defs import operation_alerts
+
+    with pytest.MonkeyPatch.context() as patch, dg.build_sensor_context(instance) as context:
+        patch.setattr(operation_alerts, "HOME", Home(tmp_path / "home"))
+        told = operation_alerts.operation_alerts(context)
+    assert isinstance(told, dg.SkipReason)
+    assert operation_alerts.operation_alerts.default_status is dg.DefaultSensorStatus.RUNNING
+    assert (tmp_path / "home" / "operation" / "alerts.json").read_text("utf-8") == "[]\n"
