@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import alert_channels
 from pipelines.billing import attestation, export_alerts
 from pipelines.billing.export_alerts import Alert
 from pipelines.defs import last_run
