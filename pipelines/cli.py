@@ -14,6 +14,7 @@ from pipelines import __version__
 from pipelines.commands import (
     accounts,
     agent,
+    backup,
     compare,
     demo,
     device,
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
     books = (periods, finance, accounts, prices)
-    for module in (me, device, warehouse, loading, erasure, reading, *books, agent, upgrade, compare, demo):
+    for module in (me, device, warehouse, loading, erasure, reading, *books, agent, upgrade, backup, compare, demo):
         module.add(commands, shared)
     return parser
 

@@ -34,13 +34,14 @@ def _writing(home: Home) -> Iterator[Any]:
     from pipelines.warehouse import load
 
     _needed(home)
-    with _alone(home), duckdb.connect(str(home.warehouse)) as connection:
+    with alone(home), duckdb.connect(str(home.warehouse)) as connection:
         load.prepare(connection)
         yield connection
 
 
 @contextmanager
-def _alone(home: Home) -> Iterator[None]:
+def alone(home: Home) -> Iterator[None]:
+    """Hold the lock of the warehouse. Raises Stop if a run is at work."""
     from pipelines.warehouse import lock
 
     try:
@@ -225,7 +226,7 @@ def _rebuild(options: argparse.Namespace) -> int:
     from pipelines.warehouse import rebuild, registry
 
     home = Home.from_environment()
-    with _alone(home), progress("loading") as bar:
+    with alone(home), progress("loading") as bar:
         store = open_store(store_of(options))
         judge = registry.judge(home.warehouse.parent, store)
         done = rebuild.rebuild(home.warehouse, store, judge=judge, progress=bar)
@@ -256,7 +257,7 @@ def _shadow(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     _needed(home)
-    with _alone(home):
+    with alone(home):
         found = shadow.shadow(home.warehouse, store_of(options), options.contract, with_marts=options.marts)
     if options.json:
         told = {"tables": list(map(vars, found.tables)), "quarantined": list(map(vars, found.refused))}

@@ -133,6 +133,14 @@ def pending(store: Store, suppressions: Suppressions) -> list[Suppression]:
     return [line for line in suppressions.listed if f"{line.request_id}.json" not in done]
 
 
+def reopen(store: Store, *, finished_since: datetime) -> int:
+    """Have erasures that were finished since then carried out again, because their rows may be back; how many."""
+    done = [entry.key for entry in store.list(DONE) if entry.received_at >= finished_since]
+    for key in done:
+        store.delete(key)
+    return len(done)
+
+
 def record(
     store: Store, *, scope: Scope, tenant: str, subject: str, actor: str, reason: str, request_id: str | None = None,
     epochs: Iterable[str] = (), batches: Iterable[str] = (), shared: Iterable[str] = (), now: datetime | None = None,
