@@ -4,13 +4,14 @@ Does not belong here: fixtures of one folder.
 """
 
 import gc
+import shutil
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from pipelines.home import Home
+from pipelines.home import Home, private_folder
 from tests.warehouse import Warehouse
 
 # dbt makes and drops objects by the million: looking for circles at every 700 of them takes a tenth of the time.
@@ -63,4 +64,7 @@ def published_home(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         warehouse.run()
         with warehouse.connect() as connection:
             publish.publish(connection, home.published)
+            connection.execute("CHECKPOINT")
+        private_folder(home.warehouse.parent)
+        shutil.copy(warehouse.path, home.warehouse)
     return home

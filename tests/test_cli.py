@@ -145,9 +145,8 @@ def test_the_way_of_an_owner(call: Call, agents: Path, tmp_path: Path) -> None:
     assert call("device", "consent", "status")[1].startswith("consent ")
     code, out, _ = call("device", "ship", "--home", agents)
     assert code == 0
-    assert "rows in 1 batches" in out
     sent = sum(len(rows) for rows in preview["tables"].values())
-    assert f"sent {sent} rows" in out, "the preview shows exactly what leaves"
+    assert f"sent {sent:,} rows in 1 batch (" in out, "the preview shows exactly what leaves"
     status = json.loads(call("device", "status", "--json")[1])
     assert status["rows_delivered"] == sent
     assert status["batches_waiting"] == 0
@@ -155,6 +154,59 @@ def test_the_way_of_an_owner(call: Call, agents: Path, tmp_path: Path) -> None:
     code, _, err = call("device", "ship", "--home", agents)
     assert code == 2
     assert "consent" in err
+
+
+def test_what_left_is_told_over_consents(call: Call, agents: Path, tmp_path: Path) -> None:
+    """One screen for both commands; a new consent begins a new chain of batches, and what left stays left."""
+    enroll(call)
+    for _ in range(2):
+        call("device", "consent", "grant", "--history", "include", "--home", agents)
+        assert call("device", "ship")[1].startswith("sent ")
+        assert call("device", "ship")[1].startswith("nothing new to send; the report of this run went to ")
+        call("device", "consent", "withdraw")
+    told = call("device", "status")
+    assert told == call("device", "consent", "status")
+    status = json.loads(call("device", "status", "--json")[1])
+    assert status == json.loads(call("device", "consent", "status", "--json")[1])
+    listed = call("device", "receipts")[1].splitlines()[2:]
+    assert [line.split()[0] for line in listed] == ["1", "2", "3", "4"]
+    assert status["batches_delivered"] == 4
+    assert status["rows_delivered"] == sum(int(line.split()[3].replace(",", "")) for line in listed)
+    assert f"uploaded: {status['rows_delivered']:,} rows in 4 batches" in told[1]
+    assert f"last at {status['last_upload_at']} UTC" in told[1]
+    assert told[1].count("deletion asked for at ") == 2
+
+
+def test_a_store_that_is_kept_is_told(call: Call, tmp_path: Path) -> None:
+    store = (tmp_path / "first").as_uri()
+    assert "the store" not in enroll(call, "--store", store)[1]
+    assert f"the store stays {store}" in enroll(call)[1]
+    assert "the store stays" not in enroll(call, "--store", (tmp_path / "second").as_uri())[1]
+
+
+def test_a_store_that_is_away_is_told_of_while_it_is_waited_for(
+    call: Call, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.01)
+    monkeypatch.setattr("pipelines.device.limits.PATIENCE_SECONDS", 0.025)
+    enroll(call)
+    call("device", "consent", "grant", "--home", agents)
+    (tmp_path / "blocked").write_text("a file where the store's folder should be")
+    code, _, err = call("device", "ship", "--store", (tmp_path / "blocked").as_uri())
+    assert code == 1
+    assert err.count("; trying again in ") == 2
+
+
+def test_several_hashes_are_named_at_once(call: Call, agents: Path) -> None:
+    enroll(call)
+    shown = json.loads(call("device", "preview", "--home", agents, "--json")[1])["tables"]
+    keyed = sorted({row["colony_name"] for row in shown["colonies"] if str(row["colony_name"]).startswith("k1_")})[:2]
+    assert len(keyed) == 2
+    unknown = f"k1_{'0' * 32}"
+    code, out, err = call("device", "resolve", *keyed, unknown, "--home", agents)
+    assert code == 1
+    assert [line.split()[0] for line in out.splitlines()[2:]] == keyed
+    assert unknown in err
 
 
 @pytest.mark.parametrize(("make", "word"), [(None, "does not exist"), ("file", "is a file")])
@@ -179,7 +231,7 @@ def test_a_home_without_sessions_is_fine(call: Call, tmp_path: Path) -> None:
     (tmp_path / "home" / "configuration.json").unlink()
     code, out, _ = call("device", "ship", "--home", tmp_path / "home")
     assert code == 0
-    assert "sent 1 rows" in out, "the report of the run, and nothing else"
+    assert out.startswith("nothing new to send; the report of this run went to ")
 
 
 @pytest.mark.parametrize("content", ["nothing", "documents", "sessions of something else"])
@@ -224,7 +276,7 @@ def test_every_command_is_about_the_homes_of_the_grant(call: Call, tmp_path: Pat
         assert call("device", "resolve", keyed)[0] == 0
     code, out, _ = call("device", "ship")
     assert code == 0
-    assert f"sent {sum(map(len, shown.values()))} rows" in out
+    assert f"sent {sum(map(len, shown.values())):,} rows" in out
     code, _, err = call("device", "ship", "--home", other)
     assert code == 2
     assert "the consent does not cover it" in err
@@ -254,7 +306,7 @@ def test_one_bad_home_does_not_stop_the_others(call: Call, agents: Path, tmp_pat
     call("device", "consent", "grant", "--history", "include", "--home", agents)
     code, out, err = call("device", "ship", "--home", tmp_path / "file", "--home", agents)
     assert code == 0
-    assert "in 1 batches" in out
+    assert "in 1 batch (" in out
     assert "is a file" in err
     assert "1 file could not be read (unreadable)" in err
 
@@ -313,6 +365,8 @@ def published(tmp_path: Path) -> Path:
             " unpriced_tokens BIGINT)"
         )
         connection.execute("INSERT INTO dim_colonies VALUES ('acme', 'c1', 'k1_00')")
+        connection.execute("CREATE TABLE dim_sessions (tenant_id VARCHAR, session_id VARCHAR, agent_id VARCHAR)")
+        connection.execute("INSERT INTO dim_sessions VALUES ('acme', 's1', 'queen:queen_growth')")
         rows = [
             (
                 "acme",
@@ -364,12 +418,34 @@ def test_usage_is_exact(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("published")
-@pytest.mark.parametrize("by", ["model", "tenant", "user", "colony", "session", "agent", "day"])
+@pytest.mark.parametrize("by", ["model", "tenant", "user", "colony", "session", "agent", "kind", "day"])
 def test_usage_by_anything_sums_to_the_whole(call: Call, by: str) -> None:
     rows = asked(call, "--by", by)
     assert all(by in row for row in rows)
     assert sum(row["input_tokens"] for row in rows) == 117
     assert sum(row["turns"] for row in rows) == 4
+
+
+@pytest.mark.usefixtures("published")
+def test_usage_by_agent_names_agents(call: Call) -> None:
+    assert [(row["agent"], row["turns"]) for row in asked(call, "--by", "agent")] == [
+        ("queen:queen_growth", 3), ("unknown", 1),
+    ]  # fmt: skip
+    assert {row["kind"] for row in asked(call, "--by", "kind")} == {"queen", "agent_session"}
+
+
+@pytest.mark.usefixtures("published")
+def test_a_long_table_is_cut_and_says_so(call: Call) -> None:
+    code, out, _ = call("usage", "--by", "session", "--limit", "1")
+    assert code == 0
+    assert "1 more row: see all with --all" in out
+    assert "more row" not in call("usage", "--by", "session", "--limit", "1", "--all")[1]
+    assert len(asked(call, "--by", "session", "--limit", "1")) == 2, "programs get all of it"
+
+
+@pytest.mark.usefixtures("published")
+def test_amounts_are_exact_where_that_is_asked_for(call: Call) -> None:
+    assert "0.30000000000000000001" in call("usage", "--by", "model", "--exact")[1]
 
 
 @pytest.mark.usefixtures("published")

@@ -174,6 +174,43 @@ def test_sql_is_never_made_by_other_means() -> None:
     assert [name(path) for path in MODULES if made.search(path.read_text("utf-8"))] == []
 
 
+VERBS = {
+    "is", "was", "us", "has", "does", "its", "as", "this", "names", "holds", "waits", "needs", "knows", "says",
+    "stands",
+    "differs", "pays", "offers", "lacks", "comes", "costs", "takes", "opens", "times", "writes",
+}  # fmt: skip
+
+
+def numbers_without_their_noun(path: Path) -> list[str]:
+    """Places in texts where a noun in the plural follows a value: `1 rows` is what a person would read one day."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for value, after in zip(node.values, node.values[1:], strict=False):
+            if not (isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant)):
+                continue
+            word = re.match(r" (?:[a-z]+ ){0,1}?([a-z]+s)\b(?! of )", str(after.value))
+            text = ast.unparse(value.value)
+            if word and word[1] not in VERBS and not re.fullmatch(r"[\w.]*[A-Z_]{4,}( .*)?", text):
+                found.append(f"{name(path)}: {{{text}}}{after.value[:40]}")
+    return found
+
+
+NO_COUNTS = (
+    "prices need", "digits before the point", "without tokens",
+    "component", "TokenType", "quantity}", "limit} bytes", "width} columns",
+)  # fmt: skip
+"""What the words above are taken for a number in: kinds of pricing, kinds of tokens."""
+
+
+def test_one_is_not_many() -> None:
+    """A number and its noun come from `pluralize`."""
+    modules = [path for path in MODULES if "simulate" not in path.parts]
+    found = [text for path in modules for text in numbers_without_their_noun(path)]
+    assert [text for text in found if not any(word in text for word in NO_COUNTS)] == []
+
+
 # make ----------------------------------------------------------------------------------------------------------------
 
 

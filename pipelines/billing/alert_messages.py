@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines import alert_channels
 from pipelines.billing import export_alerts
 from pipelines.billing.export_alerts import Alert
+from pipelines.contract.numbers import pluralize
 
 SENT = "alerts_sent.json"
 OK = "all billing statements are there"
@@ -42,5 +43,7 @@ def text(alerts: Sequence[Alert]) -> str:
 
 
 def _message(alerts: Sequence[Alert]) -> alert_channels.Message:
-    subject = f"{len(alerts)} billing statements need somebody" if alerts else OK
+    subject = (
+        (pluralize(len(alerts), "billing statement needs", "billing statements need") + " somebody") if alerts else OK
+    )
     return alert_channels.Message([asdict(alert) for alert in alerts], subject, text(alerts))

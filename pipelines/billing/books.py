@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import duckdb
 import pyarrow as pa
 
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import plain, pluralize
 from pipelines.contract.table import is_zone
 from pipelines.errors import UsageError
 from pipelines.home import private_folder, replace_file
@@ -374,7 +374,7 @@ def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
             raise BookError(f"{path}: the first line must be {','.join(book.columns)}, not {','.join(header)}")
         for cells in lines:
             if len(cells) != len(header):
-                raise BookError(f"{path}, line {lines.line_num}: {len(cells)} cells, not {len(header)}")
+                raise BookError(f"{path}, line {lines.line_num}: {pluralize(len(cells), 'cell')}, not {len(header)}")
             row: Row = dict.fromkeys(book.columns)
             for name, text in zip(header, cells, strict=True):
                 kind = book.columns[name]

@@ -30,7 +30,7 @@ from pipelines.billing.periods import (
     Transition,
     unmet_conditions,
 )
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import plain, pluralize
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 
@@ -283,12 +283,14 @@ class _Found:
         names = ", ".join(item.model for item in models)
         conditions = [
             Condition(
-                "arrivals", silent == 0, f"{silent} devices sent nothing since the month ended", can_be_waived=True,
+                "arrivals", silent == 0, f"{pluralize(silent, 'device')} sent nothing since the month ended",
+                can_be_waived=True,
                 settled_by="a later run, or --waive 'arrivals=REASON'",
             ),
             Condition(
                 "exceptions", exposure < MATERIAL and not any(item.is_unknown for item in models),
-                f"{lines} lines have no price and may cost up to {plain(exposure)}" + (f": {names}" if names else ""),
+                f"{pluralize(lines, 'line has', 'lines have')} no price and may cost up to {plain(exposure)}"
+                + (f": {names}" if names else ""),
                 settled_by="apiary prices approve, an alias,"
                 + (" apiary model-policy set," if any(item.model == "unknown" for item in models) else "")
                 + f" or apiary period settle {period:%Y-%m} --account {account} --write-off|--late",
@@ -307,12 +309,13 @@ class _Found:
         conditions.append(
             Condition(
                 "reconciliation", buckets == 0,
-                f"{buckets} buckets of its models differ from the providers' by {plain(variance)}", can_be_waived=True,
+                pluralize(buckets, "bucket of its models differs", "buckets of its models differ")
+                + f" from the providers' by {plain(variance)}", can_be_waived=True,
                 settled_by="apiary reconcile show; or --waive 'reconciliation=REASON'",
             )
         )  # fmt: skip
         cost, off = self.off.get(account, (Decimal(0), 0))
-        found = f"off by {plain(cost)} and {off} lines: `apiary run` first" if cost or off else "equal"
+        found = f"off by {plain(cost)} and {pluralize(off, 'line')}: `apiary run` first" if cost or off else "equal"
         conditions.append(Condition("lines_are_rows", not cost and not off, found, settled_by="apiary run"))
         return conditions
 

@@ -20,7 +20,7 @@ MILLIONTH = Decimal("0.000001")
 PRICED_AS = {"cache_write_unknown": "cache_write_5m"}
 USED = """
     SELECT lines.model, lines.provider_name, lines.price_model, lines.component, sum(lines.quantity)::BIGINT AS tokens,
-        coalesce(sum(lines.quantity) FILTER (WHERE lines.rating_status = 'unpriced'), 0)::BIGINT AS unpriced,
+        coalesce(sum(lines.quantity) FILTER (WHERE lines.contracted_unit_price IS NULL), 0)::BIGINT AS unpriced,
         coalesce(bool_and(prices.approved_by = 'quorum') FILTER (WHERE lines.price_id IS NOT NULL), false) AS is_agreed
     FROM read_parquet($lines) AS lines
     LEFT JOIN read_parquet($prices) AS prices ON lines.price_id = prices.price_id

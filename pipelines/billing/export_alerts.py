@@ -14,6 +14,7 @@ from typing import Literal
 from pipelines.billing import periods
 from pipelines.billing.exports import Scene, folder_name
 from pipelines.billing.gate import failed, held_back
+from pipelines.contract.numbers import pluralize
 from pipelines.home import replace_file
 
 FILE = "alerts.json"
@@ -67,9 +68,10 @@ def _days(scene: Scene) -> list[Alert]:
         last = scene.shelf.last(folder)
         if last is None:
             if not _is_of_an_earlier_version(scene, period):
-                found.append(Alert("missing", f"{period:%Y-%m}", day.isoformat(), None, f"{count} rows, no statement"))
+                text = f"{pluralize(count, 'row')}, no statement"
+                found.append(Alert("missing", f"{period:%Y-%m}", day.isoformat(), None, text))
         elif last.manifest["rows"] != count and not held and scene.book.status(period) != "closed":
-            text = f"{count} rows, {last.manifest['rows']} of them in {last.folder.name}"
+            text = f"{pluralize(count, 'row')}, {last.manifest['rows']} of them in {last.folder.name}"
             found.append(Alert("late", f"{period:%Y-%m}", day.isoformat(), None, text))
     return found
 

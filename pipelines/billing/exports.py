@@ -26,7 +26,7 @@ from pipelines.billing.books import UNATTRIBUTED
 from pipelines.billing.gate import Check, GateError, Override, admit, held_back
 from pipelines.billing.periods import Book
 from pipelines.billing.statements import Dataset, Row, Shelf, Version, cell, to_csv
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import plain, pluralize
 from pipelines.errors import ExpectedError
 from pipelines.home import ROOT
 
@@ -377,7 +377,7 @@ def _require_acceptance(period: date, account: str, restated: Sequence[Row], acc
             Decimal(0),
         )
     raise RestatementError(
-        f"the statement of {account} for {period:%Y-%m} would change: {len(restated)} rows, billed cost by"
+        f"the statement of {account} for {period:%Y-%m} would change: {pluralize(len(restated), 'row')}, billed cost by"
         f" {plain(change)}; see `apiary export restatement {period:%Y-%m} --account {account}`, then accept it with"
         f" --accept {digest[:12]}"
     )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pipelines.billing import books
 from pipelines.billing.books import Row, written
+from pipelines.contract.numbers import pluralize
 from pipelines.errors import UsageError
 
 UNITS = {
@@ -166,7 +167,7 @@ def check(sheet: Sheet) -> None:
         slots[price.component, price.context_tier_min].append(price)
     for (component, tier), prices in slots.items():
         if (component, 0) not in slots:
-            raise PriceError(f"{sheet.name}: {component} has a price from {tier} tokens on and none below")
+            raise PriceError(f"{sheet.name}: {component} has a price from {pluralize(tier, 'token')} on and none below")
         for bit in (1 << number for number in range(7)):
             edge = 0
             for price in sorted((p for p in prices if p.dow_mask & bit), key=lambda p: p.tod_from):
@@ -466,7 +467,9 @@ def _chosen(book: Sequence[Entry], sheet_ids: Iterable[str]) -> list[Entry]:
 def _named(book: Iterable[Entry], name: str) -> Entry:
     found = [entry for entry in book if entry.sheet.sheet_id.startswith(name)]
     if len(found) != 1 or not name:
-        raise PriceError(f"{name!r} names {len(found)} sheets: give the whole id, as `apiary prices show` prints it")
+        raise PriceError(
+            f"{name!r} names {pluralize(len(found), 'sheet')}: give the whole id, as `apiary prices show` prints it"
+        )
     return found[0]
 
 

@@ -22,7 +22,7 @@ from pipelines.billing.books import NO_MINOR_UNIT
 from pipelines.billing.exports import COSTS
 from pipelines.billing.periods import Book
 from pipelines.billing.statements import Shelf, Version
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import plain, pluralize
 from pipelines.errors import UsageError
 from pipelines.store import Store
 
@@ -120,7 +120,9 @@ def _prove_sum(proof: Proof, row: Row, lines: list[Row]) -> None:
             if row[column] is None or (column == "PricingQuantity" and row["ChargeCategory"] == "Purchase"):
                 continue  # a charge that counts nothing, or one unit at what it costs
             total = sum((line[measure] for line in lines), Decimal(0))
-            proof.add(f"{column} is the sum of {len(lines)} lines: {plain(total)}", holds=total == row[column])
+            proof.add(
+                f"{column} is the sum of {pluralize(len(lines), 'line')}: {plain(total)}", holds=total == row[column]
+            )
 
 
 def _prove_rounding(row_key: str, exports: Path) -> Proof:
@@ -151,7 +153,10 @@ def _prove_share(row: Row, rows: list[Row], path: Path, version: Version) -> Pro
                 exact[detail] = exact.get(detail, Decimal(0)) + item["BilledCost"]
         total = sum(exact.values(), Decimal(0))
         payable = (total / unit).quantize(Decimal(1), ROUND_HALF_UP) * unit
-        proof.add(f"{len(exact)} lines of the invoice come to {plain(total)}; payable, rounded once: {plain(payable)}")
+        proof.add(
+            f"the sum of {pluralize(len(exact), 'line')} of the invoice is {plain(total)};"
+            f" payable, rounded once: {plain(payable)}"
+        )
         if version.manifest.get("rounding") == "per_invoice":
             shares = spread(exact, unit)
         else:
@@ -346,7 +351,7 @@ def _prove_credit(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row
         drawn = sum((entry["drawn"] for entry in entries), Decimal(0))
     # A month that was closed keeps what it drew then; a later change of the ledger is a correction of its own.
     is_known = bool(entries) or line["seal_seq"] is not None
-    proof.add(f"the month drew {plain(drawn)} from {len(entries)} grants", holds=is_known)
+    proof.add(f"the month drew {plain(drawn)} from {pluralize(len(entries), 'grant')}", holds=is_known)
 
 
 def _prove_plan(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, at: datetime | None) -> None:
@@ -430,7 +435,8 @@ def _prove_turn(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, 
     (turn,) = turns
     tokens = _tokens(turn)[line["component"]]
     counted = abs(line["consumed_quantity"]) == tokens or line["line_kind"] == "reversal"
-    proof.add(f"turn {turn['turn_id']} at {turn['occurred_at']:%Y-%m-%d %H:%M:%S}: {tokens} tokens", holds=counted)
+    text = f"turn {turn['turn_id']} at {turn['occurred_at']:%Y-%m-%d %H:%M:%S}: {pluralize(tokens, 'token')}"
+    proof.add(text, holds=counted)
     for table, query in (
         ("llm_turns", "SELECT * FROM wire.llm_turns WHERE tenant_id = ? AND record_id = ?"),
         ("node_steps", "SELECT * FROM wire.node_steps WHERE tenant_id = ? AND record_id = ?"),
@@ -447,7 +453,7 @@ def _prove_object(
         "SELECT object_key, sha256 FROM wire.batch_objects WHERE manifest_key = ? AND table_name = ?",
         [source["_manifest_key"], table],
     )
-    proof.add(f"batch {source['_manifest_key']}: {len(objects)} objects of {table}", holds=bool(objects))
+    proof.add(f"batch {source['_manifest_key']}: {pluralize(len(objects), 'object')} of {table}", holds=bool(objects))
     for item in objects:
         try:
             data = store.get(item["object_key"])

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared
+from pipelines.commands.tables import show
+from pipelines.commands.terminal import Shared, say
 from pipelines.commands.terminal import day as parse_day
 from pipelines.home import Home
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
     from pipelines.billing.agreements import Signature
     from pipelines.billing.books import Book, Row
+
+# Columns of a book that a narrow terminal does without, in this order.
+RECORDED = (
+    "recorded at",
+    "recorded by",
+    "approved by",
+    "granted by",
+    "decided by",
+    "note",
+    "valid to",
+    "reporting timezone",
+)
 
 Change = Callable[["list[Path]", "Signature", argparse.Namespace], "Row"]
 
@@ -35,8 +47,8 @@ def _changes(change: Change) -> Callable[[argparse.Namespace], int]:
         signature = agreements.Signature(options.by, options.approved_by, agreements.now())
         row = change(folders, signature, options)
         said = ", ".join(f"{name} {books.written(value)}" for name, value in row.items() if value is not None)
-        print(f"recorded: {said}")
-        print("`apiary run` brings it into the marts; what was billed otherwise before becomes a correction")
+        say(f"recorded: {said}")
+        say("`apiary run` brings it into the marts; what was billed otherwise before becomes a correction")
         return 0
 
     return run
@@ -54,10 +66,8 @@ def _lists(find: Callable[[], Book]) -> Callable[[argparse.Namespace], int]:
             print(json.dumps(rows, default=books.written))
             return 0
         names = [name for name in book.columns if any(row[name] is not None for row in rows)]
-        table(
-            [name.replace("_", " ") for name in names],
-            [[books.written(row[name]) or None for name in names] for row in rows],
-        )
+        shown = [{name: books.written(row[name]) or None for name in names} for row in rows]
+        show(shown, nothing="none is recorded", optional=RECORDED)
         return 0
 
     return run
@@ -366,8 +376,7 @@ def _open_session_users(options: argparse.Namespace) -> int:
     rows = agreements.users_in_question(Home.from_environment().published)
     if options.json:
         print(json.dumps(rows, default=books.written))
-    elif rows:
-        table([name.replace("_", " ") for name in rows[0]], [[books.written(v) for v in row.values()] for row in rows])
-    else:
-        print("no session has several users, as far as is published")
+        return 0
+    shown = [{name: books.written(value) for name, value in row.items()} for row in rows]
+    show(shown, nothing="no session has several users, as far as is published")
     return 0

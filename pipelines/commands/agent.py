@@ -5,15 +5,15 @@ Does not belong here: the book itself (warehouse/operator_actions.py), the marts
 
 import argparse
 import getpass
-import json
 import re
-from datetime import datetime
 from typing import Any
 
-from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop
+from pipelines.commands.tables import show
+from pipelines.commands.terminal import Shared, Stop, say
 from pipelines.home import Home
 
+# Columns of the registry that a narrow terminal does without, in this order.
+OPTIONAL = ("version", "fires", "sessions", "open runs", "last seen at", "model")
 REASONS = ["derailed", "obstinate", "dumb", "unresponsive", "corrupted"]
 
 
@@ -22,14 +22,7 @@ def _list(options: argparse.Namespace) -> int:
 
     with reading.connect(Home.from_environment().published) as connection:
         rows = operator_actions.agents(connection, tenant=options.tenant)
-    for row in rows:
-        row["last_seen_at"] = row["last_seen_at"].isoformat() if isinstance(row["last_seen_at"], datetime) else None
-    if options.json:
-        print(json.dumps(rows))
-    elif rows:
-        table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
-    else:
-        print("no agents")
+    show(rows, nothing="no agents", is_json=options.json, optional=OPTIONAL)
     return 0
 
 
@@ -42,10 +35,10 @@ def _act(options: argparse.Namespace) -> int:
         reason=options.reason, actor=actor, session=options.session,
     )  # fmt: skip
     said = "is written down as fired" if made.action == "fire" else "has a note"
-    print(f"{made.agent_id} of {made.tenant_id} {said} ({made.reason}, by {made.actor_id})")
-    print("`apiary run` brings what is known of the days before and after (mart_operator_actions)")
+    say(f"{made.agent_id} of {made.tenant_id} {said} ({made.reason}, by {made.actor_id})")
+    say("`apiary run` brings what is known of the days before and after (mart_operator_actions)")
     if made.action == "fire":
-        print("nothing here stops an agent: stop it in its runtime")
+        say("nothing here stops an agent: stop it in its runtime")
     return 0
 
 
@@ -64,7 +57,7 @@ def _tenant(options: argparse.Namespace) -> str:
 def add(group: Any, shared: Shared) -> None:
     """The commands under `apiary agent`."""
     text = "list agents; write down what people decided about one"
-    commands = group.add_parser("agent", help=text, description=text).add_subparsers(required=True, metavar="COMMAND")
+    commands = group.add_parser("agent", help=text).add_subparsers(required=True, metavar="COMMAND")
     listed = shared.add(commands, "list", "show the registry of agents from the published data", _list)
     listed.add_argument("--tenant", metavar="T", help="of one tenant only")
     listed.add_argument("--json", action="store_true", help="one array on standard output")

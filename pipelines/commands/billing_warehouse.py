@@ -67,15 +67,6 @@ def scene_of(
     )  # fmt: skip
 
 
-def exact(value: object) -> object:
-    """A value for a table: amounts in all their digits."""
-    from decimal import Decimal
-
-    from pipelines.contract.numbers import plain
-
-    return plain(value) if isinstance(value, Decimal) else value
-
-
 def moment(text: str) -> datetime:
     """An instant with its zone. Raises argparse.ArgumentTypeError."""
     try:

@@ -5,13 +5,12 @@ Does not belong here: how they are compared (pipelines/peers).
 
 import argparse
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop, homes_of
+from pipelines.commands.terminal import Shared, Stop, homes_of, say, tell
 from pipelines.home import Home
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def _compare(options: argparse.Namespace) -> int:
     try:
         found = list(ccusage.compare(ccusage.program(Home.from_environment()), homes))
     except ccusage.MissingError as error:
-        sys.stderr.write(f"apiary: skipped: {error}\n")
+        tell(0, f"skipped: {error}")
         return 0
     if not found:
         raise Stop(2, "none of these homes is one that ccusage reads: name one of Claude Code or OpenClaw with --home")
@@ -43,7 +42,7 @@ def _plain(value: object) -> object:
 
 def _show(one: "Comparison") -> None:
     names = list(one.ours)
-    print(f"{one.runtime}: {', '.join(map(str, one.homes))}")
+    say(f"{one.runtime}: {', '.join(map(str, one.homes))}")
     table(
         ["who", *(name.replace("_", " ") for name in names), "seconds"],
         [
@@ -59,7 +58,7 @@ def _show(one: "Comparison") -> None:
     if any(one.not_explained.values()):
         rows.append(["not explained", None, *one.not_explained.values()])
     if rows:
-        print("\nwhat ccusage counts more or less, by response (each of them: --json)")
+        say("\nwhat ccusage counts more or less, by response (each of them: --json)")
         table(["why", "responses", *(name.replace("_", " ") for name in names)], rows)
     print()
 

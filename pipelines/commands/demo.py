@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop, homes_of, progress
+from pipelines.commands.terminal import Shared, Stop, homes_of, note, progress
 from pipelines.commands.warehouse import run_job, usage_table
+from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _ship_real(home: Home, homes: list[Path]) -> None:
         grant.grant(home, homes, history="include")
     with progress("reading") as step:
         shipped = ship.ship(home, homes, store_url=os.environ.get("APIARY_STORE"), progress=step)
-    sys.stderr.write(f"sent {shipped.rows} rows in {shipped.batches} batches\n")
+    note(f"sent {pluralize(shipped.rows, 'row')} in {pluralize(shipped.batches, 'batch')}")
 
 
 def _ship_fleet(home: Home) -> None:
@@ -98,7 +98,7 @@ def _ship_fleet(home: Home) -> None:
             grant.grant(mine, agents, history="include")
         with progress(f"{device.name:<12}") as step:
             shipped = ship.ship(mine, agents, store_url=store_url, progress=step)
-        sys.stderr.write(f"{device.name:<20} {device.tenant}/{device.user}: sent {shipped.rows} rows\n")
+        note(f"{device.name:<20} {device.tenant}/{device.user}: sent {pluralize(shipped.rows, 'row')}")
 
 
 def sign_books(home: Home, devices: tuple[DeviceSpec, ...]) -> None:

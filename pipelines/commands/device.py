@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipelines.commands.tables import table, terminal_width
-from pipelines.commands.terminal import Shared, Stop, homes_of, progress, seconds, store_of, tell
+from pipelines.commands.device_status import confirm_deletions, print_scope, show_status
+from pipelines.commands.tables import as_json, table
+from pipelines.commands.terminal import Shared, Stop, homes_of, note, progress, say, seconds, store_of, tell
+from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
 if TYPE_CHECKING:
@@ -44,20 +45,21 @@ def _enroll(options: argparse.Namespace) -> int:
         open_store(options.store or home.store_url)
     except ValueError as error:
         raise Stop(2, str(error)) from None
+    before = enrolment.load(home)
     enrolled = enrolment.enroll(
         home, tenant=options.tenant, user=options.user, region=options.region, timezone=options.timezone,
         store=options.store, tenant_key=options.tenant_key, credentials=options.credentials, now=datetime.now(UTC),
     )  # fmt: skip
-    print(
-        f"enrolled: tenant {enrolled.tenant}, user {enrolled.user}, region {enrolled.region}, zone {enrolled.timezone}"
-    )
+    say(f"enrolled: tenant {enrolled.tenant}, user {enrolled.user}, region {enrolled.region}, zone {enrolled.timezone}")
+    if before is not None and before.store and not options.store:
+        say(f"the store stays {before.store}, as it was enrolled before: name another one with --store")
     if not (options.tenant_key or os.environ.get("APIARY_TENANT_KEY")):
-        print(
+        say(
             f"no tenant key was named: names are hashed with the key in {home.device}. Devices of a tenant without a"
             " common key cannot recognise each other's copies of records that rest on names (docs/contract.md); tokens"
             " are counted once in any case"
         )
-    print(f"kept in {home.device}; nothing is read or sent before `apiary device consent grant`")
+    say(f"kept in {home.device}; nothing is read or sent before `apiary device consent grant`")
     return 0
 
 
@@ -67,7 +69,7 @@ def _grant(options: argparse.Namespace) -> int:
     homes = homes_of(options, needed=False, strict=True)
     found = _runtimes(homes)
     for home, runtime in found.items():
-        print(f"found {runtime.title} in {home}" if runtime else f"nothing of an agent yet in {home}")
+        say(f"found {runtime.title} in {home}" if runtime else f"nothing of an agent yet in {home}")
     sources = options.sources
     if not set(sources) - set(SOURCE_NAMES):  # no runtime is named: those that were found
         sources = (*sources, *dict.fromkeys(each.name for each in found.values() if each))
@@ -76,22 +78,22 @@ def _grant(options: argparse.Namespace) -> int:
     if is_watched:
         _print_found(homes, scope, options)
         _print_terms(homes, scope)
-        _say(f"goes to: {store_of(options)}")
-        _say(
+        say(f"goes to: {store_of(options)}")
+        say(
             "take it back at any time with `apiary device consent withdraw`: nothing more is read, what was not sent is"
             " deleted here, and a request to delete what was sent goes there"
         )
-        _say("see every row and column before you decide: `apiary device preview --json`")
+        say("see every row and column before you decide: `apiary device preview --json`")
         if not options.yes and not _agrees("grant this consent? [y/N] "):
             raise Stop(2, "nothing was granted and nothing has changed")
     granted = grant.grant(Home.from_environment(), homes, history=options.history, sources=sources)
     reach = "everything there is" if granted.history == "include" else "only what happens from now on"
-    print(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {reach}")
+    say(f"consent {granted.consent_id[:8]} granted at {granted.at:%Y-%m-%d %H:%M:%S} UTC: {reach}")
     if not is_watched:
         _print_terms(homes, granted.scope)
     answer = grant.ask_store(Home.from_environment(), options.store or os.environ.get("APIARY_STORE"))
-    print(f"store: {'; '.join((answer.verdict, *answer.reasons))}")
-    print("see it byte for byte with `apiary device preview`; take it back with `apiary device consent withdraw`")
+    say(f"store: {'; '.join((answer.verdict, *answer.reasons))}")
+    say("see it byte for byte with `apiary device preview`; take it back with `apiary device consent withdraw`")
     return 0
 
 
@@ -105,39 +107,30 @@ def _print_found(homes: Sequence[Path], scope: "Scope", options: argparse.Namesp
     for problem in found.problems:
         tell(0, problem)
     titles = {runtime.name: runtime.title for runtime in registry.RUNTIMES}
-    sessions = ", ".join(f"{number:,} sessions of {titles[name]}" for name, number in found.sessions.items())
+    sessions = ", ".join(f"{pluralize(number, 'session')} of {titles[name]}" for name, number in found.sessions.items())
     span = f", {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d} (UTC)" if found.first and found.last else ""
-    _say(f"holds: {sessions}{span}" if sessions else "holds: no sessions yet")
-    size = f"{found.rows:,} rows, about {found.bytes:,} bytes"
+    say(f"holds: {sessions}{span}" if sessions else "holds: no sessions yet")
+    size = f"{pluralize(found.rows, 'row')}, about {pluralize(found.bytes, 'byte')}"
     if options.history == "include":
-        _say(f"would leave: all of it, {size}, less what was sent before; then what is new")
+        say(f"would leave: all of it, {size}, less what was sent before; then what is new")
     else:
-        _say(f"would leave: only what happens from now on; `--history include` would add what is there: {size}")
+        say(f"would leave: only what happens from now on; `--history include` would add what is there: {size}")
 
 
 def _print_terms(homes: Sequence[Path], scope: "Scope") -> None:
     """What a grant covers, what leaves and what never does."""
     from pipelines.device import grant
 
-    print("covers:")
+    say("covers:")
     for home in homes:
-        print(f"  - the home {home}")
+        say(f"  - the home {home}")
     if not homes:
-        print("  - every agent's home of this machine, as none was named")
-    _print_scope(scope)
-    print("leaves:")
+        say("  - every agent's home of this machine, as none was named")
+    print_scope(scope)
+    say("leaves:")
     for line in grant.COVERS:
-        _say(f"  - {line}")
-    _say(f"never leaves: {grant.NEVER}")
-
-
-def _say(text: str) -> None:
-    """A sentence, on as many lines as the terminal needs."""
-    width = terminal_width()
-    lines = (
-        wrap(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False) if width else [text]
-    )
-    print("\n".join(lines))
+        say(f"  - {line}")
+    say(f"never leaves: {grant.NEVER}")
 
 
 def _agrees(question: str) -> bool:
@@ -155,25 +148,15 @@ def _runtimes(homes: Sequence[Path]) -> dict[Path, "Runtime | None"]:
 
 def _print_homes(homes: Sequence[Path]) -> None:
     for home, runtime in _runtimes(homes).items():
-        print(f"{runtime.title if runtime else 'no agent yet'}: {home}")
-
-
-def _print_scope(scope: "Scope") -> None:
-    from pipelines.device.consent import SOURCES
-    from pipelines.device.readers import registry
-
-    for runtime in registry.RUNTIMES:
-        _say(f"  - {runtime.title}" if runtime.name in scope.runtimes else f"  - not: {runtime.title}")
-    for name, words in SOURCES.items():
-        _say(f"  - {words}" if name in scope.sources else f"  - not: {words}")
+        say(f"{runtime.title if runtime else 'no agent yet'}: {home}")
 
 
 def _withdraw(options: argparse.Namespace) -> int:
     from pipelines.device import grant
 
     asked = grant.withdraw(Home.from_environment(), store_url=options.store or os.environ.get("APIARY_STORE"))
-    print("consent withdrawn: nothing more is read, and what had not been sent is gone from this device")
-    print(
+    say("consent withdrawn: nothing more is read, and what had not been sent is gone from this device")
+    say(
         "the request to delete what was sent "
         + ("is in the store" if asked else "waits: `apiary device ship` sends it")
     )
@@ -184,8 +167,8 @@ def _pause(_: argparse.Namespace) -> int:
     from pipelines.device import grant
 
     grant.pause(Home.from_environment())
-    print("paused: nothing is read and nothing leaves until `apiary device consent resume`; what happens meanwhile is")
-    print("read then. To leave it out, withdraw and grant again.")
+    say("paused: nothing is read and nothing leaves until `apiary device consent resume`; what happens meanwhile is")
+    say("read then. To leave it out, withdraw and grant again.")
     return 0
 
 
@@ -193,48 +176,8 @@ def _resume(_: argparse.Namespace) -> int:
     from pipelines.device import grant
 
     grant.resume(Home.from_environment())
-    print("resumed: the next shipping reads what happened meanwhile")
+    say("resumed: the next shipping reads what happened meanwhile")
     return 0
-
-
-def _consent_status(options: argparse.Namespace) -> int:
-    from pipelines.device import collect, consent, deletions, enrolment
-    from pipelines.device.redact import Redactor
-
-    home = Home.from_environment()
-    enrolment.require(home)
-    _confirm_deletions(home, options.store or os.environ.get("APIARY_STORE"))
-    with consent.open_state(home) as state:
-        current = consent.current(state) if state else None
-        asked = deletions.asked(state) if state else []
-    if current is None:
-        print("consent: none was ever given; nothing is read and nothing leaves")
-        return 0
-    print(f"consent {current.consent_id[:8]}: {current.state}, granted at {current.at:%Y-%m-%d %H:%M:%S} UTC")
-    print(f"history: {current.history}")
-    if current.state in ("granted", "paused"):
-        print("covers:")
-        redactor = Redactor(enrolment.tenant_key(home))
-        known = current.scope.homes
-        for path in homes_of(options, needed=False) if known is not None else ():
-            is_covered = known is None or collect.home_key(redactor, path) in known
-            print(f"  - the home {path}" if is_covered else f"  - not: the home {path}")
-        print("  - every agent's home that is named" if known is None else f"  - {len(known)} homes in all")
-        _print_scope(current.scope)
-    for deletion in asked:
-        print(deletion)
-    return 0
-
-
-def _confirm_deletions(home: Home, store_url: str | None) -> None:
-    """Look whether deletions that were asked for were carried out. A store that does not answer stops nothing."""
-    from pipelines.device import grant
-    from pipelines.store import StoreRefusedError, StoreUnavailableError
-
-    try:
-        grant.confirm(home, store_url=store_url)
-    except (StoreUnavailableError, StoreRefusedError) as error:
-        tell(0, f"whether a deletion was carried out is not known now: {error}")
 
 
 def _preview(options: argparse.Namespace) -> int:
@@ -248,34 +191,30 @@ def _preview(options: argparse.Namespace) -> int:
     if options.json:
         counts = asdict(shown.counts)
         told = {"consent": shown.consent, "history": shown.history, "counts": counts}
-        print(json.dumps({**told, "session_folders_passed_over": shown.passed_over, "tables": shown.tables}))
+        print(as_json({**told, "session_folders_passed_over": shown.passed_over, "tables": shown.tables}))
         return 0
     _print_homes(homes)
-    rows = [[name, len(table), _sample(table[0])] for name, table in shown.tables.items()]
-    table(["table", "rows", "first row"], rows)
+    for name, rows in shown.tables.items():
+        say(f"{name}: {pluralize(len(rows), 'row')}, the first one:")
+        say(*(f"    {column} {value}" for column, value in rows[0].items() if value is not None))
     total = shown.counts
-    print(
-        f"{total.seen} lines read: {total.staged} to send, {total.duplicate} copies, {total.skipped} of kinds nobody"
-        f" asked for, {total.rejected} torn or unreadable, {total.before_consent} from before the consent;"
-        f" {total.fields_dropped} fields dropped"
+    say(
+        f"{pluralize(total.seen, 'line')} read: {total.staged:,} to send, {total.duplicate:,} copied from another,"
+        f" {total.skipped:,} not asked for, {total.rejected:,} torn or unreadable, {total.before_consent:,} from before"
+        f" the consent; left out: {pluralize(total.fields_dropped, 'field')}"
     )
     if shown.passed_over:
-        print(
-            f"{len(shown.passed_over)} folders look like sessions and are not read: they lie where no known version of"
-            " the agent keeps them"
+        say(
+            f"not read, as no known version of the agent keeps sessions there:"
+            f" {pluralize(len(shown.passed_over), 'folder')}"
         )
-        for path in shown.passed_over[:MAX_PATHS]:
-            print(f"  {path}")
+        say(*(f"  {path}" for path in shown.passed_over[:MAX_PATHS]))
         if len(shown.passed_over) > MAX_PATHS:
-            print("  ... all of them: `apiary device preview --json`")
+            say("  ... all of them: `apiary device preview --json`")
     if shown.consent == "none":
-        print("nothing leaves: there is no consent. This is what a consent with `--history include` would send.")
-    print("every row and column: `apiary device preview --json`")
+        say("nothing leaves: there is no consent. This is what a consent with `--history include` would send.")
+    say("every row and column: `apiary device preview --json`")
     return 0
-
-
-def _sample(row: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in row.items() if v is not None and k != "record_id")[:160]
 
 
 def _ship(options: argparse.Namespace) -> int:
@@ -287,24 +226,32 @@ def _ship(options: argparse.Namespace) -> int:
         homes = homes_of(options, consented=True)
         with progress("reading") as step:
             shipped = ship.ship(
-                home, homes, store_url=store_url, progress=step, when_full=options.when_full, is_forced=options.now
-            )
-        if shipped.next_try_at is None:
-            print(f"sent {shipped.rows} rows in {shipped.batches} batches ({shipped.bytes} bytes) to {shipped.store}")
-        else:
-            print(
+                home, homes, store_url=store_url, progress=step, when_full=options.when_full, is_forced=options.now,
+                on_retry=_say_again,
+            )  # fmt: skip
+        if shipped.next_try_at is not None:
+            say(
                 f"not sent: {shipped.store} did not take a batch and is asked again from"
                 f" {shipped.next_try_at:%Y-%m-%d %H:%M:%S} UTC on, or at once with --now;"
-                f" {shipped.waiting} batches wait safely in the spool"
+                f" {pluralize(shipped.waiting, 'batch waits', 'batches wait')} safely in the spool"
             )
+        elif shipped.rows == shipped.report_rows:
+            say(f"nothing new to send; the report of this run went to {shipped.store}")
+        else:
+            size = f"{pluralize(shipped.batches, 'batch')} ({pluralize(shipped.bytes, 'byte')})"
+            say(f"sent {pluralize(shipped.rows, 'row')} in {size} to {shipped.store}")
         if shipped.paused:
-            sys.stderr.write(f"apiary: nothing new was read: {shipped.paused}; nothing is lost, ship again later\n")
+            tell(0, f"nothing new was read: {shipped.paused}; nothing is lost, ship again later")
         for problem in shipped.problems:
-            sys.stderr.write(f"apiary: {problem}\n")
+            tell(0, problem)
         if not options.every:
             return 0
         sys.stdout.flush()
         time.sleep(options.every)
+
+
+def _say_again(error: str, delay: float) -> None:
+    note(f"{error}; trying again in {pluralize(round(delay), 'second')}")
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -320,9 +267,8 @@ def _export(options: argparse.Namespace) -> int:
             Home.from_environment(), homes_of(options, consented=True), store_url=options.store, progress=step,
             is_forced=True,
         )  # fmt: skip
-    print(
-        f"wrote {shipped.rows} rows in {shipped.batches} batches to {options.to}: `apiary ingest --from` brings them in"
-    )
+    size = f"{pluralize(shipped.rows, 'row')} in {pluralize(shipped.batches, 'batch')}"
+    say(f"wrote {size} to {options.to}: `apiary ingest --from` brings them in")
     return 0
 
 
@@ -334,26 +280,32 @@ def _receipts(options: argparse.Namespace) -> int:
     if options.what == "verify":
         url = options.store or os.environ.get("APIARY_STORE") or enrolled.store
         store = enrolment.open_store(home, url)
-        _confirm_deletions(home, url)
+        confirm_deletions(home, url)
         with consent.open_state(home) as state:
             asked = deletions.asked(state) if state else []
         done = [item for item in (*asked, *deletions.of_others(store, enrolled, asked)) if item.receipt]
         compared = receipts.verify(home, store, deleted={epoch for item in done for epoch in item.epochs})
         for item in compared:
             if item.verdict not in ("same", "deleted"):
-                print(f"{item.verdict}: {item.key}")
+                say(f"{item.verdict}: {item.key}")
         for deletion in done:
-            print(deletion)
+            say(deletion)
         counts = Counter(item.verdict for item in compared)
         gone = f", {counts['deleted']} were deleted by request and are gone" if counts["deleted"] else ""
-        print(f"{len(compared)} objects left this device; {counts['same']} are the same in the store{gone}")
+        say(f"{pluralize(len(compared), 'object')} left this device; {counts['same']} are the same in the store{gone}")
         return 0 if len(compared) == counts["same"] + counts["deleted"] else 1
-    found = receipts.receipts(home)
+    with consent.open_state(home) as state:
+        asked = deletions.asked(state) if state else []
+    erased = {epoch for item in asked if item.receipt for epoch in item.epochs}
     rows: list[list[object]] = [
-        [item.seq, item.cut_at[:19], sum(item.rows.values()), item.bytes, item.consent_id[:8], item.tombstone or "sent"]
-        for item in found
-    ]
-    table(["batch", "cut at (UTC)", "rows", "bytes", "consent", "outcome"], rows)
+        [number, datetime.fromisoformat(item.cut_at), sum(item.rows.values()), item.bytes, item.consent_id[:8],
+         item.tombstone or ("deleted" if item.epoch in erased else "sent")]
+        for number, item in enumerate(receipts.receipts(home), start=1)
+    ]  # fmt: skip
+    if rows:
+        table(["batch", "cut at (UTC)", "rows", "bytes", "consent", "outcome"], rows)
+    else:
+        say("nothing left this device yet")
     return 0
 
 
@@ -361,43 +313,13 @@ def _resolve(options: argparse.Namespace) -> int:
     from pipelines.device import resolve
 
     with progress("reading") as step:
-        name = resolve.resolve(Home.from_environment(), homes_of(options), options.hash, progress=step)
-    if name is None:
-        raise Stop(1, f"no name in these homes has the hash {options.hash}: was it made with another tenant key?")
-    print(name)
-    return 0
-
-
-def _device_status(options: argparse.Namespace) -> int:
-    from pipelines.device import consent, deletions, enrolment
-    from pipelines.device.state import PASSED_OVER
-
-    home = Home.from_environment()
-    enrolled = enrolment.require(home)
-    _confirm_deletions(home, os.environ.get("APIARY_STORE"))
-    with consent.open_state(home) as state:
-        current = consent.current(state) if state else None
-        totals = state.totals() if state else {}
-        passed_over = state.value(PASSED_OVER) if state else None
-        last = next(reversed(deletions.asked(state) if state else []), None)
-    facts = {
-        "tenant": enrolled.tenant, "user": enrolled.user, "region": enrolled.region, "timezone": enrolled.timezone,
-        "device_id": enrolled.device_id, "store": os.environ.get("APIARY_STORE") or enrolled.store,
-        "consent": current.state if current else "none", "history": current.history if current else None,
-        "granted_at": f"{current.at:%Y-%m-%d %H:%M:%S}" if current else None,
-        "deletion_requested_at": f"{last.requested_at:%Y-%m-%d %H:%M:%S}" if last else None,
-        "deletion_confirmed_at": f"{last.receipt.erased_at:%Y-%m-%d %H:%M:%S}" if last and last.receipt else None,
-        **totals,
-        PASSED_OVER: None if passed_over is None else int(passed_over),
-    }  # fmt: skip
-    found = _runtimes(homes_of(options, needed=False))
-    homes = {str(path): runtime.name if runtime else None for path, runtime in found.items()}
-    if options.json:
-        print(json.dumps(facts | {"homes": homes}))
-    else:
-        rows = [[name.replace("_", " "), value] for name, value in facts.items()]
-        rows += [[f"home of {name or 'no agent yet'}", path] for path, name in homes.items()]
-        table(["what", "value"], rows)
+        names = resolve.resolve(Home.from_environment(), homes_of(options), options.hash, progress=step)
+    if len(options.hash) == 1:
+        say(*names.values())
+    elif names:
+        table(["hash", "name"], [list(pair) for pair in names.items()])
+    if unknown := [keyed for keyed in options.hash if keyed not in names]:
+        raise Stop(1, f"no name in these homes has the hash {', '.join(unknown)}: was it made with another tenant key?")
     return 0
 
 
@@ -406,20 +328,20 @@ def _install(_: argparse.Namespace) -> int:
 
     done = service.install(Home.from_environment())
     for path in done.files:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     for name, value in done.environment.items():
-        print(f"  {name}={value}")
+        say(f"  {name}={value}")
     granted = homes_of(argparse.Namespace(home=None), needed=False)
-    print(f"reads {', '.join(map(str, granted)) or 'no home yet: none is granted or in the usual places'}")
+    say(f"reads {', '.join(map(str, granted)) or 'no home yet: none is granted or in the usual places'}")
     if "HIVE_HOME" in done.environment:
-        print("HIVE_HOME is set in this shell: the service reads that home if the consent names none")
-    print("store credentials are not written down: the service needs them in the usual files of its user")
+        say("HIVE_HOME is set in this shell: the service reads that home if the consent names none")
+    say("store credentials are not written down: the service needs them in the usual files of its user")
     if done.to_run:
-        print("not started: run")
+        say("not started: run")
         for command in done.to_run:
-            print(f"  {command}")
+            say(f"  {command}")
     else:
-        print(f"ships every {service.EVERY_SECONDS // 60} minutes while you are logged in")
+        say(f"ships every {service.EVERY_SECONDS // 60} minutes while you are logged in")
     return 0
 
 
@@ -428,11 +350,11 @@ def _uninstall(_: argparse.Namespace) -> int:
 
     done = service.uninstall()
     for path in done.files:
-        print(f"removed {path}")
+        say(f"removed {path}")
     if not done.files:
-        print("no service was installed")
+        say("no service was installed")
     for command in done.to_run:
-        print(f"could not be run: {command}")
+        say(f"could not be run: {command}")
     return 0
 
 
@@ -444,12 +366,11 @@ def _quota_check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer.to_dict()))
         return answer.exit_code
-    print(f"{answer.decision}: {answer.reason}")
+    say(f"{answer.decision}: {answer.reason}")
     if answer.as_of is not None:
-        age = answer.age_seconds
-        print(f"as of {answer.as_of:%Y-%m-%d %H:%M:%S} UTC, {age} seconds ago, with this device's own use since")
-    for note in answer.notes:
-        print(note)
+        age = pluralize(answer.age_seconds or 0, "second")
+        say(f"as of {answer.as_of:%Y-%m-%d %H:%M:%S} UTC, {age} ago, with this device's own use since")
+    say(*answer.notes)
     return answer.exit_code
 
 
@@ -487,7 +408,11 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
     shared.add(consents, "pause", "read and send nothing for a while", _pause)
     shared.add(consents, "resume", "go on after a pause", _resume)
     shared.add(consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw, shared.store)
-    shared.add(consents, "status", "show the consent in force", _consent_status, shared.homes, shared.store)
+    standing = shared.add(
+        consents, "status", "show the consent in force, what left and what waits", show_status, shared.homes,
+        shared.store,
+    )  # fmt: skip
+    standing.add_argument("--json", action="store_true", help="one object on standard output")
     preview = shared.add(group, "preview", "show what would leave, before it does", _preview, shared.homes)
     preview.add_argument("--json", action="store_true")
     ship = shared.add(group, "ship", "send what is new", _ship, shared.homes, shared.store)
@@ -504,9 +429,11 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
         group, "receipts", "list what left, or compare every byte with the store", _receipts, shared.store
     )
     kept.add_argument("what", nargs="?", choices=["list", "verify"], default="list")
-    resolve = shared.add(group, "resolve", "name a keyed hash, here at home", _resolve, shared.homes)
-    resolve.add_argument("hash", metavar="HASH")
-    status = shared.add(group, "status", "show enrolment, consent and what was sent", _device_status, shared.homes)
+    resolve = shared.add(group, "resolve", "name keyed hashes, here at home", _resolve, shared.homes)
+    resolve.add_argument("hash", nargs="+", metavar="HASH")
+    status = shared.add(
+        group, "status", "show the consent in force, what left and what waits", show_status, shared.homes, shared.store
+    )
     status.add_argument("--json", action="store_true")
     shared.add(group, "install", "ship every 15 minutes as a service of this user", _install)
     shared.add(group, "uninstall", "remove the service; state and spool stay", _uninstall)

@@ -9,8 +9,9 @@ import sys
 from typing import Any
 
 from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop, store_of
+from pipelines.commands.terminal import Shared, Stop, note, say, store_of, tell
 from pipelines.commands.warehouse import alone, run_job
+from pipelines.contract.numbers import pluralize
 from pipelines.home import BusyError, Home, exclusive
 
 
@@ -56,7 +57,7 @@ def _erase(options: argparse.Namespace) -> int:
         )
         for tenant, there in found.items()
     ]  # fmt: skip
-    sys.stderr.write("suppressed: nothing of it is loaded from now on\n")
+    note("suppressed: nothing of it is loaded from now on")
     _run_erasure(home, store_url)
     code = _show(home, store, [line.request_id for line in recorded])
     run_job(home, store_url)  # the marts anew; if that fails, what was erased stays erased
@@ -65,14 +66,14 @@ def _erase(options: argparse.Namespace) -> int:
 
 def _run_erasure(home: Home, store_url: str) -> None:
     with alone(home, store_url, "apiary erase") as foreground:
-        sys.stderr.write("running the erasure job\n")
+        note("running the erasure job")
         foreground.erase(home, store_url)
 
 
 def _confirm(scope: str, subject: str, found: dict[str, Any], options: argparse.Namespace) -> None:
     for tenant, there in found.items():
         also = f", {len(there.mixed)} of them of others on the same device" if there.mixed else ""
-        sys.stderr.write(f"{scope} {subject} of {tenant}: {there.batches + len(there.mixed)} batches{also}\n")
+        note(f"{scope} {subject} of {tenant}: {pluralize(there.batches + len(there.mixed), 'batch')}{also}")
     if options.yes:
         return
     if not sys.stdin.isatty():
@@ -102,9 +103,9 @@ def _show(home: Home, store: Any, ids: list[str]) -> int:
         heads = ["request", "rows erased", "objects erased", "files and objects searched", "found", "findings"]
         table(heads, rows)
     elif not left:
-        print("no request waits")
+        say("no request waits")
     for request_id, reason in left.items():
-        sys.stderr.write(f"apiary: request {request_id} waits: {reason}\n")
+        tell(0, f"request {request_id} waits: {reason}")
     return 1 if left else 0
 
 

@@ -4,9 +4,7 @@ Does not belong here: what the commands do (pipelines/billing), closing a month 
 """
 
 import argparse
-import json
 import os
-import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,19 @@ from typing import Any
 from pipelines.commands.billing_warehouse import (
     as_of_option,
     checks_of,
-    exact,
     moment,
     month_argument,
     opened,
     scene_of,
 )
-from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop, store_of
+from pipelines.commands.tables import as_json, show
+from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
+from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
+
+# Columns of a reconciliation that a narrow terminal does without, in this order.
+PARTS = ("rounding cost", "timing cost", "quantity cost", "price cost", "our quantity", "their quantity")
 
 
 def _export_days(options: argparse.Namespace) -> int:
@@ -33,7 +34,8 @@ def _export_days(options: argparse.Namespace) -> int:
     with opened(home) as (connection, _):
         done = exports.export_days(scene_of(home, connection, options, checks_of(connection)))
         attestation.attest(home.exports, home.books, as_of=options.as_of)
-    print(f"{len(done)} days looked at, {sum(item.is_new for item in done)} written under {home.exports / 'daily'}")
+    written = sum(item.is_new for item in done)
+    say(f"{pluralize(len(done), 'day')} looked at, {written} written under {home.exports / 'daily'}")
     return 0
 
 
@@ -55,9 +57,9 @@ def _export_month(options: argparse.Namespace) -> int:
         current.refresh(scene.shelf)
         attestation.attest(home.exports, home.books, as_of=options.as_of)
     for item in done:
-        print(f"{'written' if item.is_new else 'unchanged'}: {item.folder} ({item.rows} rows)")
+        say(f"{'written' if item.is_new else 'unchanged'}: {item.folder} ({pluralize(item.rows, 'row')})")
     for account, reason in held.items():
-        print(f"held back: {account}: {reason}")
+        say(f"held back: {account}: {reason}")
     return 1 if held else 0
 
 
@@ -70,9 +72,9 @@ def _alerts(options: argparse.Namespace) -> int:
         scene = scene_of(home, connection, options, checks_of(connection))
         alerts = export_alerts.find(scene, closing.accounts_of(connection, book, last_month))
         export_alerts.write(home.exports, alerts)
-    print(alert_messages.text(alerts))
+    say(alert_messages.text(alerts))
     for failure in alert_messages.deliver(home.exports, alerts):
-        print(failure, file=sys.stderr)
+        note(failure)
     return 1 if alerts else 0
 
 
@@ -85,11 +87,12 @@ def _restatement(options: argparse.Namespace) -> int:
         scene = scene_of(home, connection, options, checks_of(connection))
         restated = exports.month_restatement(scene, period, options.account)
     if options.json:
-        print(json.dumps(restated, default=str))
+        print(as_json(restated))
         return 0
     names = ["change", "cause", "currency", "billed_cost_before", "billed_cost_after", "row_key"]
-    table([name.replace("_", " ") for name in names], [[exact(row[name]) for name in names] for row in restated])
-    print(f"{len(restated)} rows differ from the last version: {exports.restatement_sha256(restated)[:12]}")
+    show([{name: row[name] for name in names} for row in restated], nothing="no row", is_exact=options.exact)
+    differing = pluralize(len(restated), "row differs", "rows differ")
+    say(f"{differing} from the last version: {exports.restatement_sha256(restated)[:12]}")
     return 0
 
 
@@ -104,8 +107,11 @@ def _verify(options: argparse.Namespace) -> int:
     anchor = open_store(options.anchor) if options.anchor else None
     verified = verify.verify(options.folder, books=books, anchor=anchor, public_key=options.public_key)
     for fault in verified.faults:
-        print(f"{fault.path}: {fault.what}")
-    print(f"{verified.statements} statements, {verified.files} files, {len(verified.faults)} faults")
+        say(f"{fault.path}: {fault.what}")
+    say(
+        f"{pluralize(verified.statements, 'statement')}, {pluralize(verified.files, 'file')},"
+        f" {pluralize(len(verified.faults), 'fault')}"
+    )
     return 1 if verified.faults else 0
 
 
@@ -117,10 +123,10 @@ def _prove(options: argparse.Namespace) -> int:
     with opened(home) as (connection, book):
         proof = prove.prove(connection, options.row, home.exports, open_store(store_of(options)), book)
     if options.json:
-        print(json.dumps(proof.told, default=str))
+        print(as_json(proof.told))
     else:
         for text in proof.lines:
-            print(text)
+            say(text)
     return 0 if proof.is_whole else 1
 
 
@@ -130,7 +136,7 @@ def _reconcile_import(options: argparse.Namespace) -> int:
     pages = [path.read_text("utf-8") for path in options.pages]
     report = provider_reports.parse_pages(options.kind, pages, pulled_at=options.pulled_at)
     kept = provider_reports.keep(Home.from_environment().books / "provider", report)
-    print(f"kept: {kept}; `apiary run` reconciles it")
+    say(f"kept: {kept}; `apiary run` reconciles it")
     return 0
 
 
@@ -141,7 +147,7 @@ def _reconcile_fetch(options: argparse.Namespace) -> int:
         options.kind, options.first_day, options.last_day, pulled_at=datetime.now(UTC).replace(microsecond=0)
     )
     kept = provider_reports.keep(Home.from_environment().books / "provider", report)
-    print(f"{len(report.pages)} pages kept: {kept}; `apiary run` reconciles them")
+    say(f"{pluralize(len(report.pages), 'page')} kept: {kept}; `apiary run` reconciles them")
     return 0
 
 
@@ -157,10 +163,10 @@ def _reconcile_show(options: argparse.Namespace) -> int:
         )
         names = [column[0] for column in cursor.description or []]
         rows = cursor.fetchall()
-    if options.json:
-        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str))
-    else:
-        table([name.replace("_", " ") for name in names], [[exact(value) for value in row] for row in rows])
+    show(
+        [dict(zip(names, row, strict=True)) for row in rows], nothing="no provider's report is reconciled in this time",
+        is_json=options.json, is_exact=options.exact, optional=PARTS,
+    )  # fmt: skip
     return 0
 
 
@@ -202,7 +208,13 @@ def _add_export(group: Any, shared: Shared) -> None:
         as_of_option(required=False),
     )  # fmt: skip
     restated = shared.add(
-        exports, "restatement", "what another version of a month would change", _restatement, month, as_of
+        exports,
+        "restatement",
+        "what another version of a month would change",
+        _restatement,
+        month,
+        as_of,
+        shared.exact,
     )
     restated.add_argument("--account", required=True, metavar="ID", help="whose statement")
     restated.add_argument("--json", action="store_true", help="one array on standard output")
@@ -214,14 +226,16 @@ def _add_reconcile(group: Any, shared: Shared) -> None:
     )
     kinds = ["openai-costs", "openai-usage", "anthropic-costs", "anthropic-usage"]
     bring = shared.add(reports, "import", "keep a report that was downloaded", _reconcile_import)
-    bring.add_argument("kind", choices=kinds)
+    bring.add_argument("kind", choices=kinds, metavar="KIND", help=", ".join(kinds))
     bring.add_argument("pages", type=Path, nargs="+", metavar="FILE")
     bring.add_argument("--pulled-at", type=moment, required=True, metavar="T", help="when it was downloaded")
     fetch = shared.add(reports, "fetch", "ask a provider for a report", _reconcile_fetch)
-    fetch.add_argument("kind", choices=kinds)
+    fetch.add_argument("kind", choices=kinds, metavar="KIND", help=", ".join(kinds))
     fetch.add_argument("--from", dest="first_day", type=parse_day, required=True, metavar="D")
     fetch.add_argument("--to", dest="last_day", type=parse_day, required=True, metavar="D")
-    show = shared.add(reports, "show", "the variance by day, provider, model and kind of token", _reconcile_show)
-    show.add_argument("--from", dest="first_day", type=parse_day, metavar="D")
-    show.add_argument("--to", dest="last_day", type=parse_day, metavar="D")
-    show.add_argument("--json", action="store_true", help="one array on standard output")
+    shown = shared.add(
+        reports, "show", "the variance by day, provider, model and kind of token", _reconcile_show, shared.exact
+    )
+    shown.add_argument("--from", dest="first_day", type=parse_day, metavar="D")
+    shown.add_argument("--to", dest="last_day", type=parse_day, metavar="D")
+    shown.add_argument("--json", action="store_true", help="one array on standard output")

@@ -4,7 +4,6 @@ Does not belong here: what the commands do (pipelines/warehouse).
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop, progress, store_of
+from pipelines.commands.tables import as_json, show, table
+from pipelines.commands.terminal import Shared, Stop, note, progress, say, store_of
+from pipelines.contract.numbers import pluralize
 from pipelines.home import BusyError, Home
 
 
@@ -56,19 +56,6 @@ def _needed(home: Home) -> None:
         raise Stop(1, f"there is no warehouse in {home.root} yet: `apiary run` makes it")
 
 
-def _show(rows: list[dict[str, Any]], *, as_json: bool, nothing: str) -> None:
-    if as_json:
-        print(json.dumps(rows, default=str))
-    elif not rows:
-        print(nothing)
-    else:
-        table([name.replace("_", " ") for name in rows[0]], [list(map(_plain, row.values())) for row in rows])
-
-
-def _plain(value: object) -> object:
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else value
-
-
 def _choice(options: argparse.Namespace) -> Any:
     from pipelines.warehouse.quarantine import Choice
 
@@ -80,7 +67,7 @@ def _list(options: argparse.Namespace) -> int:
 
     with _writing(Home.from_environment()) as connection:
         found = quarantine.batches(connection, _choice(options))
-    _show(found, as_json=options.json, nothing="nothing is in quarantine")
+    show(found, is_json=options.json, nothing="nothing is in quarantine")
     return 0
 
 
@@ -91,10 +78,10 @@ def _show_one(options: argparse.Namespace) -> int:
         objects = quarantine.objects(connection, options.manifest)
         (batch,) = quarantine.batches(connection, quarantine.Choice(manifest=options.manifest))
     if options.json:
-        print(json.dumps(batch | {"objects": objects}, default=str))
+        print(as_json(batch | {"objects": objects}))
         return 0
-    table(["what", "value"], [[name.replace("_", " "), str(_plain(value))] for name, value in batch.items()])
-    _show(objects, as_json=False, nothing="its manifest names no object that anybody here knows")
+    table(["what", "value"], [[name.replace("_", " "), value] for name, value in batch.items()])
+    show(objects, nothing="its manifest names no object that anybody here knows")
     return 0
 
 
@@ -110,11 +97,12 @@ def _replay(options: argparse.Namespace) -> int:
         judge = registry.judge(home.warehouse.parent, store)
         done = quarantine.replay(connection, store, _choice(options), judge=judge)
     if options.json:
-        print(json.dumps(vars(done)))
+        print(as_json(vars(done)))
     else:
-        print(
-            f"{done.received} batches judged again: {done.loaded} loaded with {done.rows_new} new rows, "
-            f"{done.quarantined} refused {done.reasons or ''}; `apiary run` builds the marts"
+        say(
+            f"{pluralize(done.received, 'batch')} judged again: {done.loaded} loaded with"
+            f" {pluralize(done.rows_new, 'new row')}, {done.quarantined} refused {done.reasons or ''};"
+            " `apiary run` builds the marts"
         )
     return 0 if done.quarantined == done.incomplete == 0 else 1
 
@@ -124,7 +112,7 @@ def _devices(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     found = registry.listed(home.warehouse.parent, home.warehouse)
-    _show(found, as_json=options.json, nothing="no device has sent anything yet")
+    show(found, is_json=options.json, nothing="no device has sent anything yet")
     return 0
 
 
@@ -134,7 +122,7 @@ def _admit(options: argparse.Namespace) -> int:
     registry.admit(
         Home.from_environment().warehouse.parent, options.device, tenant=options.tenant, region=options.region
     )  # fmt: skip
-    print(f"{options.device} may send for {options.tenant}, and for nobody else")
+    say(f"{options.device} may send for {options.tenant}, and for nobody else")
     return 0
 
 
@@ -143,7 +131,7 @@ def _revoke(options: argparse.Namespace) -> int:
 
     since = options.since or datetime.now(UTC)
     registry.revoke(Home.from_environment().warehouse.parent, options.device, since=since)
-    print(f"what arrives from {options.device} since {since:%Y-%m-%d %H:%M:%S} UTC goes to quarantine")
+    say(f"what arrives from {options.device} since {since:%Y-%m-%d %H:%M:%S} UTC goes to quarantine")
     return 0
 
 
@@ -161,10 +149,13 @@ def _expel(options: argparse.Namespace) -> int:
             registry.expel_tenant(folder, options.tenant, since=now)
         judge = registry.judge(folder, store)
         done = exclusion.exclude(connection, store, exclusion.refused(connection, judge), judge=judge)
-    print(f"{who} is expelled: {done.batches} batches ({done.rows} rows) are out of the wire; what comes is refused")
+    say(
+        f"{who} is expelled: out of the wire went {pluralize(done.batches, 'batch')} with"
+        f" {pluralize(done.rows, 'row')}; what comes is refused"
+    )
     if done.reloaded:
-        print(f"{done.reloaded} other batches of the tenant were loaded again, for records that both had brought")
-    print(f"`apiary run` takes it out of marts and bills; `apiary devices readmit {_again(options)}` puts it back")
+        say(f"loaded again: {pluralize(done.reloaded, 'other batch')} of the tenant, for records that both had brought")
+    say(f"`apiary run` takes it out of marts and bills; `apiary devices readmit {_again(options)}` puts it back")
     return 0
 
 
@@ -183,9 +174,12 @@ def _readmit(options: argparse.Namespace) -> int:
         reason = registry.EXPELLED_DEVICE if options.device else registry.EXPELLED_TENANT
         choice = quarantine.Choice(reason=reason, device=options.device, tenant=options.tenant)
         done = quarantine.replay(connection, store, choice, judge=registry.judge(folder, store))
-    print(f"{who} is back: {done.loaded} batches loaded, {done.rows_new} new rows; `apiary run` counts them")
+    say(
+        f"{who} is back: {pluralize(done.loaded, 'batch')} loaded, {pluralize(done.rows_new, 'new row')};"
+        " `apiary run` counts them"
+    )
     if done.quarantined:
-        print(f"{done.quarantined} are refused for other reasons: {done.reasons}")
+        say(f"refused for other reasons: {done.quarantined}: {done.reasons}")
     return 0
 
 
@@ -204,7 +198,7 @@ def _close(options: argparse.Namespace) -> int:
     from pipelines.warehouse import registry
 
     registry.close(Home.from_environment().warehouse.parent, is_closed=options.is_closed)
-    print("only admitted devices may send" if options.is_closed else "every device may send, except revoked ones")
+    say("only admitted devices may send" if options.is_closed else "every device may send, except revoked ones")
     return 0
 
 
@@ -215,9 +209,12 @@ def _verify(options: argparse.Namespace) -> int:
     with _writing(Home.from_environment()) as connection:
         done = verify.verify(connection, open_store(store_of(options)), sample=options.sample)
     if not options.json:
-        print(f"{done.objects} objects looked at, the bytes of {done.read} read: {len(done.findings)} findings")
+        say(
+            f"{pluralize(done.objects, 'object')} looked at, the bytes of {done.read} read:"
+            f" {pluralize(len(done.findings), 'finding')}"
+        )
     if options.json or done.findings:
-        _show([vars(finding) for finding in done.findings], as_json=options.json, nothing="")
+        show([vars(finding) for finding in done.findings], is_json=options.json, nothing="")
     return 1 if done.findings else 0
 
 
@@ -231,24 +228,24 @@ def _rebuild(options: argparse.Namespace) -> int:
         judge = registry.judge(home.warehouse.parent, store)
         done = rebuild.rebuild(home.warehouse, store, judge=judge, progress=bar)
         loaded = done.loaded
-        sys.stderr.write(
-            f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined "
-            f"{loaded.reasons or ''}; {done.compared} tables compared\n"
+        note(
+            f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded, {loaded.quarantined} quarantined "
+            f"{loaded.reasons or ''}; {pluralize(done.compared, 'table')} compared"
         )
         rows = [
             {"table": d.table, "rows before": d.before and d.before[0], "rows after": d.after and d.after[0]}
             for d in done.differences
         ]
         if rows and not options.accept:
-            _show(rows, as_json=options.json, nothing="")
+            show(rows, is_json=options.json, nothing="")
             raise Stop(
                 1,
                 f"the rebuilt warehouse differs; it lies in {done.aside} until --accept lets it take over",
             )
         before = rebuild.put_in_place(done, home.warehouse)
-    _show(rows, as_json=options.json, nothing="the rebuilt warehouse holds the same, row by row, and took over")
+    show(rows, is_json=options.json, nothing="the rebuilt warehouse holds the same, row by row, and took over")
     if before:
-        sys.stderr.write(f"the one before lies in {before}: remove it when you like\n")
+        note(f"the one before lies in {before}: remove it when you like")
     return 0
 
 
@@ -261,15 +258,13 @@ def _shadow(options: argparse.Namespace) -> int:
         found = shadow.shadow(home.warehouse, store_of(options), options.contract, with_marts=options.marts)
     if options.json:
         told = {"tables": list(map(vars, found.tables)), "quarantined": list(map(vars, found.refused))}
-        print(json.dumps(told | {"waiting": found.waiting, "is_equal": found.is_equal}))
+        print(as_json(told | {"waiting": found.waiting, "is_equal": found.is_equal}))
     else:
-        _show([vars(row) for row in found.tables], as_json=False, nothing="")
-        _show([vars(row) for row in found.refused], as_json=False, nothing="neither has anything in quarantine")
-        print("no difference" if found.is_equal else "they differ: look before you switch")
+        show([vars(row) for row in found.tables], nothing="")
+        show([vars(row) for row in found.refused], nothing="neither has anything in quarantine")
+        say("no difference" if found.is_equal else "they differ: look before you switch")
     if found.waiting:
-        sys.stderr.write(
-            f"{found.waiting} batches are not loaded here yet, which counts as a difference: `apiary run`\n"
-        )
+        note(f"not loaded here yet, which counts as a difference: {pluralize(found.waiting, 'batch')}; `apiary run`")
     return 0 if found.is_equal else 3
 
 
@@ -278,7 +273,7 @@ def _held(options: argparse.Namespace) -> int:
 
     with _writing(Home.from_environment()) as connection:
         found = [vars(row) for row in held.listed(connection)]
-    _show(found, as_json=options.json, nothing="nothing is held")
+    show(found, is_json=options.json, nothing="nothing is held")
     return 0
 
 
@@ -287,7 +282,7 @@ def _release(options: argparse.Namespace) -> int:
 
     with _writing(Home.from_environment()) as connection:
         count = held.release(connection, tenant=options.tenant, session=options.session)
-    print(f"{count} turns let go; `apiary run` counts them on the days that they claim")
+    say(f"{pluralize(count, 'turn')} let go; `apiary run` counts them on the days that they claim")
     return 0
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from pipelines.commands.tables import money, table, terminal_width
-from pipelines.commands.terminal import Shared, Stop, progress, tell
+from pipelines.commands.tables import money, table
+from pipelines.commands.terminal import Shared, Stop, progress, say, tell, terminal_width
+from pipelines.contract.numbers import pluralize
 
 if TYPE_CHECKING:
     from pipelines.device.own_usage import OwnUsage, Turn
@@ -209,36 +210,36 @@ class _View:
 
     def print(self) -> None:
         """As tables."""
-        print(f"{self.today} in {self.timezone}; read here and now, nothing is kept or sent")
+        say(f"{self.today} in {self.timezone}; read here and now, nothing is kept or sent")
         for home in self.homes:
-            print(f"  {home}")
+            say(f"  {home}")
         rows = [[TITLES[name], *Totals(within(self.turns, name, self.today)).cells()] for name in PERIODS]
         notes = _table("period", rows)
         trend = _trend(self.turns, self.today)
         if any(tokens for _, tokens in trend):
-            print(f"\ntokens a day, {trend[0][0]} to {self.today}: {sparkline([tokens for _, tokens in trend])}")
+            say(f"\ntokens a day, {trend[0][0]} to {self.today}: {sparkline([tokens for _, tokens in trend])}")
         shown = within(self.turns, self.period, self.today)
         last = max((each.day for each in self.turns if each.day), default=None)
         if not shown:
             used = f"the last use was on {last}: see it with `apiary me --period all`" if last else "nor ever before"
-            print(f"\nnothing was used {TITLES[self.period]}; {used}")
+            say(f"\nnothing was used {TITLES[self.period]}; {used}")
         for dimension in self.dimensions if shown else ():
-            print(f"\n{TITLES[self.period]} by {dimension}")
+            say(f"\n{TITLES[self.period]} by {dimension}")
             groups = grouped(shown, dimension)
             names = _shortened(list(groups))
             notes |= _table(dimension, [[names[name], *totals.cells()] for name, totals in groups.items()])
         print()
         for note in sorted(notes):
-            print(f"{note}: {NOTES[note]}")
+            say(f"{note}: {NOTES[note]}")
         if steps := _steps(self.turns):
-            print(
-                f"{steps} turns stand in step logs only, without a model: they count where no event of their session"
+            say(
+                f"in step logs only, without a model: {pluralize(steps, 'turn')}, counted where no event of the session"
                 " has the same tokens"
             )
         if self.found.held_turns:
-            print(f"{self.found.held_turns} turns claim to be of later than now and are not counted")
+            say(f"not counted: {pluralize(self.found.held_turns, 'turn')} with a time later than now")
         if self.found.rejected_lines:
-            print(f"{self.found.rejected_lines} lines are torn or unreadable and are not counted")
+            say(f"not counted: {pluralize(self.found.rejected_lines, 'torn or unreadable line')}")
 
 
 def _steps(turns: Iterable[Costed]) -> int:

@@ -6,11 +6,10 @@ Does not belong here: what the commands do (billing/closing.py), statements by t
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.billing_warehouse import (
@@ -21,8 +20,9 @@ from pipelines.commands.billing_warehouse import (
     scene_of,
     signed_options,
 )
-from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop
+from pipelines.commands.tables import as_json, table
+from pipelines.commands.terminal import Shared, Stop, note, say
+from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _status(options: argparse.Namespace) -> int:
         )
         digest = closing.signature(item for item in ready if item.status == "closing")
         if options.json:
-            print(json.dumps({"accounts": [_told(item) for item in ready], "totals_sha256": digest}, default=str))
+            print(as_json({"accounts": [_told(item) for item in ready], "totals_sha256": digest}))
             return 0
         _print_readiness(connection, period, ready)
     return 0
@@ -63,9 +63,9 @@ def _print_book(book: Book) -> None:
     for account in (None, *sorted(book.accounts)):
         if (frozen := book.closed_through(account)) is not None:
             whose = account or "accounts not named"
-            print(f"{whose}: closed through {frozen:%Y-%m}; corrections go to {book.oldest_open(account):%Y-%m}")
+            say(f"{whose}: closed through {frozen:%Y-%m}; corrections go to {book.oldest_open(account):%Y-%m}")
     if all(item.after != "closed" for item in book.transitions):
-        print("all open")
+        say("all open")
 
 
 def _told(item: Readiness) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def _print_readiness(connection: duckdb.DuckDBPyConnection, period: date, ready:
     for item in ready:
         unmet = ", ".join(c.name for c in item.unmet()) if item.status != "closed" else ""
         for payable in item.payables or (None,):
-            amounts = [payable.currency, plain(payable.exact), plain(payable.payable)] if payable else ["-", "0", "0"]
+            amounts = [payable.currency, plain(payable.exact), payable.payable] if payable else ["-", "0", Decimal(0)]
             rows.append([item.account, item.status, *amounts, unmet or "-"])
-    print(f"{period:%Y-%m}")
+    say(f"{period:%Y-%m}")
     table(["account", "status", "currency", "exact", "payable", "in the way"], rows)
     wanted = [(item, c) for item in ready if item.status != "closed" for c in item.unmet()]
     if wanted:
@@ -93,13 +93,13 @@ def _print_readiness(connection: duckdb.DuckDBPyConnection, period: date, ready:
             [[item.account, c.name, c.found, c.settled_by or "-"] for item, c in wanted],
         )
     if unattributed := closing.worklist(connection, period):
-        print("usage without an account, on no invoice (open one: apiary account open):")
+        say("usage without an account, on no invoice (open one: apiary account open):")
         table(
             ["tenant", "model", "tokens", "list cost USD"],
-            [[tenant, model, tokens, plain(cost) if cost is not None else "no price"]
+            [[tenant, model, tokens, cost if cost is not None else "no price"]
              for tenant, model, tokens, cost in unattributed],
         )  # fmt: skip
-    print(f"next: {_next(period, ready)}")
+    say(f"next: {_next(period, ready)}")
 
 
 def _next(period: date, ready: Sequence[Readiness]) -> str:
@@ -116,7 +116,8 @@ def _next(period: date, ready: Sequence[Readiness]) -> str:
     close = f"{month} --actor NAME --reason TEXT --sign {sign}"
     if any(not item.unmet() for item in waiting):
         held = sum(bool(item.unmet()) for item in waiting)
-        return close + (f" closes all but {held} accounts that are held back" if held else " closes it")
+        accounts = pluralize(held, "account that is held back", "accounts that are held back")
+        return close + (f" closes all but {accounts}" if held else " closes it")
     return f"settle what is in the way as the table says, then {close}"
 
 
@@ -139,14 +140,14 @@ def _take_step(
         waived=dict(_waiver(text) for text in options.waive), signed=options.sign, accounts=_named(options),
     )  # fmt: skip
     transition = done.transition
-    print(f"{options.period} is {transition.after} for {', '.join(transition.accounts or ('all accounts',))}")
+    say(f"{options.period} is {transition.after} for {', '.join(transition.accounts or ('all accounts',))}")
     if transition.after == "closing":
-        print(f"late usage is waited for until {transition.grace_until:%Y-%m-%d %H:%M} UTC; then close it again")
+        say(f"late usage is waited for until {transition.grace_until:%Y-%m-%d %H:%M} UTC; then close it again")
         return
-    print(f"sealed {(transition.seal or '')[:12]}")
+    say(f"sealed {(transition.seal or '')[:12]}")
     for item in done.held:
         reasons = "; ".join(f"{c.name}: {c.found}; settled by {c.settled_by}" for c in item.unmet())
-        print(f"held back: {item.account}: {reasons}")
+        say(f"held back: {item.account}: {reasons}")
     _write_statements(home, connection, options, checks, period)
 
 
@@ -158,11 +159,11 @@ def _write_statements(
     written = month_end.write_statements(scene_of(home, connection, options, checks), home.books, period)
     for item in written.statements:
         if item.is_new:
-            print(f"statement: {item.folder}")
+            say(f"statement: {item.folder}")
     for account, reason in written.held.items():
-        print(f"held back: {account}: {reason}")
+        say(f"held back: {account}: {reason}")
     for failure in written.undelivered:
-        print(failure, file=sys.stderr)
+        note(failure)
 
 
 def _month_end(options: argparse.Namespace) -> int:
@@ -216,7 +217,7 @@ def _settle(options: argparse.Namespace) -> int:
     ]  # fmt: skip
     books.append(books.SETTLEMENTS, home.books, rows)
     what = "written off" if kind == "write_off" else "left to a later month"
-    print(f"{what}: {', '.join(models)}; `apiary run` brings it into the statements")
+    say(f"{what}: {', '.join(models)}; `apiary run` brings it into the statements")
     return 0
 
 
@@ -235,7 +236,7 @@ def _reopen(options: argparse.Namespace) -> int:
         periods.write(ledger.book_path(home.books), transition)
         ledger.load(connection, home.books)
         attestation.attest(home.exports, home.books, as_of=options.as_of)
-    print(f"{options.period} is open: its files stay as they are, corrections go there after the next `apiary run`")
+    say(f"{options.period} is open: its files stay as they are, corrections go there after the next `apiary run`")
     return 0
 
 

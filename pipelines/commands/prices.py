@@ -4,17 +4,19 @@ Does not belong here: what the book is (pipelines/billing/prices.py), what catal
 """
 
 import argparse
-import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, Stop
-from pipelines.contract.numbers import plain
+from pipelines.commands.tables import as_json, money, show
+from pipelines.commands.terminal import Shared, Stop, say
+from pipelines.contract.numbers import plain, pluralize
 from pipelines.home import Home
 
+# Columns that a narrow terminal does without, in this order.
+HOURS = ("weekdays", "from second", "to second", "tokens seen", "from input tokens")
+SHEETS = ("hours utc", "from input tokens", "source", "valid from", "currency", "approved by", "sheet id")
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)  # of what is said without a date
 
 
@@ -43,13 +45,13 @@ def _import(options: argparse.Namespace) -> int:
     proposed = prices.propose(folders, sheets, now=now)
     if options.source == "genai-prices":
         aliases = catalogs.new_aliases(folders, wanted, now=now)
-        print(f"{books.append(books.ALIASES, folders[-1], aliases)} other names of models are known now")
+        say(f"{books.append(books.ALIASES, folders[-1], aliases)} other names of models are known now")
     approved, against = prices.quorum(folders, as_of=as_of, now=now)
-    print(f"{len(sheets)} sheets read, {len(proposed)} of them say something new")
-    print(f"{len(approved)} approved because two sources state the same")
+    say(f"{pluralize(len(sheets), 'sheet')} read, {len(proposed)} of them say something new")
+    say(f"{len(approved)} approved because two sources state the same")
     if against:
         offers = sorted({found.sheet.name for found in against})
-        print(f"the sources contradict each other on {', '.join(offers)}: `apiary prices diff` shows what is at stake")
+        say(f"the sources contradict each other on {', '.join(offers)}: `apiary prices diff` shows what is at stake")
     return 0
 
 
@@ -59,10 +61,10 @@ def _propose(options: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     proposed = prices.propose(_folders(), catalogs.operator(options.file), now=now)
     for sheet in proposed:
-        print(f"proposed {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
+        say(f"proposed {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
     for doubt in plausibility.doubts(_folders(), proposed, now=now):
-        print(f"warning: {doubt}")
-    print(f"{len(proposed)} sheets proposed; nothing is billed by them before `apiary prices approve`")
+        say(f"warning: {doubt}")
+    say(f"{pluralize(len(proposed), 'sheet')} proposed; nothing is billed by them before `apiary prices approve`")
     return 0
 
 
@@ -83,8 +85,8 @@ def _approve(options: argparse.Namespace) -> int:
         )
     word = "rejected" if options.reject else "approved"
     for sheet in decided:
-        print(f"{word} {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
-    print("`apiary run` rates the days again that it touches")
+        say(f"{word} {sheet.sheet_id}: {sheet.name} from {sheet.valid_from:%Y-%m-%d %H:%M:%S} UTC")
+    say("`apiary run` rates the days again that it touches")
     return 0
 
 
@@ -113,7 +115,7 @@ def _show(options: argparse.Namespace) -> int:
             for price in entry.sheet.prices
             if options.model is None or entry.sheet.model == options.model
         ]  # fmt: skip
-    _print(rows, options, "no price")
+    show(rows, nothing="no price", is_json=options.json, optional=SHEETS)
     return 0
 
 
@@ -122,7 +124,9 @@ def _diff(options: argparse.Namespace) -> int:
 
     now = datetime.now(UTC)
     rows = disagreements.report(_folders(), Home.from_environment().published, as_of=options.as_of or now)
-    _print(rows, options, "the sources agree")
+    if not options.json:
+        rows = [row | {"at_stake": Decimal(row["at_stake"])} for row in rows]
+    show(rows, nothing="the sources agree", is_json=options.json, optional=HOURS, is_exact=options.exact)
     return 0
 
 
@@ -147,15 +151,15 @@ def _coverage(options: argparse.Namespace) -> int:
             counted["priced"] += one.tokens - one.unpriced_tokens
     shares = {name: {"tokens": tokens, "share": _share(tokens, total)} for name, tokens in counted.items()}
     if options.json:
-        print(json.dumps({"tokens": total, "statuses": shares, "models": rows}))
+        print(as_json({"tokens": total, "statuses": shares, "models": rows}))
         return 0
     shown = [
         row | {"at_stake": _stakes(one)}
         for row, one in zip(rows, models, strict=True)
         if options.all or one.unpriced_tokens
     ]
-    _print(shown, options, "every token of a used model has a price")
-    print("; ".join(f"{name} {found['share']} ({found['tokens']:,} tokens)" for name, found in shares.items()))
+    show(shown, nothing="every token of a used model has a price", is_json=options.json)
+    say("; ".join(f"{name} {_share(tokens, total)} ({pluralize(tokens, 'token')})" for name, tokens in counted.items()))
     return 0
 
 
@@ -173,14 +177,14 @@ def _settle(options: argparse.Namespace) -> int:
         is_accepted=options.accept_implausible,
     )  # fmt: skip
     for sheet in settled:
-        print(f"approved {sheet.sheet_id}: {sheet.name} by {sheet.source.name} from {sheet.valid_from:%Y-%m-%d}")
+        say(f"approved {sheet.sheet_id}: {sheet.name} by {sheet.source.name} from {sheet.valid_from:%Y-%m-%d}")
     for one in models:
         if not one.candidates:
-            print(
-                f"no source has a price for {one.model} ({one.unpriced_tokens} tokens): `apiary prices propose FILE`,"
-                " or a row of model_aliases.csv"
+            say(
+                f"no source has a price for {one.model} ({pluralize(one.unpriced_tokens, 'token')}):"
+                " `apiary prices propose FILE`, or a row of model_aliases.csv"
             )
-    print(f"{len(settled)} sheets approved; `apiary run` rates the days again that they touch")
+    say(f"{pluralize(len(settled), 'sheet')} approved; `apiary run` rates the days again that they touch")
     return 0
 
 
@@ -212,7 +216,11 @@ def _cache_convention(options: argparse.Namespace) -> int:
              "at_most": _text(row["at_most"]), "currency": row["currency"]}
             for row in cache_conventions.unknown(published)
         ]  # fmt: skip
-        _print(rows, options, "every source counts cache tokens within its input, as far as its numbers tell")
+        show(
+            rows,
+            nothing="every source counts cache tokens within its input, as far as its numbers tell",
+            is_json=options.json,
+        )
         return 0
     if options.by is None or options.reason is None:
         raise Stop(2, "say who states it and why: --by NAME --reason TEXT")
@@ -221,8 +229,8 @@ def _cache_convention(options: argparse.Namespace) -> int:
         valid_from=options.valid_from or BEGINNING, valid_to=options.valid_to, now=datetime.now(UTC),
     )  # fmt: skip
     about = ", ".join(f"{name.removesuffix('_id')} {row[name]}" for name in cache_conventions.NAMED if row[name])
-    print(f"cache tokens of {about} are counted as {row['convention']} from {books.written(row['valid_from'])} on")
-    print("`apiary run` counts and rates the turns again that it touches")
+    say(f"cache tokens of {about} are counted as {row['convention']} from {books.written(row['valid_from'])} on")
+    say("`apiary run` counts and rates the turns again that it touches")
     return 0
 
 
@@ -236,11 +244,7 @@ def _preview(options: argparse.Namespace) -> int:
         home.published, folders, home.root / "what_if" / "preview", what_if.Scenario(sheets=sheets),
         first_day=first, end_day=end,
     )  # fmt: skip
-    shown = [
-        {name: plain(value) if isinstance(value, Decimal) else value for name, value in row.items()}
-        for row in what_if.by_account(rows)
-    ]
-    _print(shown, options, "no usage in this period")
+    show(what_if.by_account(rows), nothing="no usage in this period", is_json=options.json, is_exact=options.exact)
     return 0
 
 
@@ -260,13 +264,14 @@ def _what_if(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     folder = home.root / "what_if" / options.name
     rows = what_if.what_if(home.published, _folders(), folder, scenario, first_day=first, end_day=end)
-    shown = [{name: plain(v) if isinstance(v, Decimal) else v for name, v in row.items()} for row in rows]
-    _print(shown, options, "no usage in this period")
+    show(rows, nothing="no usage in this period", is_json=options.json, is_exact=options.exact)
     if not options.json:
         for currency in sorted({row["currency"] for row in rows}):
             parts = [row["difference"] or Decimal(0) for row in rows if row["currency"] == currency]
-            print(f"difference: {plain(sum(parts, Decimal(0)))} {currency}, where both have a price")
-        print(f"every line: {folder / 'rated_lines.parquet'}")
+            total = sum(parts, Decimal(0))
+            amount = plain(total) if options.exact else money(total)
+            say(f"difference: {amount} {currency}, where both have a price")
+        say(f"every line: {folder / 'rated_lines.parquet'}")
     return 0
 
 
@@ -289,15 +294,6 @@ def _hours(price: Any) -> str:
     days = "".join(name if price.dow_mask & 1 << number else "-" for number, name in enumerate("MTWTFSS"))
     begin, end = (f"{second // 3600:02}:{second // 60 % 60:02}" for second in (price.tod_from, price.tod_to))
     return f"{days} {begin}-{end}"
-
-
-def _print(rows: list[dict[str, Any]], options: argparse.Namespace, nothing: str) -> None:
-    if options.json:
-        print(json.dumps(rows))
-    elif rows:
-        table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
-    else:
-        print(nothing)
 
 
 def instant(text: str) -> datetime:
@@ -338,24 +334,30 @@ def add(group: Any, shared: Shared) -> None:
         command.add_argument("--accept-implausible", action="store_true",
                              help="also prices that are far from all that is known")  # fmt: skip
     preview = shared.add(
-        commands, "preview", "what approving sheets would change of a published month, by account", _preview
+        commands,
+        "preview",
+        "what approving sheets would change of a published month, by account",
+        _preview,
+        shared.exact,
     )
     preview.add_argument("sheet", nargs="+", metavar="SHEET", help="ids, or the beginnings of them")
     preview.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")
-    show = shared.add(commands, "show", "the prices of an instant, as known at another", _show)
-    show.add_argument("--as-of", type=instant, metavar="T", help="the instant they hold for (default: now)")
-    show.add_argument("--known-at", type=instant, metavar="K", help="the instant up to which decisions count")
-    show.add_argument("--model", metavar="M", help="of one model of the book only")
-    show.add_argument("--undecided", action="store_true", help="the sheets that wait for a decision")
-    diff = shared.add(commands, "diff", "where the sources contradict each other, and the money at stake", _diff)
+    listed = shared.add(commands, "show", "the prices of an instant, as known at another", _show)
+    listed.add_argument("--as-of", type=instant, metavar="T", help="the instant they hold for (default: now)")
+    listed.add_argument("--known-at", type=instant, metavar="K", help="the instant up to which decisions count")
+    listed.add_argument("--model", metavar="M", help="of one model of the book only")
+    listed.add_argument("--undecided", action="store_true", help="the sheets that wait for a decision")
+    text = "where the sources contradict each other, and the money at stake"
+    diff = shared.add(commands, "diff", text, _diff, shared.exact)
     diff.add_argument("--as-of", type=instant, metavar="T", help="the instant they are compared at (default: now)")
     convention = shared.add(
         commands, "cache-convention", "say how a source counts cache tokens; without a word, list what is known",
-        _cache_convention,
+        _cache_convention, shared.exact,
     )  # fmt: skip
     convention.add_argument(
-        "convention", nargs="?", choices=["inclusive", "exclusive", "read_inclusive", "unknown"],
-        help="within the input, beside it, reads within and writes beside, or nobody knows",
+        "convention", nargs="?", metavar="HOW", choices=["inclusive", "exclusive", "read_inclusive", "unknown"],
+        help="inclusive: within the input; exclusive: beside it; read_inclusive: reads within and writes beside;"
+        " unknown: nobody knows",
     )  # fmt: skip
     convention.add_argument("--tenant", metavar="T")
     convention.add_argument("--model", metavar="M", help="the model's name as the log has it")
@@ -368,13 +370,13 @@ def add(group: Any, shared: Shared) -> None:
     convention.add_argument("--to", dest="valid_to", type=instant, metavar="T", help="of turns before this instant")
     convention.add_argument("--by", metavar="NAME", help="who states it")
     convention.add_argument("--reason", metavar="TEXT")
-    for command in (show, diff, convention, coverage, preview):
+    for command in (listed, diff, convention, coverage, preview):
         command.add_argument("--json", action="store_true", help="one array on standard output")
     _add_what_if(group, shared)
 
 
 def _add_what_if(group: Any, shared: Shared) -> None:
-    scenario = shared.add(group, "what-if", "rate a published month again under other prices", _what_if)
+    scenario = shared.add(group, "what-if", "rate a published month again under other prices", _what_if, shared.exact)
     scenario.add_argument("--period", type=month, required=True, metavar="YYYY-MM", help="the UTC month")
     scenario.add_argument("--book", type=Path, metavar="FILE", help="a CSV of prices, as `apiary prices propose` takes")
     scenario.add_argument("--model", action="append", metavar="A=B", help="rate the tokens of A as those of B")

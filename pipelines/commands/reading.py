@@ -5,11 +5,10 @@ Does not belong here: what is served or drawn (pipelines/serve).
 
 import argparse
 import ipaddress
-import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.terminal import Shared, Stop
+from pipelines.commands.terminal import Shared, Stop, note, say
 from pipelines.home import Home
 
 
@@ -19,7 +18,7 @@ def _serve(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     if options.make_key:
         name, key = keys.make(home, options.make_key)
-        sys.stderr.write(f"{name} opens the data of {options.make_key}; it is shown this once:\n")
+        note(f"{name} opens the data of {options.make_key}; it is shown this once:")
         print(key)
         return 0
     if options.revoke_key:
@@ -31,7 +30,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     from pipelines.serve.app import make_app
 
-    sys.stderr.write(f"http://{options.host}:{options.port}/openapi.json\n")
+    note(f"http://{options.host}:{options.port}/openapi.json")
     uvicorn.run(make_app(home), host=options.host, port=options.port, log_level="warning", server_header=False)
     return 0
 
@@ -47,7 +46,7 @@ def is_loopback(host: str) -> bool:
 def _report(options: argparse.Namespace) -> int:
     from pipelines.serve.report import write
 
-    print(write(Home.from_environment().published, options.out, tenant=options.tenant))
+    say(write(Home.from_environment().published, options.out, tenant=options.tenant))
     return 0
 
 

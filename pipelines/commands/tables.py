@@ -3,43 +3,85 @@
 Does not belong here: what a table holds (the commands), bars and messages (terminal.py).
 """
 
+import json
 import os
 import re
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from itertools import zip_longest
 from textwrap import wrap
 
+from pipelines.commands.terminal import say, terminal_width
+from pipelines.contract.numbers import plain
+
 GAP = "  "
+FEW_WORDS = 3  # a cell of more is a sentence
+NARROWEST = 24  # columns that a sentence needs
 SHORT = 8  # characters of an id that are shown at least
 _NUMBER = re.compile(r"-|no price|<?-?\d[\d,]*(\.\d+)?%?")
 _LONG_ID = re.compile(r"(?P<prefix>([a-z]+:)?(k1_|session_\d{8}_\d{6}_)?)(?P<digits>[0-9a-f]{8,64})")
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[object]], *, optional: Sequence[str] = ()) -> None:
+def show(
+    rows: Sequence[Mapping[str, object]], *, nothing: str, is_json: bool = False, optional: Sequence[str] = (),
+    is_exact: bool = False,
+) -> None:  # fmt: skip
+    """Print rows as one JSON array, exact, or as a table; the sentence `nothing` where there is none."""
+    if is_json:
+        print(as_json(rows))
+    elif rows:
+        names = [name.replace("_", " ") for name in rows[0]]
+        table(names, [list(row.values()) for row in rows], optional=optional, is_exact=is_exact)
+    else:
+        say(nothing)
+
+
+def as_json(value: object) -> str:
+    """JSON text; amounts in all their digits and times in ISO 8601, as strings."""
+    return json.dumps(value, default=_exact)
+
+
+def _exact(value: object) -> str:
+    if isinstance(value, Decimal):
+        return plain(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def table(
+    names: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    optional: Sequence[str] = (),
+    is_exact: bool = False,
+) -> None:
     """Print rows under their column names on standard output.
 
-    Numbers stand to the right with their decimal points below each other, counts with thousands separators, None as
-    `-`. On a terminal too narrow for all columns long ids are shortened as far as they stay different, then the columns
-    in `optional` are left out in its order and named below the table; if that is not enough, each row
-    becomes a block of lines `name  value`. A pipe or a file has no width, unless COLUMNS says one.
+    Numbers stand to the right with their decimal points below each other, counts with thousands separators, amounts
+    (Decimal) with the digits that people read or, `is_exact`, with all; times in UTC, None as `-`.
+
+    On a terminal too narrow for all columns long ids are shortened as far as they stay different, then the columns in
+    `optional` are left out in its order and named below the table, then sentences stand on several lines; if that is
+    not enough, each row becomes a block of lines `name  value`. A pipe or a file has no width, unless COLUMNS says one.
     """
+    texts = [[_text(value, is_exact=is_exact) for value in row] for row in rows]
     width = terminal_width()
-    print("\n".join(render(names, rows, width=width, optional=optional, is_bold=_is_coloured())))
+    print("\n".join(render(names, texts, width=width, optional=optional, is_bold=_is_coloured())))
 
 
-def terminal_width() -> int | None:
-    """Columns of the terminal that standard output is; None where there is no edge."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return max(20, shutil.get_terminal_size().columns)
-    return None
+def _text(value: object, *, is_exact: bool) -> object:
+    if isinstance(value, Decimal):
+        return plain(value) if is_exact else money(value)
+    if isinstance(value, datetime):
+        return f"{value if value.tzinfo is None else value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return value
 
 
 def money(amount: Decimal | str | None) -> str:
     """An amount for people: cents from 1 on, four significant digits below; `-` where there is none.
 
-    The exact amount is what `--json` prints.
+    The exact amount is what `--json` and `--exact` print.
     """
     if amount is None:
         return "-"
@@ -71,11 +113,30 @@ def render(
             break
         del columns[name]
         left_out.append(name)
+    if _width(columns) > width and (narrowed := _narrowed(columns, width)) is not None:
+        note = wrap(f"not shown in {width} columns: {', '.join(left_out)}", width) if left_out else []
+        return [*_grid(narrowed, is_bold=is_bold), *note]
     if _width(columns) > width:
         columns = {name: _shortened([_cell(row[number]) for row in rows]) for number, name in enumerate(names)}
         return _blocks(columns, width, is_bold=is_bold)
     note = wrap(f"not shown in {width} columns: {', '.join(left_out)}", width) if left_out else []
     return [*_grid(columns, is_bold=is_bold), *note]
+
+
+def _narrowed(columns: dict[str, list[str]], width: int) -> dict[str, list[str]] | None:
+    """The columns with their sentences on lines (joined by newlines) that let them fit; None if they cannot."""
+    sentences = {name: cells for name, cells in columns.items() if any(len(cell.split()) > FEW_WORDS for cell in cells)}
+    rest = {name: cells for name, cells in columns.items() if name not in sentences}
+    left = width - (_width(rest) + len(GAP) if rest else 0) - len(GAP) * (len(sentences) - 1)
+    share = left // len(sentences) if sentences else 0
+    words = [word for name, cells in sentences.items() for cell in (name, *cells) for word in cell.split()]
+    if share < NARROWEST or any(len(word) > share for word in words):
+        return None
+    return {
+        name: ["\n".join(wrap(cell, share, break_long_words=False, break_on_hyphens=False)) for cell in cells]
+        if name in sentences else cells
+        for name, cells in columns.items()
+    }  # fmt: skip
 
 
 def _cell(value: object) -> str:
@@ -121,9 +182,11 @@ def _heads(name: str, cells: list[str]) -> list[str]:
 
 
 def _widths(columns: dict[str, list[str]]) -> dict[str, int]:
-    return {
-        name: max([*map(len, _heads(name, cells)), *map(len, cells[:1])], default=0) for name, cells in columns.items()
-    }
+    widths = {}
+    for name, cells in columns.items():
+        lines = [line for cell in cells for line in cell.split("\n")]
+        widths[name] = max(map(len, [*_heads(name, cells), *lines]), default=0)
+    return widths
 
 
 def _width(columns: dict[str, list[str]]) -> int:
@@ -140,19 +203,20 @@ def _grid(columns: dict[str, list[str]], *, is_bold: bool) -> list[str]:
         name: bool(cells) and all(_NUMBER.fullmatch(cell.strip()) for cell in cells) for name, cells in columns.items()
     }
     for level in range(height):
-        parts = []
+        titles = []
         for name, head in heads.items():
             text = head[level - (height - len(head))] if level >= height - len(head) else ""
-            parts.append(text.rjust(widths[name]) if is_number[name] else text.ljust(widths[name]))
-        line = GAP.join(parts).rstrip()
+            titles.append(text.rjust(widths[name]) if is_number[name] else text.ljust(widths[name]))
+        line = GAP.join(titles).rstrip()
         lines.append(f"\x1b[1m{line}\x1b[0m" if is_bold else line)
     lines.append("─" * (sum(widths.values()) + len(GAP) * (len(widths) - 1)))
     for row in zip(*columns.values(), strict=True):
-        cells = (
-            cell.rjust(widths[name]) if is_number[name] else cell.ljust(widths[name])
-            for name, cell in zip(columns, row, strict=True)
-        )
-        lines.append(GAP.join(cells).rstrip())
+        for parts in zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):
+            cells = (
+                part.rjust(widths[name]) if is_number[name] else part.ljust(widths[name])
+                for name, part in zip(columns, parts, strict=True)
+            )
+            lines.append(GAP.join(cells).rstrip())
     return lines
 
 

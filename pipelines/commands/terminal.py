@@ -1,4 +1,4 @@
-"""What all commands share: options, help, bars, and how a command says that it could not.
+"""What all commands share: options, help, bars, sentences on a terminal, and how a command says that it could not.
 
 Does not belong here: commands (the modules beside), how a table is drawn (tables.py).
 """
@@ -7,8 +7,10 @@ import argparse
 import difflib
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -27,18 +29,40 @@ class Stop(Exception):  # noqa: N818 - it carries an exit code, it is no error o
         self.code = code
 
 
+class _Commands(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """Subcommands whose own help begins with the sentence that the list of them has."""
+
+    def add_parser(self, name: str, **settings: Any) -> Any:
+        return super().add_parser(name, **{"description": settings.get("help"), **settings})
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which prints its help where a subcommand is missing."""
 
     def error(self, message: str) -> NoReturn:
         """Say it and leave with 2."""
-        sys.stderr.write(f"apiary: {message}; see `{self.prog} --help`\n")
-        raise SystemExit(2)
+        lacking = message.removeprefix("the following arguments are required: ")
+        if lacking != message:
+            message = f"{self._written(lacking.split(', '))} is required"
+        raise SystemExit(tell(2, f"{message}; see `{self.prog} --help`"))
+
+    def _written(self, names: Sequence[str]) -> str:
+        """Required arguments as they are typed, with their choices."""
+        actions = {"/".join(action.option_strings) or str(action.metavar or action.dest): action
+                   for action in self._actions}  # fmt: skip
+        found = []
+        for name in names:
+            action = actions.get(name)
+            value = action.metavar if action and action.metavar else name.lstrip("-").upper()
+            if action and action.choices:
+                value = f"{{{','.join(map(str, action.choices))}}}"
+            found.append(f"{name} {value}" if name.startswith("-") else str(value))
+        return " ".join(found)
 
     def add_subparsers(self, **settings: Any) -> Any:
         """Subcommands; without one the help is printed, as a question and not as an error."""
         self.set_defaults(command=self._print_help, debug=False)
-        return super().add_subparsers(**settings | {"required": False})
+        return super().add_subparsers(**settings | {"required": False, "action": _Commands})
 
     def _print_help(self, _: argparse.Namespace) -> int:
         self.print_help()
@@ -55,9 +79,40 @@ class Parser(argparse.ArgumentParser):
 
 
 def tell(code: int, text: str) -> int:
-    """Say one line on standard error; the exit code."""
-    sys.stderr.write(f"apiary: {text}\n")
+    """Say one line on standard error, wrapped between words on a terminal; the exit code."""
+    width = max(20, shutil.get_terminal_size().columns) if sys.stderr.isatty() else None
+    sys.stderr.write("\n".join(wrapped(f"apiary: {text}", width)) + "\n")
     return code
+
+
+def note(text: str) -> None:
+    """Say what is going on, on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def say(*texts: object) -> None:
+    """Print sentences, each on as many lines as the terminal needs; words, numbers and paths are not broken."""
+    for text in texts:
+        print("\n".join(wrapped(str(text), terminal_width())))
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None where there is no edge."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return max(20, shutil.get_terminal_size().columns)
+    return None
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """A sentence on lines of at most `width` columns; only a single word that is wider is longer."""
+    if width is None or len(text) <= width:
+        return [text]
+    start = text[: len(text) - len(text.lstrip())]
+    return textwrap.wrap(
+        text, width, initial_indent=start, subsequent_indent=f"{start}  ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def homes_of(
@@ -139,6 +194,8 @@ class Shared:
         self.always.add_argument("--debug", action="store_true", help="show where an error comes from")
         self.store = argparse.ArgumentParser(add_help=False)
         self.store.add_argument("--store", metavar="URL", help="file:///folder or s3://bucket/prefix (or APIARY_STORE)")
+        self.exact = argparse.ArgumentParser(add_help=False)
+        self.exact.add_argument("--exact", action="store_true", help="amounts in all their digits")
         self.homes = argparse.ArgumentParser(add_help=False)
         self.homes.add_argument(
             "--home", type=Path, action="append", metavar="PATH", help="an agent's home; may be given several times"
@@ -146,6 +203,6 @@ class Shared:
 
     def add(self, group: Any, name: str, text: str, command: Command, *parents: argparse.ArgumentParser) -> Any:
         """A command under a group."""
-        added = group.add_parser(name, help=text, description=text, parents=[self.always, *parents])
+        added = group.add_parser(name, help=text, parents=[self.always, *parents])
         added.set_defaults(command=command)
         return added

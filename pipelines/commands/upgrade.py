@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.commands.tables import table
-from pipelines.commands.terminal import Shared, store_of
+from pipelines.commands.terminal import Shared, say, store_of
 from pipelines.commands.warehouse import run_job
 from pipelines.device import consent, migrations
 from pipelines.home import Home
@@ -31,7 +31,7 @@ def _upgrade(options: argparse.Namespace) -> int:
         pass  # opening it applies the migrations that it lacks
     if models[1] not in (CURRENT, "nothing"):
         run_job(home, store_of(options))
-    print("nothing to upgrade" if not waits else "upgraded")
+    say("nothing to upgrade" if not waits else "upgraded")
     return 0
 
 

@@ -8,16 +8,18 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pipelines import __version__
-from pipelines.commands.tables import money, table
-from pipelines.commands.terminal import Shared, Stop, store_of
+from pipelines.commands.tables import table
+from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
+from pipelines.contract.numbers import pluralize
 from pipelines.home import ROOT, Home
 
 PORT, DEFAULT_PORT = "APIARY_PORT", "3000"  # of `apiary dev`
@@ -28,6 +30,9 @@ HEADINGS = {
     "unreported_turns": "cost not reported",
 }  # fmt: skip
 COSTS = ("reported_cost_usd", "rated_cost_usd", "rated_cost_low_usd", "rated_cost_high_usd")
+DIMENSIONS = ("model", "tenant", "user", "colony", "session", "agent", "kind", "runtime", "day")
+NAMED = 3  # models without a price that are named below the table
+LIMIT = 50  # drawing many thousands of rows takes longer than finding them
 OPTIONAL = (
     "tool calls", "cache write", "turns", "cost not reported", "unpriced turns", "at least", "at most",
     "reported cost USD", "cache read",
@@ -48,9 +53,9 @@ def run_job(home: Home, store_url: str, *, day: date | None = None, is_forced: b
     if day is None and not is_forced and _is_unchanged(home, store_url):
         return
     with alone(home, store_url, "apiary run") as foreground:
-        sys.stderr.write("running the warehouse job\n")
+        note("running the warehouse job")
         foreground.run(home, store_url, day=day)
-    sys.stderr.write(f"published: {home.published / 'current'}\n")
+    note(f"published: {home.published / 'current'}")
 
 
 def _is_unchanged(home: Home, store_url: str) -> bool:
@@ -59,13 +64,13 @@ def _is_unchanged(home: Home, store_url: str) -> bool:
     from pipelines.store import open_store
     from pipelines.warehouse import lock
 
-    with lock.hold(lock.path_of(home.warehouse), "apiary run", waiting=_say):
+    with lock.hold(lock.path_of(home.warehouse), "apiary run", waiting=note):
         store = open_store(store_url)
         since = last_run.unchanged_since(home, store, last_run.inputs(home, store, today=datetime.now(UTC)))
     if since is None:
         return False
-    _say(f"nothing has changed since the run that ended at {since:%Y-%m-%d %H:%M:%S} UTC: there is nothing to do")
-    _say(f"published: {home.published / 'current'}")
+    note(f"nothing has changed since the run that ended at {since:%Y-%m-%d %H:%M:%S} UTC: there is nothing to do")
+    note(f"published: {home.published / 'current'}")
     return True
 
 
@@ -81,13 +86,8 @@ def alone(home: Home, store_url: str, name: str) -> Iterator[Any]:
     arrivals.note_first_day(home.first_arrival_day, open_store(store_url))
     from pipelines.defs import foreground  # its partitions begin on that day
 
-    with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), name, waiting=_say):
+    with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), name, waiting=note):
         yield foreground
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _ingest(options: argparse.Namespace) -> int:
@@ -98,7 +98,7 @@ def _ingest(options: argparse.Namespace) -> int:
     if not source.is_dir():
         raise Stop(2, f"{source} is no folder: name one that `apiary device export --to` wrote")
     done = ingest.ingest(source, open_store(store_of(options)))
-    print(f"{done.created} objects brought in, {done.existed} were there already; `apiary run` loads them")
+    say(f"{pluralize(done.created, 'object')} brought in, {done.existed} were there already; `apiary run` loads them")
     return 0
 
 
@@ -110,32 +110,39 @@ def _usage(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if options.json:
         print(json.dumps(rows))
-    else:
-        usage_table(rows)
+        return 0
+    usage_table(rows, is_exact=options.exact, limit=None if options.all else options.limit)
     return 0
 
 
-def usage_table(rows: list[dict[str, Any]]) -> None:
-    """Print usage as a table."""
+def usage_table(rows: Sequence[dict[str, Any]], *, is_exact: bool = False, limit: int | None = None) -> None:
+    """Print usage as a table of at most `limit` rows, and what of it has no price."""
     if not rows:
-        print("no usage")
+        say("no usage")
         return
     names = [name for name in rows[0] if name != "unpriced_models"]
-    cells = [[_usage_cell(row, name) for name in names] for row in rows]
-    table([HEADINGS.get(name, name.replace("_", " ")) for name in names], cells, optional=OPTIONAL)
+    shown = rows[:limit]
+    cells = [[_usage_cell(row, name) for name in names] for row in shown]
+    headings = [HEADINGS.get(name, name.replace("_", " ")) for name in names]
+    table(headings, cells, optional=OPTIONAL, is_exact=is_exact)
+    if more := len(rows) - len(shown):
+        say(f"{pluralize(more, 'more row')}: see all with --all")
     if unpriced := sum(row["unpriced_tokens"] for row in rows):
         tokens = sum(row["input_tokens"] + row["output_tokens"] for row in rows)
         models = sorted({model for row in rows for model in row["unpriced_models"]})
-        print(
-            f"the rated cost is of {tokens - unpriced:,} of {tokens:,} tokens; {unpriced:,} tokens have no price:"
-            f" {', '.join(models)}\n`apiary prices coverage` says what they may cost"
+        more_models = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
+        say(
+            f"the rated cost is of {tokens - unpriced:,} of {pluralize(tokens, 'token')};"
+            f" {pluralize(unpriced, 'token has', 'tokens have')} no price:"
+            f" {', '.join(models[:NAMED])}{more_models}",
+            "`apiary prices coverage` says what they may cost",
         )
 
 
 def _usage_cell(row: dict[str, Any], name: str) -> object:
     if name == "rated_cost_usd" and row[name] is None and row["unpriced_tokens"]:
         return "no price"
-    return money(row[name]) if name in COSTS else row[name]
+    return Decimal(row[name]) if name in COSTS and row[name] is not None else row[name]
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -176,6 +183,12 @@ def _is_device_without_consent(home: Home) -> bool:
     return enrolment.load(home) is not None and (current is None or current.state != "granted")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows: write 100")
+    return int(text)
+
+
 def _dev(options: argparse.Namespace) -> int:
     from pipelines.defs import foreground
     from pipelines.store import StoreUnavailableError, open_store
@@ -191,7 +204,7 @@ def _dev(options: argparse.Namespace) -> int:
     try:
         arrivals.note_first_day(home.first_arrival_day, open_store(os.environ["APIARY_STORE"]))
     except StoreUnavailableError as error:
-        _say(f"apiary: {error}: the partitions begin today until a run has reached it")
+        note(f"apiary: {error}: the partitions begin today until a run has reached it")
     foreground.make_instance_home(home)
     program = str(Path(sys.executable).with_name("dagster"))
     arguments = [program, "dev", "-h", "127.0.0.1", "-p", str(port), "-w", str(ROOT / "workspace.yaml")]
@@ -231,13 +244,13 @@ def add(group: Any, shared: Shared) -> None:
     run = shared.add(group, "run", "load, build, check, publish and export, once", _run, shared.store)
     run.add_argument("--date", type=parse_day, metavar="D", help="only what arrived on this UTC day")
     run.add_argument("--force", action="store_true", help="also if nothing has changed since the last run")
-    usage = shared.add(group, "usage", "show usage from the published data", _usage)
-    usage.add_argument(
-        "--by", required=True, choices=["model", "tenant", "user", "colony", "session", "agent", "runtime", "day"]
-    )
+    usage = shared.add(group, "usage", "show usage from the published data", _usage, shared.exact)
+    usage.add_argument("--by", required=True, choices=DIMENSIONS)
     usage.add_argument("--from", dest="first_day", type=parse_day, metavar="D", help="first UTC day")
     usage.add_argument("--to", dest="last_day", type=parse_day, metavar="D", help="last UTC day")
-    usage.add_argument("--json", action="store_true", help="one array on standard output")
+    usage.add_argument("--limit", type=_count, default=LIMIT, metavar="N", help=f"rows of the table ({LIMIT})")
+    usage.add_argument("--all", action="store_true", help="all rows")
+    usage.add_argument("--json", action="store_true", help="one array of all rows on standard output, exact")
     shared.add(group, "doctor", "show versions, paths and whether the store answers", _doctor, shared.store)
     dev = shared.add(group, "dev", "open the Dagster UI on 127.0.0.1", _dev, shared.store)
     dev.add_argument(

@@ -22,6 +22,7 @@ from pipelines.billing import (
     periods,
 )
 from pipelines.billing.statements import Shelf
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
@@ -59,7 +60,7 @@ def billing_statements(
     for failure in alert_messages.deliver(Path(folders.exports), alerts):
         context.log.warning(failure)
     written = [item for item in done if item.is_new]
-    context.log.info(f"{len(done)} statements looked at, {len(written)} of them written now")
+    context.log.info(f"{pluralize(len(done), 'statement')} looked at, {len(written)} of them written now")
     rows = sum(item.rows for item in done)
     return dg.MaterializeResult(metadata={"statements": len(done), "written": len(written), "rows": rows})
 
@@ -103,7 +104,7 @@ def monthly_statement(
     for account, reason in held.items():
         context.log.warning(f"held back: {account}: {reason}")
     rows = sum(item.rows for item in done)
-    context.log.info(f"{last_month:%Y-%m}: {len(done)} statements, {rows} rows")
+    context.log.info(f"{last_month:%Y-%m}: {pluralize(len(done), 'statement')}, {pluralize(rows, 'row')}")
     return dg.MaterializeResult(
         metadata={"rows": rows, "period": f"{last_month:%Y-%m}", "statements": len(done), "held_back": list(held)}
     )

@@ -20,6 +20,7 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import attestation, current, ledger, redaction
 from pipelines.billing.statements import Shelf
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.ownership import labels
@@ -59,7 +60,7 @@ def erasure_receipts(
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it must stop neither another request nor the load
                 text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-                context.log.warning(f"an erasure of {len(group)} requests was cut off: {text}")
+                context.log.warning(f"an erasure of {pluralize(len(group), 'request')} was cut off: {text}")
                 if len(group) == 1:
                     failed |= dict.fromkeys(group, text)
                     here = [line for line in lines if line.request_id in group]
@@ -69,8 +70,9 @@ def erasure_receipts(
             failed |= waiting
     for erased in done:
         context.log.info(
-            f"erased {erased.request_id}: {erased.rows} rows, {erased.objects} objects; {erased.searched} files and "
-            f"objects searched, nothing found{f'; {dict(erased.findings)}' if erased.findings else ''}"
+            f"erased {erased.request_id}: {pluralize(erased.rows, 'row')}, {pluralize(erased.objects, 'object')}; "
+            f"{pluralize(erased.searched, 'file or object', 'files and objects')} searched, nothing found"
+            f"{f'; {dict(erased.findings)}' if erased.findings else ''}"
         )
     for request_id, reason in failed.items():
         context.log.warning(f"request {request_id} waits: {reason}")

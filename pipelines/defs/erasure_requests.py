@@ -6,6 +6,7 @@ Does not belong here: erasing (erasure.py, warehouse/erase.py), the list itself 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
 from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.defs.retries import retried
@@ -22,7 +23,9 @@ def erasure_requests(
         opened = store.open()
         found = suppression.record_requests(opened)
         if found.unreadable:
-            context.log.warning(f"{len(found.unreadable)} objects under x1/ are no requests: {found.unreadable[0]}")
+            context.log.warning(
+                f"not requests under x1/: {pluralize(len(found.unreadable), 'object')}, such as {found.unreadable[0]}"
+            )
         listed = suppression.load(opened)
         waiting = suppression.pending(opened, listed)
     return dg.MaterializeResult(metadata={"listed": len(listed.listed), "waiting": len(waiting)})

@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from pipelines import alert_channels
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import FRESHNESS
 from pipelines.defs.resources import HOME
 from pipelines.home import Home, replace_file
@@ -72,7 +73,11 @@ def tell(home: Home, alerts: list[OperationAlert]) -> list[str]:
     path = folder / FILE
     if not path.exists() or path.read_text("utf-8") != text:
         replace_file(path, text.encode())
-    subject = f"{len(alerts)} things in the warehouse need somebody" if alerts else OK
+    subject = (
+        f"{pluralize(len(alerts), 'thing in the warehouse needs', 'things in the warehouse need')} somebody"
+        if alerts
+        else OK
+    )
     message = alert_channels.Message(rows, subject, "\n".join(map(_line, alerts)) or OK)
     return alert_channels.deliver(folder / SENT, message, well=OK)
 
@@ -163,4 +168,4 @@ def operation_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     alerts = find(context.instance, checks, now=datetime.now(UTC))
     for failure in tell(HOME, alerts):
         context.log.warning(failure)
-    return dg.SkipReason(f"{len(alerts)} alerts" if alerts else OK)
+    return dg.SkipReason(f"{pluralize(len(alerts), 'alert')}" if alerts else OK)

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import descriptions
 from pipelines.defs.ownership import labels
 from pipelines.defs.resources import WRITER, FoldersResource
@@ -24,5 +25,5 @@ def published_marts(
     """Every mart as Parquet and in one read-only DuckDB file, replaced together."""
     with duckdb.get_connection() as connection:
         published = publish.publish(connection, Path(folders.published), descriptions=descriptions())
-    context.log.info(f"published {len(published.rows)} marts in {published.folder}")
+    context.log.info(f"published {pluralize(len(published.rows), 'mart')} in {published.folder}")
     return dg.MaterializeResult(metadata={**published.rows, "folder": dg.MetadataValue.path(published.folder)})

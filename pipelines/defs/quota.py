@@ -6,6 +6,7 @@ Does not belong here: what a snapshot holds (warehouse/quota.py).
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, StoreResource
@@ -23,5 +24,5 @@ def quota_snapshots(
     """What each tenant used of its budgets, where its devices look for it."""
     with retried(context), duckdb.get_connection() as connection:
         keys = quota.publish(connection, store.open())
-    context.log.info(f"{len(keys)} quota snapshots published")
+    context.log.info(f"{pluralize(len(keys), 'quota snapshot')} published")
     return dg.MaterializeResult(metadata={"snapshots": len(keys)})

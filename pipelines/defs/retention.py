@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.resources import HOME, WRITER, StoreResource, WarehouseResource
 from pipelines.defs.retries import retried
 from pipelines.defs.schedules import SCHEDULE_STATUS
@@ -48,7 +49,10 @@ def take_what_is_past_its_time(context: dg.OpExecutionContext, duckdb: Warehouse
     with retried(context):
         taken = run(HOME, store.open(), is_dry=False)
     for line in taken:
-        context.log.info(f"{line.layer}: {line.rows} rows, {line.objects} objects, {line.bytes} bytes {line.note}")
+        context.log.info(
+            f"{line.layer}: {pluralize(line.rows, 'row')}, {pluralize(line.objects, 'object')},"
+            f" {pluralize(line.bytes, 'byte')} {line.note}"
+        )
 
 
 @dg.job(executor_def=dg.in_process_executor, description="What is past its time goes; a receipt says what went.")

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb as engine
 
 from pipelines.contract.keys import parse_manifest_key
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import PROJECT
 from pipelines.defs.resources import HOME
 from pipelines.quality import gates
@@ -100,13 +101,14 @@ def set_aside(warehouse: Path, store: Store, failure: Failure) -> Iterator[str]:
         exclusion.exclude(connection, store, reasons, judge=registry.judge(warehouse.parent, store))
     parts = [parsed.prefix for key in keys if (parsed := parse_manifest_key(key)) is not None]
     for (tenant, device), count in sorted(Counter((prefix.tenant, prefix.device) for prefix in parts).items()):
-        yield f"set aside: {count} batches of device {device}, tenant {tenant}: {failure.reason}"
+        yield f"set aside: {pluralize(count, 'batch')} of device {device}, tenant {tenant}: {failure.reason}"
 
 
 def told(batches: dict[str, str]) -> Iterator[str]:
     """What is set aside now, with the command that brings it back."""
     for reason, count in sorted(Counter(batches.values()).items()):
-        yield f"{count} batches are set aside as {reason}; back with `apiary quarantine replay --reason {reason}`"
+        command = f"apiary quarantine replay --reason {reason}"
+        yield f"{pluralize(count, 'batch')} set aside as {reason}; back with `{command}`"
 
 
 def _fails(file: Path, failure: Failure) -> bool:

@@ -15,6 +15,7 @@ import duckdb as engine
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 from dagster_duckdb import DuckDBResource
 
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_checks import with_readable_tests
 from pipelines.defs.dbt_project import manifest
 from pipelines.defs.ownership import labels
@@ -96,7 +97,7 @@ def models(
     changed = definitions.changed(warehouse, parsed)
     if changed:
         context.log.warning(  # the terminal shows no less of this step
-            f"{len(changed)} models have another definition than their tables, such as {changed[0]}: full refresh"
+            f"{pluralize(len(changed), 'model')} with a changed definition, such as {changed[0]}: full refresh"
         )
     refresh = ["--full-refresh"] if changed or config.full_refresh else []
     for is_last in (*[False] * MOST_ROUNDS, True):

@@ -14,6 +14,7 @@ from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 
 from pipelines.contract.ddl import BOOKS
+from pipelines.contract.numbers import pluralize
 from pipelines.contract.wire import BY_NAME, TABLES
 from pipelines.defs.erasure import erasure_receipts
 from pipelines.defs.ownership import labels
@@ -115,7 +116,7 @@ def wire(
             found = landing.pending(opened, load.known_manifests(connection))
             today = datetime.now(UTC).date()
             arrivals = [a for a in found if covered(a.received_at.date(), first=first, last=last, today=today)]
-            context.log.info(f"{len(arrivals)} batches arrived from {first} to {last} and are not loaded yet")
+            context.log.info(f"{pluralize(len(arrivals), 'batch')} arrived from {first} to {last}, not loaded yet")
             loaded = load.load(connection, opened, arrivals, judge=judge)
             refused = quarantine.batches(connection, quarantine.Choice())
             verified = verify.verify(connection, opened, sample=verify.SAMPLE)
@@ -123,15 +124,18 @@ def wire(
             arrival_days.note_first_day(HOME.first_arrival_day, opened)
             _describe_days(context, connection, first, last)
     context.log.info(
-        f"{loaded.received} batches: {loaded.loaded} loaded, {loaded.quarantined} quarantined {loaded.reasons or ''}; "
-        f"{loaded.rows_new} rows new, {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
+        f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded,"
+        f" {loaded.quarantined} quarantined {loaded.reasons or ''}; {pluralize(loaded.rows_new, 'new row')},"
+        f" {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
     )
     for key, kind in opened.passed_over.items():
         context.log.warning(f"passed over in the store, it is no object: {key} ({kind}); remove it")
     if again.received:
-        context.log.info(f"{again.received} refused batches were judged again: {again.loaded} loaded")
+        context.log.info(f"{pluralize(again.received, 'refused batch')} judged again: {again.loaded} loaded")
     if loaded.incomplete:
-        context.log.warning(f"{loaded.incomplete} batches lack an object: they are looked at again in the next run")
+        context.log.warning(
+            f"{pluralize(loaded.incomplete, 'batch')} without all objects: looked at again in the next run"
+        )
     for name in (*BY_NAME, "batches"):
         yield dg.MaterializeResult(asset_key=["wire", name])
     yield dg.MaterializeResult(asset_key=["wire", "quarantine"], check_results=[_judge_quarantine(refused)])

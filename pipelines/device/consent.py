@@ -72,6 +72,11 @@ class Consent:
     scope: Scope = Scope()
 
     @property
+    def is_open(self) -> bool:
+        """Whether it covers homes: it was granted, and may be paused."""
+        return self.state in ("granted", "paused")
+
+    @property
     def history_starts_at(self) -> datetime | None:
         """Records timed before this do not leave; None if history is included."""
         return self.at if self.history == "exclude" else None

@@ -6,6 +6,7 @@ Does not belong here: asking (consent.py), sending the request and fetching its 
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipelines.contract.numbers import pluralize
 from pipelines.contract.receipts import (
     MAX_BYTES,
     ErasureReceipt,
@@ -42,8 +43,8 @@ class Deletion:
             return f"deletion asked for at {_time(self.requested_at)}: {sent}, not carried out yet"
         said = self.receipt
         text = (
-            f"deleted at {_time(said.erased_at)} {whose}: {said.objects_deleted} objects of the store,"
-            f" {said.rows_deleted} rows of the warehouse (request {self.request_id[:8]})"
+            f"deleted at {_time(said.erased_at)} {whose}: {pluralize(said.objects_deleted, 'object')} of the store,"
+            f" {pluralize(said.rows_deleted, 'row')} of the warehouse (request {self.request_id[:8]})"
         )
         findings = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in said.findings.items())
         return f"{text}; the search for what is left also says: {findings}" if findings else text

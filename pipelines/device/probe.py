@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from pipelines.contract.keys import probe_key
+from pipelines.contract.numbers import pluralize
 from pipelines.device.enrolment import Enrolment
 from pipelines.store import Put, Store, StoreRefusedError, StoreUnavailableError
 
@@ -56,5 +57,5 @@ def probe(store: Store, enrolment: Enrolment, *, now: datetime | None = None) ->
     except (StoreUnavailableError, StoreRefusedError, KeyError):
         skew = None  # credentials that may only create are the better ones; the two puts have said what matters
     if skew is not None and abs(skew) > SKEW_SECONDS:
-        reasons.append(f"its clock differs from this device's by {skew:.0f} seconds")
+        reasons.append(f"its clock differs from this device's by {pluralize(round(skew), 'second')}")
     return Probe("degraded-store" if reasons else "ok", tuple(reasons), skew)

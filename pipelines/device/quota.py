@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import plain, pluralize
 from pipelines.contract.quota import (
     EXACT_DIGITS,
     MAX_BYTES,
@@ -247,11 +247,14 @@ def _judged(budget: Budget, used: Decimal, unpriced: int) -> tuple[Decision, str
         return "block", f"{said}: the limit is reached"
     ceiling = budget.unpriced_limit_tokens
     if is_cost and ceiling is not None and unpriced > 0 and unpriced >= ceiling:
-        return "block", f"{said}, and {unpriced} tokens without a price: their limit of {ceiling} is reached"
+        return "block", f"{said}, and {pluralize(unpriced, 'token')} without a price: their limit is {ceiling}"
     if used >= budget.warning:
         return "warn", f"{said}: the warning begins at {plain(budget.warning)}"
     if is_cost and unpriced > 0:
-        return "warn", f"{said}, but {unpriced} tokens have no price: what they cost is not in it"
+        return (
+            "warn",
+            f"{said}, but {pluralize(unpriced, 'token has', 'tokens have')} no price: what they cost is not in it",
+        )
     return "allow", said
 
 

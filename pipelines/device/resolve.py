@@ -1,4 +1,4 @@
-"""Names a keyed hash, at home: the names are read from the agents' own files once more, nothing is written down.
+"""Names keyed hashes, at home: the names are read from the agents' own files once more, nothing is written down.
 
 Nowhere else can this be done: it takes the tenant's key and the files. Does not belong here: what a name means.
 """
@@ -19,10 +19,13 @@ from pipelines.errors import UsageError
 from pipelines.home import Home
 
 
-def resolve(home: Home, homes: Sequence[Path], keyed: str, *, progress: Progress | None = None) -> str | None:
-    """The name behind a keyed hash, if it still stands in these homes. Raises UsageError, DeviceError."""
-    if not is_keyed(keyed):
-        raise UsageError(f"{keyed!r} is no keyed hash: it looks like k1_ and 32 digits or letters a to f")
+def resolve(
+    home: Home, homes: Sequence[Path], hashes: Sequence[str], *, progress: Progress | None = None
+) -> dict[str, str]:  # fmt: skip
+    """The names behind keyed hashes, of those that still stand in these homes. Raises UsageError, DeviceError."""
+    for keyed in hashes:
+        if not is_keyed(keyed):
+            raise UsageError(f"{keyed!r} is no keyed hash: it looks like k1_ and 32 digits or letters a to f")
     enrolled = enrolment.require(home)
     now = datetime.now(UTC)
     redactor = NamingRedactor(enrolment.tenant_key(home))
@@ -30,4 +33,4 @@ def resolve(home: Home, homes: Sequence[Path], keyed: str, *, progress: Progress
     with closing(State(MEMORY)) as state:
         scratch = home.device / "copy-preview"
         Collector(state, enrolled, redactor, everything, now=now, progress=progress, scratch=scratch).run(homes)
-    return redactor.names.get(keyed)
+    return {keyed: redactor.names[keyed] for keyed in hashes if keyed in redactor.names}

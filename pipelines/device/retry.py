@@ -16,6 +16,7 @@ from pipelines.device.state import State, Trouble
 from pipelines.store import StoreUnavailableError
 
 Sleep = Callable[[float], None]
+OnRetry = Callable[[str, float], None]
 Clock = Callable[[], datetime]
 
 
@@ -37,6 +38,7 @@ class Retry:
     sleep: Sleep = time.sleep
     clock: Clock = utc_now
     is_forced: bool = False
+    on_retry: OnRetry | None = None
     _waited: float = 0.0
     _batches: int = 0
     _stored: list[str] = field(default_factory=list)
@@ -89,6 +91,8 @@ class Retry:
         if self._waited + delay > limits.PATIENCE_SECONDS:
             raise LaterError(str(error))
         self._waited += delay
+        if self.on_retry is not None:
+            self.on_retry(str(error), delay)
         self.sleep(delay)
 
     def refused(self, seq: int) -> None:

@@ -91,6 +91,14 @@ def uninstall(
     return Installed(there, {}, left)
 
 
+def is_installed(environment: Mapping[str, str], *, person: Path | None = None, platform: str = sys.platform) -> bool:
+    """Whether the files of this user's service are there."""
+    try:
+        return all(path.exists() for path in files(environment, person=person or Path.home(), platform=platform))
+    except UsageError:
+        return False
+
+
 def files(environment: Mapping[str, str], *, person: Path, platform: str) -> tuple[Path, ...]:
     """The files of the service. Raises UsageError on a platform without one."""
     if platform == "darwin":

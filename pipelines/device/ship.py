@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from pipelines.contract.numbers import pluralize
 from pipelines.device import consent, enrolment, limits, outbox, quota
 from pipelines.device.collect import Collector, Progress
 from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.errors import DeviceError
 from pipelines.device.redact import Redactor
-from pipelines.device.retry import Clock, LaterError, Retry, Sleep, utc_now
+from pipelines.device.retry import Clock, LaterError, OnRetry, Retry, Sleep, utc_now
 from pipelines.device.spool import DamagedError, Sealed, Spool
 from pipelines.device.state import CLOCK_OFFSET, Counts, State
 from pipelines.failpoints import fp
@@ -43,6 +44,8 @@ class Shipped:
     """Why nothing new was read, if so."""
     problems: tuple[str, ...] = ()
     """Homes and sources that could not be read; the rest went on."""
+    report_rows: int = 0
+    """Of `rows` those that say what runs did: where there are no others, nothing was new."""
     quota: str = ""
     """What came of fetching the newest budgets."""
     next_try_at: datetime | None = None
@@ -59,10 +62,12 @@ def ship(
     clock: Clock = utc_now,
     when_full: WhenFull = "pause",
     is_forced: bool = False,
+    on_retry: OnRetry | None = None,
 ) -> Shipped:
     """Ship once. Raises UsageError without consent, DeviceError if the disk is full or the store does not answer.
 
-    A store that did not answer, or refused, is left alone until its time has come, unless `is_forced`.
+    A store that did not answer, or refused, is left alone until its time has come, unless `is_forced`. `on_retry` hears
+    of every try that failed and is made again within this run: the error and the seconds until then.
 
     When the spool or the disk is full nothing new is read: the agents' own files keep it, so nothing is lost. By choice
     the oldest waiting batch is dropped instead, and counted.
@@ -73,7 +78,7 @@ def ship(
             granted = consent.require(state)  # once more: it may have been withdrawn before we held the lock
             store = enrolment.open_store(home, store_url or enrolled.store)
             now = clock()
-            retry = Retry(state, store.url, sleep, clock, is_forced=is_forced)
+            retry = Retry(state, store.url, sleep, clock, is_forced=is_forced, on_retry=on_retry)
             redactor = Redactor(enrolment.tenant_key(home))
             problems: tuple[str, ...] = ()
             spool = Spool(home.device / "spool")
@@ -95,7 +100,10 @@ def ship(
                     return replace(shipped, waiting=state.totals()["batches_waiting"], next_try_at=later)
                 sent = deliver(state, spool, store, retry)
                 batches, rows = shipped.batches + sent.batches, shipped.rows + sent.rows
-                shipped = replace(shipped, batches=batches, rows=rows, bytes=shipped.bytes + sent.bytes)
+                shipped = replace(
+                    shipped, batches=batches, rows=rows, bytes=shipped.bytes + sent.bytes,
+                    report_rows=shipped.report_rows + sent.report_rows,
+                )  # fmt: skip
                 if not sent.waiting:
                     said = _fetch_quota(home, state, enrolled, granted, store)
                     return replace(shipped, waiting=sent.waiting, quota=said)
@@ -156,7 +164,7 @@ def deliver(state: State, spool: Spool, store: Store, retry: Retry) -> Shipped:
     delivered.
     """
     spool.sweep(state)
-    batches = rows = size = 0
+    batches = rows = size = reports = 0
     for batch in list(spool.sealed(state)):
         try:
             _put(batch, store, retry)
@@ -181,7 +189,8 @@ def deliver(state: State, spool: Spool, store: Store, retry: Retry) -> Shipped:
         spool.finish(batch)
         fp("deliver.finished")
         batches, rows, size = batches + 1, rows + batch.rows, size + batch.size
-    return Shipped(batches, rows, size, state.totals()["batches_waiting"], store.url)
+        reports += batch.report_rows
+    return Shipped(batches, rows, size, state.totals()["batches_waiting"], store.url, report_rows=reports)
 
 
 def _left_for_later(state: State, retry: Retry, batch: Sealed, error: Exception) -> DeviceError:
@@ -192,8 +201,8 @@ def _left_for_later(state: State, retry: Retry, batch: Sealed, error: Exception)
     again = f" from {trouble.next_at:%Y-%m-%d %H:%M:%S} UTC on" if trouble else ""
     waiting = state.totals()["batches_waiting"]
     return DeviceError(
-        f"{error}; {waiting} batches wait safely in the spool, the store is asked again{again}:"
-        " ship again then, or at once with --now"
+        f"{error}; {pluralize(waiting, 'batch waits', 'batches wait')} safely in the spool, the store is asked again"
+        f"{again}: ship again then, or at once with --now"
     )
 
 
@@ -201,7 +210,7 @@ def _unread(counted: Sequence[Counts]) -> list[str]:
     """One line for each way in which sources could not be read."""
     outcomes = TallyOf(counts.outcome for counts in counted if counts.outcome != "read")
     return [
-        f"{number} file{'s' * (number > 1)} could not be read ({outcome.replace('_', ' ')}); the rest went on"
+        f"{pluralize(number, 'file')} could not be read ({outcome.replace('_', ' ')}); the rest went on"
         for outcome, number in sorted(outcomes.items())
     ]
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import __version__
+from pipelines.contract import wire
 from pipelines.contract.keys import PROTOCOL, Prefix
 from pipelines.contract.table import Table
 from pipelines.contract.wire import BY_NAME, contract_hash
@@ -35,6 +36,8 @@ TINY_ROWS = 16
 # stays below 150 MB (tests/device/test_light_load.py).
 MAX_ROWS = 20_000
 
+
+REPORTS = (wire.DEVICE_REPORTS.name, wire.SOURCE_FILES.name)
 
 # A delivered batch's files stay this long beside its manifest: the owner can compare them with the store.
 RECEIPT_SECONDS = 30 * 86_400
@@ -71,6 +74,8 @@ class Sealed:
     files: tuple[File, ...]
     rows: int
     size: int
+    report_rows: int = 0
+    """Of the rows those that say what runs did, which every batch has."""
 
     @property
     def is_tombstone(self) -> bool:
@@ -99,10 +104,12 @@ class Spool:
     def sealed(self, state: State) -> Iterator[Sealed]:
         """Batches that wait to be sent, oldest first."""
         for batch in state.batches("sealed"):
-            hashes = {item["key"]: item["sha256"] for item in json.loads(batch["objects"])}
+            objects = json.loads(batch["objects"])
+            hashes = {item["key"]: item["sha256"] for item in objects}
+            report_rows = sum(item["rows"] for item in objects if item["table"] in REPORTS)
             hashes[batch["manifest_key"]] = batch["manifest_sha256"]
             files = tuple(File(key, self._ready / Path(key).name, sha256) for key, sha256 in hashes.items())
-            yield Sealed(int(batch["seq"]), files, int(batch["rows"]), int(batch["bytes"]))
+            yield Sealed(int(batch["seq"]), files, int(batch["rows"]), int(batch["bytes"]), report_rows)
 
     def finish(self, batch: Sealed) -> None:
         """Delivered: the files become the receipt of what left."""

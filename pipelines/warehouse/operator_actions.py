@@ -105,7 +105,7 @@ def agents(connection: duckdb.DuckDBPyConnection, *, tenant: str | None = None) 
     cursor = connection.execute(
         """
         SELECT agents.tenant_id AS tenant, agents.agent_id AS agent, agents.model, agents.version, agents.sessions,
-            cards.finished_runs AS runs, cards.successes, cards.failures + cards.timeouts AS failures,
+            cards.runs, cards.open_runs, cards.successes, cards.failures + cards.timeouts AS failures,
             agents.fires, agents.last_seen_at
         FROM dim_agents AS agents
         LEFT JOIN mart_agent_scorecard AS cards

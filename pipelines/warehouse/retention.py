@@ -15,6 +15,7 @@ import duckdb
 import yaml
 
 from pipelines.contract.keys import parse_manifest_key, parse_prefix
+from pipelines.contract.numbers import pluralize
 from pipelines.errors import UsageError
 from pipelines.home import ROOT
 from pipelines.store import Entry, Store
@@ -96,7 +97,8 @@ def retain(
         "quarantine": _old_batches(before(policy, "quarantine", now), entries, statuses, {"quarantined"}),
         "orphans": orphans,
     }
-    notes = {"orphans": f"{waiting} unreferenced for more than {policy.report_days} days" if waiting else ""}
+    age = pluralize(policy.report_days, "day")
+    notes = {"orphans": f"{waiting} unreferenced for more than {age}" if waiting else ""}
     lines = []
     for layer, found in doomed.items():
         if not is_dry:

@@ -6,12 +6,10 @@ Does not belong here: printing (pipelines/commands), counting (models/).
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.contract.numbers import plain
 from pipelines.warehouse.reading import connect
-
-Dimension = Literal["model", "tenant", "user", "colony", "session", "agent", "runtime", "day"]
 
 # What a row is named by: the column's name in the answer -> its expression over USED.
 DIMENSIONS: dict[str, dict[str, str]] = {
@@ -20,11 +18,16 @@ DIMENSIONS: dict[str, dict[str, str]] = {
     "user": {"user": "user_id", "tenant": "tenant_id"},
     "colony": {"colony": "colony_name", "colony_id": "colony_id", "tenant": "tenant_id"},
     "session": {"session": "session_id", "tenant": "tenant_id"},
-    "agent": {"agent": "agent_kind"},
+    "agent": {"agent": "coalesce(agent_id, 'unknown')", "tenant": "tenant_id"},
+    "kind": {"kind": "agent_kind"},
     "runtime": {"runtime": "agent_runtime"},
     "day": {"day": "usage_date"},
     "tenant and model": {"tenant": "tenant_id", "model": "model", "runtime": "agent_runtime"},
 }
+SESSIONS = """
+            LEFT JOIN (SELECT tenant_id, session_id, agent_id FROM dim_sessions) AS sessions
+                USING (tenant_id, session_id)
+"""
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
 COSTS = ("reported_cost_usd", "rated_cost_usd", "rated_cost_low_usd", "rated_cost_high_usd")
 COUNTS = ("turns", *TOKENS, "tool_calls", "unreported_turns", "unpriced_turns", "unpriced_tokens")
@@ -53,6 +56,7 @@ def usage(
             FROM agg_usage_session_daily AS used
             LEFT JOIN (SELECT tenant_id, colony_id, colony_name FROM dim_colonies) AS colonies
                 USING (tenant_id, colony_id)
+            {SESSIONS if by == "agent" else ""}
             WHERE ($first IS NULL OR usage_date >= $first) AND ($last IS NULL OR usage_date <= $last)
             GROUP BY {", ".join(map(str, range(1, len(names) + 1)))}
             ORDER BY {order}

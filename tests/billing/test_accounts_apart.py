@@ -159,7 +159,7 @@ def test_what_is_left_to_a_later_month_is_asked_for_there_and_billed_once_priced
     ledger.settle(JANUARY, "late", "unknown")
     ledger.close(JANUARY)
     assert ledger.booked("line_id") == [("c",)]
-    with pytest.raises(NotReadyError, match="exceptions: 1 lines have no price"):
+    with pytest.raises(NotReadyError, match="exceptions: 1 line has no price"):
         ledger.close(FEBRUARY)
     ledger.tell([line("a", date(2025, 1, 5), 1_000_000, "9", model="unknown")])
     ledger.close(FEBRUARY)

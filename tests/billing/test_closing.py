@@ -277,7 +277,7 @@ def test_c4_no_close_with_material_exceptions(ledger: Ledger) -> None:
     nothing = dict.fromkeys(("list_unit_price", "contracted_unit_price", "list_cost", "contracted_cost", "billed_cost"))
     unpriced = line("a", date(2025, 1, 5)) | nothing | {"rating_status": "unpriced"}
     ledger.tell([unpriced | {"high_cost": Decimal("0.01")}, line("b", date(2025, 1, 6))])
-    with pytest.raises(NotReadyError, match=r"exceptions: 1 lines have no price and may cost up to 0\.01"):
+    with pytest.raises(NotReadyError, match=r"exceptions: 1 line has no price and may cost up to 0\.01"):
         ledger.close(JANUARY, waived={"grace": "told so", "exceptions": "never mind"})
     ledger.tell([unpriced | {"high_cost": Decimal("0.009999999")}])
     ledger.build()

@@ -228,7 +228,7 @@ def test_e4_a_restated_month_needs_somebody_who_has_seen_it(ledger: Ledger) -> N
     first = export_month(ledger.scene(late), JANUARY, "acct-acme")
     ledger.tell([line("e", date(2025, 1, 9), 1_000_000, "2")])
     ledger.build()
-    with pytest.raises(RestatementError, match=r"1 rows|\d+ rows, billed cost by 2; see") as refused:
+    with pytest.raises(RestatementError, match=r"1 row|\d+ rows, billed cost by 2; see") as refused:
         export_month(ledger.scene(late), JANUARY, "acct-acme")
     assert list(first.folder.parent.iterdir()) == [first.folder], "nothing was written"
     seen = str(refused.value).rpartition(" ")[2]

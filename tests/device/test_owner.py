@@ -72,12 +72,13 @@ def test_a_hash_is_named_at_home_only(made: Device, home: Path, tmp_path: Path) 
     made.ship(home)
     (name,) = {row["queen_name"] for row in made.delivered("sessions") if row["queen_name"]}
     assert name.startswith("k1_")
-    assert resolve.resolve(made.home, [home], name) == "queen_of_my_own"
-    assert resolve.resolve(made.home, [home], "k1_" + "0" * 32) is None
+    unknown = "k1_" + "0" * 32
+    assert resolve.resolve(made.home, [home], [unknown, name]) == {name: "queen_of_my_own"}
+    assert resolve.resolve(made.home, [home], [unknown]) == {}
     stranger = granted(tmp_path / "stranger", home)
-    assert resolve.resolve(stranger.home, [home], name) is None
+    assert resolve.resolve(stranger.home, [home], [name]) == {}
     with pytest.raises(UsageError, match="no keyed hash"):
-        resolve.resolve(made.home, [home], "queen_of_my_own")
+        resolve.resolve(made.home, [home], ["queen_of_my_own"])
     assert b"queen_of_my_own" not in made.state_file.read_bytes()
 
 

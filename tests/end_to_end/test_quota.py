@@ -68,7 +68,7 @@ def test_a_device_answers_from_the_published_snapshot(
     assert (code, ada["decision"]) == (0, "warn"), "336 of 400: beyond 0.8; and the cap sees what has no price"
     code, bob = say("bob")
     assert (code, bob["decision"]) == (0, "warn")
-    assert "5010 tokens have no price" in bob["reason"], "never blind to unpriced models"
+    assert "5,010 tokens have no price" in bob["reason"], "never blind to unpriced models"
 
     # What the device uses beyond the snapshot counts at once.
     append(

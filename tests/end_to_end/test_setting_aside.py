@@ -49,7 +49,7 @@ def test_the_others_are_published_in_the_same_run(tmp_path: Path) -> None:
             "INSERT INTO wire.touched_sessions SELECT tenant_id, session_id, 99 FROM wire.touched_sessions"
         )
     done = apiary(home, *run)
-    assert f"1 batches of device {CLONE}, tenant evil" in done.stderr
+    assert f"1 batch of device {CLONE}, tenant evil" in done.stderr
     assert "apiary quarantine replay --reason failed_" in done.stderr, "and how it comes back"
     assert published(home) == honest
     listed = json.loads(apiary(home, "quarantine", "list", "--json").stdout)

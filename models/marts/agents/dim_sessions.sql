@@ -23,6 +23,7 @@ select
     tree.colony_id,
     tree.colony_name,
     sessions.queen_name,
+    assigned.agent_id,
     sessions.agent_name,
     sessions.session_kind,
     sessions.agent_type,
@@ -49,6 +50,9 @@ from sessions
 inner join tree
     on sessions.tenant_id = tree.tenant_id
     and sessions.session_id = tree.session_id
+inner join {{ ref('int_agents__sessions_assigned') }} as assigned
+    on sessions.tenant_id = assigned.tenant_id
+    and sessions.session_id = assigned.session_id
 left join totals
     on sessions.tenant_id = totals.tenant_id
     and sessions.session_id = totals.session_id
