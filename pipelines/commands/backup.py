@@ -4,13 +4,13 @@ Does not belong here: what is in a backup (warehouse/backup.py).
 """
 
 import argparse
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines.commands.loading import alone
-from pipelines.commands.terminal import Shared, Stop, store_of
+from pipelines.commands.terminal import Shared, Stop, note, say, store_of
+from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
 
@@ -20,10 +20,10 @@ def _backup(options: argparse.Namespace) -> int:
     home, store_url = Home.from_environment(), store_of(options)
     with alone(home):
         made = backup.make(home, options.to.expanduser().absolute(), now=datetime.now(UTC).replace(microsecond=0))
-    print(f"{made.file}: {made.files} files, {made.bytes:,} bytes")
+    say(f"{made.file}: {pluralize(made.files, 'file')}, {pluralize(made.bytes, 'byte')}")
     if not store_url.startswith(home.root.as_uri()):
-        sys.stderr.write(f"the store {store_url} is not in it: keep it by its own means\n")
-    sys.stderr.write("it holds rows of people and the key that signs statements: keep it where only you can read it\n")
+        note(f"the store {store_url} is not in it: keep it by its own means")
+    note("it holds rows of people and the key that signs statements: keep it where only you can read it")
     return 0
 
 
@@ -36,10 +36,11 @@ def _restore(options: argparse.Namespace) -> int:
         raise Stop(2, f"{file} is no file: name one that `apiary backup` wrote")
     with alone(home):
         found = backup.restore(home, file, open_store(store_of(options)))
-    print(f"{home.root}: {found.files} files, {found.bytes:,} bytes, as of {found.made_at:%Y-%m-%d %H:%M:%S} UTC")
+    size = f"{pluralize(found.files, 'file')}, {pluralize(found.bytes, 'byte')}"
+    say(f"{home.root}: {size}, as of {found.made_at:%Y-%m-%d %H:%M:%S} UTC")
     if found.reopened:
-        sys.stderr.write(f"{found.reopened} erasures were finished after it was made: `apiary run` repeats them\n")
-    sys.stderr.write("`apiary run` loads what arrived since\n")
+        note(f"finished after it was made: {pluralize(found.reopened, 'erasure')}; `apiary run` repeats them")
+    note("`apiary run` loads what arrived since")
     return 0
 
 
