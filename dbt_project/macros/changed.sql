@@ -267,7 +267,7 @@
         left join {{ ref('dim_billing_accounts') }} as accounts
             on days.tenant_id = accounts.tenant_id
             and days.usage_date >= accounts.valid_from
-            and (accounts.valid_to is null or days.usage_date < accounts.valid_to)
+            and days.usage_date < coalesce(accounts.valid_to, date '9999-12-31')
         left join contracts
             on days.tenant_id = contracts.tenant_id
         left join exchange

@@ -28,8 +28,9 @@ observations as (
     left join {{ ref('stg_wire__device_zones') }} as zones
         on s.tenant_id = zones.tenant_id
         and s._device_id = zones.device_id
-        and (zones.valid_after is null or s._received_at > zones.valid_after)
-        and (zones.valid_to is null or s._received_at <= zones.valid_to)
+        -- Comparisons, and not choices with NULL: those would try every row with every zone.
+        and s._received_at > coalesce(zones.valid_after, timestamptz '1900-01-01 00:00:00+00')
+        and s._received_at <= coalesce(zones.valid_to, timestamptz '9999-12-31 00:00:00+00')
 ),
 
 -- A session that nobody described is known by its usage alone.

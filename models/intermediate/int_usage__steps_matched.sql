@@ -315,19 +315,18 @@ parted_events as (
         on e.tenant_id = placed.tenant_id
         and e.session_id = placed.session_id
         and e.turn_id = placed.turn_id
+    -- Comparisons, and not choices with NULL or NOT: those would try every event with every part.
     left join parts
         on placed.tenant_id = parts.tenant_id
         and placed.session_id = parts.session_id
         and placed.part = parts.part
-        and (parts.latest_us is null or e.at_us <= parts.latest_us + {{ slack }})
+        and e.at_us <= coalesce(parts.latest_us + {{ slack }}, 9223372036854775807)
     left join parts as next_parts
         on placed.tenant_id = next_parts.tenant_id
         and placed.session_id = next_parts.session_id
         and placed.next_part = next_parts.part
-        and (
-            not next_parts.begins_dated
-            or e.at_us >= next_parts.from_us - case when placed.part is null then {{ slack }} else {{ close }} end
-        )
+        and e.at_us + case when placed.part is null then {{ slack }} else {{ close }} end
+        >= case when next_parts.begins_dated then next_parts.from_us else -9223372036854775807 end
 ),
 
 parted_steps as (

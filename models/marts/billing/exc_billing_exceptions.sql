@@ -107,7 +107,7 @@ held as (
     left join {{ ref('dim_billing_accounts') }} as accounts
         on held.tenant_id = accounts.tenant_id
         and changed.usage_date >= accounts.valid_from
-        and (accounts.valid_to is null or changed.usage_date < accounts.valid_to)
+        and changed.usage_date < coalesce(accounts.valid_to, date '9999-12-31')
 ),
 
 -- Usage lines whose numbers are none stayed on the device: nobody knows what they were worth, nor when they were.

@@ -39,12 +39,12 @@ priced as (
         on seats.component = 'seat_month'
         and counted.currency = seats.currency
         and {{ utc_midnight('counted.billing_month') }} >= seats.in_force_from
-        and (seats.in_force_to is null or {{ utc_midnight('counted.billing_month') }} < seats.in_force_to)
+        and {{ utc_midnight('counted.billing_month') }} < coalesce(seats.in_force_to, timestamptz '9999-12-31 00:00:00+00')
     left join unit_prices as colonies
         on colonies.component = 'colony_day'
         and counted.currency = colonies.currency
         and {{ utc_midnight('counted.billing_month') }} >= colonies.in_force_from
-        and (colonies.in_force_to is null or {{ utc_midnight('counted.billing_month') }} < colonies.in_force_to)
+        and {{ utc_midnight('counted.billing_month') }} < coalesce(colonies.in_force_to, timestamptz '9999-12-31 00:00:00+00')
 )
 
 select

@@ -75,6 +75,19 @@ agreeing as (
     group by best.tenant_id, best.session_id
 ),
 
+-- An inner join of its own: as a condition of an outer join it would try every session with every zone.
+agreeing_device_zones as (
+    select
+        device_zones.tenant_id,
+        device_zones.session_id,
+        device_zones.time_zone
+    from device_zones
+    inner join agreeing
+        on device_zones.tenant_id = agreeing.tenant_id
+        and device_zones.session_id = agreeing.session_id
+    where {{ path_holds('agreeing.agreeing_zones', 'device_zones.time_zone') }}
+),
+
 -- Evidence of two places: the one that is best does not hold for all of the session.
 differing as (
     select distinct
@@ -84,16 +97,12 @@ differing as (
     inner join best
         on ranked.tenant_id = best.tenant_id
         and ranked.session_id = best.session_id
-    left join agreeing
-        on ranked.tenant_id = agreeing.tenant_id
-        and ranked.session_id = agreeing.session_id
-    left join device_zones
-        on ranked.tenant_id = device_zones.tenant_id
-        and ranked.session_id = device_zones.session_id
-        and {{ path_holds('agreeing.agreeing_zones', 'device_zones.time_zone') }}
+    left join agreeing_device_zones as zones
+        on ranked.tenant_id = zones.tenant_id
+        and ranked.session_id = zones.session_id
     where case
-            when device_zones.time_zone is null then ranked.utc_offset_seconds <> best.utc_offset_seconds
-            else {{ zone_offset_micros('ranked.offset_observed_at', 'device_zones.time_zone') }}
+            when zones.time_zone is null then ranked.utc_offset_seconds <> best.utc_offset_seconds
+            else {{ zone_offset_micros('ranked.offset_observed_at', 'zones.time_zone') }}
                 <> ranked.utc_offset_seconds * 1000000
         end
 ),

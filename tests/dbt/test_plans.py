@@ -1,0 +1,136 @@
+"""No model joins by trying every row with every row: the plans of all of them, as the engine would run them.
+
+A condition on one side only, or a choice such as `x is null or y < x`, in the ON of an outer join makes a nested loop
+of what looks like a join by keys: it costs the product of its inputs, and no test with few rows shows it.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.dbt.test_usage import TREE
+from tests.warehouse import Warehouse
+
+Node = dict[str, Any]
+
+LOOPS = frozenset({"NESTED_LOOP_JOIN", "BLOCKWISE_NL_JOIN", "CROSS_PRODUCT"})
+# Inputs that do not grow with usage. One side of a loop may be made of these alone: the loop then grows like the other.
+SMALL_SCHEMAS = {"billing": "books, which people write", "seeds": "files of the repository"}
+GROWING = {"closed_lines", "provider_costs", "restatements"}  # in those schemas
+SMALL = {
+    "dim_billing_accounts": "one row for each account and span of its terms",
+    "int_billing__rates_in_force": "the price book",
+    "dim_prices": "the price book",
+    "dim_billing_periods": "one row for each account and month",
+}
+
+
+def test_no_model_has_a_loop_over_facts(warehouse: Warehouse) -> None:
+    warehouse.load(TREE)
+    built = warehouse.dbt("run")
+    again = warehouse.dbt("compile")
+    assert built.success
+    assert again.success
+    looked_at = {**_sql(built, "full refresh"), **_sql(again, "incremental")}
+    assert len({name for name, _ in looked_at}) > 100
+    with _planning(warehouse) as connection:
+        found = [
+            f"{name} ({how}): {loop}"
+            for (name, how), sql in sorted(looked_at.items())
+            for loop in loops(connection, sql)
+        ]
+    assert found == []
+
+
+def test_a_build_spills_beside_the_warehouse_what_exceeds_its_limit(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APIARY_MEMORY_LIMIT", "512MiB")
+    settings = "current_setting('memory_limit') as memory, current_setting('temp_directory') as folder"
+    shown = warehouse.dbt("show", "--inline", f"select {settings}")
+    assert shown.success
+    (row,) = shown.result.results[0].agate_table.rows
+    assert dict(row.dict()) == {"memory": "512.0 MiB", "folder": f"{warehouse.path}.tmp"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_loop"),
+    [
+        ("facts.id = others.id", False),
+        ("facts.id = others.id and facts.moment >= others.moment", False),
+        ("facts.id = others.id and (others.moment is null or facts.moment >= others.moment)", True),
+        ("facts.id = others.id and facts.kind = 'a'", True),
+        ("facts.id + others.id > 3", True),
+    ],
+)
+def test_the_test_sees_a_loop(condition: str, *, is_loop: bool) -> None:
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE facts AS SELECT range AS id, range AS moment, 'a' AS kind FROM range(10)")
+        connection.execute("CREATE TABLE others AS FROM facts")
+        connection.execute("CREATE SCHEMA billing")
+        connection.execute("CREATE TABLE billing.book AS FROM facts")
+        sql = "SELECT * FROM facts LEFT JOIN {} AS others ON " + condition
+        assert bool(loops(connection, sql.format("others"))) is is_loop
+        assert loops(connection, sql.format("billing.book")) == [], "a book does not grow with usage"
+        assert loops(connection, sql.format("(SELECT max(id) AS id, max(moment) AS moment FROM others)")) == [], (
+            "one row"
+        )
+
+
+def loops(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    """The loops of a query's plan both of whose inputs grow with facts, each with the tables on its sides."""
+    ((_, text),) = connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
+    roots: list[Node] = json.loads(text)
+    nodes = [node for root in roots for node in _walk(root)]
+    ctes = {node["extra_info"].get("Table Index"): node["children"][0] for node in nodes if node["name"] == "CTE"}
+    found = []
+    for node in (node for node in nodes if node["name"] in LOOPS):
+        sides = [sorted(_facts(child, ctes, frozenset())) for child in node["children"]]
+        if all(sides):
+            info = node["extra_info"]
+            on = info.get("Condition") or info.get("Conditions")
+            found.append(f"{node['name']} on {on} of {' and '.join(map(str, sides))}")
+    return found
+
+
+def _facts(node: Node, ctes: dict[Any, Node], seen: frozenset[Any]) -> set[str]:
+    """The tables below that grow with facts; none below what makes one row of whatever it reads."""
+    info = node["extra_info"]
+    if node["name"] == "UNGROUPED_AGGREGATE" or (node["name"].endswith("LIMIT") and info.get("Limit") == "1"):
+        return set()
+    if "Table" in info:
+        *_, schema, name = str(info["Table"]).split(".")
+        is_small = name in SMALL or (schema in SMALL_SCHEMAS and name not in GROWING)
+        return set() if is_small else {name}
+    if node["name"] == "CTE_SCAN":
+        index = info.get("CTE Index")
+        return _facts(ctes[index], ctes, seen | {index}) if index in ctes and index not in seen else set()
+    return {name for child in node["children"] for name in _facts(child, ctes, seen)}
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    node["name"] = node["name"].strip()
+    yield node
+    for child in node["children"]:
+        yield from _walk(child)
+
+
+def _sql(result: Any, how: str) -> dict[tuple[str, str], str]:
+    return {
+        (item.node.name, how): item.node.compiled_code
+        for item in result.result.results
+        if item.node.resource_type == "model"
+    }
+
+
+def _planning(warehouse: Warehouse) -> duckdb.DuckDBPyConnection:
+    """The warehouse, planned as if every table were large: few rows would be joined by loops, and none not at all."""
+    connection = warehouse.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET nested_loop_join_threshold = 0")
+    connection.execute("SET asof_loop_join_threshold = 0")
+    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+    return connection
