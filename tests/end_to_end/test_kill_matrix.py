@@ -23,21 +23,21 @@ import dagster as dg
 import psutil
 import pytest
 
-from pipelines.defs.orphaned_runs import PID_TAG
 from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, write_home
-from tests.end_to_end.driving import PROGRAM, apiary, device, send
+from tests.end_to_end.driving import apiary, device, send
 
 pytestmark = pytest.mark.long
+KILLING = "tests.end_to_end.killing"  # never imported here: it changes Dagster
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = (
     "books", "erasure__requests", "erasure__receipts", "wire", "arrival_gate", "models", "departure_gate",
     "published__marts", "billing__statements", "quota__snapshots", "billing__statements_exports_complete",
 )  # fmt: skip
-STEP_SECONDS = 900.0  # until a run has come to a step: also on a machine that is busy with other things
+STEP_SECONDS = 900.0  # until a run has come to a step, also on a machine that is busy with other things
 LAUNCH = """
 mutation ($day: String!) { launchRun(executionParams: {
-  selector: {jobName: "daily", repositoryName: "__repository__", repositoryLocationName: "apiary"},
+  selector: {jobName: "daily", repositoryName: "__repository__", repositoryLocationName: "tests.end_to_end.killing"},
   runConfigData: "{}",
   executionMetadata: {tags: [{key: "dagster/asset_partition_range_start", value: $day},
                              {key: "dagster/asset_partition_range_end", value: $day}]}
@@ -67,21 +67,6 @@ def runs(home: Home) -> list[dg.DagsterRun]:
         return [run for run in reversed(instance.get_runs()) if run.job_name == "daily"]
 
 
-def begun(home: Home, seen: set[str], step: str) -> dg.DagsterRun:
-    """The run that is new and has come to a step."""
-    end = time.monotonic() + STEP_SECONDS
-    while time.monotonic() < end:
-        time.sleep(0.2)
-        if not (home.dagster / "dagster.yaml").exists():
-            continue
-        with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-            for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-                events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
-                if run.run_id not in seen and step in {e.dagster_event.step_key for e in events if e.dagster_event}:
-                    return run
-    pytest.fail(f"no run came to {step} in {STEP_SECONDS:.0f} s; {[(run.run_id, run.status) for run in runs(home)]}")
-
-
 def good(home: Home) -> None:
     """Wait for a run that ends well, and look whether any is stuck."""
     end = time.monotonic() + 2 * STEP_SECONDS
@@ -89,23 +74,48 @@ def good(home: Home) -> None:
         assert time.monotonic() < end, [run.status.value for run in runs(home)]
         time.sleep(1)
     found = [run.status.value for run in runs(home)]
-    number = found.index("SUCCESS")
-    assert found[:number] == ["FAILURE"] * len(STEPS), "each killed run is ended, and none is stuck"
+    assert found[: found.index("SUCCESS")] == ["FAILURE"] * len(STEPS), "each killed run is ended, and none is stuck"
 
 
-def killed(home: Home, seen: set[str], step: str) -> None:
-    run = begun(home, seen, step)
-    os.kill(int(run.tags[PID_TAG]), signal.SIGKILL)
-    seen.add(run.run_id)
+class Order:
+    """Which step the next run that comes to it dies in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def give(self, step: str) -> None:
+        """For the next run."""
+        self.path.write_text(step, "utf-8")
+
+    def wait(self, home: Home) -> None:
+        """Until a run has taken it."""
+        end = time.monotonic() + STEP_SECONDS
+        while self.path.exists():
+            assert time.monotonic() < end, (self.path.read_text("utf-8"), [(r.run_id, r.status) for r in runs(home)])
+            time.sleep(0.2)
 
 
-def test_a_run_from_a_terminal(home: Home, tmp_path: Path) -> None:
-    seen: set[str] = set()
+@pytest.fixture
+def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Order:
+    monkeypatch.setenv("KILL_AT", str(tmp_path / "kill_at"))
+    return Order(tmp_path / "kill_at")
+
+
+def test_a_run_from_a_terminal(home: Home, tmp_path: Path, order: Order) -> None:
     for step in STEPS:
+        order.give(step)
         with (tmp_path / f"{step}.log").open("wb") as log:
-            process = subprocess.Popen([*PROGRAM, "run"], env=environment(home), stdout=log, stderr=log)
-            killed(home, seen, step)
-            assert process.wait(30) == -signal.SIGKILL
+            command = [sys.executable, "-m", KILLING, "run"]
+            process = subprocess.run(
+                command,
+                env=environment(home),
+                cwd=REPOSITORY,
+                stdout=log,
+                stderr=log,
+                timeout=STEP_SECONDS,
+                check=False,
+            )
+        assert process.returncode == -signal.SIGKILL, (tmp_path / f"{step}.log").read_text("utf-8")
     apiary(home.root, "run", "--store", (tmp_path / "store").as_uri())
     good(home)
 
@@ -113,7 +123,7 @@ def test_a_run_from_a_terminal(home: Home, tmp_path: Path) -> None:
 class Daemon:
     """`dagster dev` as `apiary dev` starts it."""
 
-    def __init__(self, home: Home, log: Path, where: list[str]) -> None:
+    def __init__(self, home: Home, log: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -124,7 +134,7 @@ class Daemon:
         program = [str(Path(sys.executable).with_name("dagster")), "dev", "-h", "127.0.0.1", "-p", str(self.port)]
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [*program, *where], stdout=file, stderr=file, start_new_session=True, cwd=REPOSITORY,
+                [*program, "-m", KILLING], stdout=file, stderr=file, start_new_session=True, cwd=REPOSITORY,
                 env=environment(home) | {"DAGSTER_HOME": str(home.dagster)},
             )  # fmt: skip
 
@@ -156,12 +166,12 @@ class Daemon:
 
 
 @contextmanager
-def daemon(home: Home, log: Path, where: list[str]) -> Iterator[Callable[[], Daemon]]:
+def daemon(home: Home, log: Path) -> Iterator[Callable[[], Daemon]]:
     """Starts a daemon, and another after a loss of power; ends the last one."""
     running: list[Daemon] = []
 
     def start() -> Daemon:
-        running.append(Daemon(home, log, where))
+        running.append(Daemon(home, log))
         return running[-1]
 
     try:
@@ -172,21 +182,23 @@ def daemon(home: Home, log: Path, where: list[str]) -> Iterator[Callable[[], Dae
 
 
 @pytest.mark.parametrize("launched_by", ["ui", "schedule"])
-def test_a_run_of_the_daemon(home: Home, tmp_path: Path, launched_by: str) -> None:
+def test_a_run_of_the_daemon(
+    home: Home, tmp_path: Path, order: Order, launched_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed alone by the system; in the load with everything that runs, as by a loss of power."""
-    where = {"ui": ["-w", str(REPOSITORY / "workspace.yaml")], "schedule": ["-m", "tests.end_to_end.every_minute"]}
-    seen: set[str] = set()
-    with daemon(home, tmp_path / "daemon.log", where[launched_by]) as start:
+    if launched_by == "schedule":
+        monkeypatch.setenv("KILL_EVERY_MINUTE", "yes")
+    order.give(STEPS[0])
+    with daemon(home, tmp_path / "daemon.log") as start:
         running = start()
         for step in STEPS:
+            order.give(step)
             if launched_by == "ui":
                 running.launch()
+            order.wait(home)
             if step == "wire":
-                seen.add(begun(home, seen, step).run_id)
                 running.power_loss()
                 running = start()
-            else:
-                killed(home, seen, step)
         if launched_by == "ui":
             running.launch()
         good(home)
