@@ -28,6 +28,11 @@ from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.quality import gates
 
+BILLED = """
+    SELECT "BillingCurrency", sum("BilledCost") FROM marts.export_focus_daily
+    WHERE "BillingAccountId" <> 'UNATTRIBUTED' GROUP BY ALL ORDER BY ALL
+"""
+
 
 def scene_of(connection: DuckDBPyConnection, folders: FoldersResource, *, as_of: datetime) -> exports.Scene:
     """What statements are made from, with the departure gate's verdicts."""
@@ -55,6 +60,7 @@ def billing_statements(
         done = exports.export_days(scene)
         last_month = (now.date().replace(day=1) - timedelta(days=1)).replace(day=1)
         alerts = export_alerts.find(scene, closing.accounts_of(connection, scene.book, last_month))
+        billed = connection.execute(BILLED).fetchall()
     attestation.attest(Path(folders.exports), Path(folders.books), as_of=now)
     export_alerts.write(Path(folders.exports), alerts)
     for failure in alert_messages.deliver(Path(folders.exports), alerts):
@@ -62,7 +68,14 @@ def billing_statements(
     written = [item for item in done if item.is_new]
     context.log.info(f"{pluralize(len(done), 'statement')} looked at, {len(written)} of them written now")
     rows = sum(item.rows for item in done)
-    return dg.MaterializeResult(metadata={"statements": len(done), "written": len(written), "rows": rows})
+    return dg.MaterializeResult(
+        metadata={
+            "statements": len(done), "written": len(written), "rows": rows,
+            "folder": dg.MetadataValue.path(folders.exports),
+            # Dagster draws floats; the amounts to the last digit stand in the manifests.
+            **{f"billed cost {currency}": float(amount) for currency, amount in billed},
+        }
+    )  # fmt: skip
 
 
 @dg.asset_check(

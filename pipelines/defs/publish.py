@@ -26,4 +26,6 @@ def published_marts(
     with duckdb.get_connection() as connection:
         published = publish.publish(connection, Path(folders.published), descriptions=descriptions())
     context.log.info(f"published {pluralize(len(published.rows), 'mart')} in {published.folder}")
-    return dg.MaterializeResult(metadata={**published.rows, "folder": dg.MetadataValue.path(published.folder)})
+    size = sum(file.stat().st_size for file in Path(published.folder).rglob("*") if file.is_file())
+    total = {"marts": len(published.rows), "rows": sum(published.rows.values()), "bytes": size}
+    return dg.MaterializeResult(metadata={**published.rows, **total, "folder": dg.MetadataValue.path(published.folder)})

@@ -80,7 +80,7 @@ def test_a_killed_run_keeps_nobody_waiting_and_a_signal_ends_one_at_once(home: P
     assert statuses(home) == ["FAILURE", "STARTED"]
 
     third = Run(home, tmp_path / "third.log")
-    third.says(f"in use by apiary run (process {second.process.pid}")
+    third.says(f"of Dagster (process {second.process.pid}, since")
     assert third.ends_on(signal.SIGTERM) == 128 + signal.SIGTERM, "while it waits"
     assert second.process.poll() is None, "it went on meanwhile"
     assert second.ends_on(signal.SIGINT) == 128 + signal.SIGINT, "while it works"
