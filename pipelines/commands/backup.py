@@ -11,7 +11,6 @@ from typing import Any
 from pipelines.commands.loading import alone
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.contract.numbers import pluralize
-from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
 

@@ -17,7 +17,6 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from pipelines import alert_channels
 from pipelines.contract.numbers import pluralize
-from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import FRESHNESS
 from pipelines.defs.resources import HOME
 from pipelines.home import Home, replace_file
