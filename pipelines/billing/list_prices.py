@@ -46,10 +46,13 @@ class ListPrices:
     """The shipped price book, read once."""
 
     def __init__(self, folder: Path = FIRST_BOOKS) -> None:
+        # Tens of thousands of rows, of which a home needs a few: only those become dicts.
+        self._names, *lines = _lines(folder / "price_book.csv.gz")
+        provider, model = self._names.index("provider_name"), self._names.index("model")
+        self._lines: dict[_Offer, list[list[str]]] = {}
+        for line in lines:
+            self._lines.setdefault(_Offer(line[provider], line[model]), []).append(line)
         self._sheets: dict[_Offer, dict[str, list[_Row]]] = {}
-        for row in _rows(folder / "price_book.csv.gz"):
-            offer = _Offer(row["provider_name"], row["model"])
-            self._sheets.setdefault(offer, {}).setdefault(row["sheet_id"], []).append(row)
         self._decisions: dict[str, tuple[datetime, str]] = {}
         for row in _rows(folder / "price_decisions.csv"):
             said = (_time(row["decided_at"]), row["decision"])
@@ -84,16 +87,25 @@ class ListPrices:
                 for prefix, provider in self._prefixes
                 if model.startswith(begin := f"{prefix}/" if prefix else "")
             }
-            sold = [offer for offer in found if offer in self._sheets]
+            sold = [offer for offer in found if offer in self._lines]
             self._offers[model] = self._aliases.get(model) or (sold[0] if len(sold) == 1 else None)
         return self._offers[model]
+
+    def _sheets_of(self, offer: _Offer) -> dict[str, list[_Row]]:
+        if offer not in self._sheets:
+            sheets: dict[str, list[_Row]] = {}
+            for line in self._lines.get(offer, ()):
+                row = dict(zip(self._names, line, strict=True))
+                sheets.setdefault(row["sheet_id"], []).append(row)
+            self._sheets[offer] = sheets
+        return self._sheets[offer]
 
     def _sheet_in_force(self, offer: _Offer, usage: Usage) -> list[_Row] | None:
         """The rows of the sheet in force; where approved sheets overlap, the one approved last."""
         tier = usage.service_tier or "standard"
         offered = ("fast" if usage.speed == "fast" else "standard" if tier == "batch" else tier, tier == "batch")
         fitting = []
-        for sheet_id, rows in self._sheets.get(offer, {}).items():
+        for sheet_id, rows in self._sheets_of(offer).items():
             first = rows[0]
             decided_at, decision = self._decisions.get(sheet_id, (None, "propose"))
             if (
@@ -135,9 +147,14 @@ def _price(sheet: list[_Row], component: str, usage: Usage) -> Decimal | None:
 
 
 def _rows(path: Path) -> Iterable[_Row]:
+    names, *lines = _lines(path)
+    return (dict(zip(names, line, strict=True)) for line in lines)
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    return csv.DictReader(io.StringIO(text, newline=""))
+    return csv.reader(io.StringIO(text, newline=""))
 
 
 def _time(text: str) -> datetime:

@@ -5,8 +5,11 @@ Does not belong here: counting (pipelines/device/own_usage.py), prices (pipeline
 
 import argparse
 import json
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -15,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from pipelines.commands.tables import money, table
-from pipelines.commands.terminal import Shared, Stop, progress, say, tell, terminal_width
+from pipelines.commands.terminal import Shared, Stop, progress, say, seconds, tell, terminal_width
 from pipelines.contract.numbers import pluralize
 
 if TYPE_CHECKING:
+    from pipelines.billing.list_prices import ListPrices
     from pipelines.device.own_usage import OwnUsage, Turn
 
 PERIODS = ("today", "week", "month", "all")
 TITLES = {"today": "today", "week": "this week", "month": "this month", "all": "all time"}
 DIMENSIONS = ("model", "project", "agent", "day")
 TREND_DAYS = 30
+CLEARED = "\x1b[H\x1b[2J\x1b[3J"  # the screen, and the cursor at its beginning
 LONGEST_NAME = 30  # on a terminal
 BARS = "▁▂▃▄▅▆▇█"
 NOTES = {
@@ -45,11 +50,12 @@ class Costed:
 class Totals:
     """Sums of turns. Costs are exact, in USD; a turn has the book's price, else its reported cost, else none.
 
+    `unpriced`: tokens of turns without the book's price, as in the warehouse; `uncosted`: those without any cost.
     `source_reported` is what the sources reported of all turns, also of those that the book has a price for.
     """
 
     def __init__(self, turns: Iterable[Costed]) -> None:
-        self.turns = self.input = self.read = self.written = self.output = self.unpriced = 0
+        self.turns = self.input = self.read = self.written = self.output = self.unpriced = self.uncosted = 0
         self.rated: Decimal | None = None
         self.reported: Decimal | None = None
         self.source_reported = Decimal(0)
@@ -64,16 +70,18 @@ class Totals:
                 self.source_reported += turn.reported_cost_usd or 0
                 if each.rated_cost_usd is not None:
                     self.rated = (self.rated or Decimal(0)) + each.rated_cost_usd
-                elif turn.reported_cost_usd is not None:
+                    continue
+                self.unpriced += turn.input_tokens + turn.output_tokens
+                if turn.reported_cost_usd is not None:
                     self.reported = (self.reported or Decimal(0)) + turn.reported_cost_usd
                 else:
-                    self.unpriced += turn.input_tokens + turn.output_tokens
+                    self.uncosted += turn.input_tokens + turn.output_tokens
             costs = [cost for cost in (self.rated, self.reported) if cost is not None]
             self.cost = sum(costs, Decimal(0)) if costs else None
 
     def cells(self) -> list[object]:
         """Its row of a table."""
-        notes = [self.reported is not None and "r", self.cost is not None and self.unpriced > 0 and "n"]
+        notes = [self.reported is not None and "r", self.cost is not None and self.uncosted > 0 and "n"]
         cost = "no price" if self.cost is None and self.turns else money(self.cost)
         share = f"{self.read * 100 / self.input:.0f}%" if self.input else "-"
         return [self.turns, self.input, share, self.output, cost, " ".join(note for note in notes if note)]
@@ -85,7 +93,7 @@ class Totals:
             "cache_write_input_tokens": self.written, "output_tokens": self.output,
             "cost_usd": _exact(self.cost), "rated_cost_usd": _exact(self.rated),
             "reported_only_cost_usd": _exact(self.reported), "reported_cost_usd": _exact(self.source_reported),
-            "unpriced_tokens": self.unpriced,
+            "unpriced_tokens": self.unpriced, "uncosted_tokens": self.uncosted,
         }  # fmt: skip
 
 
@@ -98,34 +106,45 @@ def _exact(cost: Decimal | None) -> str | None:
 
 
 def _me(options: argparse.Namespace) -> int:
+    from pipelines.billing.list_prices import ListPrices
     from pipelines.device import homes as agent_homes
     from pipelines.device import own_usage
 
     homes, problems = agent_homes.named_homes(options.home) if options.home else (agent_homes.usual(), [])
     if not homes:
         raise Stop(2, "no agent home was found in the usual places: name one with --home")
-    timezone, now = own_usage.zone_of(options.timezone), datetime.now(UTC)
-    with progress("reading") as step:
-        found = own_usage.read(homes, timezone=timezone, now=now, progress=step)
-    for problem in (*problems, *found.problems):
-        tell(0, problem)
-    zone = ZoneInfo(timezone)
-    view = _View(
-        found, costed(found, zone), now.astimezone(zone).date(), timezone, homes, options.period,
-        options.by or DIMENSIONS,
-    )  # fmt: skip
-    if options.json:
-        print(json.dumps(view.as_json()))
-    else:
-        view.print()
-    return 0
+    timezone = own_usage.zone_of(options.timezone)
+    zone, prices = ZoneInfo(timezone), ListPrices()
+    told: set[str] = set()
+    with closing(own_usage.Reader(homes, timezone=timezone)) as reader:
+        while True:
+            now = datetime.now(UTC)
+            with progress("reading") as step:
+                found = reader.read(now=now, progress=None if told else step)
+            view = _View(
+                found, costed(found, zone, prices), now.astimezone(zone), timezone, homes, options.period,
+                options.by or DIMENSIONS,
+            )  # fmt: skip
+            if options.json:
+                print(json.dumps(view.as_json()))
+            else:
+                if options.watch and sys.stdout.isatty():
+                    sys.stdout.write(CLEARED)
+                view.print()
+            for problem in (*problems, *found.problems):
+                if problem not in told:
+                    tell(0, problem)
+            told |= {*problems, *found.problems}
+            if not options.watch:
+                return 0
+            sys.stdout.flush()
+            time.sleep(options.watch)
 
 
-def costed(found: "OwnUsage", zone: ZoneInfo) -> list[Costed]:
+def costed(found: "OwnUsage", zone: ZoneInfo, prices: "ListPrices") -> list[Costed]:
     """The turns with their costs. A turn whose time nothing tells has no day and no price."""
-    from pipelines.billing.list_prices import ListPrices, Usage
+    from pipelines.billing.list_prices import Usage
 
-    prices = ListPrices()
     return [
         Costed(
             turn,
@@ -186,11 +205,16 @@ class _View:
 
     found: "OwnUsage"
     turns: list[Costed]
-    today: date
+    now: datetime
     timezone: str
     homes: Sequence[Path]
     period: str
     dimensions: Sequence[str]
+
+    @property
+    def today(self) -> date:
+        """The day in the owner's zone."""
+        return self.now.date()
 
     def as_json(self) -> dict[str, Any]:
         """All of it, exact."""
@@ -210,7 +234,7 @@ class _View:
 
     def print(self) -> None:
         """As tables."""
-        say(f"{self.today} in {self.timezone}; read here and now, nothing is kept or sent")
+        say(f"{self.now:%Y-%m-%d %H:%M:%S} in {self.timezone}; read here and now, nothing is kept or sent")
         for home in self.homes:
             say(f"  {home}")
         rows = [[TITLES[name], *Totals(within(self.turns, name, self.today)).cells()] for name in PERIODS]
@@ -272,5 +296,8 @@ def add(group: Any, shared: Shared) -> None:
     me = shared.add(group, "me", text, _me, shared.homes)
     me.add_argument("--period", choices=PERIODS, default="month", help="what the tables by name are of (month)")
     me.add_argument("--by", choices=DIMENSIONS, action="append", help="one of the tables; may be given several times")
+    me.add_argument(
+        "--watch", type=seconds, nargs="?", const=5.0, metavar="5s", help="show it again and again, until Ctrl-C (5s)"
+    )
     me.add_argument("--timezone", metavar="ZONE", help="of days and of Hive's local times (that of this machine)")
     me.add_argument("--json", action="store_true", help="exact numbers, in clear, for programs")

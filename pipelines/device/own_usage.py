@@ -84,23 +84,43 @@ def read(homes: Sequence[Path], *, timezone: str, now: datetime, progress: Progr
 
     Copies of open databases are made in a temporary folder, which is removed. Raises UsageError, DeviceError.
     """
-    nobody = Enrolment("0" * 32, "me", "me", "local", timezone, "", now.isoformat())
-    everything = Consent("0" * 32, "granted", now, "include", contract_hash())
-    redactor = NamingRedactor(secrets.token_bytes(32))
-    with closing(State(MEMORY)) as state, TemporaryDirectory(prefix="apiary-me-") as scratch:
-        collector = Collector(
-            state, nobody, redactor, everything, now=now, progress=progress, scratch=Path(scratch) / "copy"
-        )  # fmt: skip
-        collector.run(homes)
-        rows = state.waiting_rows()
-    events = [row for row in rows.get("llm_turns", ()) if row.get("is_covered") is not True]
-    logged = dated_steps(rows.get("node_steps", ()), rows.get("run_summaries", ()))
-    steps = unmatched_steps(logged, events, rows.get("fork_ancestors", ()))
-    named = _Sessions(rows.get("sessions", ()), events, redactor.names)
-    turns = [*(named.turn("event", row) for row in events), *(named.turn("step", row) for row in steps)]
-    due = [turn for turn in turns if turn.occurred_at is None or turn.occurred_at <= now + AHEAD]
-    rejected = sum(counts.rejected for counts in collector.counted)
-    return OwnUsage(due, len(turns) - len(due), rejected, tuple(collector.problems))
+    with closing(Reader(homes, timezone=timezone)) as reader:
+        return reader.read(now=now, progress=progress)
+
+
+class Reader:
+    """Reads some homes, and what was added to them since: what was read before is kept in memory until it is closed."""
+
+    def __init__(self, homes: Sequence[Path], *, timezone: str) -> None:
+        self._homes = homes
+        self._timezone = timezone
+        self._redactor = NamingRedactor(secrets.token_bytes(32))
+        self._state = State(MEMORY)
+        self._rejected = 0
+
+    def close(self) -> None:
+        """Forget what was read."""
+        self._state.close()
+
+    def read(self, *, now: datetime, progress: Progress | None = None) -> OwnUsage:
+        """Every turn as of now; only what is new is read. Raises UsageError, DeviceError."""
+        nobody = Enrolment("0" * 32, "me", "me", "local", self._timezone, "", now.isoformat())
+        everything = Consent("0" * 32, "granted", now, "include", contract_hash())
+        with TemporaryDirectory(prefix="apiary-me-") as scratch:
+            collector = Collector(
+                self._state, nobody, self._redactor, everything, now=now, progress=progress,
+                scratch=Path(scratch) / "copy",
+            )  # fmt: skip
+            collector.run(self._homes)
+        rows = self._state.waiting_rows()
+        events = [row for row in rows.get("llm_turns", ()) if row.get("is_covered") is not True]
+        logged = dated_steps(rows.get("node_steps", ()), rows.get("run_summaries", ()))
+        steps = unmatched_steps(logged, events, rows.get("fork_ancestors", ()))
+        named = _Sessions(rows.get("sessions", ()), events, self._redactor.names)
+        turns = [*(named.turn("event", row) for row in events), *(named.turn("step", row) for row in steps)]
+        due = [turn for turn in turns if turn.occurred_at is None or turn.occurred_at <= now + AHEAD]
+        self._rejected += sum(counts.rejected for counts in collector.counted)
+        return OwnUsage(due, len(turns) - len(due), self._rejected, tuple(collector.problems))
 
 
 def unmatched_steps(steps: Iterable[Row], events: Iterable[Row], ancestors: Iterable[Row]) -> list[Row]:

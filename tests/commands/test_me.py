@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipelines import cli
+from pipelines.billing.list_prices import ListPrices
 from pipelines.commands import me
 from pipelines.device import own_usage
 from tests.device.driving import append, dump, queen_folder, step, turn
@@ -101,7 +102,10 @@ def test_the_sample_is_counted_exactly_with_steps_matched_to_events_by_their_tok
     if is_hive:  # its truth knows UTC days only
         homes = [tmp_path / "sample" / folder for folder in folders]
         found = own_usage.read(homes, timezone=truth["tz"], now=datetime.now(UTC))
-        days = {name: total.as_json() for name, total in me.grouped(me.costed(found, ZoneInfo("UTC")), "day").items()}
+        days = {
+            name: total.as_json()
+            for name, total in me.grouped(me.costed(found, ZoneInfo("UTC"), ListPrices()), "day").items()
+        }
         wanted = totals["by_utc_day"]
     else:
         days, wanted = {row["day"]: row for row in said["by"]["day"]}, totals["by_local_day"]
@@ -123,10 +127,11 @@ def test_a_turn_costs_what_the_book_says_else_what_its_source_says_else_nothing_
         turn(2, model="acme/of-our-own", cost_usd=0.25), turn(3, model="acme/of-our-own", cost_usd=0.0),
     ))  # fmt: skip
     said = told(tmp_path / "hive", period="all")["by"]["model"]
-    assert [(row["model"], row["rated_cost_usd"], row["reported_only_cost_usd"], row["unpriced_tokens"])
-            for row in said] == [
-        ("anthropic/claude-haiku-4-5-20251001", "1.005", None, 0), ("acme/of-our-own", None, "0.25", 113),
-    ]  # fmt: skip
+    names = ("model", "rated_cost_usd", "reported_only_cost_usd", "unpriced_tokens", "uncosted_tokens")
+    assert [tuple(row[name] for name in names) for row in said] == [
+        ("anthropic/claude-haiku-4-5-20251001", "1.005", None, 0, 0),
+        ("acme/of-our-own", None, "0.25", 225, 113),
+    ]
 
 
 def test_steps_of_a_log_count_once_where_an_event_has_their_tokens(tmp_path: Path, told: Call) -> None:
@@ -161,6 +166,32 @@ def test_tables_fit_and_say_where_costs_are_not_rated(
     free = next(line for line in tables if line.startswith("acme/free"))
     assert "no price" in free
     assert "█" in out
+
+
+def test_a_watch_reads_what_was_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = queen_folder(tmp_path / "hive") / "events.jsonl"
+    append(events, dump(turn(1)))
+    waits: list[float] = []
+
+    def wait(interval: float) -> None:
+        waits.append(interval)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+        append(events, dump(turn(1 + len(waits))))
+
+    monkeypatch.setattr("time.sleep", wait)
+    arguments = ["me", "--json", "--watch", "2s", "--period", "all", "--home", str(tmp_path / "hive")]
+    assert cli.main(arguments) == 1
+    shown = [json.loads(line)["totals"]["all"] for line in capsys.readouterr().out.splitlines()]
+    assert waits == [2.0] * 3
+    assert [each["turns"] for each in shown] == [1, 2, 3]
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path / "person"))
+    capsys.readouterr()
+    assert cli.main(["me", "--json", "--period", "all", "--home", str(tmp_path / "hive")]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["all"] == shown[-1], "what was added is what is there"
 
 
 def test_it_works_in_a_base_install(tmp_path: Path) -> None:

@@ -7,13 +7,18 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
 
+from pipelines.billing.list_prices import ListPrices
+from pipelines.commands import me
+from pipelines.device import own_usage
 from pipelines.home import Home
 from pipelines.warehouse import publish, reading
 from tests.end_to_end.driving import apiary, by, device, send, unpack
@@ -38,6 +43,7 @@ class Shipped:
     home: Home
     root: Path
     truths: dict[str, dict[str, Any]]
+    homes: dict[str, Path]
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the published marts."""
@@ -58,10 +64,10 @@ class Shipped:
 def shipped(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
     root = tmp_path_factory.mktemp("samples")
     apiary_home = root / "apiary"
-    truths = {}
+    truths, homes = {}, {}
     for layout in LAYOUTS:
         truths[layout] = json.loads((SAMPLES / f"hive-home-{layout}.truth.json").read_text("utf-8"))
-        agents = unpack(SAMPLES / f"hive-home-{layout}.tar.gz", root / layout)
+        agents = homes[layout] = unpack(SAMPLES / f"hive-home-{layout}.tar.gz", root / layout)
         mine = device(
             apiary_home / "devices" / layout,
             store=Home(apiary_home).store_url,
@@ -78,7 +84,7 @@ def shipped(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Shipped
         with warehouse.connect() as connection:
             publish.publish(connection, home.published)
         warehouse.copy(root / "warehouse.duckdb")
-    return Shipped(home, root, truths)
+    return Shipped(home, root, truths, homes)
 
 
 def same(found: dict[str, Any], truth: dict[str, Any]) -> None:
@@ -122,6 +128,26 @@ def test_agent_kinds_equal_the_truth(shipped: Shipped, layout: str) -> None:
     assert found.keys() == truth.keys()
     for kind, expected in truth.items():
         same(found[kind], expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_an_owner_reads_equals_the_marts(shipped: Shipped, layout: str) -> None:
+    """`apiary me`, which has no warehouse: tokens, costs and what has no price, in all and by UTC day."""
+    found = own_usage.read([shipped.homes[layout]], timezone=shipped.truths[layout]["tz"], now=datetime.now(UTC))
+    days = me.grouped(me.costed(found, ZoneInfo("UTC"), ListPrices()), "day")
+    names = (
+        "turns", "input_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "output_tokens",
+        "unpriced_tokens", "rated_cost_usd",
+    )  # fmt: skip
+    sums = ", ".join(f"sum({name})" for name in names)
+    marts = shipped.rows(
+        f"SELECT usage_date, {sums} FROM agg_usage_session_daily WHERE tenant_id = ? GROUP BY 1 HAVING sum(turns) > 0",
+        layout,
+    )
+    read = {day: {name: totals.as_json()[name] for name in names} for day, totals in days.items()}
+    for row in read.values():
+        row["rated_cost_usd"] = None if row["rated_cost_usd"] is None else Decimal(row["rated_cost_usd"])
+    assert read == {str(day): dict(zip(names, values, strict=True)) for day, *values in marts}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
