@@ -399,6 +399,17 @@ def test_a_run_without_its_pauses(marts: Marts) -> None:
     assert not row["is_at_resurrection_limit"]
 
 
+def test_no_stall_is_longer_than_its_session(marts: Marts) -> None:
+    """Up to the setting beyond the last sign of life: what a session did after that nobody knows."""
+    snapshots = {(r["tenant_id"], r["session_id"]): r for r in marts["mart_status_snapshot"]}
+    stalled = [r for r in marts["mart_worker_health"] if r["stalled_seconds"]]
+    assert stalled
+    for row in stalled:
+        snapshot = snapshots[row["tenant_id"], row["session_id"]]
+        alive = snapshot["uptime_seconds"] - snapshot["silent_seconds"]
+        assert row["stalled_seconds"] <= max(alive, 0) + 900, row
+
+
 def test_every_turn_of_a_worker_or_a_run_is_in_one_run(marts: Marts) -> None:
     turns = [t for t in marts["fct_llm_turns"] if t["agent_kind"] != "queen" and t["tenant_id"] in ("acme", "bolt")]
     assert sum(r["turns"] for r in marts["fct_agent_runs"]) == len(turns)
@@ -437,6 +448,8 @@ def test_the_health_of_a_worker_and_of_its_colony(marts: Marts) -> None:
         "silent_agent", None, "retried", 1, True,
     )  # fmt: skip
     assert w6["seconds_so_far"] == 3570.0
+    snapshot = one(marts["mart_status_snapshot"], session_id="w6")
+    assert w6["silent_seconds"] >= snapshot["silent_seconds"] > 900, "who is silent has been silent for some time"
     assert one(marts["mart_worker_health"], session_id="w8")["is_possibly_hung"] is False
     queen = one(marts["mart_worker_health"], session_id="q")
     assert some(queen, "stalled_seconds", "doom_loops", "replayed_calls", "slow_first_tokens") == (120.0, 1, 1, 1)

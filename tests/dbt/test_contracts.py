@@ -317,5 +317,10 @@ def test_three_models_over_the_same_usage(built: tuple[Books, Warehouse]) -> Non
             f" where billing_account_id = '{account}' and date_trunc('month', usage_date) = date '{month}'"
         )[0]
         assert by_token == (given * 3 + output * 15) * MILLIONTH
+    unlike = (
+        "select count(*) from marts.mart_billing_model_comparison"
+        " where not (low_per_token_amount <= per_token_amount and per_token_amount <= high_per_token_amount)"
+    )
+    assert warehouse.query(unlike) == [(0,)]
     billed = warehouse.query("select distinct billed_cost from marts.fct_rated_lines where rating_status = 'excluded'")
     assert billed == [(0,)], "who pays by plan is shown the cost of tokens and not charged it"

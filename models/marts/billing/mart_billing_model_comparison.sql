@@ -23,8 +23,11 @@ counted as (
         sum(quantity) as tokens,
         coalesce(sum(quantity) filter (where contracted_cost is null), 0) as unpriced_tokens,
         sum(contracted_cost) as per_token_amount,
-        sum(low_cost) as low_per_token_amount,
-        sum(high_cost) as high_per_token_amount
+        -- Of the same lines as the amount between them.
+        sum(low_cost) filter (where contracted_cost is not null) as low_per_token_amount,
+        sum(high_cost) filter (where contracted_cost is not null) as high_per_token_amount,
+        sum(low_cost) filter (where contracted_cost is null) as low_unpriced_amount,
+        sum(high_cost) filter (where contracted_cost is null) as high_unpriced_amount
     from lines
     group by tenant_id, billing_account_id, currency, {{ month_of('usage_date') }}
 ),
@@ -62,5 +65,7 @@ select
     cast(per_token_amount as decimal(38, 15)) as per_token_amount,
     cast(low_per_token_amount as decimal(38, 15)) as low_per_token_amount,
     cast(high_per_token_amount as decimal(38, 15)) as high_per_token_amount,
+    cast(low_unpriced_amount as decimal(38, 15)) as low_unpriced_amount,
+    cast(high_unpriced_amount as decimal(38, 15)) as high_unpriced_amount,
     billing_month
 from priced

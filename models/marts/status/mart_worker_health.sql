@@ -6,13 +6,23 @@ counts as (
     select * from {{ ref('int_status__session_counts') }}
 ),
 
--- An interval that goes on is measured to the last word of the session's device.
+-- A stall that goes on ends where silence begins: nobody knows what a session did of which nothing was heard since.
 intervals as (
     select
         i.tenant_id,
         i.session_id,
         sum(
-            coalesce(i.seconds, greatest({{ seconds_between('i.started_at', 'snapshot.known_as_of') }}, 0))
+            coalesce(
+                i.seconds,
+                greatest(
+                    least(
+                        {{ seconds_between('i.started_at', 'snapshot.known_as_of') }},
+                        {{ seconds_between('i.started_at', 'greatest(snapshot.last_event_at, i.started_at)') }}
+                        + {{ var('silence_seconds') }}
+                    ),
+                    0
+                )
+            )
         ) filter (where i.status = 'stalled') as stalled_seconds,
         sum(i.seconds) filter (where i.status = 'silent') as silent_seconds,
         sum(i.seconds) filter (where i.status = 'working') as working_seconds,
@@ -69,7 +79,8 @@ select
     coalesce(runs.resurrections, 0) as resurrections,
     snapshot.stall_score,
     coalesce(intervals.stalled_seconds, 0) as stalled_seconds,
-    coalesce(intervals.silent_seconds, 0) as silent_seconds,
+    coalesce(intervals.silent_seconds, 0)
+    + case when snapshot.status = 'silent_agent' then snapshot.silent_seconds else 0 end as silent_seconds,
     coalesce(intervals.working_seconds, 0) as working_seconds,
     coalesce(intervals.waiting_seconds, 0) as waiting_seconds,
     case
