@@ -24,7 +24,7 @@ from tests.warehouse import Warehouse
 RUNTIMES = ("claude", "openclaw", "hyperhive")
 MARTS = (
     "agg_usage_session_daily", "agg_tools_daily", "fct_requests", "mart_control_totals", "mart_turn_claims",
-    "mart_unknown_records", "mart_dedupe_ledger",
+    "mart_home_claims", "mart_unknown_records", "mart_dedupe_ledger",
 )  # fmt: skip
 # What people wrote, their folders, names of their agents.
 MARKS = {"CANARY-", "/home/ilse", "hm1nd"}
@@ -206,6 +206,19 @@ def test_claims_of_sessions_differ_for_a_reason(counted: Counted) -> None:
     assert reasons.keys() == {"cost_state", "session_counters", "turn_stats"}
     assert "unexplained" not in set.union(*reasons.values())
     assert reasons["turn_stats"] == {"none", "failed_turn", "sub_agents"}
+
+
+def test_a_claim_of_a_whole_home_stands_beside_what_was_counted(counted: Counted) -> None:
+    columns = "model, difference_reason, claimed_output_tokens, counted_output_tokens, counted_input_tokens"
+    rows = counted.rows(f"SELECT {columns} FROM mart_home_claims WHERE tenant_id = 'claude'")
+    (whole,) = (row for row in rows if row[0] is None)
+    usage = counted.truths["claude"]["totals"]["unique_usage"]
+    assert whole[3] == usage["output_tokens"]
+    assert whole[4] == usage["input_tokens"] + usage["cached_tokens"] + usage["cache_creation_tokens"]
+    # More of one model is claimed than its lines say; the claim of the whole home differs by the same.
+    assert {row[0] for row in rows if row[1] != "none"} == {None, "claude-opus-5"}
+    assert all(row[1] == ("none" if row[2] == row[3] else "deleted_history") for row in rows)
+    assert len({row[2] - row[3] for row in rows if row[1] != "none"}) == 1
 
 
 def test_no_type_of_line_and_no_field_is_unknown(counted: Counted) -> None:
