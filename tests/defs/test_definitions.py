@@ -183,9 +183,9 @@ def test_checks_are_described_and_have_names_that_fit_a_screen(loaded: dict[str,
     assert len(set(names)) == len(names)
 
 
-def test_every_test_of_dbt_is_a_check(loaded: dict[str, Any]) -> None:
+def test_every_test_of_dbt_is_a_check(loaded: dict[str, Any], fresh: Path) -> None:
     """One over several models names its asset: otherwise it stops a build and is no check of anything."""
-    manifest = json.loads((REPOSITORY / "dbt_project" / "target" / "manifest.json").read_text("utf-8"))
+    manifest = json.loads((fresh / "copy" / "dbt_project" / "target" / "manifest.json").read_text("utf-8"))
     tests = [node["unique_id"] for node in manifest["nodes"].values() if node["resource_type"] == "test"]
     assert loaded["resolved_from_dbt"] == sorted(tests)
 
