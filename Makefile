@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home
+.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ dev: $(READY) ## the Dagster UI on 127.0.0.1:3000 (APIARY_PORT=4000 for another 
 
 test: $(READY) lint ## all checks: lint, types, import rules, derived files, unit, dbt, end to end
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-services: $(READY) ## the whole job as programs, on a folder and on a real object server
+	@$(BIN)/python -m pytest -m services -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## full counts of kills, fuzz and load
 	@$(BIN)/python -m pytest -m long

@@ -21,7 +21,20 @@ from pipelines.cli import _parser
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES = sorted((REPOSITORY / "pipelines").rglob("*.py"))
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
-TARGETS = ("help", "setup", "run", "dev", "test", "test-long", "torture", "power-loss", "mutants", "lint", "contract")
+TARGETS = (
+    "help",
+    "setup",
+    "run",
+    "dev",
+    "test",
+    "test-services",
+    "test-long",
+    "torture",
+    "power-loss",
+    "mutants",
+    "lint",
+    "contract",
+)
 
 # SQL text with names in it is put together here and nowhere else: the names are columns and tables of the contract,
 # of the published schema or of the module's own schema. Values are always bound.
@@ -245,7 +258,7 @@ def test_only_makes_own_command_line_names_a_home() -> None:
 def test_a_clean_machine_runs_make_test() -> None:
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.search(r"^(exec )?make test$", script.read_text("utf-8"), re.MULTILINE)
+    assert re.search(r"^make test$\n^exec make test-services$", script.read_text("utf-8"), re.MULTILINE)
 
 
 # documents -----------------------------------------------------------------------------------------------------------

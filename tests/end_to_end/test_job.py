@@ -23,6 +23,7 @@ from tests.end_to_end.driving import apiary, device, send
 from tests.scanner import find
 from tests.warehouse import REPOSITORY
 
+pytestmark = pytest.mark.services
 CREDENTIAL = "a-credential-that-only-the-environment-holds"
 
 
@@ -262,7 +263,6 @@ def test_i5_nothing_people_wrote_is_in_a_statement(site: Site) -> None:
     assert [text for text in site.truth.private if any(text.encode() in data for data in files)] == []
 
 
-@pytest.mark.long  # three runs of the whole job; tests/quality has the gates, tests/defs what they block
 def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:
     """Also: a whole run with nothing new writes no export, and after the repair the next run goes through."""
     before, versions = site.current, site.versions
@@ -289,7 +289,6 @@ def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:
     assert site.versions == versions
 
 
-@pytest.mark.long
 def test_a_run_of_one_arrival_day(site: Site, tmp_path: Path) -> None:
     other = {"APIARY_STORE": site.home.store_url}
     apiary(tmp_path / "elsewhere", "run", "--date", "2025-06-01", environment=other)
@@ -297,7 +296,6 @@ def test_a_run_of_one_arrival_day(site: Site, tmp_path: Path) -> None:
     assert rows == [], "nothing arrived on that day"
 
 
-@pytest.mark.long
 def test_what_an_owner_takes_back_is_erased(site: Site) -> None:
     """The last test of this site: its only device goes, the bills keep their sums (more: test_erasure.py)."""
     versions = site.versions

@@ -99,7 +99,7 @@ def runbook(heading: str) -> list[list[str]]:
     return [words[1:] for words in commands]
 
 
-@pytest.fixture(params=["folder", pytest.param("server", marks=pytest.mark.long)])
+@pytest.fixture(params=["folder", "server"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.param == "folder":
         yield Site(tmp_path, (tmp_path / "store").as_uri(), {})
@@ -113,6 +113,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         yield Site(tmp_path, "s3://lake/x", server.environment)
 
 
+@pytest.mark.services
 def test_a_withdrawal_is_confirmed(site: Site) -> None:
     """Also while another request cannot be finished: it waits with its reason, and the job is green."""
     ada, bob = USERS
