@@ -18,7 +18,7 @@ from pipelines.contract.numbers import pluralize
 from pipelines.contract.wire import BY_NAME, TABLES
 from pipelines.defs.erasure import erasure_receipts
 from pipelines.defs.ownership import labels
-from pipelines.defs.partitions import ARRIVAL_DAYS, FIRST_DAY, covered, nearest
+from pipelines.defs.partitions import AND_BEFORE, ARRIVAL_DAYS, FIRST_DAY, covered, nearest
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
@@ -115,7 +115,12 @@ def wire(
             again = quarantine.replay_what_may_pass(connection, opened, judge=judge)
             found = landing.pending(opened, load.known_manifests(connection))
             today = datetime.now(UTC).date()
-            arrivals = [a for a in found if covered(a.received_at.date(), first=first, last=last, today=today)]
+            and_before = AND_BEFORE in context.run.tags
+            arrivals = [
+                arrival
+                for arrival in found
+                if covered(arrival.received_at.date(), first=first, last=last, today=today, and_before=and_before)
+            ]
             context.log.info(f"{pluralize(len(arrivals), 'batch')} arrived from {first} to {last}, not loaded yet")
             loaded = load.load(connection, opened, arrivals, judge=judge)
             refused = quarantine.batches(connection, quarantine.Choice())

@@ -35,6 +35,18 @@ def test_a_run_of_some_days_covers_no_other(day: date, is_covered: bool) -> None
     assert covered(day, first=date(2026, 3, 5), last=date(2026, 3, 6), today=TODAY) is is_covered
 
 
+def test_a_run_that_a_daemon_asks_for_covers_what_lies_before_the_first_day_that_the_daemon_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tags = partitions.arrival_range(FIRST_DAY, TODAY)
+    assert partitions.AND_BEFORE in tags
+    assert partitions.AND_BEFORE not in partitions.arrival_range(date(2026, 2, 2), TODAY)
+    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 1, 1))  # as the run finds it noted
+    old = date(2026, 1, 15)
+    assert covered(old, first=FIRST_DAY, last=TODAY, today=TODAY, and_before=partitions.AND_BEFORE in tags)
+    assert not covered(old, first=FIRST_DAY, last=TODAY, today=TODAY)
+
+
 def test_the_partitions_begin_with_the_first_arrival(tmp_path: Path) -> None:
     note, today = tmp_path / "first_arrival_day", datetime.now(UTC).date()
     assert arrivals.first_day(note) == today, "nothing has arrived"
