@@ -34,6 +34,7 @@ GAP_DAYS = 92  # how far back a day without usage gets its empty export
 COSTS = "focus_cost_and_usage"
 HASH = "x_RowHash"
 ORDER = ('"BillingAccountId"', '"ChargePeriodStart"', '"SubAccountId"', '"SkuId"', '"SkuMeter"', '"x_RowKey"')
+UNPRICED_CELLS = ("model", "component", "currency", "rating_status", "quantity", "low_cost", "high_cost")
 MEASURES = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
 
 
@@ -81,7 +82,10 @@ def export_days(scene: Scene) -> list[Exported]:
     a check of its own holds back stay as they were, and the manifest names it. Raises GateError, OSError.
     """
     admit(scene.checks, scene.override)
-    return [_export_day(scene, period, day) for period, day in _days(scene)]
+    checked = _Checked.read(scene.connection)
+    done = [_export_day(scene, period, day, checked) for period, day in _days(scene)]
+    checked.write(scene.connection)
+    return done
 
 
 def export_month(scene: Scene, period: date, account: str, *, accepted: Acceptance | None = None) -> Exported:
@@ -258,11 +262,85 @@ def restatement_sha256(restated: Sequence[Row]) -> str:
     return hashlib.sha256(to_csv(focus.RESTATEMENT, restated)).hexdigest()
 
 
-def _export_day(scene: Scene, period: date, day: date) -> Exported:
+@dataclass
+class _Checked:
+    """Which versions of days' statements were compared with which rows: what did not change is not read again."""
+
+    now: dict[tuple[date, date], str]
+    before: dict[tuple[date, date], tuple[str, str]]
+    found: dict[tuple[date, date], tuple[str, str]]
+
+    @classmethod
+    def read(cls, connection: duckdb.DuckDBPyConnection) -> "_Checked":
+        """What is known, and what the rows are now."""
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS billing.checked_statements"
+            " (billing_period DATE, usage_date DATE, manifest_sha256 VARCHAR, fingerprint VARCHAR)"
+        )
+        known = connection.execute("FROM billing.checked_statements").fetchall()
+        before = {(period, day): (manifest, fingerprint) for period, day, manifest, fingerprint in known}
+        return cls(_day_fingerprints(connection), before, {})
+
+    def fingerprint(self, period: date, day: date) -> str:
+        """Of the rows of a day, and of the code that makes a statement of them."""
+        return f"{code_sha256()} {duckdb.__version__} {self.now.get((period, day), '')}"
+
+    def is_same(self, period: date, day: date, last: Version) -> bool:
+        """Whether a version was compared with these very rows already."""
+        is_same = self.before.get((period, day)) == (last.manifest_sha256, self.fingerprint(period, day))
+        if is_same:
+            self.note(period, day, last)
+        return is_same
+
+    def note(self, period: date, day: date, version: Version) -> None:
+        """A version holds what the rows are now."""
+        self.found[period, day] = (version.manifest_sha256, self.fingerprint(period, day))
+
+    def write(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Keep what was found."""
+        connection.execute("BEGIN")
+        connection.execute("DELETE FROM billing.checked_statements")
+        if self.found:
+            rows = [[*key, *value] for key, value in sorted(self.found.items())]
+            connection.executemany("INSERT INTO billing.checked_statements VALUES (?, ?, ?, ?)", rows)
+        connection.execute("COMMIT")
+
+
+def _day_fingerprints(connection: duckdb.DuckDBPyConnection) -> dict[tuple[date, date], str]:
+    """By period and day a hash of what its statement holds: every cell as text, with its length; NULL is none."""
+    costs = _cells(name for name in focus.COST_AND_USAGE.names if name != HASH)
+    unpriced = _cells(["tenant_id", "billing_account_id", *UNPRICED_CELLS])
+    found = connection.execute(
+        f"""
+        WITH costs AS (
+            SELECT billing_period, usage_date, {costs} AS line FROM marts.export_focus_daily
+        ),
+        unpriced AS (
+            SELECT CAST(date_trunc('month', usage_date) AS DATE) AS billing_period, usage_date, {unpriced} AS line
+            FROM marts.fct_rated_lines
+            WHERE (billed_cost IS NULL OR billing_account_id = '{UNATTRIBUTED}') AND quantity > 0
+        )
+        SELECT billing_period, usage_date, sha256(string_agg(line, chr(10) ORDER BY line))
+        FROM (FROM costs UNION ALL BY NAME SELECT 'unpriced ' || line AS line, * EXCLUDE (line) FROM unpriced)
+        GROUP BY ALL
+        """
+    ).fetchall()
+    return {(period, day): digest for period, day, digest in found}
+
+
+def _cells(names: Iterable[str]) -> str:
+    """SQL of a row's cells as one text."""
+    texts = [f'CAST("{name}" AS VARCHAR)' for name in names]
+    return "concat(" + ", ".join(f"coalesce(length({text}) || ':' || {text}, '-')" for text in texts) + ")"
+
+
+def _export_day(scene: Scene, period: date, day: date, checked: _Checked) -> Exported:
     name = f"billing_period={period:%Y-%m}"
     statement = scene.shelf.root / "daily" / name / f"usage_date={day.isoformat()}"
     last = scene.shelf.last(statement)
     held = () if scene.override else held_back(scene.checks)
+    if last and not held and checked.is_same(period, day, last):
+        return Exported(day.isoformat(), last.folder, last.manifest["rows"], is_new=False)
     rows = [
         row
         for row in _rows(scene.connection, "billing_period = ? AND usage_date = ?", [period, day])
@@ -274,6 +352,8 @@ def _export_day(scene: Scene, period: date, day: date) -> Exported:
         rows.sort(key=_place)
     unpriced = _unpriced(scene.connection, day, day + timedelta(days=1)) if day.replace(day=1) == period else []
     if last and _is_same(last, rows, unpriced):
+        if not held:
+            checked.note(period, day, last)
         return Exported(day.isoformat(), last.folder, len(rows), is_new=False)
     restated = restatement(last, rows)
     datasets = [
@@ -286,6 +366,8 @@ def _export_day(scene: Scene, period: date, day: date) -> Exported:
         "held_back": list(held),
     }  # fmt: skip
     version = scene.shelf.write(statement, datasets, about, {})
+    if not held:
+        checked.note(period, day, version)
     return Exported(day.isoformat(), version.folder, len(rows), is_new=True)
 
 

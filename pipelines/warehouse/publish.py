@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -61,6 +61,9 @@ def publish(
 ) -> Published:
     """Write a new version aside and let `current` point at it; the version before stays until the next but one.
 
+    Nothing is written if the marts are those of the current version. Parquet files of marts that did not change are
+    linked to it.
+
     All marts, then for each role its own; `access` is the policy of this installation if none is given. Columns whose
     name begins with `_` are the pipeline's own and are left out. `descriptions` become comments of the tables and
     columns in each `marts.duckdb` (`duckdb_columns().comment`) and key-value metadata of each Parquet file.
@@ -69,22 +72,36 @@ def publish(
     described = descriptions or {}
     now = now or datetime.now(UTC)
     access = access or load_access()
+    listed = {mart: _columns(connection, mart) for mart in marts(connection)}
+    prints = {mart: _fingerprint(connection, mart, columns, described.get(mart)) for mart, columns in listed.items()}
+    policy = hashlib.sha256(f"{access!r} {duckdb.__version__}".encode()).hexdigest()
+    before = _Before.read(destination / "current", policy)
+    if before.is_whole and before.prints == prints:
+        return Published(before.folder, before.rows)
     version = destination / "versions" / now.strftime("%Y%m%dT%H%M%S%f")
     aside = version.with_name(version.name + ".aside")
     shutil.rmtree(aside, ignore_errors=True)
     private_folder(aside)
     rows: dict[str, int] = {}
     files: dict[str, dict[str, object]] = {}
-    listed = {mart: _columns(connection, mart) for mart in marts(connection)}
+    unchanged = {mart for mart, found in prints.items() if before.prints.get(mart) == found}
     with _attached(connection, aside / "marts.duckdb"):
         for mart, columns in listed.items():
             file = aside / f"{mart}.parquet"
-            rows[mart] = _write(connection, mart, columns, file, described.get(mart))
-            files[mart] = {"rows": rows[mart], "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    roles = {role.name: _write_role(connection, role, listed, aside, described) for role in access.roles}
+            same = before.folder / file.name if mart in unchanged else None
+            rows[mart] = _write(connection, mart, columns, file, described.get(mart), same=same)
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            files[mart] = {"rows": rows[mart], "sha256": digest, "fingerprint": prints[mart]}
+    roles = {
+        role.name: _write_role(connection, role, listed, aside, described, before=before.folder, unchanged=unchanged)
+        for role in access.roles
+    }
     if access.tenant_role:
         _write_tenants(connection, access.tenant_role, listed, aside / "tenants", described)
-    manifest = {"published_at": now.isoformat(), "marts": files, "roles": roles}
+    written = {path.relative_to(aside).as_posix(): path.stat().st_size for path in aside.rglob("*") if path.is_file()}
+    manifest = {
+        "published_at": now.isoformat(), "policy": policy, "marts": files, "roles": roles, "files": written
+    }  # fmt: skip
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     _settle(aside)
     fp("publish.written")
@@ -106,6 +123,51 @@ def publish(
         if old.name not in kept:
             shutil.rmtree(old)
     return Published(version, rows)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What the current version holds, by the same policy and engine: a fingerprint and the rows of each mart.
+
+    `is_whole`: every file of it is there. Of a version of another release, or of none, nothing is known.
+    """
+
+    folder: Path
+    prints: Mapping[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    is_whole: bool = False
+
+    @classmethod
+    def read(cls, current: Path, policy: str) -> "_Before":
+        folder = current.resolve()
+        try:
+            said = json.loads((folder / "manifest.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return cls(folder)
+        if not current.is_symlink() or said.get("policy") != policy:
+            return cls(folder)
+        marts = said["marts"].items()
+        return cls(
+            folder, {mart: told["fingerprint"] for mart, told in marts}, {mart: told["rows"] for mart, told in marts},
+            all(_size(folder / name) == size for name, size in said["files"].items()),
+        )  # fmt: skip
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _fingerprint(
+    connection: duckdb.DuckDBPyConnection, mart: str, columns: list[str], description: Description | None
+) -> str:
+    """A hash of what is published of a mart: its columns, what they mean, and its rows in any order."""
+    listed = _list(columns)
+    found = connection.execute(
+        f"SELECT count(*), sum(CAST(hash({listed}) AS HUGEINT)), sum(CAST(hash('again', {listed}) AS HUGEINT))"
+        f" FROM marts.{mart}"
+    ).fetchone()
+    types = connection.execute(f"SELECT {listed} FROM marts.{mart} LIMIT 0").description
+    return hashlib.sha256(f"{found} {types} {description!r}".encode()).hexdigest()
 
 
 def purge(
@@ -186,16 +248,20 @@ def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[Non
 
 
 def _write(
-    connection: duckdb.DuckDBPyConnection, mart: str, columns: list[str], file: Path, description: Description | None
-) -> int:
-    """A mart in the attached file, and as Parquet; its rows."""
+    connection: duckdb.DuckDBPyConnection, mart: str, columns: list[str], file: Path,
+    description: Description | None, *, same: Path | None = None,
+) -> int:  # fmt: skip
+    """A mart in the attached file, and as Parquet; its rows. `same`: a file that holds the same already."""
     connection.execute(f"CREATE TABLE published.{mart} AS SELECT {_list(columns)} FROM marts.{mart}")
     _comment(connection, mart, columns, description)
-    metadata = ""
-    if description:
-        told = {"description": description.text} | {name: description.columns.get(name, "") for name in columns}
-        metadata = ", KV_METADATA {" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in told.items()) + "}"
-    connection.execute(f"COPY published.{mart} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd{metadata})")
+    if same is not None and same.is_file():
+        file.hardlink_to(same)
+    else:
+        metadata = ""
+        if description:
+            told = {"description": description.text} | {name: description.columns.get(name, "") for name in columns}
+            metadata = ", KV_METADATA {" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in told.items()) + "}"
+        connection.execute(f"COPY published.{mart} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd{metadata})")
     count = connection.execute(f"SELECT count(*) FROM published.{mart}").fetchone()
     return int(count[0]) if count else 0
 
@@ -214,9 +280,9 @@ def _comment(
 
 def _write_role(
     connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], aside: Path,
-    described: Mapping[str, Description],
+    described: Mapping[str, Description], *, before: Path, unchanged: Collection[str],
 ) -> list[str]:  # fmt: skip
-    """A role's marts in its folder; their names."""
+    """A role's marts in its folder; their names. `before`: the current version, of which some marts are unchanged."""
     folder = aside / "roles" / role.name
     read = [mart for mart, columns in listed.items() if role.reads(mart) and role.columns(columns)]
     with _attached(connection, folder / "marts.duckdb"):
@@ -228,7 +294,8 @@ def _write_role(
                 connection.execute(f"CREATE TABLE published.{mart} AS SELECT {_list(columns)} FROM marts.{mart}")
                 _comment(connection, mart, columns, described.get(mart))
             else:
-                _write(connection, mart, columns, file, described.get(mart))
+                same = before / "roles" / role.name / file.name if mart in unchanged else None
+                _write(connection, mart, columns, file, described.get(mart), same=same)
     return read
 
 

@@ -161,6 +161,7 @@ def test_killed_between_any_two_steps(
         assert kept.is_dir(), "somebody may still read it"
         if attempt % 3 == 0:  # the next one tidies up, and never takes what people read until now
             kept = (destination / "current").resolve()
+            connection.execute("UPDATE marts.fct_a SET name = ?", [f"after attempt {attempt}"])
             publish.publish(connection, destination, now=DAY + timedelta(days=attempt, hours=1))
             assert kept.is_dir()
             assert versions(destination) == {kept.name, (destination / "current").resolve().name}
@@ -247,3 +248,51 @@ def test_what_is_published_is_purged_without_the_warehouse(tmp_path: Path) -> No
     assert sorted(path.name for path in destination.iterdir()) == ["current", "versions"]
     assert publish.purge(destination, Needles([gone], ["ada"])) == 0
     assert publish.purge(tmp_path / "nothing", Needles([gone])) == 0
+
+
+def test_unchanged_marts_are_not_written_again(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    connection.execute("CREATE TABLE marts.dim_c AS SELECT 'y' AS name")
+    first = published(connection, tmp_path / "p", 1)
+    assert published(connection, tmp_path / "p", 1) == first
+    assert publish.publish(connection, tmp_path / "p", now=DAY + timedelta(days=9)) == first, "later, and the same"
+    second = published(connection, tmp_path / "p", 2)
+    assert second.folder != first.folder
+    names = ("fct_a.parquet", "agg_b.parquet", "dim_c.parquet")
+    assert [second.folder.joinpath(name).samefile(first.folder / name) for name in names] == [False, False, True]
+
+
+CHANGES = {
+    "a row twice": "INSERT INTO marts.fct_a FROM marts.fct_a",
+    "two cells that change places": "UPDATE marts.fct_a SET name = '1', version = 0",
+    "nothing for an empty text": "UPDATE marts.fct_a SET name = NULL",
+    "another type": "ALTER TABLE marts.fct_a ALTER name TYPE BLOB",
+    "a column less": "ALTER TABLE marts.fct_a DROP COLUMN name",
+    "a mart more": "CREATE TABLE marts.dim_c AS SELECT 1 AS x",
+    "a mart less": "DROP VIEW marts.agg_b",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_every_change_of_a_mart_is_published(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, change: str
+) -> None:
+    connection.execute("UPDATE marts.fct_a SET name = '', version = 1")
+    first = publish.publish(connection, tmp_path / "p", now=DAY)
+    connection.execute(change)
+    second = publish.publish(connection, tmp_path / "p", now=DAY + timedelta(days=1))
+    assert second.folder != first.folder
+    for mart in second.rows:
+        rows = connection.execute(f"SELECT count(*) FROM read_parquet('{second.folder / mart}.parquet')").fetchone()
+        assert rows == (second.rows[mart],)
+
+
+def test_a_file_that_is_gone_and_other_descriptions_are_published_again(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    first = publish.publish(connection, tmp_path / "p", now=DAY)
+    (first.folder / "marts.duckdb").unlink()
+    second = publish.publish(connection, tmp_path / "p", now=DAY + timedelta(days=1))
+    assert second.folder != first.folder
+    told = {"fct_a": publish.Description("what it is")}
+    third = publish.publish(connection, tmp_path / "p", now=DAY + timedelta(days=2), descriptions=told)
+    assert third.folder != second.folder
