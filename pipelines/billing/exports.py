@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -54,6 +54,16 @@ class Scene:
     issuer: str
     override: Override | None = None
     is_attested: bool = False  # a signed head names what is written: without it `apiary verify` finds a fault
+
+    @cached_property
+    def sources(self) -> dict[str, Any]:
+        """What the rows come from, each as a hash: batches, books, code. Asked for once: the price book is long."""
+        return {
+            "batch_set_sha256": _batch_set(self.connection),
+            "code_sha256": code_sha256(),
+            "books_sha256": _books(self.connection),
+            "price_book_sha256": _price_book(self.connection),
+        }
 
 
 @dataclass(frozen=True)
@@ -483,10 +493,7 @@ def _about(
         "generated_from": {
             "apiary_version": __version__,
             "as_of": scene.as_of.astimezone(UTC).isoformat(),
-            "batch_set_sha256": _batch_set(scene.connection),
-            "code_sha256": code_sha256(),
-            "books_sha256": _books(scene.connection),
-            "price_book_sha256": _price_book(scene.connection),
+            **scene.sources,
         },
         "rows": len(rows),
         "totals": totals(rows),

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import failpoints
-from pipelines.billing import focus, gate, periods, verify
+from pipelines.billing import exports, focus, gate, periods, verify
 from pipelines.billing import ledger as files
 from pipelines.billing.exports import COSTS, Acceptance, RestatementError, export_days, export_month
 from pipelines.billing.gate import Check, GateError, Override
@@ -204,6 +204,33 @@ def test_an_unchanged_day_is_not_written_again_and_a_changed_one_says_what_chang
     assert ledger.connection.execute(less).fetchone() == (sum(new.values()) - sum(old.values()),)
     assert sorted((row["change"], row["cause"]) for row in said) == [("added", "late_usage"), ("changed", "quantity")]
     assert verify.verify(ledger.exports).faults == ()
+
+
+def test_an_unchanged_day_is_not_read_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_days(used(ledger).scene(AS_OF))
+    read: list[object] = []
+    rows = exports._rows
+    monkeypatch.setattr(exports, "_rows", lambda *given: read.append(given[-1]) or rows(*given))
+
+    def read_again() -> list[object]:
+        read.clear()
+        export_days(ledger.scene(AS_OF))
+        return [day for _, day in read]
+
+    assert read_again() == []
+    update = "UPDATE marts.export_focus_daily SET {} WHERE usage_date = DATE '2025-01-05'"
+    for change in ('"BilledCost" = "BilledCost" + 0.000000000000001', "\"x_QueenId\" = 'q'", "\"x_QueenId\" = 'NULL'"):
+        ledger.connection.execute(update.format(change))
+        assert read_again() == [date(2025, 1, 5)], change
+        assert read_again() == []
+    unpriced = "UPDATE marts.fct_rated_lines SET billed_cost = NULL WHERE usage_date = DATE '2025-01-03'"
+    ledger.connection.execute(unpriced)
+    assert read_again() == [date(2025, 1, 3)]
+    monkeypatch.setattr(exports, "code_sha256", lambda: "of another release")
+    assert read_again() == [date(2025, 1, day) for day in (3, 4, 5)]
+    last = statement(ledger, date(2025, 1, 4)) / "v0001" / "manifest.json"
+    last.write_bytes(last.read_bytes() + b"\n")  # as an erasure writes it anew
+    assert read_again() == [date(2025, 1, 4)]
 
 
 def test_a_day_that_lost_its_usage_says_so(ledger: Ledger) -> None:
