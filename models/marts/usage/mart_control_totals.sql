@@ -162,14 +162,12 @@ explained as (
             when has_compaction then 'compaction'
             else 'unexplained'
         end as difference_reason,
-        cast(claimed_input_tokens as bigint) as claimed_input_tokens,
-        cast(claimed_output_tokens as bigint) as claimed_output_tokens,
-        cast(counted_input_tokens as bigint) as counted_input_tokens,
-        cast(counted_output_tokens as bigint) as counted_output_tokens,
-        cast(claimed_input_tokens - counted_input_tokens as bigint) as input_tokens_off,
-        cast(claimed_output_tokens - counted_output_tokens as bigint) as output_tokens_off,
-        cast(lines_added as bigint) as lines_added,
-        cast(lines_removed as bigint) as lines_removed,
+        claimed_input_tokens,
+        claimed_output_tokens,
+        counted_input_tokens,
+        counted_output_tokens,
+        lines_added,
+        lines_removed,
         claimed_cost_usd,
         claimed_at
     from compared
@@ -186,17 +184,31 @@ explained as (
             when has_interrupted then 'interrupted_stream'
             else 'none'
         end as difference_reason,
-        cast(claimed_input_tokens as bigint) as claimed_input_tokens,
-        cast(claimed_output_tokens as bigint) as claimed_output_tokens,
-        cast(counted_input_tokens as bigint) as counted_input_tokens,
-        cast(counted_output_tokens as bigint) as counted_output_tokens,
-        cast(claimed_input_tokens - counted_input_tokens as bigint) as input_tokens_off,
-        cast(claimed_output_tokens - counted_output_tokens as bigint) as output_tokens_off,
-        cast(null as bigint) as lines_added,
-        cast(null as bigint) as lines_removed,
+        claimed_input_tokens,
+        claimed_output_tokens,
+        counted_input_tokens,
+        counted_output_tokens,
+        null as lines_added,
+        null as lines_removed,
         cast(null as decimal(38, 20)) as claimed_cost_usd,
         claimed_at
     from turn_claims
 )
 
-select * from explained
+select
+    tenant_id,
+    session_id,
+    agent_runtime,
+    claimed_by,
+    difference_reason,
+    cast(claimed_input_tokens as bigint) as claimed_input_tokens,
+    cast(claimed_output_tokens as bigint) as claimed_output_tokens,
+    cast(counted_input_tokens as bigint) as counted_input_tokens,
+    cast(counted_output_tokens as bigint) as counted_output_tokens,
+    cast(claimed_input_tokens - counted_input_tokens as bigint) as input_tokens_off,
+    cast(claimed_output_tokens - counted_output_tokens as bigint) as output_tokens_off,
+    cast(lines_added as bigint) as lines_added,
+    cast(lines_removed as bigint) as lines_removed,
+    claimed_cost_usd,
+    claimed_at
+from explained

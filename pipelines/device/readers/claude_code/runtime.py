@@ -18,14 +18,8 @@ class ClaudeCode:
     name = "claude-code"
     title = "Claude Code"
     versions = "transcripts of 0.2 to 2.1"
-
-    def usual_homes(self) -> list[Path]:
-        """The folders of `CLAUDE_CONFIG_DIR`, else `~/.claude` and `~/.config/claude`: those that exist."""
-        return layout.usual_homes()
-
-    def is_home(self, path: Path) -> bool:
-        """Whether it holds transcripts where Claude Code keeps them."""
-        return layout.is_home(path)
+    usual_homes = staticmethod(layout.usual_homes)
+    is_home = staticmethod(layout.is_home)
 
     def homes_in(self, home: Path) -> list[Path]:
         """The home itself."""

@@ -24,18 +24,9 @@ class Hive:
     name = "hive"
     title = "Hive"
     versions = "layouts v1, v2 and v3"
-
-    def usual_homes(self) -> list[Path]:
-        """`HIVE_HOME`, then the platform's places: those that exist."""
-        return layout.usual_homes()
-
-    def is_home(self, path: Path) -> bool:
-        """Whether it is named like a home of Hive or holds one of its folders."""
-        return layout.is_home(path)
-
-    def homes_in(self, home: Path) -> list[Path]:
-        """A home and the homes of accounts within it."""
-        return layout.homes_in(home)
+    usual_homes = staticmethod(layout.usual_homes)
+    is_home = staticmethod(layout.is_home)
+    homes_in = staticmethod(layout.homes_in)
 
     def contents(self, home: Path, setting: Setting) -> Contents:
         """Logs of sessions; then what sessions and colonies say of themselves."""

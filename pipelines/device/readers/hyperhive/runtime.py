@@ -30,14 +30,8 @@ class Hyperhive:
     name = "hyperhive"
     title = "hyperhive"
     versions = "turn statistics with and without the last call's columns; brokers of both places"
-
-    def usual_homes(self) -> list[Path]:
-        """`/var/lib/hyperhive`, if it exists: it runs on Linux hosts only."""
-        return layout.usual_homes()
-
-    def is_home(self, path: Path) -> bool:
-        """Whether it holds a broker or an agent with statistics of its turns."""
-        return layout.is_home(path)
+    usual_homes = staticmethod(layout.usual_homes)
+    is_home = staticmethod(layout.is_home)
 
     def homes_in(self, home: Path) -> list[Path]:
         """The home: those of its agents are read with it."""

@@ -33,14 +33,8 @@ class OpenClaw:
     name = transcripts.RUNTIME
     title = "OpenClaw"
     versions = "2026.7 (files) to 2026.9 (SQLite)"
-
-    def usual_homes(self) -> list[Path]:
-        """`OPENCLAW_STATE_DIR`, then the folders in the user's home."""
-        return layout.usual_homes()
-
-    def is_home(self, path: Path) -> bool:
-        """Whether it is named like OpenClaw's state folder or holds its settings and agents."""
-        return layout.is_home(path)
+    usual_homes = staticmethod(layout.usual_homes)
+    is_home = staticmethod(layout.is_home)
 
     def homes_in(self, home: Path) -> list[Path]:
         """The home: it holds no others."""
