@@ -62,10 +62,11 @@ lint: $(READY) ## ruff, mypy, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-contract: $(READY) ## write the files derived from pipelines/contract and models/metrics.yml
+contract: $(READY) ## write the files derived from the contract, metrics, requirements and commands
 	@$(BIN)/python -m pipelines.contract.render
 	@$(BIN)/python -m pipelines.warehouse.metrics
 	@$(BIN)/python -m tests.requirements
+	@$(BIN)/python -m tests.commands_page
 
 lock: ## resolve pyproject.toml into requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import _parser
+from tests import commands_page
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES = sorted((REPOSITORY / "pipelines").rglob("*.py"))
@@ -310,11 +311,15 @@ def test_commands_in_documents_are_commands(document: Path) -> None:
         assert f"\n{target}:" in (REPOSITORY / "Makefile").read_text("utf-8"), f"{name(document)}: {command}"
 
 
-def test_readme_shows_every_command() -> None:
-    shown = "\n".join(commands(REPOSITORY / "README.md", "apiary"))
-    device = ("enroll", "consent grant", "consent withdraw", "consent status", "preview", "ship", "status")
-    for command in (*(f"device {word}" for word in device), "run", "erase", "retain", "usage", "doctor", "dev", "demo"):
-        assert re.search(rf"^apiary {command}\b", shown, re.MULTILINE), command
+def test_a_page_shows_every_command() -> None:
+    assert commands_page.PAGE.read_text("utf-8") == commands_page.page(), "run `make contract`"
+
+
+def test_every_reader_has_a_page() -> None:
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    for page in ("owner", "analysts", "finance", "data-team", "commands", "questions"):
+        assert f"](docs/{page}.md)" in text, page
+    assert text.index("## What you get") < text.index("## Two commands") < text.index("## A page for each reader")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

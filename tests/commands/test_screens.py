@@ -20,6 +20,7 @@ import pytest
 from pipelines import cli
 from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, write_home
+from tests.commands_page import leaves
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ROOT / "pipelines" / "commands"
@@ -105,17 +106,6 @@ RULE = re.compile(r"─+")
 NEW_EACH_TIME = re.compile(r"[0-9a-f]{32}|[\d:.+-]{15,}")  # ids and times of the report that a preview would send
 MANY_DIGITS = re.compile(r"(?<![\d.])\d[\d,]*\.\d{7,}(?![\d.])")
 ESCAPE = "\x1b"
-
-
-def leaves(
-    parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if not groups:
-        yield " ".join(path), parser
-    for group in groups:
-        for name, child in group.choices.items():
-            yield from leaves(child, (*path, name))
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
