@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from pipelines.commands.tables import money, table
+from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, progress, say, seconds, tell, terminal_width
-from pipelines.contract.numbers import pluralize
+from pipelines.contract.numbers import money, pluralize
 
 if TYPE_CHECKING:
     from pipelines.billing.list_prices import ListPrices

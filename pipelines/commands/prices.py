@@ -9,9 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.tables import as_json, money, show
+from pipelines.commands.tables import as_json, show
 from pipelines.commands.terminal import Shared, Stop, say
-from pipelines.contract.numbers import plain, pluralize
+from pipelines.contract.numbers import money, plain, pluralize
 from pipelines.home import Home
 
 # Columns that a narrow terminal does without, in this order.

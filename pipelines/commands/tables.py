@@ -9,12 +9,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from itertools import zip_longest
 from textwrap import wrap
 
 from pipelines.commands.terminal import say, terminal_width
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import money, plain
 
 GAP = "  "
 FEW_WORDS = 3  # a cell of more is a sentence
@@ -76,22 +76,6 @@ def _text(value: object, *, is_exact: bool) -> object:
     if isinstance(value, datetime):
         return f"{value if value.tzinfo is None else value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     return value
-
-
-def money(amount: Decimal | str | None) -> str:
-    """An amount for people: cents from 1 on, four significant digits below; `-` where there is none.
-
-    The exact amount is what `--json` and `--exact` print.
-    """
-    if amount is None:
-        return "-"
-    exact = Decimal(amount)
-    if abs(exact) >= 1 or not exact:
-        return f"{exact.quantize(Decimal('0.01'), ROUND_HALF_EVEN):,}"
-    if abs(exact) < Decimal("0.000001"):
-        return "<0.000001"
-    digits = min(-exact.adjusted() + 3, 6)
-    return f"{exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN):f}"
 
 
 def render(

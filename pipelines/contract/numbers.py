@@ -1,9 +1,9 @@
-"""How an exact number is written down: in exports, on screen, in JSON.
+"""How a number is written down: exact in exports and JSON, with the digits that people read on a screen.
 
-Does not belong here: rounding. Nothing here changes an amount.
+Does not belong here: rounding of what is billed. Nothing here changes an amount that goes on.
 """
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 
 def plain(amount: Decimal) -> str:
@@ -27,3 +27,19 @@ def _plural(one: str) -> str:
     if one.endswith("y") and one[-2:-1] not in "aeiou":
         return f"{one[:-1]}ies"
     return f"{one}s"
+
+
+def money(amount: Decimal | str | None) -> str:
+    """An amount for people: cents from 1 on, four significant digits below; `-` where there is none.
+
+    The exact amount is what `--json` and `--exact` print.
+    """
+    if amount is None:
+        return "-"
+    exact = Decimal(amount)
+    if abs(exact) >= 1 or not exact:
+        return f"{exact.quantize(Decimal('0.01'), ROUND_HALF_EVEN):,}"
+    if abs(exact) < Decimal("0.000001"):
+        return "<0.000001"
+    digits = min(-exact.adjusted() + 3, 6)
+    return f"{exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN):f}"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import duckdb
 
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import money, plain
 from pipelines.errors import UsageError
 from pipelines.home import replace_file
 from pipelines.warehouse.metrics import describe, metrics
@@ -91,7 +91,27 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
         f" WHERE tool_calls > 0 AND {OF_TENANT} GROUP BY ALL ORDER BY calls DESC, 1 LIMIT 15"
     )
     hours = ask(
-        f"SELECT hour(zone_hour), sum(turns) FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
+        "SELECT hours.hour, coalesce(sum(turns), 0) FROM range(24) AS hours (hour) LEFT JOIN"
+        f" (SELECT * FROM agg_usage_quarter_hourly WHERE {OF_TENANT}) ON hour(zone_hour) = hours.hour"
+        " GROUP BY ALL ORDER BY ALL"
+    )
+    days_used = ask(
+        "SELECT zone_date, sum(turns), sum(input_tokens + output_tokens), sum(rated_cost_usd), sum(unpriced_tokens),"
+        " sum(reported_cost_usd), count(DISTINCT user_id), count(DISTINCT colony_id), count(DISTINCT session_id)"
+        f" FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
+    )
+    zones = ", ".join(
+        row[0] for row in ask(f"SELECT DISTINCT time_zone FROM agg_usage_quarter_hourly WHERE {OF_TENANT} ORDER BY 1")
+    )
+    users, colonies, agents = (
+        ask(
+            f"SELECT used.tenant_id, {name}, sum(used.turns), sum(used.input_tokens + used.output_tokens) AS tokens,"
+            " sum(used.rated_cost_usd), sum(used.unpriced_tokens), sum(used.reported_cost_usd)"
+            " FROM agg_usage_session_daily AS used LEFT JOIN dim_sessions AS sessions USING (tenant_id, session_id)"
+            f" WHERE {name} IS NOT NULL AND ($tenant IS NULL OR used.tenant_id = $tenant)"
+            " GROUP BY ALL ORDER BY tokens DESC, 1, 2 LIMIT 15"
+        )
+        for name in ("used.user_id", "used.colony_id", "sessions.agent_id")
     )
     inherited = ask(
         "SELECT inheritance_kind, count(*), sum(input_tokens), sum(inherited_input_tokens),"
@@ -129,11 +149,21 @@ def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
             ("day", "model", *usage), daily, _stacked(shown, days, "cost", "rated cost (USD)"),
         ),
         Section(
-            "How many tokens per day?", "Input, with its cache, and output. Days are those of the tenant's zone.",
-            ("model", *usage), models, _stacked(shown, days, "tokens", "tokens"),
+            "How many tokens per day?", f"Input, with its cache, and output. Days are those of the zone {zones}.",
+            ("day", *usage, "users", "colonies", "sessions"), days_used, _stacked(shown, days, "tokens", "tokens"),
         ),
         Section(
-            "At which hours of the day?", "On the clock of the tenant's zone.", ("hour", "turns"), hours,
+            "Which models are used?", "A name with k1_ is a keyed hash: whoever has the key can resolve it.",
+            ("model", *usage), models,
+        ),
+        *(
+            Section(f"Which {many} use most?", "The fifteen with the most tokens.", ("tenant", one, *usage), rows)
+            for many, one, rows in (
+                ("users", "user", users), ("colonies", "colony", colonies), ("agents", "agent", agents),
+            )
+        ),
+        Section(
+            "At which hours of the day?", f"On the clock of the zone {zones}.", ("hour", "turns"), hours,
             _bars([{"hour": f"{h:02}", "turns": int(n)} for h, n in hours], "hour", "turns", across=False),
         ),
         Section(
@@ -252,8 +282,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, Decimal):
-        whole, _, rest = plain(value).partition(".")
-        return f"{int(whole):,}" + (f".{rest}" if rest else "") if not whole.startswith("-") else plain(value)
+        return f'<data value="{plain(value)}" title="{plain(value)}">{escape(money(value))}</data>'
     if isinstance(value, int):
         return f"{value:,}"
     return escape(_short(str(value)))
@@ -283,8 +312,10 @@ dt {{ color: var(--soft); font-size: .85rem }}
 dd {{ margin: 0; font-size: 1.2rem; font-weight: 600; overflow-wrap: anywhere }}
 main {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1rem }}
 section {{ min-width: 0 }}
-figure {{ margin: 0 0 .5rem }} figure svg {{ width: 100%; height: auto; max-height: 26rem }}
-.wide {{ overflow-x: auto; max-height: 24rem }}
+figure {{ margin: 0 0 .5rem; overflow-x: auto }}
+figure svg {{ width: 100%; min-width: 32rem; height: auto; max-height: 26rem }}
+.wide, figure {{ scrollbar-width: thin; scrollbar-color: var(--soft) transparent }}
+.wide {{ overflow: auto; max-height: 24rem }}
 table {{ border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums }}
 caption {{ position: absolute; clip-path: inset(50%) }}
 th, td {{ text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap }}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import money, plain
 from pipelines.home import Home
 from pipelines.serve import report
 from pipelines.warehouse.metrics import metrics
@@ -46,8 +46,10 @@ class Page(HTMLParser):
         tag, attributes = self._inside[-1] if self._inside else ("", {})
         if tag == "caption":
             self._rows = self.tables.setdefault(data, [])
-        elif tag in ("td", "th"):
+        elif tag in ("td", "th") or (tag == "data" and self._inside[-2][0] == "td"):
             self._rows[-1][-1] += data
+        elif tag == "data":
+            self.headlines[str(self._inside[-2][1]["data-metric"])] = data
         elif tag == "dd":
             self.headlines[str(attributes["data-metric"])] = data
         elif tag == "h2":
@@ -72,22 +74,37 @@ def test_headlines_are_the_metrics(page: str, published_home: Home) -> None:
             if value is None:
                 assert text == "unknown", name
             else:
-                assert text.replace(",", "") == (plain(value) if metric.unit == "USD" else str(value)), name
+                assert text == (money(value) if metric.unit == "USD" else f"{value:,}"), name
+                assert metric.unit != "USD" or f'title="{plain(value)}"' in page, "exact for whoever asks"
 
 
 def test_tables_hold_the_numbers_of_the_marts(page: str) -> None:
     tables = Page(page).tables
-    models = {row[0]: row[1:] for row in tables["How many tokens per day?"][1:]}
+    models = {row[0]: row[1:] for row in tables["Which models are used?"][1:]}
     assert models == {"m": ["12", "15,425", "unknown", "15,425", "16.65"]}, "no price: all tokens are unpriced"
     waste = {row[0]: row[1:] for row in tables["What was for nothing?"][1:]}
-    assert waste["cancelled"] == ["2", "3,118", "8.6"]
+    assert waste["cancelled"] == ["2", "3,118", "8.60"]
     inherited = tables["What does inherited context cost?"][1:]
     assert inherited == [
-        ["fork", "1", "4,700", "4,200", "3,600", "0.3"],
+        ["fork", "1", "4,700", "4,200", "3,600", "0.3000"],
         ["worker", "3", "7,100", "5,300", "0", "1.05"],
     ]
     assert [row[1] for row in tables["Which trees of sessions are the largest?"][1:]] == ["queen", "stray"]
     assert tables["Will the budgets last?"][1][0] == "b"
+    days = tables["How many tokens per day?"]
+    assert days[0] == [
+        "day", "turns", "tokens", "rated cost USD", "tokens without a price", "reported cost USD", "users", "colonies",
+        "sessions",
+    ]  # fmt: skip
+    assert sum(int(row[2].replace(",", "")) for row in days[1:]) == 15_425
+    assert [row[0] for row in tables["At which hours of the day?"][1:]] == [str(hour) for hour in range(24)]
+    for many in ("users", "agents"):
+        rows = tables[f"Which {many} use most?"][1:]
+        assert sum(int(row[3].replace(",", "")) for row in rows) == 15_425, many
+
+
+def test_the_zone_of_days_and_hours_is_named(page: str) -> None:
+    assert page.count("of the zone UTC.") == 2
 
 
 def test_the_page_loads_nothing(page: str) -> None:
