@@ -34,6 +34,11 @@ from pipelines.errors import ExpectedError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    if arguments is None and sys.argv[1:2] in DEVICE_COMMANDS:
+        # pyarrow imports both wherever they are installed, which takes longer than an idle pass, and needs neither.
+        # It asks once: only for a process that ends with the command.
+        for name in ("numpy", "pandas"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -68,6 +73,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {first}; run it again with --debug to see where"
 
 
+DEVICE_COMMANDS = (["device"], ["me"])
 WAREHOUSE_MODULES = {
     "dagster",
     "dagster_dbt",

@@ -14,7 +14,6 @@ from typing import Any
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, say, store_of
 from pipelines.commands.warehouse import run_job
-from pipelines.device import consent, migrations
 from pipelines.home import Home
 
 CURRENT = "up to date"
@@ -27,6 +26,8 @@ def _upgrade(options: argparse.Namespace) -> int:
     waits = [to_do for _, to_do in (state, models) if to_do not in (CURRENT, "nothing")]
     if options.check:
         return int(bool(waits))
+    from pipelines.device import consent
+
     with consent.open_state(home):
         pass  # opening it applies the migrations that it lacks
     if models[1] not in (CURRENT, "nothing"):
@@ -36,6 +37,8 @@ def _upgrade(options: argparse.Namespace) -> int:
 
 
 def _state(home: Home) -> tuple[str, str]:
+    from pipelines.device import migrations
+
     path = home.device / "state.db"
     if not path.exists():
         return "none", "nothing"

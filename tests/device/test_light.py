@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -54,6 +55,25 @@ def test_a_shipping_needs_nothing_of_the_warehouse(tmp_path: Path) -> None:
     )
     assert run(program, str(made.home.root), str(home)) == "1\n"
     assert len(made.delivered("llm_turns")) == 1
+
+
+def test_its_commands_import_nothing_of_the_warehouse_where_it_is_installed(tmp_path: Path) -> None:
+    """pyarrow imports pandas inside `pa.array` where it finds it."""
+    home = tmp_path / "hive"
+    append(queen_folder(home) / "events.jsonl", dump(turn(1)))
+    made = granted(tmp_path / "apiary", home)
+    command = [sys.executable, "-X", "importtime", "-m", "pipelines.cli", "device", "ship", "--home", str(home)]
+    done = subprocess.run(
+        command, env=os.environ | {"APIARY_HOME": str(made.home.root)}, capture_output=True, text=True, cwd=ROOT,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(made.delivered("llm_turns")) == 1
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow.lib" in imported
+    # Parts of packages: an attempt that finds none is told as well.
+    heavy = tuple(f"{name}." for name in HEAVY)
+    assert [name for name in sorted(imported) if name.startswith(heavy)] == []
 
 
 def test_importing_it_loads_nothing_of_the_warehouse() -> None:
