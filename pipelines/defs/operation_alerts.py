@@ -25,6 +25,8 @@ UI_URL = "APIARY_UI_URL"  # where people reach the Dagster UI; without it messag
 FILE, SENT = "alerts.json", "alerts_sent.json"
 EVERY_SECONDS = 60
 OK = "the warehouse runs as it should"
+SERVER = "[DagsterApiServer] "
+FROM_OUTSIDE = "This run has been marked as failed from outside"
 MAX_FOUND = 300  # characters of what was found
 PUBLISHED = dg.AssetKey(["published", "marts"])
 Kind = Literal["run_failed", "gate_failed", "check_failed", "quarantine", "erasure_waits", "export_held_back", "stale"]
@@ -105,7 +107,8 @@ def _failed_runs(instance: dg.DagsterInstance) -> Iterator[OperationAlert]:
 
 
 def _cause(instance: dg.DagsterInstance, run_id: str) -> str:
-    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ENGINE_EVENT}
+    of_the_server = ""  # how the process of a run ended, where its code server saw it
     for entry in instance.all_logs(run_id, of_type=kinds):
         event = entry.dagster_event
         if event is None:
@@ -115,7 +118,11 @@ def _cause(instance: dg.DagsterInstance, run_id: str) -> str:
             while error is not None and error.cause is not None:
                 error = error.cause
             return f"{event.step_key}: {error.message.strip().splitlines()[0] if error else 'failed'}"
-        return event.message or "failed"
+        message = event.message or ""
+        if message.startswith(SERVER):
+            of_the_server = message.removeprefix(SERVER).partition(". ")[0]
+        elif event.is_run_failure:
+            return (of_the_server or message) if message.startswith(FROM_OUTSIDE) else message
     return "failed"
 
 

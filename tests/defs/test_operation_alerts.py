@@ -142,6 +142,28 @@ def test_each_kind_is_told_once_with_what_to_do_and_a_link_and_so_is_its_end(
     assert len(hook) == 3, "it is told once, however long it lasts"
 
 
+@pytest.mark.parametrize(
+    ("server", "reported", "found"),
+    [
+        ("[DagsterApiServer] Run execution process for X was terminated by signal 9 (SIGKILL). This usually", None,
+         "Run execution process for X was terminated by signal 9 (SIGKILL)"),
+        (None, "the process 4711 of this run is gone", "the process 4711 of this run is gone"),
+        (None, None, "This run has been marked as failed from outside the execution context."),
+    ],
+)  # fmt: skip
+def test_of_a_run_that_was_killed_it_is_told_how(
+    instance: dg.DagsterInstance, server: str | None, reported: str | None, found: str
+) -> None:
+    from pipelines.defs import operation_alerts
+
+    killed = instance.create_run_for_job(dg.GraphDefinition("daily").to_job(), status=dg.DagsterRunStatus.STARTED)
+    if server:
+        instance.report_engine_event(server, killed)
+    instance.report_run_failed(killed, reported)
+    (alert,) = operation_alerts.find(instance, [], now=datetime.now(UTC))
+    assert alert.found == f"run {killed.run_id[:8]}: {found}"
+
+
 def test_every_kind_has_a_page_in_the_runbook() -> None:
     from pipelines.defs.operation_alerts import RUNBOOK
 
