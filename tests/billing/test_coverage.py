@@ -31,13 +31,13 @@ def publish(folder: Path, rows: list[tuple[str, str, int, bool]]) -> None:
     with duckdb.connect() as connection:
         connection.execute(
             "create table lines (model varchar, provider_name varchar, price_model varchar, component varchar,"
-            " quantity bigint, rating_status varchar, price_id varchar, usage_date date)"
+            " quantity bigint, contracted_unit_price decimal(18, 9), price_id varchar, usage_date date)"
         )
         for model, price_model, tokens, is_priced in rows:
-            status, price_id = ("rated", "one") if is_priced else ("unpriced", None)
+            price, price_id = (1, "one") if is_priced else (None, None)
             connection.execute(
                 "insert into lines values (?, 'p', ?, 'output', ?, ?, ?, '2026-11-20')",
-                [model, price_model, tokens, status, price_id],
+                [model, price_model, tokens, price, price_id],
             )
         connection.execute(f"copy lines to '{folder}/current/fct_rated_lines.parquet'")
         connection.execute(

@@ -58,6 +58,11 @@ def fill(folder: Path, rows: Sequence[tuple[Any, ...]]) -> Path:
                     for row, (cost, tokens) in zip(rows, rated, strict=True)
                 ],
             )
+        # Of two sessions one is known: usage of the other must not be lost.
+        connection.execute(
+            "CREATE TABLE dim_sessions AS SELECT tenant_id, min(session_id) AS session_id, 'queen:growth' AS agent_id"
+            " FROM agg_usage_session_daily GROUP BY tenant_id"
+        )
         connection.execute("CREATE TABLE dim_colonies (tenant_id VARCHAR, colony_id VARCHAR, colony_name VARCHAR)")
         # Two tenants with a colony of one id, and one that nothing was used in.
         connection.execute(
@@ -115,7 +120,7 @@ def test_what_the_book_says_stands_beside_what_was_reported(marts: Path) -> None
     assert rows["acme", "m2"]["rated_cost_usd"] is None
     assert (rows["acme", "m2"]["unpriced_tokens"], rows["acme", "m2"]["unpriced_models"]) == (550, ["m2"])
     assert rows["acme", "m1"]["unpriced_models"] == []
-    assert {row["agent"]: row["rated_cost_usd"] for row in usage.usage(marts, "agent")} == {
+    assert {row["kind"]: row["rated_cost_usd"] for row in usage.usage(marts, "kind")} == {
         "queen": "7.20000000000000000003", "worker": None, "other": None
     }  # fmt: skip
 
