@@ -74,7 +74,9 @@ def good(home: Home) -> None:
         assert time.monotonic() < end, [run.status.value for run in runs(home)]
         time.sleep(1)
     found = [run.status.value for run in runs(home)]
-    assert found[: found.index("SUCCESS")] == ["FAILURE"] * len(STEPS), "each killed run is ended, and none is stuck"
+    before = found[: found.index("SUCCESS")]  # also one that the daemon had made, and not started, when the power went
+    assert set(before) == {"FAILURE"}, "each killed run is ended, and none is stuck"
+    assert len(before) >= len(STEPS)
 
 
 class Order:
