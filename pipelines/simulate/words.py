@@ -33,6 +33,12 @@ _CHORES = ("ledger", "letters", "quotes", "crates", "rosters", "permits")
 _GIVEN = ("nadia", "tomas", "ines", "ravi", "greta", "jonas", "mei", "oskar")
 _FAMILY = ("brook", "halloran", "quist", "varga", "lindqvist", "osei", "tanaka", "moreau")
 _FILES = ("spring prices (draft).xlsx", "crew list.csv", "minutes, closed part.docx", "ferry claims.pdf")
+# How errors of models, tools and networks begin.
+_CAUSES = (
+    "RuntimeError", "RateLimitError: 429 Too Many Requests", "TimeoutError: deadline exceeded after 120 s",
+    "APIConnectionError: connection reset by peer", "BadRequestError: prompt is too long", "ValueError: no such column",
+    "PermissionDeniedError: 403 Forbidden", "InternalServerError: 503 Service Unavailable",
+)  # fmt: skip
 _ODD_NUMBERS = {0: float("nan"), 3: float("inf"), 6: float("-inf")}
 _FILE_SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _COLONY_SAFE = re.compile(r"[a-z0-9_]{1,64}")
@@ -64,6 +70,7 @@ class Words:
         self._secrets = tuple(secrets)
         self._names = 0
         self._tool_calls = 0
+        self._errors = 0
         self._keys = fake_keys(rng)
         self.person = f"{rng.choice(_GIVEN)}.{rng.choice(_FAMILY)}.{self._hex(4)}"
         company = f"{rng.choice(_COLOURS)}-{rng.choice(_TRADES)}-{self._hex(4)}.example"
@@ -171,8 +178,10 @@ class Words:
         return self.text("tool-result", foreign=self._rng.random() < 0.4) + "\nsum,41\nrest,7\n" + tail
 
     def error(self, position: str) -> str:
-        """The text of an error."""
-        return self._with_secrets(f"RuntimeError: could not finish {self.mark(position)} for {self.address()}")
+        """The text of an error: several causes in turn."""
+        cause = _CAUSES[self._errors % len(_CAUSES)]
+        self._errors += 1
+        return self._with_secrets(f"{cause}: could not finish {self.mark(position)} for {self.address()}")
 
     def traceback(self, position: str) -> str:
         """A stack trace with paths."""
