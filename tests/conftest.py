@@ -4,6 +4,7 @@ Does not belong here: fixtures of one folder.
 """
 
 import gc
+import os
 import shutil
 from datetime import date
 from decimal import Decimal
@@ -14,6 +15,8 @@ import pytest
 from pipelines.home import Home, private_folder
 from tests.warehouse import Warehouse
 
+# Set in the workers of pytest-xdist: with it the program wraps its lines as for a terminal.
+os.environ.pop("COLUMNS", None)
 # dbt makes and drops objects by the million: looking for circles at every 700 of them takes a tenth of the time.
 gc.set_threshold(100_000, 50, 100)
 
