@@ -38,8 +38,8 @@ dev: $(READY) ## the Dagster UI on 127.0.0.1:3000 (APIARY_PORT=4000 for another 
 test: $(READY) lint ## all checks: lint, types, import rules, derived files, unit, dbt, end to end
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-services: $(READY) ## the whole job as programs, on a folder and on a real object server
-	@$(BIN)/python -m pytest -m services -n 2 --dist loadfile --no-loadscope-reorder
+test-services: $(READY) ## programs started and killed, whole builds, on a folder and on a real object server
+	@$(BIN)/python -m pytest -m "services and not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## full counts of kills, fuzz and load
 	@$(BIN)/python -m pytest -m long

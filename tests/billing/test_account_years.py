@@ -15,6 +15,8 @@ from pipelines.billing.books import NO_MINOR_UNIT
 from tests.billing.account_years import MONTHS, Years, truth
 from tests.billing.ledgers import MET
 
+pytestmark = pytest.mark.services
+
 SHORT, LONG = 40, 2000
 WAIVED = {"grace": "nobody is late", "arrivals": "-"}
 

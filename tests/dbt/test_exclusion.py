@@ -6,10 +6,14 @@ Does not belong here: the wire (tests/warehouse_part/test_exclusion.py).
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from pipelines.store import FolderStore
 from pipelines.warehouse import exclusion, quarantine, registry
 from tests.warehouse import Warehouse
 from tests.warehouse_part.batches import CLONE, LAPTOP, START, MemoryStore, batch, record, row, turn
+
+pytestmark = pytest.mark.services
 
 SELECTED = (
     "+agg_usage_session_daily", "+agg_usage_tenant_daily", "+mart_daily_billing", "+mart_unknown_records",

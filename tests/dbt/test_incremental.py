@@ -294,6 +294,7 @@ def _assert_same_marts_in_any_order(warehouse, folder, seed):
     assert _differences({mart: step_by_step[mart] for mart in at_once}, at_once) == {}
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("seed", [1])
 def test_marts_do_not_depend_on_how_rows_arrive(warehouse, tmp_path, seed):
     """I2: any order, any split, copies, and books that are signed in between."""

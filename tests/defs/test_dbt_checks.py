@@ -10,6 +10,8 @@ import pytest
 
 from pipelines.defs.dbt_checks import MAX_NAME, with_readable_tests
 
+pytestmark = pytest.mark.services
+
 
 def test_node(name: str, **more: Any) -> dict[str, Any]:
     return {"resource_type": "test", "name": name, "attached_node": "model.apiary.fct_tasks", "meta": {}} | more

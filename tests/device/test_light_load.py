@@ -17,6 +17,8 @@ import pytest
 
 from tests.device.driving import Device, append, dump, event, granted, queen_folder, turn
 
+pytestmark = pytest.mark.services
+
 ROOT = Path(__file__).parents[2]
 MAX_IDLE_SECONDS = 5.0  # of 10,000 sessions
 MAX_RSS = 150 << 20

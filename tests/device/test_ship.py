@@ -136,6 +136,7 @@ def finish(made: Device, home: Path) -> None:
     assert [seq for seq, _ in chain] == [*range(1, len(chain) + 1)]
 
 
+@pytest.mark.services
 def test_killed_at_every_boundary_it_delivers_what_an_unbroken_run_does(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from pipelines.warehouse import landing, load
 from tests.end_to_end.driving import device, send
 from tests.warehouse import Marts, Warehouse
 
+pytestmark = pytest.mark.services
+
 LAYOUTS = ["v2", *(pytest.param(name, marks=pytest.mark.long) for name in ("doc", "v3"))]
 # These say how often lines were sent and by how many devices, which is what the tests below change.
 TOKENS = ("input_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "output_tokens")

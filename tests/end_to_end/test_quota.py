@@ -15,6 +15,8 @@ from tests.device.driving import append, dump, queen_folder, turn
 from tests.end_to_end.driving import device, send
 from tests.warehouse import Warehouse
 
+pytestmark = pytest.mark.services
+
 
 def test_a_device_answers_from_the_published_snapshot(
     warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -22,6 +22,8 @@ from pipelines.contract.numbers import plain
 from pipelines.home import Home
 from pipelines.warehouse import publish
 
+pytestmark = pytest.mark.services
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 MARTS = (

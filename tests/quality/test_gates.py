@@ -19,6 +19,8 @@ from pipelines.warehouse import load
 from tests.warehouse import REPOSITORY, Warehouse
 from tests.warehouse_part.batches import CLONE, START, MemoryStore, batch, row, turn
 
+pytestmark = pytest.mark.services
+
 EDGES: tuple[Edge, ...] = ("arrival", "departure")
 SUITES = {suite.name: suite for edge in EDGES for suite in gates.suites(edge)}
 EXPECTATIONS = [

@@ -35,6 +35,8 @@ from pipelines.warehouse.landing import Arrival, Manifest, pending
 from tests.device.driving import Device, granted, no_sleep
 from tests.warehouse_part.batches import START, MemoryStore
 
+pytestmark = pytest.mark.services
+
 SESSIONS = ("session_20260504_101500_0a1b2c3d", "session_20260504_111500_4e5f6a7b")
 PLACES = ("queens/queen_technology/sessions", "agents/queens/queen_technology/sessions", "sessions")
 TABLES = {"events.jsonl": ("llm_turns", turn), "logs/tool_logs.jsonl": ("node_steps", step)}

@@ -7,6 +7,8 @@ import pytest
 
 from bench import mutants
 
+pytestmark = pytest.mark.services
+
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_has_its_place(mutant: mutants.Mutant) -> None:

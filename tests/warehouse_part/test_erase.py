@@ -290,6 +290,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.services
 def test_killed_anywhere_it_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """And at each moment either the old warehouse is whole or the new one is."""
     rows = site.rows(f"_device_id = '{DEVICE}'")

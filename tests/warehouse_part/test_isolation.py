@@ -13,6 +13,8 @@ import pytest
 from pipelines.warehouse import budgets, isolation, landing, load
 from tests.warehouse_part.batches import MemoryStore, batch, record, turn
 
+pytestmark = pytest.mark.services
+
 POISON = 666
 DEVICES = ("a" * 32, "b" * 32, "c" * 32)
 

@@ -91,6 +91,7 @@ class Broken:
         return getattr(self._connection, name)
 
 
+@pytest.mark.services
 def test_a_load_that_dies_anywhere_leaves_nothing_of_its_group(store: MemoryStore) -> None:
     first = batch(store, {"llm_turns": [turn(0)]}, seq=1)
     tables = {"llm_turns": [turn(0), turn(1), turn(2)], "sessions": [row("sessions", 1)], "tasks": [row("tasks", 1)]}
@@ -522,6 +523,7 @@ def test_the_hash_of_the_wire_sees_every_value(store: MemoryStore, connection: d
 # speed ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.services
 def test_tiny_batches_load_in_time_that_grows_with_their_number(store: MemoryStore, record_property: Any) -> None:
     """Test 77: 2,000 batches of one row against one batch of 2,000 rows: what a batch costs on its own is bounded, and
     the last thousand costs what the first did."""

@@ -231,6 +231,7 @@ def load_count(warehouse: Path) -> int:
     return int(found[0])
 
 
+@pytest.mark.services
 def test_marts_are_the_same_from_the_landing_alone(warehouse: Warehouse, store: FolderStore, tmp_path: Path) -> None:
     """Test 11: what was loaded in two parts, the later one first, against a rebuild from objects only."""
     arrivals = landing.pending(store, set())
