@@ -87,6 +87,7 @@ def test_each_change_is_the_sum_worked_by_hand(ask: Ask, tmp_path: Path) -> None
     assert {path.name for path in (tmp_path / "w").iterdir()} >= {"rated_lines.parquet", "comparison.parquet"}
 
 
+@pytest.mark.services
 def test_nothing_changed_differs_by_nothing_and_a_preview_tells_it_of_each_account(ask: Ask, tmp_path: Path) -> None:
     assert ask(Scenario()) == (D("6.5"), D("6.5"), 0)
     folder, published = tmp_path / "books", tmp_path / "published"

@@ -28,6 +28,7 @@ SMALL = {
 }
 
 
+@pytest.mark.services
 def test_no_model_has_a_loop_over_facts(warehouse: Warehouse) -> None:
     warehouse.load(TREE)
     built = warehouse.dbt("run")

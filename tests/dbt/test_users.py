@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipelines.billing import agreements, books
 from pipelines.warehouse import book_changes
 from tests.device.driving import append, dump, queen_folder, turn
@@ -43,6 +45,7 @@ def users(warehouse: Warehouse) -> list[tuple[Any, ...]]:
     return warehouse.query("select tenant_id, user_id, user_basis from marts.dim_sessions order by all")
 
 
+@pytest.mark.services
 def test_neither_arrival_nor_a_random_id_decides_whose_a_session_is(warehouse: Warehouse, tmp_path: Path) -> None:
     first = counted(warehouse, tmp_path / "first", ("ada", "bob"))
     shutil.rmtree(tmp_path / "first")

@@ -158,6 +158,7 @@ def test_before_anything_is_published(tmp_path: Path) -> None:
     assert client.get("/api/budgets").status_code == 404
 
 
+@pytest.mark.services
 def test_junk_is_refused_not_a_crash(published_home: Home, clients: dict[str, TestClient]) -> None:
     """Every route with whatever its description allows, and with what it does not."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", make_app(published_home))

@@ -98,6 +98,7 @@ def thrown(store: MemoryStore, makers: dict[str, Callable[[], bytes]]) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >= before
 
 
+@pytest.mark.services
 @looks_into_proc
 def test_bombs_cost_a_child_and_their_own_batch(store: MemoryStore) -> None:
     """Test 45: bombs that are made in a moment."""
