@@ -52,7 +52,13 @@ def run_job(home: Home, store_url: str, *, day: date | None = None, is_forced: b
     """
     if day is None and not is_forced and _is_unchanged(home, store_url):
         return
+    from pipelines.warehouse import arrivals
+
     with alone(home, store_url, "apiary run") as foreground:
+        first, today = arrivals.first_day(home.first_arrival_day), datetime.now(UTC).date()
+        if day is not None and not first <= day <= today:
+            note(f"arrival days go from {first} to {today}: {day} is none of them, nothing was done")
+            return
         note("running the warehouse job")
         foreground.run(home, store_url, day=day)
     note(f"published: {home.published / 'current'}")

@@ -109,7 +109,7 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     end_orphaned_children()
     read = last_run.inputs(home, open_store(store_url), today=datetime.now(UTC))
     last_run.forget(home)
-    first, last = (nearest(day, today=day),) * 2 if day else _pending_days(home, store_url)
+    first, last = (day, day) if day else _pending_days(home, store_url)
     _execute(home, "daily", arrival_range(first, last))
     with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
         waits = quarantine.may_pass(connection)

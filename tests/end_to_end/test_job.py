@@ -265,6 +265,7 @@ def test_i5_nothing_people_wrote_is_in_a_statement(site: Site) -> None:
 
 def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:
     """Also: a whole run with nothing new publishes and exports nothing; after the repair the next one goes through."""
+    apiary(site.home.root, "run")  # what was closed before this test
     before, versions = site.current, site.versions
     apiary(site.home.root, "run", "--force")
     assert (site.current, site.versions) == (before, versions)
@@ -289,9 +290,15 @@ def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:
 
 def test_a_run_of_one_arrival_day(site: Site, tmp_path: Path) -> None:
     other = {"APIARY_STORE": site.home.store_url}
-    apiary(tmp_path / "elsewhere", "run", "--date", "2025-06-01", environment=other)
-    rows = json.loads(apiary(tmp_path / "elsewhere", "usage", "--by", "tenant", "--json").stdout)
-    assert rows == [], "nothing arrived on that day"
+    elsewhere = Home(tmp_path / "elsewhere")
+    told = apiary(elsewhere.root, "run", "--date", "2025-06-01", environment=other).stderr
+    assert "2025-06-01 is none of them, nothing was done" in told
+    assert not elsewhere.warehouse.exists()
+    (arrived,) = {entry.received_at.date() for entry in open_store(site.home.store_url).list("landing/")}
+    apiary(elsewhere.root, "run", "--date", arrived.isoformat(), environment=other)
+    of_both = [json.loads(apiary(root, "usage", "--by", "tenant", "--json").stdout)
+               for root in (elsewhere.root, site.home.root)]  # fmt: skip
+    assert of_both[0] == of_both[1] != []
 
 
 def test_what_an_owner_takes_back_is_erased(site: Site) -> None:

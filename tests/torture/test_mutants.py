@@ -7,8 +7,6 @@ import pytest
 
 from bench import mutants
 
-pytestmark = pytest.mark.services
-
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_has_its_place(mutant: mutants.Mutant) -> None:
@@ -24,6 +22,7 @@ def test_there_are_enough_and_each_has_a_name() -> None:
 QUICK = ("fingerprint of the head only", "rows deleted when sealed", "the last story to arrive stays")
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("name", QUICK)
 def test_a_sample_is_found(name: str) -> None:
     (mutant,) = [mutant for mutant in mutants.MUTANTS if mutant.name == name]
