@@ -406,13 +406,13 @@ def ledgers(draw: st.DrawFn) -> tuple[dict[str, tuple[int, str]], dict[Path, byt
         path = Path("one", "projects", "-p", f"{session}.jsonl")
         files[path] = dump(*whole)
         # A session that is resumed is copied at once: what is unmarked in a file is followed by lines of its own.
-        least = len(dump(*copies, own[0])) if how == "resume" else 0
+        least = len(dump(*copies, own[0])) if how in ("resume", "branch") else 0
         cuts[path] = sorted(draw(st.lists(st.integers(least, len(files[path])) | st.just(0), max_size=2)))
         if draw(st.booleans()):  # a second configuration folder, with an older copy
-            kept = draw(st.integers(1, len(whole)))
+            kept = draw(st.integers(len(copies) + 1 if least else 1, len(whole)))
             path = Path("two", "projects", "-p", f"{session}.jsonl")
             files[path] = dump(*whole[:kept])
-            cuts[path] = sorted(draw(st.lists(st.integers(0, len(files[path])), max_size=2)))
+            cuts[path] = sorted(draw(st.lists(st.integers(least, len(files[path])) | st.just(0), max_size=2)))
         # A session that is resumed has ended: what is copied is what there was of it, and of those before it.
         before = [item for item in whole if "forkedFrom" not in item] if how != "branch" else [*before, *own]
     return ledger, files, cuts
