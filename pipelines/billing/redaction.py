@@ -5,6 +5,7 @@ first one, so `apiary verify` still follows it. A sealed file's new name is kept
 Does not belong here: what is erased (warehouse/erase.py), when (defs/erasure.py).
 """
 
+import csv
 import hashlib
 import io
 import json
@@ -47,6 +48,20 @@ def redact(exports_folder: Path, billing: Path, erased: Collection[str], *, at: 
     for left in names.keys() - names.values():
         (billing / "closed" / f"{left}.parquet").unlink(missing_ok=True)
     return done
+
+
+def signed_texts(billing: Path) -> Iterator[str]:
+    """What those who keep the books wrote into them: who signed, and why. Raises OSError.
+
+    Not the names of users in a book of seats: finance takes such a line out, or ends it.
+    """
+    for path in sorted(billing.glob("*.csv")):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(file):
+                yield from (str(text) for column, text in row.items() if column != "user_id")
+    book = ledger.book_path(billing)
+    if book.exists():
+        yield book.read_text("utf-8", errors="replace")
 
 
 def _versions(root: Path) -> Iterator[Path]:

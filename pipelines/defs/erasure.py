@@ -28,7 +28,7 @@ from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResourc
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
 from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
-from pipelines.warehouse import erase, publish, suppression
+from pipelines.warehouse import erase, operator_actions, publish, suppression
 from pipelines.warehouse.erase import BuildError, Erased
 from pipelines.warehouse.needles import Needles
 
@@ -113,7 +113,8 @@ def _erase(
     logs = Path(os.environ.get("DAGSTER_HOME") or HOME.dagster)
     if not logs.is_relative_to(HOME.root):  # a person's DAGSTER_HOME: Dagster's logs may name who was erased
         roots.append(logs)
-    return work.prove(roots, passing_over=spared, now=now), work.failed
+    signed = [*redaction.signed_texts(Path(folders.books)), *operator_actions.actors(HOME.operator_actions)]
+    return work.prove(roots, passing_over=spared, signed=signed, now=now), work.failed
 
 
 def _build(file: Path) -> None:

@@ -122,7 +122,8 @@ class Erased:
     """One request that is done: what went, and how many files and objects were searched without a find of theirs.
 
     `findings`: what the search says beside that, with counts: `others` (objects of other devices that hold one of the
-    identifiers), `outside_contract` (objects that no device of ours names so), `unsearchable_…` (with the reason).
+    identifiers), `outside_contract` (objects that no device of ours names so), `signer` (files that name a user who
+    signed the site's books), `unsearchable_…` (with the reason).
     """
 
     request_id: str
@@ -269,10 +270,14 @@ class Pass:
                 removed.append(path)
         return removed
 
-    def prove(self, folders: Iterable[Path], *, passing_over: Iterable[Path], now: datetime) -> list[Erased]:
+    def prove(
+        self, folders: Iterable[Path], *, passing_over: Iterable[Path], signed: Iterable[str] = (), now: datetime
+    ) -> list[Erased]:  # fmt: skip
         """Search every file and object for what should be gone, and receipt each line of which nothing is left.
 
-        The others wait, with their reasons in `failed` and for `waiting`. Raises StoreUnavailableError.
+        `signed`: what those wrote into the site's books who keep them. A name in it was sent by no device: in files it
+        stays, and is told. The others wait, with their reasons in `failed` and for `waiting`. Raises
+        StoreUnavailableError.
         """
         if not self.lines:
             return []
@@ -291,7 +296,8 @@ class Pass:
         self._delete_snapshots(needles)
         registry.forget(self._warehouse.parent, set(needles.identifiers))
         proof = Proof(needles, owners)
-        self._search_files(proof, folders, [*passing_over, self._folder])
+        signers = Needles((), needles.names).found_in("\n".join(signed).encode())
+        self._search_files(proof, folders, [*passing_over, self._folder], signers)
         self._search_objects(proof)
         done = []
         for line in self.lines:
@@ -536,7 +542,9 @@ class Pass:
                 found.add(owner.device)
         return found
 
-    def _search_files(self, proof: "Proof", folders: Iterable[Path], passing_over: Iterable[Path]) -> None:
+    def _search_files(
+        self, proof: "Proof", folders: Iterable[Path], passing_over: Iterable[Path], signers: Collection[str]
+    ) -> None:
         common = residue.own_words().intersection(proof.needles.names)
         for path in residue.files(folders, passing_over=passing_over):
             proof.searched += 1
@@ -550,6 +558,8 @@ class Pass:
             except OSError:
                 proof.said[""]["unsearchable_unreadable"] += 1
                 continue
+            proof.note("signer", words.intersection(signers))
+            words = words.difference(signers)
             if path.suffix not in DATA:
                 proof.note("unsearchable_common_name", words & common)
                 words -= common

@@ -82,6 +82,11 @@ def actions(book: Path) -> list[Action]:
     return found
 
 
+def actors(book: Path) -> set[str]:
+    """The people who wrote into the book."""
+    return {action.actor_id for action in actions(book)}
+
+
 def load(connection: duckdb.DuckDBPyConnection, book: Path) -> int:
     """Put the book into the warehouse: the lines it lacks, each once. How many there are in it now."""
     connection.execute("BEGIN")

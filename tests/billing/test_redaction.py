@@ -1,5 +1,6 @@
 """Erasure and bills: identifiers go, rows and amounts stay, and the chain of manifests still holds."""
 
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.billing import exports, redaction
+from pipelines.billing import exports, periods, redaction
 from pipelines.billing import ledger as files
 from pipelines.billing.exports import COSTS
 from pipelines.billing.statements import MANIFEST
@@ -120,3 +121,12 @@ def test_a_killed_swap_leaves_a_version_under_one_of_its_names(billed: Ledger) -
     redaction.redact(billed.exports, billed.books, GONE, at=AT)
     assert folder.is_dir()
     assert verify(billed.exports).faults == ()
+
+
+def test_texts_that_the_books_keepers_wrote_are_signed_and_names_of_seats_are_not(billed: Ledger) -> None:
+    (billed.books / "seats.csv").write_text("user_id,recorded_by\nbob,grace\n")
+    (billed.books / "settlements.csv").write_text("model,reason,recorded_by\nm,agreed with alan,rosa\n")
+    words = set(re.findall(r"\w+", "\n".join(redaction.signed_texts(billed.books))))
+    closer = next(item.actor for item in periods.read(files.book_path(billed.books)).transitions)
+    assert words >= {"grace", "alan", "rosa", *closer.split()}
+    assert "bob" not in words

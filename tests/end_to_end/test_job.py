@@ -231,7 +231,6 @@ def test_the_runbooks_month_end_is_executed_from_first_to_last_line(
         text = line
         for old, new in (
             ("2026-10", "2026-03"), ("2026-11-0", "2026-04-0"), ("acc-lantern", "A"), ("0123456789ab", sign),
-            ("--actor ada", "--actor rosa"),  # ada owns the device, and leaves below
             ("EXPORTS", str(site.home.exports)), ("ROW", str(row)),
         ):  # fmt: skip
             text = text.replace(old, new)

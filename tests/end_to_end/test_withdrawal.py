@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import boto3
@@ -18,6 +18,7 @@ import duckdb
 import pytest
 
 from pipelines import cli
+from pipelines.billing import books
 from pipelines.device import enrolment
 from pipelines.home import ROOT, Home
 from pipelines.simulate.homes import HomeSpec, write_home
@@ -134,6 +135,11 @@ def test_a_withdrawal_is_confirmed(site: Site) -> None:
     }  # fmt: skip
     definitions.record(home.warehouse, {"nodes": {"model.apiary.built": model}, "macros": {}})  # as every build does
     (home.root / "notes.txt").write_text(f"look at {session}")
+    settled = {  # by an owner who keeps the books as well: her signature is no device's
+        "settlement_id": "s", "billing_account_id": "A", "billing_period": date(2026, 3, 1), "kind": "late",
+        "model": "m", "reason": "its price is being agreed", "recorded_by": ada, "recorded_at": datetime.now(UTC),
+    }  # fmt: skip
+    books.append(books.SETTLEMENTS, home.books, [settled])
     simulated = home.devices / "laptop" / "hive" / "events.jsonl"  # what `make run` keeps there is a device's own
     simulated.parent.mkdir(parents=True)
     simulated.write_text(session)

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -121,12 +122,12 @@ class Site:
             batches=found.mixed, shared=found.shared,
         )  # fmt: skip
 
-    def erase(self) -> list[erase.Erased]:
+    def erase(self, signed: Iterable[str] = ()) -> list[erase.Erased]:
         work = erase.Pass(self.warehouse, self.store)
         work.rewrite(build, now=NOW)
         work.clear_landing()
         work.clear_copies()
-        done = work.prove([self.root], passing_over=[], now=NOW)
+        done = work.prove([self.root], passing_over=[], signed=signed, now=NOW)
         self.failed = work.failed
         return done
 
@@ -513,6 +514,21 @@ def test_a_name_that_is_a_word_of_the_program_is_told_and_stops_nothing(site: Si
     (done,) = site.erase()
     assert done.request_id == line.request_id
     assert done.findings["unsearchable_common_name"] == 1
+
+
+def test_who_signed_a_book_is_named_there_still(site: Site) -> None:
+    """No device sent that name; identifiers are looked for as before, and so are names that nobody signed with."""
+    book = "2026-03,late,its price is being agreed,ada-lovelace"
+    (site.root / "settlements.csv").write_text(book)
+    (site.root / "notes.csv").write_text("eve")
+    signer, other = site.suppress("user", "ada-lovelace"), site.suppress("user", "eve", "bolt")
+    (done,) = site.erase(signed=[book, "eve-2", "evelyn"])
+    assert (done.request_id, done.findings["signer"]) == (signer.request_id, 1)
+    assert "notes.csv" in site.failed[other.request_id]
+    (site.root / "notes.csv").write_text(f"eve, as {record('session of 8')} says")
+    assert site.erase(signed=["eve"]) == [], "what she signed with is no reason to keep a session's id"
+    (site.root / "notes.csv").write_text("eve")
+    assert [item.request_id for item in site.erase(signed=["eve"])] == [other.request_id]
 
 
 def test_amounts_are_kept_where_the_models_do_not_build(site: Site) -> None:
