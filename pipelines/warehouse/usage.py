@@ -4,9 +4,10 @@ Does not belong here: printing (pipelines/commands), counting (models/).
 """
 
 from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from pipelines.contract.numbers import plain
 from pipelines.warehouse.reading import connect
@@ -63,20 +64,18 @@ def usage(
             """,
             {"first": first_day, "last": last_day},
         )
-        columns = [column[0] for column in cursor.description]
-        return [_row(dict(zip(columns, row, strict=True))) for row in cursor.fetchall()]
+        return [_row(row) for row in _rows(cursor)]
 
 
 def collapsed(published: Path) -> list[dict[str, Any]]:
     """Raw usage lines by tenant and how many of them were copies."""
     with connect(published) as connection:
         cursor = connection.execute("SELECT * FROM mart_dedupe_ledger ORDER BY tenant_id")
-        columns = [column[0] for column in cursor.description]
-        return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+        return _rows(cursor)
 
 
 def billing_models(published: Path) -> list[dict[str, Any]]:
-    """What each account would pay for a month by tokens, by seats and by colony days: exact texts, None if unpriced."""
+    """What each account would pay for a month by tokens, by seats and by colony days; None if unpriced."""
     with connect(published) as connection:
         cursor = connection.execute(
             """
@@ -88,14 +87,12 @@ def billing_models(published: Path) -> list[dict[str, Any]]:
             ORDER BY account, month
             """
         )
-        columns = [column[0] for column in cursor.description]
-        return [
-            {
-                name: plain(value) if isinstance(value, Decimal) else value
-                for name, value in zip(columns, row, strict=True)
-            }
-            for row in cursor.fetchall()
-        ]
+        return _rows(cursor)
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

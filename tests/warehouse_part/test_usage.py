@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,8 @@ def test_the_three_billing_models_side_by_side(tmp_path: Path) -> None:
             FROM (VALUES ('b', '0.000000000000001'), ('a', '12345678901234567890.5')) AS made (account, amount)
             """
         )
-    same = {"month": "2026-10", "currency": "EUR", "by_seats": "40", "by_colony_days": None, "unpriced_tokens": 7}
+    same = {"month": "2026-10", "currency": "EUR", "by_seats": 40, "by_colony_days": None, "unpriced_tokens": 7}
     assert usage.billing_models(tmp_path) == [
-        same | {"account": "a", "by_tokens": "12345678901234567890.5"},
-        same | {"account": "b", "by_tokens": "0.000000000000001"},
+        same | {"account": "a", "by_tokens": Decimal("12345678901234567890.5")},
+        same | {"account": "b", "by_tokens": Decimal("0.000000000000001")},
     ]
