@@ -298,9 +298,7 @@ class S3Store:
         """Create an object, unless the server says that it exists (412)."""
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         try:
-            answer = self._call(
-                "put_object", Key=self._prefix + key, Body=data, IfNoneMatch="*", ChecksumSHA256=digest
-            )  # fmt: skip
+            answer = self._call("put_object", Key=self._prefix + key, Body=data, IfNoneMatch="*", ChecksumSHA256=digest)
         except _ExistsError:
             return Put.EXISTED
         if not _proves(answer, data, digest):

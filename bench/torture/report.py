@@ -78,7 +78,7 @@ def _revision() -> str:
 
 def _goes_on(
     options: argparse.Namespace, rows: list[dict[str, Any]], hits: Counter[str], done: int, seconds: float
-) -> bool:  # fmt: skip
+) -> bool:
     if options.minutes is not None and seconds >= options.minutes * 60:
         return False
     if options.rounds is not None:

@@ -174,7 +174,7 @@ def genai_prices(wanted: Names) -> list[Sheet]:
 
 def litellm(
     path: Path, wanted: Names, *, version: str, as_of: datetime, undated: Collection[tuple[str, str]] = ()
-) -> list[Sheet]:  # fmt: skip
+) -> list[Sheet]:
     """The sheets of a price map in litellm's shape. It has no history: it speaks of the day it was taken.
 
     `undated`: offers of no other catalog, whose price is taken to have been the same before, as one is that another

@@ -121,7 +121,7 @@ def _admit(options: argparse.Namespace) -> int:
 
     registry.admit(
         Home.from_environment().warehouse.parent, options.device, tenant=options.tenant, region=options.region
-    )  # fmt: skip
+    )
     say(f"{options.device} may send for {options.tenant}, and for nobody else")
     return 0
 

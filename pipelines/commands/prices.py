@@ -258,9 +258,7 @@ def _what_if(options: argparse.Namespace) -> int:
             raise Stop(2, f"{pair!r} is no pair: write --model anthropic/claude-opus-4-6=openai/gpt-5.5")
         models[model] = other
     first, end = options.period
-    scenario = what_if.Scenario(
-        book=options.book, models=models, is_batch=options.batch, cache_ttl=options.cache_ttl
-    )  # fmt: skip
+    scenario = what_if.Scenario(book=options.book, models=models, is_batch=options.batch, cache_ttl=options.cache_ttl)
     home = Home.from_environment()
     folder = home.root / "what_if" / options.name
     rows = what_if.what_if(home.published, _folders(), folder, scenario, first_day=first, end_day=end)

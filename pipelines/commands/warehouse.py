@@ -113,7 +113,7 @@ def _usage(options: argparse.Namespace) -> int:
 
     rows = usage.usage(
         Home.from_environment().published, options.by, first_day=options.first_day, last_day=options.last_day
-    )  # fmt: skip
+    )
     if options.json:
         print(json.dumps(rows))
         return 0

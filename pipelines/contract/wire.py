@@ -365,7 +365,7 @@ RUN_SUMMARIES = Table(
         _flag("needs_attention", "The runtime's own flag."),
         _at("started_at", "Start of the last run: evidence for the time of its steps.", fact=True),
     ),
-)  # fmt: skip
+)
 
 SESSIONS = Table(
     name="sessions",
@@ -546,7 +546,7 @@ COLONIES = Table(
         _at("updated_at", "Last change.", fact=True),
         _at("observed_at", "When the device saw it; the newest observation speaks."),
     ),
-)  # fmt: skip
+)
 
 TRIGGERS = Table(
     name="triggers",

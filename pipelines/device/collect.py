@@ -331,9 +331,7 @@ class Collector:
             self._fresh.add((status.st_dev, status.st_ino))
         self._note_unread(source, log.kind, status, self._state.checkpoint(source))
 
-    def _line(
-        self, line: lines.Line, source: str, log: Log, at: At, counts: Counts
-    ) -> None:  # fmt: skip
+    def _line(self, line: lines.Line, source: str, log: Log, at: At, counts: Counts) -> None:
         if line.data is None:
             counts.seen += 1
             counts.reject("too_long")

@@ -56,9 +56,7 @@ def asked(state: State) -> list[Deletion]:
     for key, body, sent_at, receipt in state.requests():
         request = parse_request(key, body)
         sent = datetime.fromisoformat(sent_at) if sent_at else None
-        found.append(
-            Deletion(request.request_id, request.epochs, request.requested_at, sent, read_receipt(receipt))
-        )  # fmt: skip
+        found.append(Deletion(request.request_id, request.epochs, request.requested_at, sent, read_receipt(receipt)))
     return found
 
 

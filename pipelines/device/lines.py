@@ -257,9 +257,7 @@ def _moved(file: BinaryIO, checkpoint: Checkpoint, offset: int, line: int) -> Ch
     if checkpoint.head_length < FINGERPRINT:
         checkpoint = replace(checkpoint, head_length=head, head_hash=_hash(file, 0, head))
     tail = min(offset, FINGERPRINT)
-    return replace(
-        checkpoint, offset=offset, line=line, tail_length=tail, tail_hash=_hash(file, offset - tail, tail)
-    )  # fmt: skip
+    return replace(checkpoint, offset=offset, line=line, tail_length=tail, tail_hash=_hash(file, offset - tail, tail))
 
 
 def loads(text: bytes, *, errors: Literal["strict", "replace"] = "strict") -> Any:
@@ -301,7 +299,7 @@ class Parsed:
 
 def parse(
     data: bytes, is_record: Callable[[dict[str, Any]], bool], *, errors: Literal["strict", "replace"] = "strict"
-) -> Parsed:  # fmt: skip
+) -> Parsed:
     """The records of a line. A program killed in mid-write leaves a torn record to which the next one is glued.
 
     `is_record` tells a record from an object inside a torn one. `errors`: whether a whole line with bytes that are no

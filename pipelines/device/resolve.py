@@ -21,7 +21,7 @@ from pipelines.home import Home
 
 def resolve(
     home: Home, homes: Sequence[Path], hashes: Sequence[str], *, progress: Progress | None = None
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     """The names behind keyed hashes, of those that still stand in these homes. Raises UsageError, DeviceError."""
     for keyed in hashes:
         if not is_keyed(keyed):

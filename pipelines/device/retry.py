@@ -111,7 +111,5 @@ class Retry:
 
     def _keep(
         self, seq: int, tries: int, failures: int, next_at: datetime, *, since: datetime, is_refused: bool = False
-    ) -> None:  # fmt: skip
-        self.state.set_trouble(
-            self.url, Trouble(seq, next_at, since, tries, failures, is_refused, tuple(self._stored))
-        )  # fmt: skip
+    ) -> None:
+        self.state.set_trouble(self.url, Trouble(seq, next_at, since, tries, failures, is_refused, tuple(self._stored)))

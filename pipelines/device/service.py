@@ -187,9 +187,7 @@ def launchd_agent(command: Sequence[str], environment: Mapping[str, str], offset
         "Label": LABEL,
         "ProgramArguments": list(command),
         "EnvironmentVariables": dict(environment),
-        "StartCalendarInterval": [
-            {"Minute": quarter + offset // 60} for quarter in range(0, 60, EVERY_SECONDS // 60)
-        ],
+        "StartCalendarInterval": [{"Minute": quarter + offset // 60} for quarter in range(0, 60, EVERY_SECONDS // 60)],
         "RunAtLoad": False,
         "ProcessType": "Background",
         "Nice": 19,
@@ -197,7 +195,7 @@ def launchd_agent(command: Sequence[str], environment: Mapping[str, str], offset
         "LowPriorityBackgroundIO": True,
         "ExitTimeOut": STOP_SECONDS,
         "Umask": 0o077,
-    }  # fmt: skip
+    }
     return plistlib.dumps(agent, fmt=plistlib.FMT_XML, sort_keys=True)
 
 

@@ -201,9 +201,7 @@ class Spool:
         _sync_folder(self._ready)
         fp("seal.folder_synced")
         with state.step():
-            state.sealed(
-                manifest["seq"], key=key, sha256=digest, objects=objects, rows=rows, size=size + len(data)
-            )  # fmt: skip
+            state.sealed(manifest["seq"], key=key, sha256=digest, objects=objects, rows=rows, size=size + len(data))
             fp("seal.marked")
 
     def _write(self, name: str, data: bytes) -> None:
@@ -240,7 +238,7 @@ def to_parquet(table: Table, rows: Iterable[Row]) -> tuple[bytes, dict[str, int]
     else:  # it would double by what helps a large file, and opening it would take three times as long
         pq.write_table(
             whole, sink, compression="none", use_dictionary=False, write_statistics=False, store_schema=False
-        )  # fmt: skip
+        )
     data: bytes = sink.getvalue().to_pybytes()
     return data, {"rows": whole.num_rows} | sums
 

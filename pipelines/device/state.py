@@ -282,7 +282,7 @@ class State:
         """What a grant covers."""
         row = self._db.execute(
             "SELECT homes, sources FROM consent_scope WHERE consent_id = ?", (consent_id,)
-        ).fetchone()  # fmt: skip
+        ).fetchone()
         return (None if row[0] is None else json.loads(row[0]), json.loads(row[1])) if row else None
 
     def clear_baseline(self) -> None:
@@ -408,7 +408,7 @@ class State:
         key = bytes.fromhex(record_id)
         row = self._db.execute(
             "SELECT ordinal FROM variant WHERE record_id = ? AND variant = ?", (key, variant)
-        ).fetchone()  # fmt: skip
+        ).fetchone()
         if row is not None:
             return int(row[0])
         first = self._db.execute("SELECT variant FROM seen WHERE record_id = ?", (key,)).fetchone()
@@ -423,9 +423,7 @@ class State:
 
     def set_ordinal(self, record_id: str, variant: bytes, ordinal: int) -> None:
         """Keep the number of a variant that `seen` does not tell: every one but a first one that has this identity."""
-        self._db.execute(
-            "INSERT OR IGNORE INTO variant VALUES (?, ?, ?)", (bytes.fromhex(record_id), variant, ordinal)
-        )  # fmt: skip
+        self._db.execute("INSERT OR IGNORE INTO variant VALUES (?, ?, ?)", (bytes.fromhex(record_id), variant, ordinal))
 
     def stage(self, table: str, row: Row, *, owner: str | None = None, variant: bytes | None = None) -> bool:
         """Stage a row to leave, unless its record was seen before. Whether it was new.
@@ -565,9 +563,7 @@ class State:
 
     def clock_offset_of(self, seq: int) -> int | None:
         """How many seconds the store's clock was ahead of this machine's when a batch was cut, if that is known."""
-        row = self._db.execute(
-            "SELECT value FROM counter WHERE seq = ? AND name = ?", (seq, CLOCK_OFFSET)
-        ).fetchone()  # fmt: skip
+        row = self._db.execute("SELECT value FROM counter WHERE seq = ? AND name = ?", (seq, CLOCK_OFFSET)).fetchone()
         return row[0] if row else None
 
     def tables_of(self, seq: int) -> list[str]:

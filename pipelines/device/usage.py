@@ -79,7 +79,7 @@ def install(db: sqlite3.Connection) -> None:
 
 def staged(
     db: sqlite3.Connection, table: str, row: Mapping[str, Any], *, replaced: Mapping[str, Any] | None = None
-) -> None:  # fmt: skip
+) -> None:
     """Count a row that was staged, in the transaction that stages it; `replaced` is the waiting row it corrects."""
     if table not in TABLES:
         return
@@ -106,16 +106,12 @@ def prune(db: sqlite3.Connection, *, before: date, counted: Iterable[tuple[int, 
 
     What waits is kept: the cut takes it away again, and would leave less than nothing.
     """
-    db.execute(
-        "DELETE FROM usage WHERE seq <> ? AND day <> ? AND day < ?", (WAITING, ANY_DAY, before.isoformat())
-    )  # fmt: skip
+    db.execute("DELETE FROM usage WHERE seq <> ? AND day <> ? AND day < ?", (WAITING, ANY_DAY, before.isoformat()))
     for first, last in counted:
         db.execute("DELETE FROM usage WHERE day = ? AND seq BETWEEN ? AND ?", (ANY_DAY, max(first, 1), last))
 
 
-def lines(
-    db: sqlite3.Connection, *, first: date, end: date, counted: Sequence[tuple[int, int]]
-) -> list[Line]:  # fmt: skip
+def lines(db: sqlite3.Connection, *, first: date, end: date, counted: Sequence[tuple[int, int]]) -> list[Line]:
     """The sums of the UTC days from `first` to before `end`, and of turns without a day. Raises sqlite3.Error.
 
     `counted`: first and last number of the batches that the warehouse has counted, ascending.
@@ -158,9 +154,7 @@ def _of_batch(db: sqlite3.Connection, seq: int) -> _Sums:
     return sums
 
 
-def _summed(
-    db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]
-) -> _Sums:  # fmt: skip
+def _summed(db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> _Sums:
     """Sums of rows as they were staged: values as the redactor made them, or as their JSON gave them back."""
     sums: _Sums = {}
     users: dict[str, str] = {}

@@ -188,7 +188,7 @@ def _report(peer: Path, runtime: str, homes: list[Path], folder: Path) -> dict[s
         raise MissingError(f"ccusage gave no report of {runtime}: exit {done.returncode}") from None
     return {
         day.get("date") or day["period"]: {ours: int(day[theirs]) for ours, theirs in MEASURES.items()} for day in days
-    }  # fmt: skip
+    }
 
 
 def _turns(homes: list[Path], folder: Path) -> tuple[list[tuple[str, Counts]], Redactor]:

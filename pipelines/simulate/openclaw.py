@@ -82,9 +82,7 @@ class _Home:
         spawned = f"agent:main:subagent:{self._id()}"
         self._session(spawned, start + timedelta(minutes=30), spawned_by=main.key, responses=2)
         self._session(f"agent:main:cron:{self._id()}", start + timedelta(hours=2), responses=1)
-        self._session(
-            f"agent:main:dashboard:{self._id()}", start + timedelta(hours=3), copied=main, responses=2
-        )  # fmt: skip
+        self._session(f"agent:main:dashboard:{self._id()}", start + timedelta(hours=3), copied=main, responses=2)
 
     def finish(self) -> None:
         """Write everything down as the spec's era does."""

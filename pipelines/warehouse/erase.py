@@ -272,7 +272,7 @@ class Pass:
 
     def prove(
         self, folders: Iterable[Path], *, passing_over: Iterable[Path], signed: Iterable[str] = (), now: datetime
-    ) -> list[Erased]:  # fmt: skip
+    ) -> list[Erased]:
         """Search every file and object for what should be gone, and receipt each line of which nothing is left.
 
         `signed`: what those wrote into the site's books who keep them. A name in it was sent by no device: in files it

@@ -284,7 +284,7 @@ def _with_lineage(part: Part, name: str, seq: int) -> pa.Table:
         "_manifest_key": ([parcel.arrival.key for parcel in part.parcels], pa.string()),
         "_received_at": ([parcel.arrival.received_at for parcel in part.parcels], pa.timestamp("us", tz="UTC")),
         "_ingest_seq": ([seq] * len(part.parcels), pa.int64()),
-    }  # fmt: skip
+    }
     rows = part.tables[name]
     sender_of_row = pa.array([n for n, count in enumerate(part.counts[name]) for _ in range(count)], pa.int64())
     for column in LINEAGE:

@@ -48,7 +48,7 @@ def make_openable(warehouse: Path) -> list[Path]:
 def _opens(warehouse: Path) -> bool:
     found = subprocess.run(
         [sys.executable, "-c", PROBE, str(warehouse)], capture_output=True, check=False, timeout=3_600
-    )  # fmt: skip
+    )
     return found.returncode in (0, BLAMELESS)
 
 

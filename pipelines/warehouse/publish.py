@@ -99,9 +99,7 @@ def publish(
     if access.tenant_role:
         _write_tenants(connection, access.tenant_role, listed, aside / "tenants", described)
     written = {path.relative_to(aside).as_posix(): path.stat().st_size for path in aside.rglob("*") if path.is_file()}
-    manifest = {
-        "published_at": now.isoformat(), "policy": policy, "marts": files, "roles": roles, "files": written
-    }  # fmt: skip
+    manifest = {"published_at": now.isoformat(), "policy": policy, "marts": files, "roles": roles, "files": written}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     _settle(aside)
     fp("publish.written")

@@ -134,7 +134,7 @@ def _place(key: str) -> tuple[str, str] | None:
 
 def _old_batches(
     limit: datetime | None, entries: list[Entry], statuses: dict[str, str], taken: set[str]
-) -> list[Entry]:  # fmt: skip
+) -> list[Entry]:
     """Objects of batches that the ledger has answered, data before manifests; the answers stay."""
     if limit is None:
         return []

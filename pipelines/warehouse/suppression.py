@@ -110,9 +110,7 @@ class Suppressions:
         """The same where the manifest itself could not be read."""
         prefix = arrival.parts.prefix
         for line in self.listed:
-            if line.covers(
-                tenant=prefix.tenant, device=prefix.device, epoch=prefix.epoch, user=user, key=arrival.key
-            ):  # fmt: skip
+            if line.covers(tenant=prefix.tenant, device=prefix.device, epoch=prefix.epoch, user=user, key=arrival.key):
                 return ON_SHARED_DEVICE if line.is_shared(prefix.device) else REASON
         return None
 
@@ -159,9 +157,7 @@ def record(
         name: tuple(sorted(bare.digest(value) for value in values))
         for name, values in (("epochs", epochs), ("batches", batches), ("shared", shared))
     }
-    line = Suppression(
-        **asdict(bare) | {"subject": tenant if scope == "tenant" else bare.digest(subject)} | digests
-    )  # fmt: skip
+    line = Suppression(**asdict(bare) | {"subject": tenant if scope == "tenant" else bare.digest(subject)} | digests)
     store.put(line.key, line.to_json())
     return line
 

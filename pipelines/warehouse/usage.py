@@ -37,7 +37,7 @@ MEASURES = (*COUNTS, *COSTS)
 
 def usage(
     published: Path, by: str, *, first_day: date | None = None, last_day: date | None = None
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Rows of usage by one dimension (UTC days, both ends included), most tokens first; days in their order.
 
     Counts are integers, costs exact decimal texts: `reported_cost_usd` is what the agents said, None where they said

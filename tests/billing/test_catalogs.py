@@ -18,7 +18,7 @@ def prices(sheet: Sheet, component: str) -> dict[tuple[int, int, int], Decimal]:
     """Price by threshold, weekdays and first second."""
     return {
         (p.context_tier_min, p.dow_mask, p.tod_from): p.unit_price for p in sheet.prices if p.component == component
-    }  # fmt: skip
+    }
 
 
 def litellm(folder: Path, **stated: object) -> list[Sheet]:

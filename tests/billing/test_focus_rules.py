@@ -76,7 +76,7 @@ FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("a rounding has no pricing currency", "Adjustment", {"x_ReasonCode": "rounding", "PricingCurrency": "USD"}),
     ("EffectiveCost is", "Usage", {"EffectiveCost": THREE * 7}),
     ("a purchase that covers usage", "Purchase", {"EffectiveCost": THREE}),
-]  # fmt: skip
+]
 
 
 def test_rows_of_every_category_keep_the_rules_and_each_rule_finds_its_fault(rows: list[dict[str, Any]]) -> None:

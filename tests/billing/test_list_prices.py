@@ -60,9 +60,7 @@ def test_every_turn_costs_what_a_second_calculation_says(shipped: dict[str, list
     for name in names:
         found = only(name, shipped)
         for _ in range(3):
-            five, hour, other, read, uncached, output = (
-                random_.choice((0, 1, 999, 250_000)) for _ in range(6)
-            )  # fmt: skip
+            five, hour, other, read, uncached, output = (random_.choice((0, 1, 999, 250_000)) for _ in range(6))
             usage = Usage(
                 name, datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=random_.randrange(365 * 86_400)),
                 five + hour + other + read + uncached, read, five + hour + other, five, hour, output,

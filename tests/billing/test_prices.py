@@ -43,9 +43,7 @@ def sheet(given: str = "1", output: str = "5", *more: Price, source: str = "a", 
         *more,
     )
     fields: dict[str, Any] = {"valid_from": DAY0, "model": "m"} | given_more
-    return Sheet(
-        provider_name="p", prices=prices, source=Source(name=source, version="1", sha256="0" * 64), **fields
-    )  # fmt: skip
+    return Sheet(provider_name="p", prices=prices, source=Source(name=source, version="1", sha256="0" * 64), **fields)
 
 
 def approve(folder: Path, one: Sheet, now: datetime) -> None:

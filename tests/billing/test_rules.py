@@ -200,7 +200,7 @@ def test_payable_amounts_are_by_invoice_and_exact() -> None:
     assert exports.payable([line, line, other]) == {
         "I": {"currency": "USD", "exact": "0.2", "payable": "0.2"},
         "J": {"currency": "USD", "exact": "7", "payable": "7"},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(

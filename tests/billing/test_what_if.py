@@ -26,9 +26,7 @@ def write_books(folder: Path) -> None:
         [("a", False, ("4", "5", "8", "20")), ("a", True, ("2", "2.5", "4", "10")), ("b", False, ("1", "1", "1", "2"))]
     ):
         prices = tuple(Price(component=n, unit_price=D(p)) for n, p in zip(named, amounts, strict=True))
-        sheet = Sheet(
-            provider_name="p", model=model, is_batch=is_batch, prices=prices, valid_from=START, source=source
-        )  # fmt: skip
+        sheet = Sheet(provider_name="p", model=model, is_batch=is_batch, prices=prices, valid_from=START, source=source)
         propose([folder], [sheet], now=START.replace(second=number))
         decide([folder], [sheet.sheet_id], "approve", by="f", reason="r", now=START.replace(second=number))
     alias = {"provider_name": "p", "note": None, "recorded_at": START}

@@ -89,7 +89,7 @@ def test_the_name_of_a_receipt_binds_its_content() -> None:
 
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{}", b"nan", b"\xff", b"[" * 100_000, RECEIPT.to_json() + b" ", b"x" * (2 << 20)]
-)  # fmt: skip
+)
 def test_other_bytes_are_no_receipt(data: bytes) -> None:
     with pytest.raises(ReceiptError):
         parse_receipt(RECEIPT.key(**PLACE), data, **PLACE)

@@ -218,12 +218,9 @@ def test_plans_equal_a_calculation_unit_by_unit(built: tuple[Books, Warehouse]) 
                 expected = cost
             elif item["item"] == "seat" and item["pricing"] == "per_unit":
                 expected = sum(
-                    (
-                        charges_of_seat(item["unit_price"], held_days(seat, month), month)
-                        for seat in seats
-                    ),
+                    (charges_of_seat(item["unit_price"], held_days(seat, month), month) for seat in seats),
                     Decimal(0),
-                )  # fmt: skip
+                )
             else:
                 units = len(seats) if item["item"] == "seat" else used[account, month][item["item"]]
                 expected = unit_by_unit(item, made["tiers"], units)

@@ -79,7 +79,7 @@ CHANGES: dict[str, Callable[[Home], object]] = {
     "a statement is removed": lambda home: (home.exports / "daily" / "v0001" / "rows.csv").unlink(),
     "the next run began and did not end": last_run.forget,
     "the record is damaged": lambda home: home.warehouse.with_name(last_run.FILE).write_text("{"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

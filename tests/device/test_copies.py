@@ -161,9 +161,7 @@ def test_a_chosen_name_is_a_copy_s_only_beside_its_original(tmp_path: Path) -> N
     for name in ("nightly", "nightly.bak", "weekly.1"):
         (sessions / name).mkdir(parents=True)
     found = {folder.path.name: (folder.session_id, folder.is_copy) for folder in hive_layout.session_folders(tmp_path)}
-    assert found == {
-        "nightly": ("nightly", False), "nightly.bak": ("nightly", True), "weekly.1": ("weekly.1", False)
-    }  # fmt: skip
+    assert found == {"nightly": ("nightly", False), "nightly.bak": ("nightly", True), "weekly.1": ("weekly.1", False)}
 
 
 def test_folders_that_look_like_sessions_are_told_and_not_read(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_sample_broker_is_counts_states_and_times(sample: Sample) -> None:
     waits = {
         kind: sum((row["resolved_at"] - row["requested_at"]).total_seconds() for row in rows if row["resolved_at"])
         for kind, rows in kinds.items()
-    }  # fmt: skip
+    }
     is_open = {kind: sum(row["status"] == "open" for row in rows) for kind, rows in kinds.items()}
     assert (len(kinds["message"]), is_open["message"]) == (truth["messages"], truth["messages_undelivered"])
     assert Counter(row["status"] for row in kinds["approval"]) == truth["approvals_by_status"]

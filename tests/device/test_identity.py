@@ -68,9 +68,9 @@ def read(state: State, home: Path, *, key: bytes = KEYS[0]) -> dict[str, Json]:
     """One pass over a home; every turn and step that waits to leave, by its identity."""
     consent = Consent("0" * 32, "granted", NOW, "include", contract_hash())
     with tempfile.TemporaryDirectory() as scratch:
-        collect.Collector(
-            state, enrolled(), Redactor(key), consent, now=NOW, scratch=Path(scratch) / "copy"
-        ).run([home])  # fmt: skip
+        collect.Collector(state, enrolled(), Redactor(key), consent, now=NOW, scratch=Path(scratch) / "copy").run(
+            [home]
+        )
     waiting = state.waiting_rows()
     return {row["record_id"]: row for table in ("llm_turns", "node_steps") for row in waiting.get(table, [])}
 

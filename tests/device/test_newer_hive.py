@@ -61,9 +61,7 @@ def test_lines_of_one_worker_in_two_logs_count_once(tmp_path: Path) -> None:
     made = granted(tmp_path / "apiary", home)
     made.ship(home)
     turns = sorted((row["iteration"], row["session_id"], row["agent_role"]) for row in made.delivered("llm_turns"))
-    assert turns == [
-        (1, SESSION, "queen"), (2, WORKER, "worker"), (3, WORKER, "worker"), (5, SESSION, "worker")
-    ]  # fmt: skip
+    assert turns == [(1, SESSION, "queen"), (2, WORKER, "worker"), (3, WORKER, "worker"), (5, SESSION, "worker")]
     assert {row["parent_session_id"] for row in made.delivered("llm_turns") if row["session_id"] == WORKER} == {SESSION}
     assert len(made.delivered("status_events")) == 1
     assert [row["session_id"] for row in made.delivered("agent_runs")] == [WORKER]

@@ -277,9 +277,7 @@ def log_of(home: Path, *lines: Json, at: datetime = MIDDAY) -> Path:
 
 
 def turns(*times: datetime, first: int = 0, **other: object) -> list[Json]:
-    return [
-        {**turn(n, session=SESSION, at=local(at)), **other} for n, at in enumerate(times, first)
-    ]  # fmt: skip
+    return [{**turn(n, session=SESSION, at=local(at)), **other} for n, at in enumerate(times, first)]
 
 
 def test_meta_json_tells_the_offset(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_session_has_its_agent_channel_and_kind(tmp_path: Path) -> None:
     store = {
         "agent:main:telegram:group:12036300": {"sessionId": FIRST, "channel": "telegram", "label": "what-ada-wrote"},
         "agent:main:cron:x": counted,
-    }  # fmt: skip
+    }
     (home / "agents" / "main" / "sessions" / "sessions.json").write_text(json.dumps(store))
     device = granted(tmp_path / "apiary", home)
     device.ship(home)
@@ -214,7 +214,7 @@ def test_runs_of_sub_agents_and_jobs_have_an_end_and_no_task(tmp_path: Path) -> 
         (SECOND, "cron", cron, "succeeded", at, at + 1000, "what-ada-wrote", None),
         (THIRD, "cli", "agent:main:subagent:x", "succeeded", at, at + 2500, "what-ada-wrote", None),
         (f"{THIRD[:-1]}9", "subagent", "agent:main:subagent:gone", "running", at, None, "what-ada-wrote", None),
-    ]  # fmt: skip
+    ]
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(
             "CREATE TABLE task_runs (task_id TEXT, runtime TEXT, child_session_key TEXT, status TEXT,"

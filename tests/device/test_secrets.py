@@ -157,9 +157,7 @@ def test_what_looks_like_a_generated_id_travels_where_an_id_is_due_and_nowhere_e
     write(home, token, "acme")
     made = granted(tmp_path / "apiary", home)
     made.ship(home)
-    columns = {
-        name for row in made.delivered() for name, value in row.items() if value == token and name != "_table"
-    }  # fmt: skip
+    columns = {name for row in made.delivered() for name, value in row.items() if value == token and name != "_table"}
     assert columns
     assert all(name.endswith("_id") for name in columns), columns
 

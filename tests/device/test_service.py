@@ -186,9 +186,7 @@ def test_the_users_own_folder_for_settings_is_respected(enrolled: Home, person: 
 def test_a_named_home_and_store_are_pinned(enrolled: Home, person: Path) -> None:
     named = {"HIVE_HOME": "/srv/hive", "APIARY_STORE": "s3://b/p", "AWS_SECRET_ACCESS_KEY": "very secret"}
     done = install(enrolled, **at(person, environment=named))
-    assert done.environment == {
-        "APIARY_HOME": str(enrolled.root), "APIARY_STORE": "s3://b/p", "HIVE_HOME": "/srv/hive"
-    }  # fmt: skip
+    assert done.environment == {"APIARY_HOME": str(enrolled.root), "APIARY_STORE": "s3://b/p", "HIVE_HOME": "/srv/hive"}
     assert b"secret" not in b"".join(contents(person).values())
 
 

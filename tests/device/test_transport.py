@@ -73,9 +73,7 @@ class Now:
 
 def send(made: Device, home: Path, now: Now | None = None, *, is_forced: bool = False) -> Shipped:
     now = now or Now()
-    return ship.ship(
-        made.home, [home], store_url="s3://lake/x", sleep=now.sleep, clock=now, is_forced=is_forced
-    )  # fmt: skip
+    return ship.ship(made.home, [home], store_url="s3://lake/x", sleep=now.sleep, clock=now, is_forced=is_forced)
 
 
 def trouble(made: Device) -> Trouble | None:

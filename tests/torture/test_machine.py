@@ -101,7 +101,7 @@ class Protocol(RuleBasedStateMachine):
             mock.patch.object(state, "MAX_SHARED_SECONDS", -1.0),
             mock.patch.object(spool, "MAX_ROWS", 3),
             mock.patch.object(gate, "shared", NearGate),
-        ]  # fmt: skip
+        ]
         for patch in self.patches:
             patch.start()
 

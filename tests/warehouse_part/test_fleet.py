@@ -42,9 +42,7 @@ def devices(rng: random.Random, store: MemoryStore, count: int, batches: int) ->
         for seq in range(1, batches + 1):
             shared = rng.randrange(count * batches // 2)
             rows = {"llm_turns": [turn(shared), turn((number, seq))], "node_steps": [row("node_steps", shared)]}
-            arrivals.append(
-                batch(store, rows, device=record(number), seq=seq, minute=rng.randrange(600))
-            )  # fmt: skip
+            arrivals.append(batch(store, rows, device=record(number), seq=seq, minute=rng.randrange(600)))
     return arrivals
 
 
@@ -145,9 +143,7 @@ def test_no_text_becomes_sql(store: MemoryStore) -> None:
             table = TABLES[number % len(TABLES)]
             strings = [column.name for column in table.columns if column.type == "string"]
             rows = [row(table.name, 1, **{name: text}) for name in strings]
-            arrivals += [
-                batch(store, {table.name: [one]}, seq=100 * number + n) for n, one in enumerate(rows)
-            ]  # fmt: skip
+            arrivals += [batch(store, {table.name: [one]}, seq=100 * number + n) for n, one in enumerate(rows)]
             changes: list[Callable[[Any], object]] = [
                 lambda m, text=text: m.update(user=text), lambda m, text=text: m.update(consent_id=text),
                 lambda m, text=text: m.update(uploader_version=text), lambda m, text=text: m["objects"][0].update(table=text),  # noqa: E501
@@ -164,9 +160,7 @@ def test_no_text_becomes_sql(store: MemoryStore) -> None:
         assert schema(connection) == before
         ledger = str(connection.execute("SELECT * FROM wire.batches").fetchall())
         assert not [text for text in INJECTIONS if text in ledger]
-        assert all(
-            connection.execute(f"SELECT count(*) FROM wire.{name}").fetchone() == (0,) for name in BY_NAME
-        )  # fmt: skip
+        assert all(connection.execute(f"SELECT count(*) FROM wire.{name}").fetchone() == (0,) for name in BY_NAME)
 
 
 def test_two_loads_side_by_side_load_each_batch_once(store: MemoryStore, tmp_path: Path) -> None:

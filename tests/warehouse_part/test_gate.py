@@ -311,7 +311,7 @@ def test_each_forgery_has_its_reason(store: MemoryStore, tmp_path: Path) -> None
         ("sum_mismatch", {"llm_turns": [turn(1)]}, {"change": lambda m: m["objects"][0].update(input_tokens=99)}),
         ("sum_mismatch", {"tasks": []}, {"change": lambda m: m["objects"][0].update(output_tokens=0)}),
         ("size_mismatch", {"llm_turns": [turn(1)]}, {"change": lambda m: m["objects"][0].update(bytes=1)}),
-    ]  # fmt: skip
+    ]
     with wire() as connection:
         for seq, (reason, tables, options) in enumerate(forged):
             assert refusal(connection, store, batch(store, tables, seq=seq, **options), tmp_path) == reason, seq
@@ -362,9 +362,7 @@ def test_a_manifest_names_few_objects_that_are_there(store: MemoryStore) -> None
         loaded = load.load(connection, store, [changed, partly, many, some, missing])
         assert (loaded.quarantined, loaded.incomplete, loaded.rows_new) == (4, 1, 0)
         found = connection.execute("SELECT seq, reason FROM wire.batches ORDER BY seq").fetchall()
-        assert found == [
-            (1, "hash_mismatch"), (2, "unreadable_object"), (3, "manifest_too_large"), (4, "bad_objects")
-        ]  # fmt: skip
+        assert found == [(1, "hash_mismatch"), (2, "unreadable_object"), (3, "manifest_too_large"), (4, "bad_objects")]
         for table in ("llm_turns", "tool_calls", "tasks"):
             assert connection.execute(f"SELECT count(*) FROM wire.{table}").fetchone() == (0,)
 

@@ -138,9 +138,7 @@ def test_a_superseded_publication_goes_and_the_current_stays(tmp_path: Path) -> 
         os.utime(folder, (age, age))
     (published / "current").symlink_to("versions/current")
     chosen = policy(published=2)
-    lines = retention.retain(
-        tmp_path / "none", published, MemoryStore(), chosen, now=datetime.now(UTC), is_dry=False
-    )  # fmt: skip
+    lines = retention.retain(tmp_path / "none", published, MemoryStore(), chosen, now=datetime.now(UTC), is_dry=False)
     assert next(line for line in lines if line.layer == "published") == Line("published", 0, 1, 5)
     assert {path.name for path in (published / "versions").iterdir()} == {"new", "current"}
 

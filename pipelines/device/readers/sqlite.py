@@ -72,7 +72,7 @@ def has_table(connection: sqlite3.Connection, table: str) -> bool:
 
 def rows(
     connection: sqlite3.Connection, table: str, allowed: Allowed, required: frozenset[str], rest: str = ""
-) -> Iterator[Values]:  # fmt: skip
+) -> Iterator[Values]:
     """The allowed columns of a table, row by row; those that this version of it lacks are None."""
     names = columns(connection, table, allowed, required)
     for row in connection.execute(f"SELECT {', '.join(names)} FROM {table} {rest}"):

@@ -149,7 +149,7 @@ class Reader:
         own = {
             "stop_reason": STOP_REASONS.get(stop, "other") if isinstance(stop, str) else None,
             "reported_cost_usd": found.get("costUSD"),
-        }  # fmt: skip
+        }
         requests = [("message", 0, usage, message.get("model"), own)]
         iterations = usage.get("iterations")
         advisors = [

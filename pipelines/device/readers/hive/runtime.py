@@ -100,7 +100,7 @@ def _logs(folder: SessionFolder, setting: Setting, offsets: Offsets, tool_starts
 
 def _of_session(
     folder: SessionFolder, setting: Setting, reading: Reading, offsets: Offsets, *, is_spoken_for: bool
-) -> Iterator[Snapshot]:  # fmt: skip
+) -> Iterator[Snapshot]:
     if folder.logs is not None:
         # Never the one beside meta.json: a cache of the chat.
         path = folder.logs / "summary.json"
@@ -127,7 +127,7 @@ def _summary(path: Path, folder: SessionFolder, reading: Reading) -> list[Record
 
 def _session(
     files: tuple[Path, ...], folder: SessionFolder, setting: Setting, reading: Reading, offsets: Offsets
-) -> list[Item] | None:  # fmt: skip
+) -> list[Item] | None:
     found = [reading.document(path, path.stem) for path in files]
     if None in found:
         return None  # torn or being written

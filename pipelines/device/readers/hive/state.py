@@ -18,7 +18,7 @@ def _dict(value: object) -> Json:
 
 def session(
     folder: SessionFolder, meta: Json, state: Json, clock: Clock, readings: Sequence[OffsetReading] = ()
-) -> Item:  # fmt: skip
+) -> Item:
     """What one folder says of its session. `readings`: of the writer's UTC offset, the best first."""
     times = LogClock(clock, readings)
     stamps = _dict(state.get("timestamps"))

@@ -98,9 +98,7 @@ class Known:
         for session_id, values in self._by_id.items():
             key = self._keys[session_id]
             parent = self._ids.get(self._parents.get(key, ""))
-            times = {
-                name: epoch_millis(values.get(name)) for name in ("started_at", "ended_at", "updated_at")
-            }  # fmt: skip
+            times = {name: epoch_millis(values.get(name)) for name in ("started_at", "ended_at", "updated_at")}
             yield Item(
                 wire.SESSIONS, (Constant("openclaw"), Constant("store"), session_id),
                 {

@@ -176,9 +176,7 @@ def _call(
             "is_sidechain": context.is_subagent, "is_final": False, "time_basis": "utc" if at else None,
         }  # fmt: skip
     rank = (bool(shared.get("is_copy")), 0 if name == "call" else 1)
-    return Record(
-        wire.TOOL_CALLS, key, at=at, parts={name: Part(rank, shared | values)}, needed=frozenset({"call"})
-    )  # fmt: skip
+    return Record(wire.TOOL_CALLS, key, at=at, parts={name: Part(rank, shared | values)}, needed=frozenset({"call"}))
 
 
 def _compaction(found: Json, context: Context) -> Iterator[Record]:
