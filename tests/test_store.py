@@ -226,7 +226,7 @@ def test_what_is_erased_is_in_no_version_of_any_object(bucket: str, tmp_path: Pa
     site = Site(tmp_path)
     for key, data in site.store.objects.items():
         store.put(key, data)
-    site.store = store  # type: ignore[assignment]
+    site.store = store
     (overwritten, *_) = (key for key in site.oracle if DEVICE in key)
     for body in (DEVICE.encode(), b"harmless"):
         client.put_object(Bucket="versioned", Key=f"lake/{overwritten}", Body=body)

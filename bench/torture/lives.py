@@ -224,7 +224,7 @@ def _device(life: Life, counters: Counters) -> None:
     lines.CHUNK = int(life.sizes.get("chunk", lines.CHUNK))
     state.MAX_SHARED_SECONDS = life.sizes.get("shared_ms", 1000) / 1000
     spool.RECEIPT_SECONDS = int(life.sizes.get("receipt_seconds", spool.RECEIPT_SECONDS))
-    stores.open_store = lambda url, **_: _store(life, counters, url)  # type: ignore[assignment]
+    stores.open_store = lambda url, **_: _store(life, counters, url)
 
 
 def _ship(life: Life, counters: Counters) -> int:
@@ -274,7 +274,7 @@ class NearGate:
             answer = BytesIO()
             gate_child._answer(answer, decode.decode(batches, lambda number: None))
             answer.seek(0)
-            left = left[gate._take(SimpleNamespace(stdout=answer), left, judged) :]  # type: ignore[arg-type]
+            left = left[gate._take(SimpleNamespace(stdout=answer), left, judged) :]
         future: Future[gate.Judged] = Future()
         future.set_result(judged)
         return future
@@ -295,7 +295,7 @@ def _load(life: Life, counters: Counters) -> int:
             if life.is_calm:
                 raise
     if rng.random() < 0.8 and not life.is_calm:
-        gate.shared = NearGate  # type: ignore[assignment]
+        gate.shared = NearGate
     path = life.home / "warehouse.duckdb"
     with duckdb.connect(str(path), config={"threads": 1}) as connection:
         load.prepare(connection)

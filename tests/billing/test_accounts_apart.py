@@ -79,7 +79,7 @@ KINDS = st.sampled_from(("Usage", "Purchase", "Adjustment", "Credit"))
     given_=st.lists(st.tuples(AMOUNTS, KINDS, st.integers(0, 3)), min_size=1, max_size=12),
     currency=st.sampled_from(("USD", "EUR", "JPY")), is_covered=st.booleans(),
 )  # fmt: skip
-def test_an_invoice_is_its_exact_sum_rounded_once(new_ledger, given_, currency, is_covered) -> None:  # type: ignore[no-untyped-def]
+def test_an_invoice_is_its_exact_sum_rounded_once(new_ledger, given_, currency, is_covered) -> None:
     """M2: over plans, credits, commitments and usage of several models: lines add up to it, each off by less than a
     unit; what is covered entirely is nothing; and Python's spread says the same of each line."""
     if "ledger" not in KEPT:
@@ -259,7 +259,7 @@ def close_as_before(ledger: Ledger, month: date) -> None:
     seal = files.seal(ledger.books, lines.from_pylist(rows, schema=files.LINES))
     path, now = files.book_path(ledger.books), datetime(2025, 2, 5, tzinfo=UTC)
     for before, after, sealed in (("open", "closing", None), ("closing", "closed", seal)):
-        periods.write(path, Transition(month, before, after, "ada", "x", now, seal=sealed))  # type: ignore[arg-type]
+        periods.write(path, Transition(month, before, after, "ada", "x", now, seal=sealed))
 
 
 def test_a_book_of_an_earlier_version_goes_on(ledger: Ledger) -> None:
@@ -315,7 +315,7 @@ def test_every_correction_of_closed_months_adds_up(ledger: Ledger) -> None:
 @pytest.mark.long
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=STORIES)
-def test_generated_corrections_of_closed_months_add_up(new_ledger, story) -> None:  # type: ignore[no-untyped-def]
+def test_generated_corrections_of_closed_months_add_up(new_ledger, story) -> None:
     play(new_ledger(), story)
 
 
@@ -339,7 +339,7 @@ def play(ledger: Ledger, story: list[tuple[str, int, int]]) -> None:
             facts = {(f"{name}r" if f[0] == tenant else name): (f"{tenant}{extra}" if f[0] == tenant else f[0], *f[1:])
                      for name, f in facts.items()}  # fmt: skip
         elif kind in ("repriced", "rejected") and mine:
-            facts[mine] = (*facts[mine][:2], "2" if kind == "repriced" else None, facts[mine][3])  # type: ignore[assignment]
+            facts[mine] = (*facts[mine][:2], "2" if kind == "repriced" else None, facts[mine][3])
         elif kind == "replanned":
             plans[f"p{number or 1}"] = (f"acct-{number or 1}", Decimal(extra))
         elif kind == "late":

@@ -57,8 +57,8 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     folders = [site]
     assert [r["currency"] for r in books.read(books.ACCOUNTS, folders)] == ["USD", "EUR"]
-    assert agreements.payer_on(folders, "acme", date(2026, 5, 31))["currency"] == "USD"  # type: ignore[index]
-    assert agreements.payer_on(folders, "acme", date(2026, 6, 1))["currency"] == "EUR"  # type: ignore[index]
+    assert agreements.payer_on(folders, "acme", date(2026, 5, 31))["currency"] == "USD"
+    assert agreements.payer_on(folders, "acme", date(2026, 6, 1))["currency"] == "EUR"
     (seat,) = agreements.newest(books.SEATS, folders)
     assert (seat["valid_to"], seat["recorded_by"], seat["approved_by"]) == (date(2026, 3, 15), "ada", "grace")
     (item,) = agreements.newest(books.PLAN_ITEMS, folders)
@@ -136,7 +136,7 @@ DAYS = st.integers(0, 40).map(lambda n: date(2026, 1, 1) + timedelta(days=n))
 
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from(("pay", "close")), DAYS, st.sampled_from("ABC")), max_size=8))
-def test_of_each_day_the_row_recorded_last_speaks(tmp_path_factory: pytest.TempPathFactory, steps) -> None:  # type: ignore[no-untyped-def]
+def test_of_each_day_the_row_recorded_last_speaks(tmp_path_factory: pytest.TempPathFactory, steps) -> None:
     """Whoever was said last to pay from a day on does, whatever was said before about later days."""
     folder = tmp_path_factory.mktemp("books")
     days = {date(2026, 1, 1) + timedelta(days=n): None for n in range(50)}

@@ -20,8 +20,8 @@ HELD = Alert("held_back", "2025-01", None, "acct-bolt", "x.cost_off is acct-bolt
 
 class _Hook(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        self.server.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
-        self.send_response(self.server.answer)  # type: ignore[attr-defined]
+        self.server.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.server.answer)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -40,7 +40,7 @@ class _Mail(socketserver.StreamRequestHandler):
                 text = b""
                 while (part := self.rfile.readline()) != b".\r\n":
                     text += part
-                self.server.heard.append(text.decode())  # type: ignore[attr-defined]
+                self.server.heard.append(text.decode())
             self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 yes\r\n")
             if word == b"QUIT":
                 return

@@ -42,7 +42,7 @@ def signed(ledger: Ledger) -> Ledger:
 
 
 def faults(ledger: Ledger, **more: object) -> tuple[verify.Fault, ...]:
-    return verify.verify(ledger.exports, books=ledger.books, **more).faults  # type: ignore[arg-type]
+    return verify.verify(ledger.exports, books=ledger.books, **more).faults
 
 
 def evidence(ledger: Ledger) -> list[Path]:

@@ -136,18 +136,18 @@ def play(ledger: Ledger, steps: list[tuple[str, int, int, str, int]]) -> list[di
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=histories())
-def test_c1_c2_c5_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:  # type: ignore[no-untyped-def]
+def test_c1_c2_c5_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:
     assert_closed_and_corrections_are_the_truth(new_ledger, steps)
 
 
 @pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=histories())
-def test_many_histories_and_their_corrections_are_the_truth(new_ledger, steps) -> None:  # type: ignore[no-untyped-def]
+def test_many_histories_and_their_corrections_are_the_truth(new_ledger, steps) -> None:
     assert_closed_and_corrections_are_the_truth(new_ledger, steps)
 
 
-def assert_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:  # type: ignore[no-untyped-def]
+def assert_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:
     """C1, C2, C5: whatever comes late, is repriced, withdrawn, closed or reopened, usage or charge: statements together
     are the truth, and no file that was once written changes."""
     ledger = new_ledger()

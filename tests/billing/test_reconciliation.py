@@ -226,7 +226,7 @@ def page(day: date, following: str | None) -> str:
     return json.dumps(content | {"has_more": following is not None, "next_page": following})
 
 
-def test_a_report_is_fetched_page_by_page(provider: type[Provider], tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_report_is_fetched_page_by_page(provider: type[Provider], tmp_path) -> None:
     provider.answers = [(200, page(DAY, "two")), (200, page(DAY + timedelta(days=1), None))]
     report = provider_client.fetch("anthropic-costs", DAY, DAY + timedelta(days=1), pulled_at=PULLED)
     assert [row["usage_date"] for row in provider_reports.rows(report)] == [DAY, DAY + timedelta(days=1)]

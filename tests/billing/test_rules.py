@@ -311,7 +311,7 @@ class Objects:
 def broken(connection: duckdb.DuckDBPyConnection, line: dict[str, Any], **objects: bytes) -> list[str]:
     """The links from a usage line to the object of its turn that do not hold."""
     proof = prove.Proof()
-    prove._prove_turn(proof, connection, line, Objects(**objects))  # type: ignore[arg-type]
+    prove._prove_turn(proof, connection, line, Objects(**objects))
     assert proof.links
     return [text for text, holds in proof.links if not holds]
 
@@ -470,7 +470,7 @@ def test_what_a_head_names_and_what_is_there_are_the_same(shelf: Path) -> None:
 
 def test_nothing_is_signed_over_a_loss(shelf: Path) -> None:
     before = (shelf / "exports" / "head.json").read_bytes()
-    assert attestation.attest(shelf / "exports", shelf / "billing", as_of=AT + timedelta(days=1)).data == before  # type: ignore[union-attr]
+    assert attestation.attest(shelf / "exports", shelf / "billing", as_of=AT + timedelta(days=1)).data == before
     manifest = shelf / "exports" / "daily" / "usage_date=2026-10-01" / "v0002" / "manifest.json"
     data = manifest.read_bytes()
     for change in (data.replace(b'"test"', b'"best"'), b""):

@@ -226,7 +226,7 @@ def test_what_is_no_home_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_periods_end_with_today_and_weeks_begin_on_monday() -> None:
     today = date(2026, 11, 25)  # a Wednesday
     days = [today - timedelta(days=back) for back in range(-1, 400)] + [None]
-    turns: list[Any] = [me.Costed(None, each, Decimal(0)) for each in days]  # type: ignore[arg-type]
+    turns: list[Any] = [me.Costed(None, each, Decimal(0)) for each in days]
     first = {name: min(t.day for t in me.within(turns, name, today) if t.day) for name in me.PERIODS}
     assert first["today"] == today
     assert first["week"] == date(2026, 11, 23)

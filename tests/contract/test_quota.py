@@ -128,7 +128,7 @@ def test_one_epoch_stands_once() -> None:
 @given(st.datetimes(datetime(2001, 1, 1), datetime(2199, 12, 31), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_periods_hold_their_moment_and_touch(moment: datetime) -> None:
     for period in ("day", "month"):
-        start, end = period_of(period, moment)  # type: ignore[arg-type]
+        start, end = period_of(period, moment)
         assert start <= moment < end
-        assert period_of(period, end)[0] == end  # type: ignore[arg-type]
-        assert period_of(period, end - timedelta(microseconds=1)) == (start, end)  # type: ignore[arg-type]
+        assert period_of(period, end)[0] == end
+        assert period_of(period, end - timedelta(microseconds=1)) == (start, end)

@@ -39,7 +39,7 @@ def test_the_hash_covers_everything_that_decides_what_leaves(monkeypatch: pytest
         {"name": "y"}, {"type": "int64"}, {"keep": Keep.KEYED_HASH}, {"values": ("z",)}, {"pattern": "z"},
         {"vocabulary": "tools"}, {"minimum": 7}, {"maximum": 7}, {"required": False},
     ):  # fmt: skip
-        changed = replace(first, **change)  # type: ignore[arg-type]
+        changed = replace(first, **change)
         other = Table(name=table.name, grain="g", source="s", identity="i", columns=(changed, *rest))
         monkeypatch.setattr(wire, "TABLES", (other, *wire.TABLES[1:]))
         hashes.add(wire.contract_hash())

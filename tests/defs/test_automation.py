@@ -50,7 +50,7 @@ class Ticks:
 
         with dg.build_sensor_context(self.instance, cursor=self.cursor) as context:
             told = arrivals(context, store=StoreResource(url=self.store.url))
-            self.cursor = told.cursor if isinstance(told, dg.SensorResult) else context.cursor  # type: ignore[assignment]
+            self.cursor = told.cursor if isinstance(told, dg.SensorResult) else context.cursor
         return list(told.run_requests or ()) if isinstance(told, dg.SensorResult) else []
 
 
@@ -160,7 +160,7 @@ def test_each_partition_says_what_arrived_on_its_days(
             def add_asset_metadata(self, found: dict[str, Any], key: list[str], partition_key: str) -> None:
                 told[key[1], partition_key] = dict(found)
 
-        wire._describe_days(Context(), connection, first, today)  # type: ignore[arg-type]
+        wire._describe_days(Context(), connection, first, today)
     assert told["batches", str(first)]["batches"] == 2, "the first partition covers what came before it"
     assert told["batches", str(first)]["rows_new"] == 20
     assert told["batches", str(first + timedelta(days=1))] == {"rows": 0}
@@ -180,9 +180,9 @@ def test_the_check_of_quarantine_says_why_which_and_whose() -> None:
     ]  # fmt: skip
     found = _judge_quarantine(refused)
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
-    records = found.metadata["latest"].value.records  # type: ignore[union-attr]
-    assert len(records) == 50  # type: ignore[arg-type]
-    assert records[0].data == {  # type: ignore[union-attr, index]
+    records = found.metadata["latest"].value.records
+    assert len(records) == 50
+    assert records[0].data == {
         "reason": "hash_mismatch", "tenant_id": "acme", "device_id": "59", "manifest_key": "m/59",
         "refused_at": "2026-11-20 00:00:00+00:00",
     }  # fmt: skip

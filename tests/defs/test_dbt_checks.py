@@ -17,7 +17,7 @@ def test_node(name: str, **more: Any) -> dict[str, Any]:
     return {"resource_type": "test", "name": name, "attached_node": "model.apiary.fct_tasks", "meta": {}} | more
 
 
-test_node.__test__ = False  # type: ignore[attr-defined]
+test_node.__test__ = False
 
 
 def generic(name: str, test: str, **arguments: Any) -> dict[str, Any]:

@@ -269,7 +269,7 @@ def test_gates_are_checks_that_block(loaded: dict[str, Any]) -> None:
     assert found == {
         (f"{schema}/{suite.table}", f"gate_{suite.table}")
         for edge, schema in (("arrival", "wire"), ("departure", "marts"))
-        for suite in gates.suites(edge)  # type: ignore[arg-type]
+        for suite in gates.suites(edge)
     }
     assert len(found) == len(list((REPOSITORY / "expectations").glob("*.yml")))
     assert [check for check in loaded["checks"] if check["name"].startswith("gate_") and not check["blocking"]] == []

@@ -10,7 +10,7 @@ SUITE = Suite("wire__x", "arrival", "batches", "d", "select 1", ())
 
 
 @pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def judge(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
     """The gate's own function. Loading it sets a variable for dbt, which other tests must not see."""
     monkeypatch.setenv("APIARY_WAREHOUSE", str(tmp_path_factory.mktemp("nothing") / "none.duckdb"))
     from pipelines.defs import gates
@@ -36,7 +36,7 @@ NOTE, STOP = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
         ([result(passed=False, critical=False), result(passed=False, critical=True)], False, STOP),
     ],
 )
-def test_only_a_critical_expectation_stops_a_run(judge, results, passed, severity) -> None:  # type: ignore[no-untyped-def]
+def test_only_a_critical_expectation_stops_a_run(judge, results, passed, severity) -> None:
     found = judge(results)
     assert found.passed is passed
     assert found.asset_key == dg.AssetKey(["wire", "batches"])
@@ -45,7 +45,7 @@ def test_only_a_critical_expectation_stops_a_run(judge, results, passed, severit
         assert found.severity is severity
 
 
-def test_a_failed_expectation_is_told(judge) -> None:  # type: ignore[no-untyped-def]
+def test_a_failed_expectation_is_told(judge) -> None:
     found = judge([result(passed=False, critical=True, column="a"), result(passed=True, critical=True, column="b")])
     told = {name: value.value for name, value in found.metadata.items()}
     assert told == {"a": 7.0, "b": 7.0, "FAILED a": "7: a note"}, "numbers are drawn over time"

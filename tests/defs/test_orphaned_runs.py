@@ -91,7 +91,7 @@ def test_a_run_whose_process_is_gone_is_failed_and_its_slot_is_freed(
     run_id = begun(instance, dead)
     assert slots(instance) == 1
     assert fail_orphaned_runs(instance) == [run_id]
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     assert slots(instance) == 0
 
 
@@ -119,7 +119,7 @@ def test_a_dead_holder_of_every_kind_is_ended(
     assert slots(instance) == 0
     waiting = begun(instance, launched, status)
     assert fail_orphaned_runs(instance) == [], "it is about to name itself"
-    assert instance.get_run_by_id(waiting).status.value == status  # type: ignore[union-attr]
+    assert instance.get_run_by_id(waiting).status.value == status
 
 
 def test_a_run_that_said_that_it_ended_keeps_its_end(
@@ -129,18 +129,18 @@ def test_a_run_that_said_that_it_ended_keeps_its_end(
     ask = orphaned_runs_module._is_alive
 
     def ends_meanwhile(tags: dict[str, str]) -> bool:
-        instance.report_run_canceled(instance.get_run_by_id(run_id))  # type: ignore[arg-type]
+        instance.report_run_canceled(instance.get_run_by_id(run_id))
         return ask(tags)
 
     monkeypatch.setattr(orphaned_runs_module, "_is_alive", ends_meanwhile)
     assert fail_orphaned_runs(instance) == []
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.CANCELED
 
 
 def test_a_run_that_is_at_work_is_left_alone(instance: dg.DagsterInstance) -> None:
     run_id = begun(instance, process_tags())
     assert fail_orphaned_runs(instance) == []
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
     assert slots(instance) == 1
 
 
@@ -302,7 +302,7 @@ def test_a_lock_says_who_holds_it_and_is_taken_once_by_a_process(tmp_path: Path)
         with lock.hold(path, "run 1a2b3c4d of Dagster"):
             assert f"apiary run, run 1a2b3c4d of Dagster (process {os.getpid()}, since 2" in str(lock.holder(path))
             assert BusyError.__name__ in taking(path)
-        assert lock.holder(path).name == "apiary run"  # type: ignore[union-attr]
+        assert lock.holder(path).name == "apiary run"
     assert lock.holder(path) is None
 
 

@@ -152,7 +152,7 @@ def test_lines_seen_are_all_accounted_for(
 def test_lines_seen_are_all_accounted_for_in_many_files(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     rng = random.Random(seed)
     choices = [(rng.choice(sorted(KINDS)), rng.random() < 0.1) for _ in range(rng.randint(1, 300))]
-    test_lines_seen_are_all_accounted_for.hypothesis.inner_test(tmp_path_factory, choices)  # type: ignore[attr-defined]
+    test_lines_seen_are_all_accounted_for.hypothesis.inner_test(tmp_path_factory, choices)
 
 
 def test_glued_lines_are_counted_as_what_they_hold(tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:
     for allowed in (turns.ALLOWED, broker.ALLOWED):
         for sql in ("SELECT note FROM turn_stats", "SELECT body FROM messages", "SELECT * FROM sqlite_master"):
             with pytest.raises(UnreadableError):
-                sqlite.read(path, tmp_path / "s", allowed, lambda db, sql=sql: db.execute(sql).fetchall())  # type: ignore[misc]
+                sqlite.read(path, tmp_path / "s", allowed, lambda db, sql=sql: db.execute(sql).fetchall())
 
 
 def test_a_home_is_told_by_its_names(tmp_path: Path) -> None:

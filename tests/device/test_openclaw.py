@@ -241,7 +241,7 @@ def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:
         "SELECT entry_json FROM session_nodes", "SELECT readfile('x')", "ATTACH 'x' AS other",
     ):  # fmt: skip
         with pytest.raises(UnreadableError):
-            sqlite.read(path, tmp_path / "s", databases.ALLOWED, lambda db, sql=sql: db.execute(sql).fetchall())  # type: ignore[misc]
+            sqlite.read(path, tmp_path / "s", databases.ALLOWED, lambda db, sql=sql: db.execute(sql).fetchall())
 
 
 def test_nothing_private_leaves(tmp_path: Path) -> None:

@@ -175,13 +175,13 @@ def test_counted_and_local_use_are_the_truth_whatever_was_counted(
     for measure in MEASURES:
         for period in ("day", "month"):
             for user in (None, "ada"):
-                start, end = period_of(period, NOW)  # type: ignore[arg-type]
+                start, end = period_of(period, NOW)
                 mine = [t for t in turns if t.at and start <= t.at < end and user in (None, t.user)]
                 arrived = [turn for turn in mine if turn.seq in counted]
                 unpriced = sum(turn.tokens for turn in arrived if turn.cost is None)
                 budgets.append(
                     budget(
-                        10**15, measure=measure, period=period, scope="user" if user else "tenant", user=user,  # type: ignore[arg-type]
+                        10**15, measure=measure, period=period, scope="user" if user else "tenant", user=user,
                         used=measured(arrived, measure) + others, unpriced_tokens=unpriced,
                     )
                 )  # fmt: skip
@@ -345,7 +345,7 @@ def test_a_new_period_begins_at_home_too(desk: Desk) -> None:
     """Month end, offline: yesterday's and last month's use is no longer held against anybody, today's is."""
     last = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
     desk.add(use(10, seq=1, at=last), use(40, seq=2, at=last + timedelta(seconds=1)))
-    both = [budget(50, period=period, at=last, used=Decimal(40)) for period in ("day", "month")]  # type: ignore[arg-type]
+    both = [budget(50, period=period, at=last, used=Decimal(40)) for period in ("day", "month")]
     desk.publish(*both, as_of=last - timedelta(minutes=5))
     assert [standing.used for standing in desk.check(last).standings] == [50, 50]
     answer = desk.check(last + timedelta(seconds=1))
@@ -556,12 +556,12 @@ def test_a_shipping_counts_fetches_and_forgets(tmp_path: Path) -> None:
         return check(made.home, enrolled, now=datetime.now(UTC)).standings[0]
 
     def publish(**other: Any) -> None:
-        as_of = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=publish.calls)  # type: ignore[attr-defined]
-        publish.calls += 1  # type: ignore[attr-defined]
+        as_of = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=publish.calls)
+        publish.calls += 1
         found = Snapshot(tenant="acme", region="eu", as_of=as_of, budgets=(limit,), **other)
         made.store.put(found.key, found.to_json())
 
-    publish.calls = 0  # type: ignore[attr-defined]
+    publish.calls = 0
     publish()
     made.ship(agents)
     mine = sum(100 + n + 10 for n in range(3))

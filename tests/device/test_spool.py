@@ -85,11 +85,11 @@ def test_a_batch_sealed_twice_is_the_same_files(state: State, tmp_path: Path) ->
     def dying(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    state.sealed = dying  # type: ignore[method-assign]
+    state.sealed = dying
     with pytest.raises(KeyboardInterrupt):
         seal(state, tmp_path)
     first = {path.name: path.read_bytes() for path in (tmp_path / "spool" / "ready").iterdir()}
-    state.sealed = really  # type: ignore[method-assign]
+    state.sealed = really
     made = Spool(tmp_path / "spool")
     made.seal_all(state, ENROLLED, CONSENT, NOW + timedelta(days=1))
     assert {path.name: path.read_bytes() for path in (tmp_path / "spool" / "ready").iterdir()} == first

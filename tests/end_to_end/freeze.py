@@ -31,11 +31,11 @@ def fleet() -> tuple[DeviceSpec, ...]:
     return (
         DeviceSpec(
             tenant="lantern-freight", user="ravi-osei", region="ap", name="ravi-laptop",
-            home=HomeSpec(layout="v3", seed=3, timezone="Asia/Kolkata", **common),  # type: ignore[arg-type]
+            home=HomeSpec(layout="v3", seed=3, timezone="Asia/Kolkata", **common),
         ),
         DeviceSpec(
             tenant="quarry-and-sons", user="greta-quist", region="eu", name="greta-laptop",
-            home=HomeSpec(layout="v2", seed=5, timezone="UTC", **common),  # type: ignore[arg-type]
+            home=HomeSpec(layout="v2", seed=5, timezone="UTC", **common),
         ),
     )  # fmt: skip
 

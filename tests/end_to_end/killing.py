@@ -37,7 +37,7 @@ def step_start_event(step_context: Any) -> DagsterEvent:
     return _step_start_event(step_context)
 
 
-DagsterEvent.step_start_event = staticmethod(step_start_event)  # type: ignore[method-assign]
+DagsterEvent.step_start_event = staticmethod(step_start_event)
 
 
 def definitions() -> dg.Definitions:

@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> str:
 @pytest.fixture
 def new_device(tmp_path: Path, store: str) -> Callable[..., Home]:
     def make(name: str, **options: object) -> Home:
-        return device(tmp_path / name, store=store, zone="Europe/Berlin", **options)  # type: ignore[arg-type]
+        return device(tmp_path / name, store=store, zone="Europe/Berlin", **options)
 
     return make
 

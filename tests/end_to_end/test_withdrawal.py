@@ -60,7 +60,7 @@ class Site:
         return apiary(self.warehouse.root, *arguments, environment=self.environment).stderr
 
     def status(self, user: str) -> dict[str, str]:
-        return json.loads(self.device(user, "status", "--json"))  # type: ignore[no-any-return]
+        return json.loads(self.device(user, "status", "--json"))
 
     def is_confirmed(self, user: str) -> None:
         """The owner reads when it was asked for and carried out, and what went."""

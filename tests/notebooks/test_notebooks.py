@@ -103,7 +103,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 def as_kept(path: Path) -> nbformat.NotebookNode:
     """A notebook as it lies in the repository."""
-    notebook: nbformat.NotebookNode = nbformat.read(path, as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
+    notebook: nbformat.NotebookNode = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     return notebook
 
 
@@ -168,7 +168,7 @@ def run_here(path: Path) -> tuple[str, list[str]]:
                     result = shell.run_cell(cell.source)
                 result.raise_error()
                 said.append(captured.stdout)
-                pictures, _ = shell.display_formatter.format(result.result)  # type: ignore[union-attr]
+                pictures, _ = shell.display_formatter.format(result.result)
                 drawn += [pictures[SVG]] if SVG in pictures else []
     finally:
         InteractiveShell.clear_instance()

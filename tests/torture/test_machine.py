@@ -392,7 +392,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 def explore(examples: int, steps: int, *, is_repeatable: bool) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Protocol,
         settings=settings(
             max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=QUIET,

@@ -191,7 +191,7 @@ def test_a_restored_warehouse_has_the_same_marts_and_chain_and_runs_on(tmp_path:
         with duckdb.connect(str(home.published / "current" / "marts.duckdb"), read_only=True) as connection:
             names = connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall()
             return {
-                table: connection.execute(f'SELECT bit_xor(hash(t)) FROM "{schema}"."{table}" AS t').fetchone()[0]  # type: ignore[index]
+                table: connection.execute(f'SELECT bit_xor(hash(t)) FROM "{schema}"."{table}" AS t').fetchone()[0]
                 for schema, table in names
             }
 

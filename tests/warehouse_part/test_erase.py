@@ -102,7 +102,7 @@ class Site:
     def bills(self) -> dict[tuple[str, Any], Decimal]:
         return dict(
             self.query("SELECT (tenant_id, usage_date), sum(quantity) FROM marts.mart_daily_billing GROUP BY ALL")
-        )  # type: ignore[arg-type]
+        )
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.warehouse)) as connection:

@@ -148,7 +148,7 @@ def test_no_text_becomes_sql(store: MemoryStore) -> None:
                 lambda m, text=text: m.update(user=text), lambda m, text=text: m.update(consent_id=text),
                 lambda m, text=text: m.update(uploader_version=text), lambda m, text=text: m["objects"][0].update(table=text),  # noqa: E501
                 lambda m, text=text: m["objects"][0].update(key=text), lambda m, text=text: m.update(tenant=text),
-            ]  # type: ignore[misc]  # fmt: skip
+            ]  # fmt: skip
             for n, change in enumerate(changes):
                 arrivals.append(batch(store, {"tasks": []}, seq=100 * number + 50 + n, change=change))
             assert (

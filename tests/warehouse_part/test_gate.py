@@ -200,7 +200,7 @@ def test_exactly_the_culprits_are_refused(count: int, deadly: dict[int, str], te
         SimpleNamespace(arrival=SimpleNamespace(parts=SimpleNamespace(seq=number))) for number in range(count)
     )
     mortal = Mortal(deadly, tells=tells)
-    judged = gate._judge(mortal, parcels)  # type: ignore[arg-type]
+    judged = gate._judge(mortal, parcels)
     guilty = {seq: reason for seq, reason in deadly.items() if seq < count}
     assert reasons(judged) == guilty
     assert sound(judged) == set(range(count)) - guilty.keys()
@@ -268,7 +268,7 @@ def test_what_a_child_says_is_checked() -> None:
         left = b"".join(gate.LENGTH.pack(len(part)) + part for part in parts)
         process = SimpleNamespace(stdout=io.BytesIO(left))
         with pytest.raises((ValueError, LookupError, TypeError)):
-            gate._take(process, [parcel], Judged())  # type: ignore[arg-type,list-item]
+            gate._take(process, [parcel], Judged())
 
 
 # exact reasons --------------------------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_keys_have_one_grammar(store: MemoryStore, odd: str) -> None:
     assert landing.pending(store, set()) == []
     asked: list[str] = []
     get = store.get
-    store.get = lambda key, **options: asked.append(key) or get(key, **options)  # type: ignore[func-returns-value,method-assign]
+    store.get = lambda key, **options: asked.append(key) or get(key, **options)
     key = Prefix("eu", odd or "x", LAPTOP, EPOCH).data(1, "llm_turns", "a" * 64)
     arrival = batch(store, {"llm_turns": [turn(1)]}, change=lambda m: m["objects"][0].update(key=key))
     with pytest.raises(landing.RefusedError, match=r"^bad_key$"):

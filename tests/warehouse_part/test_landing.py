@@ -427,7 +427,7 @@ def outside(column: Column) -> list[Any]:
             assert column.maximum is not None
             return [column.minimum - 1, column.maximum + 1, -(2**63), 2**63 - 1]
         case "double":
-            return [-0.1, column.maximum + 0.5, math.nan, math.inf, -math.inf]  # type: ignore[operator]
+            return [-0.1, column.maximum + 0.5, math.nan, math.inf, -math.inf]
         case "decimal":
             tiny = Decimal("1e-20")
             return [-tiny, Decimal(column.maximum or 0) + 1, Decimal(-1), Decimal(0), Decimal(10**17)]

@@ -102,7 +102,7 @@ def test_a_load_that_dies_anywhere_leaves_nothing_of_its_group(store: MemoryStor
             load.load(connection, store, [first])
             before = everything(connection)
             try:
-                load.load(Broken(connection, after), store, arrivals)  # type: ignore[arg-type]
+                load.load(Broken(connection, after), store, arrivals)
             except KeyboardInterrupt:
                 left = everything(connection)
                 died += 1

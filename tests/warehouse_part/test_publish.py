@@ -54,7 +54,7 @@ def version_read(destination: Path) -> int:
         assert len(rows) == told["rows"] == 1
         found.add((rows[0]["version"],))
     assert len(found) == 1, "files of two versions were mixed"
-    return int(found.pop()[0])  # type: ignore[index]
+    return int(found.pop()[0])
 
 
 def versions(destination: Path) -> set[str]:
