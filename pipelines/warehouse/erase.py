@@ -122,8 +122,9 @@ class Erased:
     """One request that is done: what went, and how many files and objects were searched without a find of theirs.
 
     `findings`: what the search says beside that, with counts: `others` (objects of other devices that hold one of the
-    identifiers), `outside_contract` (objects that no device of ours names so), `signer` (files that name a user who
-    signed the site's books), `unsearchable_…` (with the reason).
+    identifiers), `outside_contract` (objects that no device of ours names so), `signer` (files and objects that name a
+    user in what people of the site wrote: books that she signed, lines of the suppression list), `unsearchable_…` (with
+    the reason).
     """
 
     request_id: str
@@ -588,6 +589,9 @@ class Pass:
                 if owner is not None:
                     unopened[owner] += 1
                 continue
+            if entry.key.startswith(suppression.ROOT):  # without its line an erasure would not last
+                proof.note("signer", words.intersection(proof.needles.names))
+                words = words.difference(proof.needles.names)
             if is_of_device and not any(line.owns(owner) for line in self.lines):
                 proof.note("others", words)
             elif words and entry.key.startswith(".aside/"):

@@ -7,6 +7,7 @@ Does not belong here: erasing what is here already (erase.py), loading (load.py)
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -147,6 +148,10 @@ def record(
     for name, text in (("actor", actor), ("reason", reason)):
         if not text.strip() or len(text) > MAX_TEXT or not text.isprintable():
             raise UsageError(f"--{name} must be one line of at most {MAX_TEXT} characters")
+        if scope != "tenant" and re.search(rf"(?<![\w-]){re.escape(subject)}(?![\w-])", text):
+            raise UsageError(
+                f"--{name} names whom it is about, and the list is kept for ever: say it without that name"
+            )
     if not is_slug(tenant):
         raise UsageError("name the tenant: [a-z0-9][a-z0-9_-]{0,62}")
     bare = Suppression(

@@ -354,6 +354,34 @@ def test_the_list_names_nobody(site: Site) -> None:
     assert b"an operator" in text
 
 
+@pytest.mark.parametrize(
+    ("scope", "subject", "said"),
+    [
+        ("user", "eve", {"actor": "eve", "reason": "asked for"}),
+        ("user", "eve", {"actor": "an operator", "reason": "eve asked for it"}),
+        ("device", GUEST, {"actor": "an operator", "reason": f"{GUEST} is lost"}),
+    ],
+)
+def test_a_line_that_would_name_its_subject_is_refused(scope: Any, subject: str, said: dict[str, str]) -> None:
+    store = MemoryStore()
+    with pytest.raises(UsageError, match="kept for ever"):
+        suppression.record(store, scope=scope, tenant="bolt", subject=subject, **said)
+    assert store.objects == {}
+    suppression.record(store, scope="user", tenant="bolt", subject="eve", actor="evelyn", reason="asked for")
+
+
+def test_a_name_that_the_list_says_of_somebody_is_told_and_stops_nothing(site: Site) -> None:
+    """A user who is called like a word of a line, as `make run` calls a real home's: it must not be removed."""
+    batch(site.store, {"llm_turns": [turn(12)]}, device="2" * 32, change=by("owner"), minute=21)
+    site.load()
+    build(site.warehouse)
+    line = suppression.record(
+        site.store, scope="device", tenant="acme", subject="2" * 32, actor="the device's owner", reason="withdrawn"
+    )
+    (done,) = site.erase()
+    assert (done.request_id, done.findings["signer"]) == (line.request_id, 1)
+
+
 def test_a_line_is_of_one_tenant_and_one_subject() -> None:
     """What two tenants or two lines have in common tells neither of them, nor that it is the same person."""
     store = MemoryStore()
