@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.contract import wire
@@ -240,6 +242,11 @@ def test_a_public_model_in_another_case_or_with_blanks_travels_as_it_is_listed(m
     assert column_of(wire.LLM_TURNS, "model")(model) == listed
 
 
+BLANKS = "\t" + "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) == "Zs")
+
+
+@example("\u00a0", "gpt-5.5")
+@example("\u2028", "gpt-5.5")
 @given(st.text(max_size=40), st.sampled_from(["gpt-5.5", "openai/gpt-5.5", "llama3.1:8b", "claude-opus-4-6"]))
 def test_no_text_beside_a_public_model_comes_along(text: str, model: str) -> None:
     """Whatever stands around or within a model's name: what travels in clear is public as it stands, or a hash."""
@@ -247,7 +254,7 @@ def test_no_text_beside_a_public_model_comes_along(text: str, model: str) -> Non
         kept = column_of(wire.LLM_TURNS, "model")(written)
         if kept is not None and not re.fullmatch(KEYED, kept):
             assert is_public("models", kept), written
-            assert kept.casefold() == written.strip(" \t").casefold()
+            assert kept.casefold() == written.strip(BLANKS).casefold()
 
 
 @pytest.mark.parametrize(
