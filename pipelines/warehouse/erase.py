@@ -561,9 +561,10 @@ class Pass:
                 continue
             proof.note("signer", words.intersection(signers))
             words = words.difference(signers)
-            if path.suffix not in DATA:
-                proof.note("unsearchable_common_name", words & common)
-                words -= common
+            if meant := words & common:
+                meant -= residue.users_in_file(meant, path)
+                proof.note("unsearchable_common_name", meant)
+                words -= meant
             proof.find(str(path), words)
 
     def _search_objects(self, proof: "Proof") -> None:
@@ -629,10 +630,6 @@ class Pass:
                 self._store.delete(key)
         self.journal.shares.pop(line.request_id, None)
         replace_file(self._path, json.dumps(asdict(self.journal)).encode())
-
-
-DATA = (".parquet", ".duckdb", ".csv", ".json", ".jsonl", ".gz")
-"""Files of data: a name in them is a name. In logs, SQLite and other text it may be a word of the program."""
 
 
 def folder_of(warehouse: Path) -> Path:

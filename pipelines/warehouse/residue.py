@@ -5,17 +5,19 @@ Does not belong here: what to look for (needles.py), which findings stop an eras
 """
 
 import atexit
+import csv
 import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from pipelines.home import ROOT
 from pipelines.store import Store, TooLargeError
@@ -34,11 +36,13 @@ from pipelines.warehouse.needles import (
 )
 
 DATABASE = b"DUCK"  # at the ninth byte of a DuckDB file
+EVERY, USERS = re.compile(""), re.compile("user", re.IGNORECASE)
+"""Names of columns: all, and those whose values are users."""
 
 
 @cache
 def own_words() -> frozenset[str]:
-    """Words of the program itself. A user who is called like one cannot be told from it in a log."""
+    """Words of the program itself: a user who is called like one can be told from it where a table names users only."""
     texts = [
         path.read_text("utf-8")
         for folder in ("pipelines", "models", "dbt_project", "expectations")
@@ -71,12 +75,32 @@ def found_in_file(needles: Needles, path: Path) -> set[str]:
     return found
 
 
-def _texts_of_database(path: Path) -> Iterator[bytes]:
+def users_in_file(names: Collection[str], path: Path) -> set[str]:
+    """Which names are values of a column for users, in Parquet, DuckDB or CSV. Raises UnsearchableError, OSError."""
+    texts: Iterable[bytes] = ()
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(PARQUET):
+        columns = [name for name in pq.read_schema(path).names if USERS.search(name)]
+        table = pq.read_table(path, columns=columns, partitioning=None)
+        texts = (str(column.to_pylist()).encode() for column in table.columns)
+    elif head[8:12] == DATABASE:
+        texts = _texts_of_database(path, only=USERS)
+    elif path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8", errors="replace") as lines:
+            rows = list(csv.DictReader(lines))
+        texts = (str(value).encode() for row in rows for name, value in row.items() if name and USERS.search(name))
+    return Needles((), names).found_in_parts(b"\n" + text for text in texts)
+
+
+def _texts_of_database(path: Path, *, only: re.Pattern[str] = EVERY) -> Iterator[bytes]:
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             columns = connection.execute(
                 "SELECT schema_name, table_name, column_name FROM duckdb_columns() SEMI JOIN duckdb_tables()"
                 " USING (database_name, schema_name, table_name) WHERE data_type IN ('VARCHAR', 'VARCHAR[]', 'JSON')"
+                " AND regexp_matches(column_name, ?, 'i')",
+                [only.pattern],
             ).fetchall()
             for schema, table, column in columns:
                 found = connection.table(f'"{schema}"."{table}"').select(duckdb.ColumnExpression(column)).distinct()

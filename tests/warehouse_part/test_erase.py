@@ -538,24 +538,48 @@ def test_a_name_that_is_a_word_of_the_program_is_told_and_stops_nothing(site: Si
     site.load()
     build(site.warehouse)
     (site.root / "dagster.log").write_text("built the models of today")
+    kinds = pa.table({"kind": ["models"]}, metadata={"description": "what models say"})
+    pq.write_table(kinds, site.root / "kinds.parquet")
+    with duckdb.connect(str(site.root / "kinds.duckdb")) as connection:
+        connection.execute("CREATE TABLE models AS SELECT 'models' AS kind")
+        connection.execute("COMMENT ON TABLE models IS 'what models say'")
+    (site.root / "kinds.csv").write_text("kind\nmodels\n")
+    (site.root / "kinds.json").write_text('{"kind": "models"}')
     line = site.suppress("user", "models")
     (done,) = site.erase()
     assert done.request_id == line.request_id
-    assert done.findings["unsearchable_common_name"] == 1
+    assert done.findings["unsearchable_common_name"] == 5
+
+
+def test_such_a_name_is_found_where_a_table_names_users(site: Site) -> None:
+    batch(site.store, {"llm_turns": [turn(11)]}, device="1" * 32, change=by("models"), minute=20)
+    site.load()
+    build(site.warehouse)
+    pq.write_table(pa.table({"_user_id": ["bob", "models"], "kind": ["a", "b"]}), site.root / "a.parquet")
+    pq.write_table(pa.table({"user_ids": [["ada"], ["models", None]]}), site.root / "b.parquet")
+    with duckdb.connect(str(site.root / "c.duckdb")) as connection:
+        connection.execute("CREATE TABLE found AS SELECT 'models' AS user_id")
+    (site.root / "d.csv").write_text("x_UserId,kind\nmodels,a\n")
+    line = site.suppress("user", "models")
+    for name in ("a.parquet", "b.parquet", "c.duckdb", "d.csv"):
+        assert site.erase() == []
+        assert name in site.failed[line.request_id]
+        (site.root / name).unlink()
+    assert [item.request_id for item in site.erase()] == [line.request_id]
 
 
 def test_who_signed_a_book_is_named_there_still(site: Site) -> None:
     """No device sent that name; identifiers are looked for as before, and so are names that nobody signed with."""
     book = "2026-03,late,its price is being agreed,ada-lovelace"
     (site.root / "settlements.csv").write_text(book)
-    (site.root / "notes.csv").write_text("eve")
+    (site.root / "notes.csv").write_text("user_id\neve\n")
     signer, other = site.suppress("user", "ada-lovelace"), site.suppress("user", "eve", "bolt")
     (done,) = site.erase(signed=[book, "eve-2", "evelyn"])
     assert (done.request_id, done.findings["signer"]) == (signer.request_id, 1)
     assert "notes.csv" in site.failed[other.request_id]
-    (site.root / "notes.csv").write_text(f"eve, as {record('session of 8')} says")
+    (site.root / "notes.csv").write_text(f"user_id\neve, as {record('session of 8')} says\n")
     assert site.erase(signed=["eve"]) == [], "what she signed with is no reason to keep a session's id"
-    (site.root / "notes.csv").write_text("eve")
+    (site.root / "notes.csv").write_text("user_id\neve\n")
     assert [item.request_id for item in site.erase(signed=["eve"])] == [other.request_id]
 
 
