@@ -142,8 +142,8 @@ def _add(tar: tarfile.TarFile, path: Path, root: Path, scratch: Path) -> dict[st
         with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(scratch)) as copy:
             live.backup(copy)
         source = scratch
-    member = tar.gettarinfo(source, name)
-    member.mode, member.mtime = status.st_mode & 0o777, status.st_mtime
+    member = tarfile.TarInfo(name)  # not what tarfile makes of it: of a file with two names it would keep one's content
+    member.size, member.mode, member.mtime = source.stat().st_size, status.st_mode & 0o777, status.st_mtime
     with source.open("rb") as file:
         hashed = _Hashing(file)
         tar.addfile(member, hashed)

@@ -39,6 +39,9 @@ def home(tmp_path: Path) -> Home:
         path.write_text(name, "utf-8")
         os.utime(path, ns=(1_764_000_000_123_456_789, 1_764_000_000_123_456_789))
     (home.root / "billing/keys/signing.pem").chmod(0o600)
+    role = home.published / "versions" / "1" / "roles" / "finance"
+    role.mkdir(parents=True)
+    (role / "t.parquet").hardlink_to(home.published / "versions" / "1" / "t.parquet")  # as a publication does
     (home.published / "current").symlink_to("versions/1")
     (home.dagster / "history").mkdir(parents=True)
     with closing(sqlite3.connect(home.dagster / "history" / "runs.db")) as records:
@@ -98,17 +101,23 @@ def test_nothing_is_overwritten_and_a_store_that_is_there_stays(home: Home, tmp_
     assert state(home)["marts"] == before["marts"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "added", "other"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "renamed", "added", "other"])
 def test_a_damaged_backup_restores_nothing(home: Home, tmp_path: Path, damage: str) -> None:
     file = backup.make(home, tmp_path / "kept", now=NOW).file
     data = file.read_bytes()
     if damage == "cut":
         file.write_bytes(data[: len(data) // 2])
-    elif damage == "changed":
-        file.write_bytes(data.replace(b"billing/periods.jsonl" + b"\0" * 9, b"billing/PERIODS.jsonl" + b"\0" * 9))
-        if file.read_bytes() == data:
-            at = data.index(b"exports/head.json", data.index(b"exports/head.json") + 20)
-            file.write_bytes(data[:at] + b"EXPORTS" + data[at + 7 :])
+    elif damage == "changed":  # the content of that file is its name; the header before it has a checksum of its own
+        at = data.index(b"exports/head.json", data.index(b"exports/head.json") + 20)
+        assert tarfile.BLOCKSIZE - at % tarfile.BLOCKSIZE == tarfile.BLOCKSIZE, "a block of content"
+        file.write_bytes(data[:at] + b"EXPORTS" + data[at + 7 :])
+    elif damage == "renamed":
+        with tarfile.open(file) as tar, tarfile.open(tmp_path / "other.tar", "w") as other:
+            for member in tar.getmembers():
+                content = tar.extractfile(member) if member.isreg() else None
+                member.name = member.name.replace("billing/periods.jsonl", "billing/PERIODS.jsonl")
+                other.addfile(member, content)
+        (tmp_path / "other.tar").replace(file)
     elif damage == "added":
         with tarfile.open(file, "a") as tar:
             tar.add(__file__, "billing/more.csv")
