@@ -61,4 +61,9 @@ ERASURE = (
     Mutant("names stay in sealed lines", "pipelines/billing/redaction.py", "        done += _redact_seal(billing, digest, change)\n", "        done += 1\n", BILLS),
     Mutant("the old sealed file stays", "pipelines/billing/redaction.py", '        (billing / "closed" / f"{left}.parquet").unlink(missing_ok=True)\n', "        pass\n", BILLS),
     Mutant("the hash of what was erased stays", "pipelines/billing/redaction.py", "rows = [row | {exports.HASH: exports.row_sha256(row)} for row in rows]", "rows = [dict(row) for row in rows]", BILLS),
+    Mutant("a signer's session stays", "pipelines/warehouse/erase.py", "            words = words.difference(signers)\n", "            words = words if not words & set(signers) else set()\n", f"{ERASE}::test_who_signed_a_book_is_named_there_still"),
+    Mutant("a signer's request waits for ever", "pipelines/warehouse/erase.py", "            words = words.difference(signers)\n", "", f"{ERASE}::test_who_signed_a_book_is_named_there_still"),
+    Mutant("a common name is looked for nowhere", "pipelines/warehouse/erase.py", "                meant -= residue.users_in_file(meant, path)\n", "", f"{ERASE}::test_such_a_name_is_found_where_a_table_names_users"),
+    Mutant("a line that would name its subject is taken", "pipelines/warehouse/suppression.py", 'if scope != "tenant" and re.search(', 'if scope == "tenant" and re.search(', f"{ERASE}::test_a_line_that_would_name_its_subject_is_refused"),
+    Mutant("a line of the list stops its erasure", "pipelines/warehouse/erase.py", "                words = words.difference(proof.needles.names)\n", "", f"{ERASE}::test_a_name_that_the_list_says_of_somebody_is_told_and_stops_nothing"),
 )  # fmt: skip

@@ -117,9 +117,18 @@ def test_a_step_whose_store_is_away_is_tried_again_and_no_other(
     from pipelines.defs import retries
 
     monkeypatch.setattr(retries, "FIRST_SECONDS", 0.01)
+    waited: list[float] = []
+    again = dg.RetryRequested
+
+    def noted(**asked: Any) -> dg.RetryRequested:
+        waited.append(asked["seconds_to_wait"])
+        return again(**asked)
+
+    monkeypatch.setattr(dg, "RetryRequested", noted)
     away = [StoreUnavailableError(f"away {number}") for number in range(9)]
-    result, begun = tried(instance, away[:2])
-    assert (result.success, begun) == (True, 3)
+    result, begun = tried(instance, [*away[:2], StoreUnavailableError("away", retry_after=0.5)])
+    assert (result.success, begun) == (True, 4)
+    assert waited == [0.01, 0.02, 0.5], "twice as long each time, or as long as the store asks for"
     result, begun = tried(instance, list(away))
     assert (result.success, begun) == (False, 1 + retries.MOST)
     from pipelines.defs.foreground import _why
