@@ -55,13 +55,22 @@ def signed_texts(billing: Path) -> Iterator[str]:
 
     Not the names of users in a book of seats: finance takes such a line out, or ends it.
     """
-    for path in sorted(billing.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                yield from (str(text) for column, text in row.items() if column != "user_id")
+    for row in _book_rows(billing):
+        yield from (str(text) for column, text in row.items() if column != "user_id")
     book = ledger.book_path(billing)
     if book.exists():
         yield book.read_text("utf-8", errors="replace")
+
+
+def models_in_books(billing: Path) -> set[str]:
+    """Models that the books price or settle, private ones by their keyed hash. Raises OSError."""
+    return {row["model"] for row in _book_rows(billing) if row.get("model")}
+
+
+def _book_rows(billing: Path) -> Iterator[dict[str, str]]:
+    for path in sorted(billing.glob("*.csv")):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            yield from csv.DictReader(file)
 
 
 def _versions(root: Path) -> Iterator[Path]:

@@ -114,7 +114,8 @@ def _erase(
     if not logs.is_relative_to(HOME.root):  # a person's DAGSTER_HOME: Dagster's logs may name who was erased
         roots.append(logs)
     signed = [*redaction.signed_texts(Path(folders.books)), *operator_actions.actors(HOME.operator_actions)]
-    return work.prove(roots, passing_over=spared, signed=signed, now=now), work.failed
+    models = redaction.models_in_books(Path(folders.books))
+    return work.prove(roots, passing_over=spared, signed=signed, models=models, now=now), work.failed
 
 
 def _build(file: Path) -> None:

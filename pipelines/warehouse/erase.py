@@ -123,8 +123,8 @@ class Erased:
 
     `findings`: what the search says beside that, with counts: `others` (objects of other devices that hold one of the
     identifiers), `outside_contract` (objects that no device of ours names so), `signer` (files and objects that name a
-    user in what people of the site wrote: books that she signed, lines of the suppression list), `unsearchable_…` (with
-    the reason).
+    user in what people of the site wrote: books that she signed, lines of the suppression list), `model_in_books`
+    (files with the keyed name of a model that is in the books), `unsearchable_…` (with the reason).
     """
 
     request_id: str
@@ -272,13 +272,19 @@ class Pass:
         return removed
 
     def prove(
-        self, folders: Iterable[Path], *, passing_over: Iterable[Path], signed: Iterable[str] = (), now: datetime
+        self,
+        folders: Iterable[Path],
+        *,
+        passing_over: Iterable[Path],
+        signed: Iterable[str] = (),
+        models: Collection[str] = (),
+        now: datetime,
     ) -> list[Erased]:
         """Search every file and object for what should be gone, and receipt each line of which nothing is left.
 
         `signed`: what those wrote into the site's books who keep them. A name in it was sent by no device: in files it
-        stays, and is told. The others wait, with their reasons in `failed` and for `waiting`. Raises
-        StoreUnavailableError.
+        stays, and is told. `models`: names of models in those books, also as keyed hashes; they stay in files likewise.
+        The others wait, with their reasons in `failed` and for `waiting`. Raises StoreUnavailableError.
         """
         if not self.lines:
             return []
@@ -298,7 +304,7 @@ class Pass:
         registry.forget(self._warehouse.parent, set(needles.identifiers))
         proof = Proof(needles, owners)
         signers = Needles((), needles.names).found_in("\n".join(signed).encode())
-        self._search_files(proof, folders, [*passing_over, self._folder], signers)
+        self._search_files(proof, folders, [*passing_over, self._folder], {"signer": signers, "model_in_books": models})
         self._search_objects(proof)
         done = []
         for line in self.lines:
@@ -544,7 +550,7 @@ class Pass:
         return found
 
     def _search_files(
-        self, proof: "Proof", folders: Iterable[Path], passing_over: Iterable[Path], signers: Collection[str]
+        self, proof: "Proof", folders: Iterable[Path], passing_over: Iterable[Path], kept: Mapping[str, Collection[str]]
     ) -> None:
         common = residue.own_words().intersection(proof.needles.names)
         for path in residue.files(folders, passing_over=passing_over):
@@ -559,8 +565,9 @@ class Pass:
             except OSError:
                 proof.said[""]["unsearchable_unreadable"] += 1
                 continue
-            proof.note("signer", words.intersection(signers))
-            words = words.difference(signers)
+            for kind, by_right in kept.items():
+                proof.note(kind, words.intersection(by_right))
+                words = words.difference(by_right)
             if meant := words & common:
                 meant -= residue.users_in_file(meant, path)
                 proof.note("unsearchable_common_name", meant)

@@ -130,3 +130,4 @@ def test_texts_that_the_books_keepers_wrote_are_signed_and_names_of_seats_are_no
     closer = next(item.actor for item in periods.read(files.book_path(billed.books)).transitions)
     assert words >= {"grace", "alan", "rosa", *closer.split()}
     assert "bob" not in words
+    assert redaction.models_in_books(billed.books) >= {"m"}

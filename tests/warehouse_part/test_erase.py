@@ -122,12 +122,12 @@ class Site:
             batches=found.mixed, shared=found.shared,
         )  # fmt: skip
 
-    def erase(self, signed: Iterable[str] = ()) -> list[erase.Erased]:
+    def erase(self, signed: Iterable[str] = (), models: Iterable[str] = ()) -> list[erase.Erased]:
         work = erase.Pass(self.warehouse, self.store)
         work.rewrite(build, now=NOW)
         work.clear_landing()
         work.clear_copies()
-        done = work.prove([self.root], passing_over=[], signed=signed, now=NOW)
+        done = work.prove([self.root], passing_over=[], signed=signed, models={*models}, now=NOW)
         self.failed = work.failed
         return done
 
@@ -581,6 +581,19 @@ def test_who_signed_a_book_is_named_there_still(site: Site) -> None:
     assert site.erase(signed=["eve"]) == [], "what she signed with is no reason to keep a session's id"
     (site.root / "notes.csv").write_text("user_id\neve\n")
     assert [item.request_id for item in site.erase(signed=["eve"])] == [other.request_id]
+
+
+def test_a_private_model_that_has_a_price_keeps_its_name(site: Site) -> None:
+    """Its keyed hash goes with its only user, and stays where finance wrote it."""
+    private = f"k1_{'7' * 32}"
+    batch(site.store, {"llm_turns": [turn(13) | {"model": private}]}, device="3" * 32, change=by("alan"), minute=22)
+    site.load()
+    build(site.warehouse)
+    (site.root / "price_book.csv").write_text(f"model,unit_price\n{private},1\n")
+    site.suppress("device", "3" * 32)
+    assert site.erase() == []
+    (done,) = site.erase(models=[private])
+    assert done.findings["model_in_books"] == 1
 
 
 def test_amounts_are_kept_where_the_models_do_not_build(site: Site) -> None:
