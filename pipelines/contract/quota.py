@@ -29,7 +29,8 @@ Measure = Literal["tokens", "reported_cost_usd", "turns"]
 
 _AMOUNT = re.compile(r"(0|[1-9]\d{0,17})(\.\d{0,19}[1-9])?", re.ASCII)
 _HEX = frozenset("0123456789abcdef")
-_KEY = r"(?P<prefix>quota/v1/[a-z0-9_-]+/[a-z0-9_-]+/)\d{10}-(?P<sha16>[0-9a-f]{16})\.json"  # compiled when needed
+# Compiled when needed.
+_KEY = r"(?P<prefix>quota/v1/[a-z0-9_-]+/[a-z0-9_-]+/)(?P<left>\d{10})-(?P<sha16>[0-9a-f]{16})\.json"
 _LAST_SECOND = 9_999_999_999  # in the year 2286; keys count down from here
 
 
@@ -180,6 +181,13 @@ def sha16_of_key(key: str, *, region: str, tenant: str) -> str | None:
     """The part of the hash in a snapshot's key; None if the key is no snapshot's of this tenant."""
     match = re.fullmatch(_KEY, key, re.ASCII)
     return match["sha16"] if match and match["prefix"] == prefix(region, tenant) else None
+
+
+def as_of_in_key(key: str, *, region: str, tenant: str) -> datetime | None:
+    """The time in a snapshot's key, the order of snapshots; None if the key is no snapshot's of this tenant."""
+    match = re.fullmatch(_KEY, key, re.ASCII)
+    is_mine = match and match["prefix"] == prefix(region, tenant)
+    return datetime.fromtimestamp(_LAST_SECOND - int(match["left"]), UTC) if match and is_mine else None
 
 
 def parse(data: bytes) -> Snapshot:

@@ -5,13 +5,14 @@ Does not belong here: the form of a snapshot (contract/quota.py), what is counte
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
 import duckdb
 
-from pipelines.contract.quota import Budget, Counted, Period, Scope, Snapshot, period_of, prefix
+from pipelines.contract.quota import Budget, Counted, Period, Scope, Snapshot, as_of_in_key, period_of, prefix
 from pipelines.store import Store
 
 # Budgets of colonies and of rated cost are watched in the warehouse only: a device does not know which colony another
@@ -59,9 +60,14 @@ def publish(connection: duckdb.DuckDBPyConnection, store: Store, *, now: datetim
     is none. Raises SnapshotError, StoreUnavailableError, StoreRefusedError.
     """
     keys = []
-    for snapshot in snapshots(connection, now=now or datetime.now(UTC)):
-        had_one = any(True for _ in store.list(prefix(snapshot.region, snapshot.tenant)))
-        if snapshot.budgets or had_one:
+    for summed in snapshots(connection, now=now or datetime.now(UTC)):
+        region, tenant = summed.region, summed.tenant
+        times = (as_of_in_key(entry.key, region=region, tenant=tenant) for entry in store.list(prefix(region, tenant)))
+        newest = next(filter(None, times), None)
+        if summed.budgets or newest:
+            # Two of one second would be ordered by their hashes, and a device could keep the older for ever.
+            as_of = max(summed.as_of, newest + timedelta(seconds=1)) if newest else summed.as_of
+            snapshot = replace(summed, as_of=as_of)
             store.put(snapshot.key, snapshot.to_json())
             keys.append(snapshot.key)
     return keys

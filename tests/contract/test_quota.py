@@ -18,6 +18,7 @@ from pipelines.contract.quota import (
     Counted,
     Snapshot,
     SnapshotError,
+    as_of_in_key,
     parse,
     period_of,
     prefix,
@@ -46,6 +47,8 @@ def test_the_newest_sorts_first_and_the_name_binds_the_content() -> None:
     assert SNAPSHOT.key.startswith(prefix("eu", "acme"))
     assert sha16_of_key(SNAPSHOT.key, region="eu", tenant="acme") == SNAPSHOT.sha256[:16]
     assert sha16_of_key(SNAPSHOT.key, region="eu", tenant="acm") is None
+    assert as_of_in_key(SNAPSHOT.key, region="eu", tenant="acme") == SNAPSHOT.as_of
+    assert as_of_in_key(SNAPSHOT.key, region="eu", tenant="acm") is None
     assert replace(SNAPSHOT, budgets=()).key != SNAPSHOT.key
 
 

@@ -90,3 +90,13 @@ def test_a_device_answers_from_the_published_snapshot(
     assert say("bob")[0] == 3
     (key,) = build()
     assert parse(open_store(store_url).get(key)).budgets == ()
+
+    # A key holds whole seconds, and a clock may be set back: the one published last is the newest all the same.
+    for limit, moment in ((5, now), (6, now), (7, now), (8, now - timedelta(seconds=10))):
+        budget = {"budget_id": "b", "scope": "tenant", "scope_id": None, "period": "month", "measure": "turns",
+                  "valid_from": now.date().replace(day=1), "warn_at": Decimal("0.8"), "tenant_id": "acme"}  # fmt: skip
+        warehouse.seed("budgets", [budget | {"limit_amount": Decimal(limit)}])
+        with warehouse.connect() as connection:
+            (key,) = quota.publish(connection, open_store(store_url), now=moment)
+        assert key == next(iter(open_store(store_url).list(prefix("eu", "acme")))).key
+        assert [item.limit for item in parse(open_store(store_url).get(key)).budgets] == [limit]
