@@ -1,4 +1,4 @@
-"""Looks for strings in everything a program left behind: raw bytes, and what Parquet, DuckDB, SQLite and gzip hide.
+"""Looks for strings in all that a program left behind: raw bytes, and what Parquet, DuckDB, SQLite, gzip and zip hide.
 
 A hit in a compressed or encoded file is a leak like any other. Does not belong here: which strings are private.
 """
@@ -10,6 +10,7 @@ import io
 import json
 import sqlite3
 import stat
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 SQLITE = b"SQLite format 3\x00"
 PARQUET = b"PAR1"
 GZIP = b"\x1f\x8b"
+ZIP = b"PK\x03\x04"
 DUCKDB = b"DUCK"  # at byte 8 of the file
 
 
@@ -76,6 +78,10 @@ def _decoded(data: bytes, path: Path) -> Iterator[tuple[str, bytes]]:
         plain = _unzipped(data)
         yield "gzip", plain
         yield from _decoded(plain, path)
+    elif data[:4] == ZIP:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                yield f"member {name}", archive.read(name)
     elif data[:4] == PARQUET and data[-4:] == PARQUET:
         yield from _parquet(data)
     elif data[:16] == SQLITE:

@@ -1,4 +1,4 @@
-"""Identifiers and names that should be gone, and whether bytes hold one of them, also inside gzip and Parquet.
+"""Identifiers and names that should be gone, and whether bytes hold one of them, also inside gzip, zip and Parquet.
 
 `answer` is what the sandboxed child does with objects that devices wrote: a file may be made to break whoever opens it.
 Does not belong here: which identifiers should be gone (erase.py), where to look (residue.py).
@@ -8,6 +8,7 @@ import io
 import json
 import re
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
@@ -24,7 +25,7 @@ CHUNK = 8 << 20
 MAX_UNPACKED_BYTES = 256 << 20  # as much as an object of a batch may unpack to (decode.py)
 MAX_FOOTER_BYTES = 1 << 20
 BATCH_ROWS = 65_536
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+GZIP, PARQUET, ZIP = b"\x1f\x8b", b"PAR1", b"PK\x03\x04"
 
 
 class UnsearchableError(Exception):
@@ -119,6 +120,22 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
             data = file.read(CHUNK)
             if not data:
                 raise UnsearchableError("no_gzip")
+
+
+def members_of_zip(file: BinaryIO) -> Iterator[bytes]:
+    """What zip hides, such as the sheets of a workbook, a part at a time. Raises UnsearchableError."""
+    total = 0
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    while part := member.read(CHUNK):
+                        total += len(part)
+                        if total > MAX_UNPACKED_BYTES:
+                            raise UnsearchableError("unpacks_to_too_much")
+                        yield part
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):  # damaged, or encrypted
+        raise UnsearchableError("no_zip") from None
 
 
 def texts_of_parquet(data: bytes) -> Iterator[bytes]:

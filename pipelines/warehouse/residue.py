@@ -29,8 +29,10 @@ from pipelines.warehouse.needles import (
     GZIP,
     MAX_UNPACKED_BYTES,
     PARQUET,
+    ZIP,
     Needles,
     UnsearchableError,
+    members_of_zip,
     texts_of_parquet,
     unpacked,
 )
@@ -64,6 +66,8 @@ def found_in_file(needles: Needles, path: Path) -> set[str]:
         file.seek(0)
         if head.startswith(GZIP):
             found |= needles.found_in_parts(unpacked(file))
+        if head.startswith(ZIP):
+            found |= needles.found_in_parts(members_of_zip(file))
     if head.startswith(PARQUET):
         if path.stat().st_size > MAX_UNPACKED_BYTES:
             raise UnsearchableError("object_too_large")

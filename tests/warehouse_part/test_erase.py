@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -674,6 +676,10 @@ def planted(tmp_path: Path) -> Any:
             with duckdb.connect(str(path)) as connection:
                 connection.execute("CREATE TABLE t AS SELECT 'text ' || i AS a FROM range(5000) AS r (i)")
                 connection.execute("INSERT INTO t VALUES (?)", [text])
+        elif name.endswith(".xlsx"):
+            book = openpyxl.Workbook()
+            book.create_sheet("second").append(["text", text])
+            book.save(path)
         else:
             data = (b"x" * 1001) + text.encode() + b" and more"
             path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
@@ -682,7 +688,7 @@ def planted(tmp_path: Path) -> Any:
     return plant
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.duckdb", "a.log", "a.log.gz", "a.csv", "a.db", "a.json"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.duckdb", "a.log", "a.log.gz", "a.csv", "a.db", "a.json", "a.xlsx"])
 @pytest.mark.parametrize("identifier", IDS)
 def test_a_planted_identifier_is_found(planted: Any, name: str, identifier: str, tmp_path: Path) -> None:
     path = planted(name, f"landing/{identifier}/m")
@@ -697,7 +703,7 @@ def test_a_planted_identifier_is_found(planted: Any, name: str, identifier: str,
 def test_a_name_counts_where_it_stands_alone(planted: Any, text: str) -> None:
     """In every kind of file, also in logs, SQLite and msgpack."""
     needles = Needles([], ["ada"])
-    for name in ("a.csv", "a.log", "a.db", "a.msgpack", "a.txt.gz", "a.parquet", "a.duckdb"):
+    for name in ("a.csv", "a.log", "a.db", "a.msgpack", "a.txt.gz", "a.parquet", "a.duckdb", "a.xlsx"):
         assert residue.found_in_file(needles, planted(name, f"\n{text}")), name
         assert not residue.found_in_file(needles, planted(f"b{name}", "adapter ada-lovelace armada")), name
 
@@ -741,3 +747,15 @@ def test_gzip_unpacks_to_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(UnsearchableError, match="unpacks_to_too_much"):
             list(needles.unpacked(io.BytesIO(packed)))
     assert b"".join(needles.unpacked(io.BytesIO(gzip.compress(bytes(2_000)) * 2))) == bytes(4_000)
+
+
+def test_zip_unpacks_to_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needles, "MAX_UNPACKED_BYTES", 5_000)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(3):
+            file.writestr(f"{number}.xml", bytes(2_000))
+    with pytest.raises(UnsearchableError, match="unpacks_to_too_much"):
+        list(needles.members_of_zip(archive))
+    with pytest.raises(UnsearchableError, match="no_zip"):
+        list(needles.members_of_zip(io.BytesIO(archive.getvalue()[:100])))
