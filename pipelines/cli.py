@@ -89,6 +89,7 @@ WAREHOUSE_MODULES = {
     "cryptography",
     "jinja2",
     "openpyxl",
+    "reportlab",
 }
 
 

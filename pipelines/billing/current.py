@@ -1,8 +1,8 @@
 """`exports/current/`: the files finance works with. Only valid versions, one folder per account, nobody's sessions.
 
 They are made from the statements (exports.py) and replaced when those change; the statements stay the record, with ids
-of sessions and the chain. A folder holds `costs` and `invoice` as CSV and Parquet, a workbook and a page.
-Does not belong here: what is in a statement (exports.py), the page's layout (customer_page.py).
+of sessions and the chain. A folder holds `costs` and `invoice` as CSV and Parquet, a workbook, and a page (HTML, PDF).
+Does not belong here: what is in a statement (exports.py), the page's layout (customer_page.py, customer_pdf.py).
 """
 
 import csv
@@ -184,17 +184,20 @@ def _source(month: Month, before: Month | None) -> dict[str, Any]:
     """Which statements the files were made from, and by which layout."""
     return {
         "statement": "/".join(month.version.folder.parts[-4:]), "manifest_sha256": month.version.manifest_sha256,
-        "month_before": before.version.manifest_sha256 if before else None, "layout": 2,
+        "month_before": before.version.manifest_sha256 if before else None, "layout": 3,
     }  # fmt: skip
 
 
 def _files(month: Month, before: Month | None) -> dict[str, bytes]:
+    from pipelines.billing import customer_pdf  # reportlab: whoever reads statements has no use for it
+
     made = {
         "costs.csv": for_spreadsheets(COSTS_SCHEMA, month.costs),
         "costs.parquet": to_parquet(COSTS_SCHEMA, month.costs),
         "invoice.csv": for_spreadsheets(INVOICE_SCHEMA, month.invoice),
         "invoice.parquet": to_parquet(INVOICE_SCHEMA, month.invoice),
         "statement.xlsx": _workbook(month, before), "statement.html": customer_page.page(month),
+        "statement.pdf": customer_pdf.pdf(month),
     }  # fmt: skip
     said = _source(month, before) | {
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(made.items())}

@@ -1,7 +1,8 @@
-"""The page of an account's month that is sent to the customer: HTML with rules for printing, for a PDF by any browser.
+"""The page of an account's month that is sent to the customer, and what stands on it.
 
 Amounts have the digits of their currency; a tax line is left to whoever sends it. It needs nothing but itself.
-Does not belong here: any number that is not in the month's own files (current.py).
+Does not belong here: any number that is not in the month's own files (current.py), the same page as PDF
+(customer_pdf.py).
 """
 
 from collections.abc import Callable, Iterable
@@ -22,39 +23,40 @@ BASES = {
 TEMPLATE = Path(__file__).parent / "templates" / "customer_page.html"
 
 
-def page(month: "Month") -> bytes:
-    """The page, the same bytes for the same statement."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+def content(month: "Month") -> dict[str, Any]:
+    """What stands on the page, as texts: invoices, shares, corrections, and usage without a price."""
     manifest = month.version.manifest
     usage = [row for row in month.costs if row["charge"] != "Rounding"]
     closed = manifest["period_state"] == "closed"
-    return (
-        environment.from_string(TEMPLATE.read_text("utf-8"))
-        .render(
-            account=month.account, period=f"{month.period:%Y-%m}", manifest=month.version.manifest_sha256,
-            state="Final." if closed else f"Provisional: the month is {manifest['period_state']}.",
-            invoices=_invoices(month.invoice),
-            shares=[
-                {"title": "By model", "name": "Model", "rows": _shares(usage, lambda row: row["model"])},
-                {"title": "By how the model is known", "name": "Basis",
-                 "rows": _shares(usage, lambda row: BASES.get(row["model_basis"]))},
-                {"title": "By user", "name": "User", "rows": _shares(usage, lambda row: row["user"])},
-                {"title": "Plan, commitment and credit", "name": "Charge",
-                 "rows": _shares([r for r in usage if r["charge"] != "Usage"], lambda row: row["description"])},
-            ],
-            corrections=_corrections(month.costs),
-            unpriced=_tokens(month.unpriced),
-        )
-        .encode()
-    )  # fmt: skip
+    return {
+        "account": month.account, "period": f"{month.period:%Y-%m}", "manifest": month.version.manifest_sha256,
+        "state": "Final." if closed else f"Provisional: the month is {manifest['period_state']}.",
+        "invoices": _invoices(month.invoice),
+        "shares": [
+            {"title": "By model", "name": "Model", "rows": _shares(usage, lambda row: row["model"])},
+            {"title": "By how the model is known", "name": "Basis",
+             "rows": _shares(usage, lambda row: BASES.get(row["model_basis"]))},
+            {"title": "By user", "name": "User", "rows": _shares(usage, lambda row: row["user"])},
+            {"title": "Plan, commitment and credit", "name": "Charge",
+             "rows": _shares([r for r in usage if r["charge"] != "Usage"], lambda row: row["description"])},
+        ],
+        "corrections": _corrections(month.costs),
+        "unpriced": _tokens(month.unpriced),
+    }  # fmt: skip
+
+
+def page(month: "Month") -> bytes:
+    """The page as HTML, the same bytes for the same statement."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(content(month)).encode()
 
 
 def amount_text(amount: Decimal, currency: str) -> str:
     """An amount for people: its currency's digits, thousands apart."""
     places = 0 if currency in NO_MINOR_UNIT else 2
-    return f"{amount:,.{places}f}"
+    return f"{amount:z,.{places}f}"  # z: nobody is owed -0.00
 
 
 def _invoices(lines: Iterable[Row]) -> list[dict[str, Any]]:

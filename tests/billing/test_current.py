@@ -1,17 +1,21 @@
 """The folder that finance works with: valid versions only, an account apart, no sessions, numbers as numbers."""
 
 import csv
+import io
+import re
 import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from html import unescape
 from pathlib import Path
 
 import duckdb
 import openpyxl
 import pytest
+from pypdf import PdfReader
 
 from pipelines.billing import current
 from pipelines.billing.exports import export_days, export_month
@@ -47,6 +51,11 @@ def finance(ledger: Ledger) -> Path:
     export_days(ledger.scene(AT))
     current.refresh(Shelf.open(ledger.exports))
     return ledger.exports
+
+
+def printed(pdf: bytes) -> str:
+    """What somebody who opens a PDF reads, blanks apart."""
+    return "".join("".join(page.extract_text().split()) for page in PdfReader(io.BytesIO(pdf)).pages)
 
 
 def totals(folder: Path) -> dict[str, Decimal]:
@@ -93,6 +102,8 @@ def test_nobodys_session_is_in_it_and_no_other_account(finance: Path) -> None:
                 text = str(duckdb.sql(f"select * from read_parquet('{path}')").fetchall())
             elif path.suffix == ".xlsx":
                 text = str([[*sheet.values] for sheet in openpyxl.load_workbook(path).worksheets])
+            elif path.suffix == ".pdf":
+                text = printed(path.read_bytes())
             else:
                 text = path.read_text("utf-8")
             assert not [name for name in NAMES if name in text], path
@@ -128,6 +139,35 @@ def test_the_page_says_what_is_payable_and_what_was_corrected(finance: Path) -> 
     yen = (finance / "current" / "acct%2Fbolt" / "2025-01" / "statement.html").read_text()
     assert '<td class="n">2</td>' in yen, "yen have no digits behind the point"
     assert "&#39;=HYPERLINK" in yen or "=HYPERLINK" in yen
+
+
+def test_the_pdf_says_what_the_page_says(finance: Path) -> None:
+    compared = 0
+    for _, _, folder in folders(finance):
+        html, pdf = (folder / "statement.html").read_text(), (folder / "statement.pdf").read_bytes()
+        cells = [unescape(cell) for cell in re.findall(r"<(?:td|th|h1|h2)[^>]*>([^<]*)<", html)]
+        compared += len(cells)
+        text = printed(pdf)
+        assert [cell for cell in cells if "".join(cell.split()) not in text] == []
+    assert compared > 60
+    acme = (finance / "current" / "acct-acme" / "2025-01" / "statement.pdf").read_bytes()
+    assert b"(ada)" in acme, "the search of an erasure reads it"
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [("m" * 300, "m" * 300), ("käthe & <b>", "käthe & <b>"), ("蜂 " * 60, "? " * 60), ("word " * 80, "word " * 80)],
+)
+def test_a_pdf_shows_every_name_whole(ledger: Ledger, user: str, shown: str) -> None:
+    """However long it is, and on however many pages; what its fonts do not have is told."""
+    ledger.tell([line(f"r{n}", date(2025, 1, 3), 1_000_000 + n, user_id=f"{user}{n}") for n in range(90)])
+    ledger.build()
+    export_month(ledger.scene(AT), JANUARY, "acct-acme")
+    current.refresh(Shelf.open(ledger.exports))
+    pdf = (ledger.exports / "current" / "acct-acme" / "2025-01" / "statement.pdf").read_bytes()
+    text = printed(pdf)
+    assert [n for n in range(90) if "".join(f"{shown}{n}".split()) not in re.sub(r"page\d+$", "", text)] == []
+    assert ("Aquestionmark" in text) == ("?" in shown)
 
 
 def test_it_is_replaced_when_a_statement_is_and_else_left_alone(ledger: Ledger) -> None:
