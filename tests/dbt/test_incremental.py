@@ -22,6 +22,8 @@ STATUS_KINDS = (
     "phase_changed", "stalled", "doom_loop", "slow_first_token", "judged", "loop_started", "loop_completed",
     "input_requested", "input_received", "context_updated", "task_updated",
 )  # fmt: skip
+
+pytestmark = pytest.mark.services  # each builds the models again and again
 ACTION = "insert into wire.operator_actions values ('a', 'acme', 'queen:unknown', null, 'bob', 'fire', 'dumb', $when)"
 
 
@@ -294,7 +296,6 @@ def _assert_same_marts_in_any_order(warehouse, folder, seed):
     assert _differences({mart: step_by_step[mart] for mart in at_once}, at_once) == {}
 
 
-@pytest.mark.services
 @pytest.mark.parametrize("seed", [1])
 def test_marts_do_not_depend_on_how_rows_arrive(warehouse, tmp_path, seed):
     """I2: any order, any split, copies, and books that are signed in between."""

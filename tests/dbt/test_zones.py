@@ -12,6 +12,8 @@ import pytest
 
 from tests.warehouse import Warehouse
 
+pytestmark = pytest.mark.services  # each builds the models twice
+
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "Australia/Lord_Howe", "America/Los_Angeles")
 START = datetime(2026, 3, 1, tzinfo=UTC)
 Row = tuple[str, dict[str, Any]]

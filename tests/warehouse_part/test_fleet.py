@@ -15,6 +15,8 @@ from pipelines.warehouse import landing, load
 from pipelines.warehouse.landing import Arrival
 from tests.warehouse_part.batches import CLONE, LAPTOP, MemoryStore, batch, record, row, turn, wire
 
+pytestmark = pytest.mark.services  # fleets of up to 150 devices
+
 INJECTIONS = [
     part.format(name=name)
     for name in ("llm_turns", "wire.batches", "x'", 'x"', "information_schema.tables")
