@@ -11,6 +11,8 @@ import pytest
 from pipelines.billing import books, closing, ledger, periods, provider_reports
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
 
+pytestmark = pytest.mark.services  # each builds the models again and again
+
 START = datetime(2026, 3, 28, 22, tzinfo=UTC)
 TENANTS = ("acme", "bolt")
 SESSIONS = [f"session_{n}" for n in range(7)]
@@ -23,7 +25,6 @@ STATUS_KINDS = (
     "input_requested", "input_received", "context_updated", "task_updated",
 )  # fmt: skip
 
-pytestmark = pytest.mark.services  # each builds the models again and again
 ACTION = "insert into wire.operator_actions values ('a', 'acme', 'queen:unknown', null, 'bob', 'fire', 'dumb', $when)"
 
 
