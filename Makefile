@@ -83,7 +83,7 @@ focus-check: $(READY) ## the statements of a simulated fleet before the public F
 
 # As root it installs the Debian package where it is missing; else the test is skipped, and says so.
 spreadsheet-check: $(READY) ## LibreOffice opens the files of finance: its totals are those of the invoices
-	@command -v soffice > /dev/null || { test "$$(id -u)" = 0 && apt-get install -y --no-install-recommends libreoffice-calc; } \
+	@command -v soffice > /dev/null || { test "$$(id -u)" = 0 && { apt-get update -qq; apt-get install -y -qq --no-install-recommends libreoffice-calc; }; } \
 		|| echo "LibreOffice is missing: install the Debian package libreoffice-calc" >&2
 	@$(BIN)/python -m pytest tests/billing/test_current.py -m long
 
