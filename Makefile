@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home
+.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home wheels
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,12 @@ power-loss: $(READY) ## 1,200 losses of power, recovered; needs strace
 mutants: $(READY) ## break delivery, money, privacy and access in some 200 ways; each must be found
 	@nice -n 19 $(BIN)/python -m bench.mutants $(ARGS)
 
+wheels: $(READY) ## dist/: the device part and the warehouse as wheels
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --wheel --out-dir dist .
+	@$(BIN)/uv build --quiet --wheel --out-dir dist packaging/warehouse
+	@ls dist/*.whl
+
 frozen-home: $(READY) ## the home that later releases are tested to upgrade; when a release is cut
 	@$(BIN)/python -m tests.end_to_end.freeze
 
@@ -69,7 +75,7 @@ contract: $(READY) ## write the files derived from the contract, metrics, requir
 	@$(BIN)/python -m tests.commands_page
 
 lock: ## resolve pyproject.toml into requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile pyproject.toml --group warehouse --group prices --group notebooks --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --quiet --output-file requirements.lock
 
 # The validator pins other versions of our libraries: it lives apart, and its environment is made once.

@@ -9,27 +9,24 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
 from pipelines import __version__
-from pipelines.commands import (
-    accounts,
-    agent,
-    backup,
-    compare,
-    demo,
-    device,
-    erasure,
-    finance,
-    loading,
-    me,
-    periods,
-    prices,
-    reading,
-    upgrade,
-    warehouse,
-)
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
+
+COMMANDS = (
+    "me", "device", "doctor", "warehouse", "loading", "erasure", "reading", "periods", "finance", "accounts", "prices",
+    "agent", "upgrade", "backup", "compare", "demo",
+)  # fmt: skip
+"""The modules of pipelines/commands in the order of the help. An installed device part has only its own."""
+WAREHOUSE_COMMANDS = frozenset({
+    "account", "agent", "backup", "contract", "credit", "dev", "devices", "erase", "export", "held", "ingest",
+    "landing", "model-policy", "month-end", "period", "plan", "prices", "prove", "quarantine", "rebuild", "reconcile",
+    "report", "restore", "retain", "run", "seat", "serve", "session-user", "shadow", "usage", "verify", "what-if",
+})  # fmt: skip
+"""What an installed device part has not."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # It asks once: only for a process that ends with the command.
         for name in ("numpy", "pandas"):
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    command = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    if command in WAREHOUSE_COMMANDS and find_spec("pipelines.commands.warehouse") is None:
+        return tell(1, f"`apiary {command}` is a command of the warehouse: install apiary-warehouse")
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -60,7 +60,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, ExpectedError):
         return error.exit_code, str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in WAREHOUSE_MODULES:
-        return 1, f"this command needs {error.name}: install apiary[warehouse], or run `make setup` in a checkout"
+        return 1, f"this command needs {error.name}: install apiary-warehouse, or run `make setup` in a checkout"
     if isinstance(error, ModuleNotFoundError) and (error.name or "") in ("altair", "vl_convert"):
         return 1, f"this command needs {error.name}: install apiary[notebooks], or run `make setup` in a checkout"
     if type(error).__name__ == "IOException" and "lock" in str(error):
@@ -98,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apiary {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Shared()
-    books = (periods, finance, accounts, prices)
-    for module in (me, device, warehouse, loading, erasure, reading, *books, agent, upgrade, backup, compare, demo):
-        module.add(commands, shared)
+    for name in COMMANDS:
+        if find_spec(f"pipelines.commands.{name}"):
+            import_module(f"pipelines.commands.{name}").add(commands, shared)
     return parser
 
 

@@ -12,8 +12,16 @@ from pathlib import Path
 
 from pipelines.failpoints import fp
 
-ROOT = Path(__file__).resolve().parents[1]
-"""The checkout: `dbt_project/`, `models/` and `expectations/` stand beside the package."""
+SOURCE = Path(__file__).resolve().parents[1]
+"""Where the package `pipelines` is imported from: a checkout or an environment's site-packages."""
+_INSTALLED = Path(__file__).resolve().parent / "project"
+IS_CHECKOUT = not _INSTALLED.is_dir()
+ROOT = SOURCE if IS_CHECKOUT else _INSTALLED
+"""What `dbt_project/`, `expectations/`, `policies/` and `notebooks/` stand in: the checkout, or the package."""
+MODELS = ROOT / "dbt_project" / "models"
+"""The models: in a checkout a link to `models/`."""
+CODE = (SOURCE / "pipelines", ROOT / "dbt_project", MODELS, ROOT / "expectations", ROOT / "policies")
+"""Everything that decides what a run makes, beside the site's own files."""
 
 
 @dataclass(frozen=True)

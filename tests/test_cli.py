@@ -1,5 +1,6 @@
 """The command line: exit codes, one line of what is wrong, and what goes to which stream."""
 
+import argparse
 import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -496,3 +497,20 @@ def test_debug_shows_the_traceback(call: Call) -> None:
 
 def test_now_is_not_needed_to_parse() -> None:
     assert terminal.day("2026-03-01") == date(2026, 3, 1) < datetime.now(UTC).date()
+
+
+def test_each_command_is_the_devices_or_the_warehouses(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = ("me", "device", "doctor", "upgrade")
+
+    def commands() -> set[str]:
+        found = (a.choices for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction))
+        return set(next(found))
+
+    everything = commands()
+    monkeypatch.setattr(cli, "find_spec", lambda name: name.rpartition(".")[2] in device or None)
+    ours = commands()
+    assert everything - ours - {"compare", "demo"} == cli.WAREHOUSE_COMMANDS
+    for name in ("run", "usage"):
+        code, _, err = call(name, "--whatever")
+        assert (code, one_line(err)) == (1, True)
+        assert "install apiary-warehouse" in err

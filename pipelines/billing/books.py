@@ -1,8 +1,8 @@
 """The books: files of rows that people sign and the warehouse reads before rating: prices, accounts, contracts, FX.
 
-A book is a CSV file that only grows. The project ships the first price book (first_books/; the long ones compressed); a
-site's own rows stand in the folder `billing/` under APIARY_HOME in files of the same names, and both are read one after
-the other.
+A book is a CSV file that only grows. The project ships the first price book (list_prices/first_books; the long ones
+compressed); a site's own rows stand in the folder `billing/` under APIARY_HOME in files of the same names, and both are
+read one after the other.
 Does not belong here: what a row of prices means and who may approve it (prices.py), rating (models/).
 """
 
@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 import duckdb
 import pyarrow as pa
 
+from pipelines import list_prices
 from pipelines.contract.numbers import plain, pluralize
 from pipelines.contract.table import is_zone
 from pipelines.errors import UsageError
@@ -28,7 +29,7 @@ from pipelines.home import private_folder, replace_file
 Type = Literal["string", "int64", "bool", "date", "timestamp", "price", "rate", "amount"]
 Row = dict[str, Any]
 
-SHIPPED = Path(__file__).parent / "first_books"
+SHIPPED = list_prices.FIRST_BOOKS
 ARROW: dict[Type, pa.DataType] = {
     "string": pa.string(),
     "int64": pa.int64(),

@@ -28,7 +28,7 @@ from pipelines.billing.periods import Book
 from pipelines.billing.statements import Dataset, Row, Shelf, Version, cell, to_csv
 from pipelines.contract.numbers import plain, pluralize
 from pipelines.errors import ExpectedError
-from pipelines.home import ROOT
+from pipelines.home import MODELS, ROOT
 
 GAP_DAYS = 92  # how far back a day without usage gets its empty export
 COSTS = "focus_cost_and_usage"
@@ -673,9 +673,11 @@ def _books(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 def code_sha256() -> str:
     """The code that made the rows and the files, as one hash: the models, their macros and this part."""
     digest = hashlib.sha256()
-    for folder, pattern in (("models", "*.sql"), ("dbt_project/macros", "*.sql"), ("pipelines/billing", "*.py")):
-        for path in sorted((ROOT / folder).rglob(pattern)):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    macros, billing = ROOT / "dbt_project" / "macros", Path(__file__).parent
+    for folder, pattern in ((MODELS, "*.sql"), (macros, "*.sql"), (billing, "*.py")):
+        for path in sorted(folder.rglob(pattern)):
+            name = Path(folder.name, path.relative_to(folder)).as_posix()  # the same where it is installed
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

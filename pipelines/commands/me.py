@@ -1,6 +1,6 @@
 """`apiary me`: what the agents of this machine used, for its owner, in a base install.
 
-Does not belong here: counting (pipelines/device/own_usage.py), prices (pipelines/billing/list_prices.py).
+Does not belong here: counting (pipelines/device/own_usage.py), prices (pipelines/list_prices).
 """
 
 import argparse
@@ -22,8 +22,8 @@ from pipelines.commands.terminal import Shared, Stop, progress, say, seconds, te
 from pipelines.contract.numbers import money, pluralize
 
 if TYPE_CHECKING:
-    from pipelines.billing.list_prices import ListPrices
     from pipelines.device.own_usage import OwnUsage, Turn
+    from pipelines.list_prices import ListPrices
 
 PERIODS = ("today", "week", "month", "all")
 TITLES = {"today": "today", "week": "this week", "month": "this month", "all": "all time"}
@@ -106,9 +106,9 @@ def _exact(cost: Decimal | None) -> str | None:
 
 
 def _me(options: argparse.Namespace) -> int:
-    from pipelines.billing.list_prices import ListPrices
     from pipelines.device import homes as agent_homes
     from pipelines.device import own_usage
+    from pipelines.list_prices import ListPrices
 
     homes, problems = agent_homes.named_homes(options.home) if options.home else (agent_homes.usual(), [])
     if not homes:
@@ -143,7 +143,7 @@ def _me(options: argparse.Namespace) -> int:
 
 def costed(found: "OwnUsage", zone: ZoneInfo, prices: "ListPrices") -> list[Costed]:
     """The turns with their costs. A turn whose time nothing tells has no day and no price."""
-    from pipelines.billing.list_prices import Usage
+    from pipelines.list_prices import Usage
 
     return [
         Costed(

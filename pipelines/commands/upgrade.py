@@ -13,7 +13,6 @@ from typing import Any
 
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, say, store_of
-from pipelines.commands.warehouse import run_job
 from pipelines.home import Home
 
 CURRENT = "up to date"
@@ -31,6 +30,8 @@ def _upgrade(options: argparse.Namespace) -> int:
     with consent.open_state(home):
         pass  # opening it applies the migrations that it lacks
     if models[1] not in (CURRENT, "nothing"):
+        from pipelines.commands.warehouse import run_job
+
         run_job(home, store_of(options))
     say("nothing to upgrade" if not waits else "upgraded")
     return 0

@@ -1,4 +1,4 @@
-"""`apiary run`, `ingest`, `usage`, `doctor` and `dev`: what the data team types.
+"""`apiary run`, `ingest`, `usage` and `dev`: what the data team types.
 
 Does not belong here: what the commands do (pipelines/warehouse, pipelines/defs).
 """
@@ -15,7 +15,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipelines import __version__
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
@@ -151,44 +150,6 @@ def _usage_cell(row: dict[str, Any], name: str) -> object:
     return Decimal(row[name]) if name in COSTS and row[name] is not None else row[name]
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from pipelines.store import open_store
-
-    home, store_url = Home.from_environment(), store_of(options)
-    rows: list[list[object]] = [["apiary", __version__, "ok"], ["python", sys.version.split()[0], "ok"]]
-    for package in ("pyarrow", "boto3", "duckdb", "dagster", "dbt-duckdb", "great-expectations"):
-        try:
-            rows.append([package, version(package), "ok"])
-        except PackageNotFoundError:
-            rows.append([package, "not installed", "device only"])
-    existing = next(path for path in (home.root, *home.root.parents) if path.exists())
-    rows.append(["APIARY_HOME", home.root, "ok" if os.access(existing, os.W_OK) else "NOT WRITABLE"])
-    is_open = home.device.exists() and home.device.stat().st_mode & 0o077
-    rows.append(["device folder", home.device, "READABLE BY OTHERS: chmod 700 it" if is_open else "ok"])
-    if _is_device_without_consent(home):
-        rows.append(["store", store_url, "not asked: this device has no consent"])
-    else:
-        try:
-            next(iter(open_store(store_url).list("landing/")), None)
-            rows.append(["store", store_url, "ok"])
-        except Exception as error:  # noqa: BLE001 - whatever it is, the doctor says it
-            rows.append(["store", store_url, f"NOT REACHABLE: {error}"])
-    rows.append(["warehouse", home.warehouse, "ok" if home.warehouse.exists() else "none yet: apiary run"])
-    table(["what", "value", "verdict"], rows)
-    return 1 if any(str(row[2]).startswith(("NOT", "READABLE")) for row in rows) else 0
-
-
-def _is_device_without_consent(home: Home) -> bool:
-    """No store is asked anything for a device before its owner has consented."""
-    from pipelines.device import consent, enrolment
-
-    with consent.open_state(home) as state:
-        current = consent.current(state) if state else None
-    return enrolment.load(home) is not None and (current is None or current.state != "granted")
-
-
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of rows: write 100")
@@ -257,7 +218,6 @@ def add(group: Any, shared: Shared) -> None:
     usage.add_argument("--limit", type=_count, default=LIMIT, metavar="N", help=f"rows of the table ({LIMIT})")
     usage.add_argument("--all", action="store_true", help="all rows")
     usage.add_argument("--json", action="store_true", help="one array of all rows on standard output, exact")
-    shared.add(group, "doctor", "show versions, paths and whether the store answers", _doctor, shared.store)
     dev = shared.add(group, "dev", "open the Dagster UI on 127.0.0.1", _dev, shared.store)
     dev.add_argument(
         "--port", type=port_number, metavar="N", help=f"the port; otherwise {PORT}, otherwise {DEFAULT_PORT}"

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from dagster_dbt import DbtProject
 
-from pipelines.home import ROOT
+from pipelines import __version__
+from pipelines.home import IS_CHECKOUT, MODELS, ROOT, Home
 from pipelines.warehouse.publish import Description
 
-PROJECT = DbtProject(project_dir=ROOT / "dbt_project", profiles_dir=ROOT / "dbt_project")
+# An installed project is written by nobody: what dbt parses lies with the site's own files.
+TARGET = Path("target") if IS_CHECKOUT else Home.from_environment().root / "dbt" / f"parsed-{__version__}"
+PROJECT = DbtProject(project_dir=ROOT / "dbt_project", profiles_dir=ROOT / "dbt_project", target_path=TARGET)
 SOURCES = (
-    ROOT / "models",
+    MODELS,
     ROOT / "dbt_project" / "macros",
     ROOT / "dbt_project" / "tests",
     ROOT / "dbt_project" / "seeds",
@@ -21,7 +24,9 @@ SOURCES = (
 
 
 def manifest() -> Path:
-    """The path of a manifest that is up to date. Raises RuntimeError if the project does not parse."""
+    """The path of a manifest that is up to date. Raises RuntimeError if the project does not parse or has no model."""
+    if not any(MODELS.rglob("*.sql")):  # dbt would build nothing, and say that it is well
+        raise RuntimeError(f"{MODELS} holds no model: install apiary-warehouse again")
     path = PROJECT.manifest_path
     files = [file for source in SOURCES for file in source.rglob("*") if file.is_file()]
     newest = max(file.stat().st_mtime for file in [*files, ROOT / "dbt_project" / "dbt_project.yml"])
@@ -29,7 +34,8 @@ def manifest() -> Path:
         from dbt.cli.main import dbtRunner
 
         folder = str(PROJECT.project_dir)
-        result = dbtRunner().invoke(["parse", "--quiet", "--project-dir", folder, "--profiles-dir", folder])
+        places = ["--target-path", str(path.parent), *([] if IS_CHECKOUT else ["--log-path", str(path.parent)])]
+        result = dbtRunner().invoke(["parse", "--quiet", "--project-dir", folder, "--profiles-dir", folder, *places])
         if not result.success:
             raise RuntimeError("the dbt project does not parse: run `dbt parse` in dbt_project to see why")
     return path

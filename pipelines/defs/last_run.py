@@ -14,12 +14,11 @@ from pathlib import Path
 
 from pipelines.billing import alert_messages, attestation
 from pipelines.contract.keys import REQUESTS
-from pipelines.home import ROOT, Home, replace_file
+from pipelines.home import CODE, SOURCE, Home, replace_file
 from pipelines.store import Store
 from pipelines.warehouse import landing, suppression
 
 FILE = "last_run.json"
-CODE = ("pipelines", "models", "dbt_project", "expectations", "policies")
 NO_CODE = frozenset({"__pycache__", "target", "logs"})
 # What a run reads of a store. Presence, size and time of each object: one that was replaced or removed is a change.
 PREFIXES = (landing.ROOT, REQUESTS, suppression.ROOT)
@@ -93,8 +92,8 @@ def _results(home: Home) -> str:
 
 
 def _code() -> Iterator[Path]:
-    for path in _files(*(ROOT / name for name in CODE)):
-        if NO_CODE.isdisjoint(path.relative_to(ROOT).parts):
+    for path in _files(*CODE):
+        if NO_CODE.isdisjoint(path.relative_to(SOURCE).parts):
             yield path
 
 

@@ -1,7 +1,7 @@
 """The usage in the homes of this machine, for its owner: read by the code that ships, in memory, with names in clear.
 
 Nothing is kept and nothing is sent, so it needs neither an enrolment nor a consent: its owner asks for it here and now.
-Does not belong here: prices (pipelines/billing/list_prices.py), printing (pipelines/commands).
+Does not belong here: prices (pipelines/list_prices), printing (pipelines/commands).
 """
 
 import secrets

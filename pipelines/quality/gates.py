@@ -53,7 +53,7 @@ class Result:
 
 
 def suites(edge: Edge, folder: Path = FOLDER) -> list[Suite]:
-    """The suites of one edge, by name."""
+    """The suites of one edge, by name. Raises FileNotFoundError if there is none: no suite would be a passed gate."""
     found = []
     for path in sorted(folder.glob("*.yml")):
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -64,6 +64,8 @@ def suites(edge: Edge, folder: Path = FOLDER) -> list[Suite]:
                     tuple(content["expectations"]), content.get("group_by"),
                 )
             )  # fmt: skip
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no suite of the {edge} gate: install apiary-warehouse again")
     return found
 
 

@@ -31,7 +31,7 @@ from typing import Literal, TypeVar
 import pyarrow as pa
 
 from pipelines.contract.wire import BY_NAME, TABLES, contract_hash
-from pipelines.home import ROOT, BusyError, exclusive
+from pipelines.home import SOURCE, BusyError, exclusive
 from pipelines.warehouse import decode, landing
 from pipelines.warehouse.gate_child import LENGTH, MAX_SECONDS, NUMBER
 from pipelines.warehouse.landing import Parcel
@@ -43,7 +43,7 @@ MAX_ANSWER_BYTES = 1 << 30
 REASON = re.compile(r"[a-z0-9_]{1,40}(:[a-z0-9_]{1,40})?")
 # All a child is told of the world. The system's allocator reserves no address space in advance; one thread is enough.
 ENVIRONMENT = {
-    "PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(SOURCE), "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1",
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
-from pipelines.home import ROOT
+from pipelines.home import MODELS, ROOT
 
 DICTIONARY = Path("models/metrics.yml")
 LOCK = Path("models/metrics.lock")
@@ -39,7 +39,7 @@ class Metric(NamedTuple):
 @cache
 def metrics() -> dict[str, Metric]:
     """Every metric by its name. Raises ValueError for a name that stands there twice."""
-    found = [Metric(**entry) for entry in yaml.safe_load((ROOT / DICTIONARY).read_text("utf-8"))["metrics"]]
+    found = [Metric(**entry) for entry in yaml.safe_load((MODELS / DICTIONARY.name).read_text("utf-8"))["metrics"]]
     by_name = {metric.name: metric for metric in found}
     if len(by_name) < len(found):
         raise ValueError(f"{DICTIONARY} names a metric twice")
@@ -48,7 +48,7 @@ def metrics() -> dict[str, Metric]:
 
 def locked() -> dict[tuple[str, int], str]:
     """The hash of each version there ever was, by name and version."""
-    with (ROOT / LOCK).open(encoding="utf-8", newline="") as file:
+    with (MODELS / LOCK.name).open(encoding="utf-8", newline="") as file:
         return {(row["name"], int(row["version"])): row["sha256"] for row in csv.DictReader(file)}
 
 
@@ -89,7 +89,7 @@ def page() -> str:
 
 def lock_file() -> str:
     """The lock with what is new added; a version that is in it already stays as it is."""
-    known = locked() if (ROOT / LOCK).exists() else {}
+    known = locked() if (MODELS / LOCK.name).exists() else {}
     rows = known | {(m.name, m.version): m.sha256 for m in metrics().values() if (m.name, m.version) not in known}
     return "name,version,sha256\n" + "".join(f"{name},{version},{sha}\n" for (name, version), sha in rows.items())
 

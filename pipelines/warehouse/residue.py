@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from pipelines.home import ROOT
+from pipelines.home import CODE
 from pipelines.store import Store, TooLargeError
 from pipelines.warehouse.gate import PREFIX, Child, DiedError, read
 from pipelines.warehouse.gate_child import LENGTH
@@ -47,8 +47,8 @@ def own_words() -> frozenset[str]:
     """Words of the program itself: a user who is called like one can be told from it where a table names users only."""
     texts = [
         path.read_text("utf-8")
-        for folder in ("pipelines", "models", "dbt_project", "expectations")
-        for path in (ROOT / folder).rglob("*")
+        for folder in CODE
+        for path in folder.rglob("*")
         if path.suffix in (".py", ".sql", ".yml") and "target" not in path.parts
     ]
     return frozenset(word for text in texts for word in re.findall(r"[a-z0-9_-]+", text))

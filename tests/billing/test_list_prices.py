@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.billing import books
-from pipelines.billing.list_prices import FIRST_BOOKS, ListPrices, Usage
+from pipelines.list_prices import FIRST_BOOKS, ListPrices, Usage
 from tests.billing import oracle
 
 KNOWN_AT = datetime(2030, 1, 1, tzinfo=UTC)

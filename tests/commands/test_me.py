@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipelines import cli
-from pipelines.billing.list_prices import ListPrices
 from pipelines.commands import me
 from pipelines.device import own_usage
+from pipelines.list_prices import ListPrices
 from tests.device.driving import append, dump, queen_folder, step, turn
 from tests.samples import SAMPLES, needs
 

@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pytest
 
-from pipelines.billing.list_prices import ListPrices
 from pipelines.commands import me
 from pipelines.device import own_usage
 from pipelines.home import Home
+from pipelines.list_prices import ListPrices
 from pipelines.warehouse import publish, reading
 from tests.end_to_end.driving import apiary, by, device, send, unpack
 from tests.samples import SAMPLES, needs
