@@ -10,6 +10,8 @@ from typing import Any
 
 from pipelines.commands.tables import show
 from pipelines.commands.terminal import Shared, Stop, say
+from pipelines.contract.numbers import pluralize
+from pipelines.contract.pseudonyms import is_pseudonym, pseudonym_of
 from pipelines.home import Home
 
 # Columns of the registry that a narrow terminal does without, in this order.
@@ -29,10 +31,11 @@ def _list(options: argparse.Namespace) -> int:
 def _act(options: argparse.Namespace) -> int:
     from pipelines.warehouse import operator_actions
 
+    tenant = _tenant(options)
     actor = options.actor or re.sub(r"[^a-z0-9_-]", "-", getpass.getuser().lower()).lstrip("-_")
     made = operator_actions.record(
-        Home.from_environment().operator_actions, action=options.action, tenant=_tenant(options), agent=options.agent,
-        reason=options.reason, actor=actor, session=options.session,
+        Home.from_environment().operator_actions, action=options.action, tenant=tenant,
+        agent=_agent(options.agent, tenant), reason=options.reason, actor=actor, session=options.session,
     )  # fmt: skip
     said = "is written down as fired" if made.action == "fire" else "has a note"
     say(f"{made.agent_id} of {made.tenant_id} {said} ({made.reason}, by {made.actor_id})")
@@ -40,6 +43,21 @@ def _act(options: argparse.Namespace) -> int:
     if made.action == "fire":
         say("nothing here stops an agent: stop it in its runtime")
     return 0
+
+
+def _agent(named: str, tenant: str) -> str:
+    """The agent that was named as the registry shows it: with a pseudonym for a keyed hash."""
+    from pipelines.warehouse import operator_actions, reading
+
+    role, _, name = named.partition(":")
+    if not is_pseudonym(name):
+        return named
+    with reading.connect(Home.from_environment().published) as connection:
+        known = [str(row["agent"]) for row in operator_actions.agents(connection, tenant=tenant)]
+    found = [agent for agent in known if pseudonym_of(name, agent.removeprefix(f"{role}:"))]
+    if len(found) != 1:
+        raise Stop(2, f"{pluralize(len(found), 'agent is', 'agents are')} called {named}: `apiary agent list --json`")
+    return found[0]
 
 
 def _tenant(options: argparse.Namespace) -> str:
@@ -63,7 +81,9 @@ def add(group: Any, shared: Shared) -> None:
     listed.add_argument("--json", action="store_true", help="one array on standard output")
     for action, told in (("fire", "write down that an agent was fired"), ("note", "write down a fault of an agent")):
         command = shared.add(commands, action, told, _act)
-        command.add_argument("--agent", required=True, metavar="A", help="its name in the registry: queen:queen_growth")
+        command.add_argument(
+            "--agent", required=True, metavar="A", help="as `apiary agent list` shows it: queen:queen_growth"
+        )
         command.add_argument("--reason", required=True, choices=REASONS)
         command.add_argument("--tenant", metavar="T", help="whose agent; by default that of this device")
         command.add_argument("--session", metavar="S", help="the session that made you act")

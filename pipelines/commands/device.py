@@ -317,7 +317,7 @@ def _resolve(options: argparse.Namespace) -> int:
     if len(options.hash) == 1:
         say(*names.values())
     elif names:
-        table(["hash", "name"], [list(pair) for pair in names.items()])
+        table(["hash", "name"], [list(pair) for pair in names.items()], is_exact=True)
     if unknown := [keyed for keyed in options.hash if keyed not in names]:
         raise Stop(1, f"no name in these homes has the hash {', '.join(unknown)}: was it made with another tenant key?")
     return 0

@@ -15,6 +15,7 @@ from textwrap import wrap
 
 from pipelines.commands.terminal import say, terminal_width
 from pipelines.contract.numbers import money, plain
+from pipelines.contract.pseudonyms import renaming
 
 GAP = "  "
 FEW_WORDS = 3  # a cell of more is a sentence
@@ -59,13 +60,17 @@ def table(
     """Print rows under their column names on standard output.
 
     Numbers stand to the right with their decimal points below each other, counts with thousands separators, amounts
-    (Decimal) with the digits that people read or, `is_exact`, with all; times in UTC, None as `-`.
+    (Decimal) with the digits that people read and keyed hashes as their pseudonyms or, `is_exact`, in full; times in
+    UTC, None as `-`.
 
     On a terminal too narrow for all columns long ids are shortened as far as they stay different, then the columns in
     `optional` are left out in its order and named below the table, then sentences stand on several lines; if that is
     not enough, each row becomes a block of lines `name  value`. A pipe or a file has no width, unless COLUMNS says one.
     """
     texts = [[_text(value, is_exact=is_exact) for value in row] for row in rows]
+    if not is_exact:
+        rename = renaming(value for row in texts for value in row if isinstance(value, str))
+        texts = [[rename(value) if isinstance(value, str) else value for value in row] for row in texts]
     width = terminal_width()
     print("\n".join(render(names, texts, width=width, optional=optional, is_bold=_is_coloured())))
 

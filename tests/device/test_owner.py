@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.contract.pseudonyms import pseudonym
 from pipelines.contract.receipts import ErasureReceipt, ErasureRequest, parse_request
 from pipelines.device import consent, deletions, enrolment, grant, probe, receipts, resolve
 from pipelines.device.errors import DeviceError
@@ -75,6 +76,8 @@ def test_a_hash_is_named_at_home_only(made: Device, home: Path, tmp_path: Path) 
     unknown = "k1_" + "0" * 32
     assert resolve.resolve(made.home, [home], [unknown, name]) == {name: "queen_of_my_own"}
     assert resolve.resolve(made.home, [home], [unknown]) == {}
+    short, long = pseudonym(name), pseudonym(name, 12)
+    assert resolve.resolve(made.home, [home], [short, long]) == dict.fromkeys([short, long], "queen_of_my_own")
     stranger = granted(tmp_path / "stranger", home)
     assert resolve.resolve(stranger.home, [home], [name]) == {}
     with pytest.raises(UsageError, match="no keyed hash"):

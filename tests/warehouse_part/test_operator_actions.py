@@ -4,9 +4,11 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from pipelines.cli import main
+from pipelines.contract.pseudonyms import pseudonym
 from pipelines.errors import UsageError
 from pipelines.home import Home
 from pipelines.warehouse import operator_actions
@@ -83,3 +85,28 @@ def test_the_command_writes_the_book(
     with pytest.raises(SystemExit):
         main(["agent", "note", "--agent", "queen:x", "--reason", "ugly", "--tenant", "acme"])
     assert main(["agent", "list"]) == 1, "nothing is published yet"
+
+
+def test_an_agent_is_named_as_the_registry_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path))
+    keyed = "k1_" + "8a33e92c" * 4
+    current = tmp_path / "published" / "current"
+    current.mkdir(parents=True)
+    with duckdb.connect(str(current / "marts.duckdb")) as connection:
+        connection.execute(
+            f"CREATE TABLE dim_agents AS SELECT 'acme' AS tenant_id, 'worker:{keyed}' AS agent_id, 'm' AS model,"
+            " 1 AS version, 2 AS sessions, 0 AS fires, now() AS last_seen_at, true AS is_current"
+        )
+        connection.execute(
+            "CREATE TABLE mart_agent_scorecard AS SELECT 'acme' AS tenant_id, 'x' AS agent_id, 'all' AS task_class,"
+            " 1 AS runs, 0 AS open_runs, 1 AS successes, 0 AS failures, 0 AS timeouts"
+        )
+    assert main(["agent", "list"]) == 0
+    assert f"worker:{pseudonym(keyed)}" in capsys.readouterr().out
+    fire = ["agent", "fire", "--reason", "dumb", "--actor", "ada", "--tenant", "acme", "--agent"]
+    assert main([*fire, f"worker:{pseudonym(keyed)}"]) == 0
+    assert [made.agent_id for made in operator_actions.actions(Home(tmp_path).operator_actions)] == [f"worker:{keyed}"]
+    assert main([*fire, f"queen:{pseudonym(keyed)}"]) == 2
+    assert "0 agents are called queen:" in capsys.readouterr().err
