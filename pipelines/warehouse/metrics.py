@@ -36,6 +36,27 @@ class Metric(NamedTuple):
         return hashlib.sha256("\0".join((self.of, self.formula, self.unit)).encode()).hexdigest()
 
 
+class Vocabulary(NamedTuple):
+    """The words that columns (`mart.column`) hold, each with its meaning."""
+
+    name: str
+    columns: tuple[str, ...]
+    meaning: str
+    values: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        """Meaning and words, for a description."""
+        return " ".join([self.meaning, *(f"{word}: {text}" for word, text in self.values.items())])
+
+
+@cache
+def vocabularies() -> dict[str, Vocabulary]:
+    """Every vocabulary by its name."""
+    found = yaml.safe_load((ROOT / DICTIONARY).read_text("utf-8"))["vocabularies"]
+    return {entry["name"]: Vocabulary(**entry | {"columns": tuple(entry["columns"])}) for entry in found}
+
+
 @cache
 def metrics() -> dict[str, Metric]:
     """Every metric by its name. Raises ValueError for a name that stands there twice."""
@@ -72,8 +93,9 @@ def describe(name: str) -> str:
 
 
 def dbt_docs() -> str:
-    """One block for each metric, which descriptions of columns refer to."""
+    """One block for each metric and vocabulary, which descriptions of columns refer to."""
     blocks = [f"{{% docs metric_{m.name} %}}{describe(m.name)}{{% enddocs %}}" for m in metrics().values()]
+    blocks += [f"{{% docs vocabulary_{v.name} %}}{v.text}{{% enddocs %}}" for v in vocabularies().values()]
     return "\n".join([f"{{# {GENERATED} #}}", *blocks]) + "\n"
 
 
@@ -84,6 +106,9 @@ def page() -> str:
     for m in metrics().values():
         formula = m.formula.replace("|", "\\|")
         lines.append(f"| `{m.name}` | {m.version} | {m.unit} | {m.meaning} | `{formula}` | `{m.of}` |")
+    for v in vocabularies().values():
+        lines += ["", f"## `{v.name}`", "", f"{v.meaning} In {', '.join(f'`{column}`' for column in v.columns)}.", ""]
+        lines += ["| word | meaning |", "|---|---|", *(f"| `{word}` | {text} |" for word, text in v.values.items())]
     return "\n".join(lines) + "\n"
 
 

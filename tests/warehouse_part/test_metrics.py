@@ -58,3 +58,19 @@ def test_columns_of_marts_are_described_by_the_dictionary() -> None:
     used = set(re.findall(r"doc\('metric_(\w+)'\)", text))
     assert used <= metrics.metrics().keys()
     assert {"turns", "input_tokens", "reported_cost_usd", "wasted_tokens", "inherited_input_tokens"} <= used
+
+
+def test_accepted_values_are_the_vocabularies() -> None:
+    columns = {
+        (model["name"], column["name"]): column
+        for file in (REPOSITORY / "models" / "marts").rglob("_*__models.yml")
+        for model in yaml.safe_load(file.read_text("utf-8"))["models"]
+        for column in model["columns"]
+    }
+    for vocabulary in metrics.vocabularies().values():
+        for named in vocabulary.columns:
+            mart, _, name = named.partition(".")
+            column = columns[mart, name]
+            assert column["description"] == f"{{{{ doc('vocabulary_{vocabulary.name}') }}}}", named
+            (accepted,) = (test["accepted_values"] for test in column["data_tests"] if "accepted_values" in test)
+            assert set(accepted["arguments"]["values"]) == set(vocabulary.values), named
