@@ -61,8 +61,6 @@ def _explain(error: Exception) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in WAREHOUSE_MODULES:
         return 1, f"this command needs {error.name}: install apiary-warehouse, or run `make setup` in a checkout"
-    if isinstance(error, ModuleNotFoundError) and (error.name or "") in ("altair", "vl_convert"):
-        return 1, f"this command needs {error.name}: install apiary[notebooks], or run `make setup` in a checkout"
     if type(error).__name__ == "IOException" and "lock" in str(error):
         return 1, "the warehouse is open in another process: close it, or wait for the run in the UI, and try again"
     if "disk I/O error" in str(error) or "disk is full" in str(error) or "No space left" in str(error):
@@ -90,6 +88,7 @@ WAREHOUSE_MODULES = {
     "jinja2",
     "openpyxl",
     "reportlab",
+    "prometheus_client",
 }
 
 

@@ -17,8 +17,20 @@ def _serve(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     if options.make_key:
+        from pipelines.serve.tenant_data import tenants
+
+        known = tenants(home.published)
+        if options.make_key not in known:
+            raise Stop(
+                2, f"nothing is published of tenant {options.make_key!r}; there are: {', '.join(known) or 'none'}"
+            )
         name, key = keys.make(home, options.make_key)
         note(f"{name} opens the data of {options.make_key}; it is shown this once:")
+        print(key)
+        return 0
+    if options.make_metrics_key:
+        name, key = keys.make_for_metrics(home)
+        note(f"{name} opens /metrics, of all tenants; it is shown this once:")
         print(key)
         return 0
     if options.revoke_key:
@@ -30,7 +42,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     from pipelines.serve.app import make_app
 
-    note(f"http://{options.host}:{options.port}/openapi.json")
+    url = f"http://{options.host}:{options.port}"
+    note(f"{url}/docs describes the API, {url}/report/ is for people")
     uvicorn.run(make_app(home), host=options.host, port=options.port, log_level="warning", server_header=False)
     return 0
 
@@ -57,8 +70,9 @@ def add(group: Any, shared: Shared) -> None:
     serve.add_argument("--port", type=int, default=8321, metavar="N", help="(8321)")
     serve.add_argument("--beyond-loopback", action="store_true", help="listen where other machines reach it")
     serve.add_argument("--make-key", metavar="TENANT", help="make a key that opens one tenant's data, and end")
+    serve.add_argument("--make-metrics-key", action="store_true", help="make a key that opens /metrics, and end")
     serve.add_argument("--revoke-key", metavar="NAME", help="take a key back, and end")
-    report = shared.add(group, "report", "write the published data as one HTML page", _report)
-    out = Path("apiary-report.html")
-    report.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"({out})")
+    report = shared.add(group, "report", "write the published data as a folder of HTML pages", _report)
+    out = Path("apiary-report")
+    report.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=f"({out})")
     report.add_argument("--tenant", metavar="T", help="only this tenant")

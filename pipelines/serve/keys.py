@@ -1,4 +1,5 @@
-"""API keys: one opens the data of one tenant. The file holds hashes only; a key is shown once, when it is made.
+"""API keys: one opens the data of one tenant, or the metrics of operation. The file holds hashes only; a key is shown
+once, when it is made.
 
 Does not belong here: what a key opens (api.py).
 """
@@ -13,6 +14,7 @@ from pipelines.contract.keys import is_slug
 from pipelines.errors import UsageError
 from pipelines.home import Home, replace_file
 
+METRICS = "metrics"
 PREFIX = "apiary_"  # a scanner for leaked secrets knows it by this
 
 
@@ -20,10 +22,18 @@ def make(home: Home, tenant: str) -> tuple[str, str]:
     """A new key of a tenant and the name it can be revoked by. Raises UsageError for a tenant that is none."""
     if not is_slug(tenant):
         raise UsageError(f"{tenant!r} is no tenant: small letters, digits, - and _")
+    return _add(home, tenant, {"tenant": tenant})
+
+
+def make_for_metrics(home: Home) -> tuple[str, str]:
+    """A new key that opens `/metrics`, of all tenants, and nothing else; and the name it can be revoked by."""
+    return _add(home, METRICS, {"opens": METRICS})
+
+
+def _add(home: Home, prefix: str, opened: dict[str, str]) -> tuple[str, str]:
     key = PREFIX + secrets.token_urlsafe(32)
-    entries = _entries(home)
-    name = f"{tenant}-{secrets.token_hex(4)}"
-    _write(home, [*entries, {"name": name, "tenant": tenant, "sha256": _sha256(key)}])
+    name = f"{prefix}-{secrets.token_hex(4)}"
+    _write(home, [*_entries(home), {"name": name, **opened, "sha256": _sha256(key)}])
     return name, key
 
 
@@ -38,15 +48,25 @@ def revoke(home: Home, name: str) -> None:
 
 
 def tenant_of(home: Home, key: str) -> str | None:
-    """The tenant that a key opens. Every hash is compared, in a time that does not depend on the key.
+    """The tenant that a key opens."""
+    return _found(home, key).get("tenant")
+
+
+def opens_metrics(home: Home, key: str) -> bool:
+    """Whether a key opens the metrics of operation."""
+    return _found(home, key).get("opens") == METRICS
+
+
+def _found(home: Home, key: str) -> dict[str, Any]:
+    """The entry of a key. Every hash is compared, in a time that does not depend on the key.
 
     The keys are random and long: a slow hash would only make each request slow.
     """
     digest = _sha256(key)
-    found = None
+    found: dict[str, Any] = {}
     for entry in _entries(home):
         if hmac.compare_digest(entry["sha256"], digest):
-            found = entry["tenant"]
+            found = entry
     return found
 
 

@@ -1,328 +1,357 @@
-"""One HTML page of the published data, for people: it loads nothing, works offline, and says under each picture the
-numbers that it was drawn from.
+"""The report: published data as a folder of linked pages, for people. They load nothing, need no network and no script.
 
-Does not belong here: sums that have a name (models/metrics.yml), questions that need a person (notebooks/).
+A page is of one scope (a tenant, or all) and, where it is about the past, of one period; links lead to the same page of
+another. `apiary serve` renders the same pages for the tenant of a key. Charts are drawn from the rows of the table
+below them. Does not belong here: what the pages ask (report_pages.py), questions that need a person (notebooks/).
 """
 
-from collections.abc import Sequence
-from datetime import date
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from html import escape
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import altair as alt
 import duckdb
+import jinja2
 
 from pipelines.contract.numbers import money, plain
+from pipelines.contract.pseudonyms import renaming
 from pipelines.errors import UsageError
-from pipelines.home import replace_file
+from pipelines.home import private_folder
+from pipelines.serve.report_pages import HEADLINES, PAGES, ROWS, Chart, Page, Section
 from pipelines.warehouse.metrics import describe, metrics
 from pipelines.warehouse.reading import connect
 
-OF_TENANT = "($tenant IS NULL OR tenant_id = $tenant)"
-SHOWN = 8  # more series than colours one can tell apart
-HEADLINES = (
-    "turns", "total_tokens", "rated_cost_usd", "unpriced_tokens", "reported_cost_usd", "unreported_turns",
-    "wasted_tokens", "wasted_cost_usd", "tool_calls", "sessions",
-)  # fmt: skip
-PALETTE = ["#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#9d755d", "#8c8c8c"]
-
-Rows = Sequence[tuple[Any, ...]]
-
-
-class Section(NamedTuple):
-    """A question, its picture if there is one, and its numbers."""
-
-    title: str
-    text: str
-    names: Sequence[str]
-    rows: Rows
-    chart: alt.Chart | None = None
+ALL = "all"
+PERIODS = {"7d": 7, "30d": 30, "90d": 90, ALL: None}
+DEFAULT_PERIOD = "30d"
+TEMPLATES = Path(__file__).with_name("templates")
+MARKER = "report.json"
+"""A file that only a report has: nothing else is ever replaced or deleted."""
+UNKNOWN_ENDINGS = ("_usd", "_tokens", "_share", "_amount")
 
 
 def write(published: Path, out: Path, *, tenant: str | None = None) -> Path:
-    """Write the page; where. Raises NothingPublishedError, UsageError for a tenant without data."""
+    """Write the pages into a folder, in place of an earlier report; the page to open.
+
+    Raises NothingPublishedError, OSError, UsageError for a tenant without data or a folder that holds something else.
+    """
+    if out.suffix == ".html" or out.is_file():
+        raise UsageError(f"{out}: the report is a folder of pages; name a folder with --out")
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise UsageError(f"{out} holds something else than a report: name another folder with --out")
     with connect(published) as connection:
-        page = render(connection, tenant)
-    replace_file(out.absolute(), page.encode())
-    return out
+        scopes = scopes_of(connection, tenant)
+        aside = out.absolute().with_name(f".{out.name}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        for scope in scopes:
+            folder = private_folder(aside / scope.folder)
+            with scope.opened(connection):
+                for page in PAGES:
+                    for period in PERIODS if page.has_period else (DEFAULT_PERIOD,):
+                        _write(folder / file_name(page, period), render(connection, page, scope, period, scopes))
+    _write(aside / "index.html", page_of("index.html", first=scopes[0].folder))
+    _write(aside / MARKER, json.dumps({"written_at": datetime.now(UTC).isoformat(), "tenant": tenant}) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    aside.rename(out)
+    return out / "index.html"
 
 
-def render(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> str:
-    """The page."""
-    tenants = _ask(connection, f"SELECT tenant_id, known_as_of FROM dim_tenants WHERE {OF_TENANT} ORDER BY 1", tenant)
-    if tenant is not None and not tenants:
-        raise UsageError(f"nothing is published of tenant {tenant!r}")
-    formulas = ", ".join(metrics()[name].formula for name in HEADLINES)
-    whole = _ask(connection, f"SELECT {formulas} FROM agg_usage_quarter_hourly WHERE {OF_TENANT}", tenant)[0]
-    head = "".join(
-        f"<div class=card title='{escape(describe(n), quote=True)}'><dt>{n.replace('_', ' ')}</dt>"
-        f"<dd data-metric={n}>{_cell(v)}</dd></div>"
-        for n, v in zip(HEADLINES, whole, strict=True)
-    )
-    sections = "".join(map(_section, _sections(connection, tenant)))
-    known = max((row[1] for row in tenants if row[1]), default=None)
-    of = escape(tenant or ", ".join(row[0] for row in tenants) or "nobody")
-    when = f"{known:%Y-%m-%d %H:%M} UTC" if known else "never"
-    return _PAGE.format(of=of, when=when, head=head, sections=sections)
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(text)
 
 
-def _sections(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list[Section]:
-    def ask(sql: str) -> Rows:
-        return _ask(connection, sql, tenant)
+def file_name(page: Page, period: str) -> str:
+    """The file of a page: those of another period than the usual one are named after it."""
+    return f"{page.name}.html" if period == DEFAULT_PERIOD or not page.has_period else f"{page.name}-{period}.html"
 
-    daily = ask(
-        "SELECT zone_date, model, sum(turns), sum(input_tokens + output_tokens), sum(rated_cost_usd),"
-        " sum(unpriced_tokens), sum(reported_cost_usd)"
-        f" FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
-    )
-    models = ask(
-        "SELECT model, sum(turns), sum(input_tokens + output_tokens) AS tokens, sum(rated_cost_usd),"
-        " sum(unpriced_tokens), sum(reported_cost_usd)"
-        f" FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY tokens DESC, model"
-    )
-    waste = ask(
-        "SELECT waste_kind, sum(turns), sum(input_tokens + output_tokens), sum(reported_cost_usd)"
-        f" FROM agg_usage_quarter_hourly WHERE waste_kind <> 'none' AND {OF_TENANT} GROUP BY ALL ORDER BY 3 DESC, 1"
-    )
-    tools = ask(
-        "SELECT tool_name, sum(tool_calls) AS calls, sum(tool_errors) FROM agg_usage_quarter_hourly"
-        f" WHERE tool_calls > 0 AND {OF_TENANT} GROUP BY ALL ORDER BY calls DESC, 1 LIMIT 15"
-    )
-    hours = ask(
-        "SELECT hours.hour, coalesce(sum(turns), 0) FROM range(24) AS hours (hour) LEFT JOIN"
-        f" (SELECT * FROM agg_usage_quarter_hourly WHERE {OF_TENANT}) ON hour(zone_hour) = hours.hour"
-        " GROUP BY ALL ORDER BY ALL"
-    )
-    days_used = ask(
-        "SELECT zone_date, sum(turns), sum(input_tokens + output_tokens), sum(rated_cost_usd), sum(unpriced_tokens),"
-        " sum(reported_cost_usd), count(DISTINCT user_id), count(DISTINCT colony_id), count(DISTINCT session_id)"
-        f" FROM agg_usage_quarter_hourly WHERE {OF_TENANT} GROUP BY ALL ORDER BY ALL"
-    )
-    zones = ", ".join(
-        row[0] for row in ask(f"SELECT DISTINCT time_zone FROM agg_usage_quarter_hourly WHERE {OF_TENANT} ORDER BY 1")
-    )
-    users, colonies, agents = (
-        ask(
-            f"SELECT used.tenant_id, {name}, sum(used.turns), sum(used.input_tokens + used.output_tokens) AS tokens,"
-            " sum(used.rated_cost_usd), sum(used.unpriced_tokens), sum(used.reported_cost_usd)"
-            " FROM agg_usage_session_daily AS used LEFT JOIN dim_sessions AS sessions USING (tenant_id, session_id)"
-            f" WHERE {name} IS NOT NULL AND ($tenant IS NULL OR used.tenant_id = $tenant)"
-            " GROUP BY ALL ORDER BY tokens DESC, 1, 2 LIMIT 15"
-        )
-        for name in ("used.user_id", "used.colony_id", "sessions.agent_id")
-    )
-    inherited = ask(
-        "SELECT inheritance_kind, count(*), sum(input_tokens), sum(inherited_input_tokens),"
-        " sum(inherited_cache_read_input_tokens), sum(first_turn_cost_usd)"
-        f" FROM mart_session_usage WHERE inheritance_kind IS NOT NULL AND {OF_TENANT} GROUP BY ALL ORDER BY ALL"
-    )
-    trees = ask(
-        "SELECT tenant_id, session_id, subtree_sessions, subtree_turns, subtree_input_tokens + subtree_output_tokens"
-        " AS tokens, subtree_rated_cost_usd, subtree_unpriced_tokens, subtree_cost_usd"
-        f" FROM mart_session_usage WHERE is_top AND {OF_TENANT}"
-        " ORDER BY tokens DESC, 1, 2 LIMIT 10"
-    )
-    budgets = ask(
-        "SELECT budget_id, tenant_id, period, measure, used_amount, limit_amount, forecast_low_amount, forecast_amount,"
-        f" forecast_high_amount, runs_out_date, budget_state FROM mart_budget"
-        f" WHERE is_current AND {OF_TENANT} ORDER BY 1"
-    )
-    alerts = ask(
-        "SELECT occurred_at, severity, alert_kind, tenant_id, subject_id, found_value, expected_value,"
-        f" detected_late_by_seconds FROM mart_alerts WHERE {OF_TENANT} ORDER BY occurred_at DESC, alert_id LIMIT 30"
-    )
-    status = ask(f"SELECT status, count(*) FROM mart_status_snapshot WHERE {OF_TENANT} GROUP BY ALL ORDER BY 2 DESC, 1")
-    names = [row[0] for row in models if row[0] != "unknown"][: SHOWN - 1]
-    shown = [
-        {"day": str(day), "model": model if model in names else "other or unknown", "tokens": int(tokens),
-         "cost": float(cost or 0)}
-        for day, model, _, tokens, cost, _, _ in daily
-    ]  # fmt: skip
-    days = _days([row[0] for row in daily])
-    usage = ("turns", "tokens", "rated cost USD", "tokens without a price", "reported cost USD")
-    return [
-        Section(
-            "What is spent per day?",
-            "List price of the price book. Tokens without a price are not in it: their cost is unknown, not zero.",
-            ("day", "model", *usage), daily, _stacked(shown, days, "cost", "rated cost (USD)"),
-        ),
-        Section(
-            "How many tokens per day?", f"Input, with its cache, and output. Days are those of the zone {zones}.",
-            ("day", *usage, "users", "colonies", "sessions"), days_used, _stacked(shown, days, "tokens", "tokens"),
-        ),
-        Section(
-            "Which models are used?", "A name with k1_ is a keyed hash: whoever has the key can resolve it.",
-            ("model", *usage), models,
-        ),
-        *(
-            Section(f"Which {many} use most?", "The fifteen with the most tokens.", ("tenant", one, *usage), rows)
-            for many, one, rows in (
-                ("users", "user", users), ("colonies", "colony", colonies), ("agents", "agent", agents),
+
+@dataclass(frozen=True)
+class Scope:
+    """Whose data a page is of: a tenant's, or everybody's."""
+
+    tenant: str | None
+
+    @property
+    def folder(self) -> str:
+        """Its folder; no tenant's is called `all`."""
+        return f"tenant-{self.tenant}" if self.tenant else ALL
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.tenant or "all tenants"
+
+    @contextmanager
+    def opened(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Let every mart's name mean its rows of this scope, so that no query can reach those of others."""
+        if self.tenant is None:
+            yield
+            return
+        named = self.tenant.replace("'", "''")
+        marts = connection.execute(
+            "SELECT DISTINCT database_name, table_name FROM duckdb_columns()"
+            " WHERE column_name = 'tenant_id' AND NOT internal AND database_name NOT IN ('temp', 'system')"
+        ).fetchall()
+        for database, mart in marts:
+            connection.execute(
+                f"CREATE TEMP VIEW {mart} AS FROM \"{database}\".main.{mart} WHERE tenant_id = '{named}'"
             )
-        ),
-        Section(
-            "At which hours of the day?", f"On the clock of the zone {zones}.", ("hour", "turns"), hours,
-            _bars([{"hour": f"{h:02}", "turns": int(n)} for h, n in hours], "hour", "turns", across=False),
-        ),
-        Section(
-            "How are the agents?", "By the last that was heard. An upload that stopped says nothing of an agent.",
-            ("status", "sessions"), status,
-            _bars([{"status": s, "sessions": n} for s, n in status], "status", "sessions") if status else None,
-        ),
-        Section(
-            "What was for nothing?", "Work that was cancelled, failed, was replayed or came of a stall.",
-            ("why", "turns", "tokens", "reported cost USD"), waste,
-            _bars([{"why": w, "tokens": int(n)} for w, _, n, _ in waste], "why", "tokens") if waste else None,
-        ),
-        Section(
-            "What does inherited context cost?",
-            "Forks and workers begin with their parent's conversation and send it again with every turn.",
-            ("kind", "sessions", "input tokens", "of them inherited", "of these from a cache", "first turns' cost USD"),
-            inherited,
-        ),
-        Section(
-            "Which trees of sessions are the largest?", "A top session with all that stands below it.",
-            ("tenant", "session", "sessions", *usage), trees,
-        ),
-        Section(
-            "Which tools are called?", "Finished calls, and how many of them ended in an error.",
-            ("tool", "calls", "errors"), tools,
-            _bars([{"tool": _short(t), "calls": int(n)} for t, n, _ in tools], "tool", "calls") if tools else None,
-        ),
-        Section(
-            "Will the budgets last?", describe("budget_forecast_amount"),
-            ("budget", "tenant", "period", "measure", "used", "limit", "low", "forecast", "high", "runs out", "state"),
-            budgets,
-        ),
-        Section(
-            "What should somebody look at?", "The newest thirty; late is how long the data took to show it.",
-            ("when", "severity", "what", "tenant", "about", "found", "against", "late by seconds"), alerts,
-        ),
-    ]  # fmt: skip
+        try:
+            yield
+        finally:
+            for _, mart in marts:
+                connection.execute(f"DROP VIEW temp.{mart}")
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, sql: str, tenant: str | None) -> Rows:
-    return connection.execute(sql, {"tenant": tenant}).fetchall()
+def scopes_of(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list[Scope]:
+    """All tenants together and each; or the one. Raises UsageError for a tenant without data."""
+    known = [name for (name,) in connection.execute("SELECT tenant_id FROM dim_tenants ORDER BY 1").fetchall()]
+    if tenant is None:
+        return [Scope(None), *map(Scope, known)]
+    if tenant not in known:
+        raise UsageError(f"nothing is published of tenant {tenant!r}; there are: {', '.join(known) or 'none'}")
+    return [Scope(tenant)]
 
 
-def _days(days: Sequence[date]) -> list[str]:
-    """Every day from the first to the last: one without usage has its place."""
-    if not days:
-        return []
-    first, last = min(days), max(days)
-    return [str(date.fromordinal(n)) for n in range(first.toordinal(), last.toordinal() + 1)]
+class _Days:
+    """`{days[COLUMN]}` in a query: the condition that a day is in the period."""
+
+    def __init__(self, first: date | None, last: date | None) -> None:
+        self.first = first
+        self.last = last
+
+    def __getitem__(self, column: str) -> str:
+        return "TRUE" if self.first is None else f"{column} BETWEEN DATE '{self.first}' AND DATE '{self.last}'"
 
 
-def _stacked(rows: list[dict[str, Any]], days: list[str], field: str, title: str) -> alt.Chart | None:
-    if not rows:
-        return None
-    labels = alt.Axis(labelAngle=-40, labelOverlap=True)
-    chart: alt.Chart = (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_bar()
-        .encode(
-            x=alt.X("day:O", title=None, scale=alt.Scale(domain=days), axis=labels),
-            y=alt.Y(f"sum({field}):Q", title=title, axis=alt.Axis(format="~s")),
-            color=alt.Color("model:N", title=None, scale=alt.Scale(range=PALETTE), legend=alt.Legend(
-                orient="bottom", columns=2, labelLimit=220)),
-        )
-        .properties(width=560, height=220)
+class _Cell(NamedTuple):
+    """What stands in a table: the text, the exact value where the text is not it, and whether it is a number."""
+
+    text: str
+    exact: str
+    is_number: bool
+
+
+class _Bar(NamedTuple):
+    name: str
+    text: str
+    share: float
+
+
+class _Column(NamedTuple):
+    name: str
+    text: str
+    share: float
+
+
+def render(
+    connection: duckdb.DuckDBPyConnection, page: Page, scope: Scope, period: str, scopes: Sequence[Scope]
+) -> str:
+    """One page, of marts that are opened for its scope. Every link is relative."""
+    known, zones, last = connection.execute(
+        "SELECT (SELECT max(known_as_of) FROM dim_tenants),"
+        " (SELECT string_agg(DISTINCT time_zone, ', ' ORDER BY time_zone) FROM agg_usage_quarter_hourly),"
+        " (SELECT max(zone_date) FROM agg_usage_quarter_hourly)"
+    ).fetchone() or (None, None, None)
+    length = PERIODS[period] if page.has_period else None
+    first = last - timedelta(days=length - 1) if last and length else None
+    days = _Days(first, last)
+    answers = [_answer(connection, section, days) for section in page.sections]
+    rename = renaming(
+        value for _, rows in answers for row in rows for value in row if isinstance(value, str) and "k1_" in value
+    )
+    sections = [
+        _section(connection, section, days, names, rows, scope=scope, rename=rename)
+        for section, (names, rows) in zip(page.sections, answers, strict=True)
+    ]
+    return page_of(
+        "report.html",
+        page=page, scope=scope, sections=sections,
+        cards=_headlines(connection, days) if page.name == "overview" else [],
+        known=f"{known.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if known else "never",
+        zones=zones or "UTC",
+        period_text=_period_text(first, last) if page.has_period else None,
+        pages=[(other.title, file_name(other, period if page.has_period else DEFAULT_PERIOD), other is page)
+               for other in PAGES],
+        scopes=[(other.title, f"../{other.folder}/{file_name(page, period)}", other == scope) for other in scopes],
+        periods=[(_PERIOD_NAMES[other], file_name(page, other), other == period) for other in PERIODS]
+        if page.has_period else [],
     )  # fmt: skip
-    return chart
 
 
-def _bars(rows: list[dict[str, Any]], name: str, value: str, *, across: bool = True) -> alt.Chart:
-    label = alt.Axis(labelLimit=220, labelAngle=0)
-    length, place = alt.Axis(format="~s"), f"{name}:N"
-    order = [row[name] for row in rows]
-    encoded = {
-        "y" if across else "x": (alt.Y if across else alt.X)(place, sort=order, title=None, axis=label),
-        "x" if across else "y": (alt.X if across else alt.Y)(f"{value}:Q", title=value, axis=length),
+_PERIOD_NAMES = {"7d": "7 days", "30d": "30 days", "90d": "90 days", ALL: "all time"}
+
+
+def _period_text(first: date | None, last: date | None) -> str:
+    if first is None:
+        return "all time"
+    return f"{first} to {last}, the last day with usage"
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection, section: Section, days: _Days
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    cursor = connection.execute(_query(section, days))
+    names = [column[0] for column in cursor.description]
+    return names, cursor.fetchmany(ROWS + 1) if _is_cut(section) else cursor.fetchall()
+
+
+def _query(section: Section, days: _Days) -> str:
+    return section.sql.format(days=days)
+
+
+def _is_cut(section: Section) -> bool:
+    """Whether a table has a limit; days and hours have none: a chart draws all of them."""
+    return section.chart is None or section.chart.kind != "columns"
+
+
+def _headlines(connection: duckdb.DuckDBPyConnection, days: _Days) -> list[tuple[str, str, _Cell, str]]:
+    formulas = ", ".join(metrics()[name].formula for name in HEADLINES)
+    row = connection.execute(f"SELECT {formulas} FROM agg_usage_quarter_hourly WHERE {days['zone_date']}").fetchone()
+    return [
+        (name, _heading(name), _cell(name, value), describe(name))
+        for name, value in zip(HEADLINES, row or (), strict=True)
+    ]
+
+
+def _section(
+    connection: duckdb.DuckDBPyConnection, section: Section, days: _Days, names: list[str], rows: list[tuple[Any, ...]],
+    *, scope: Scope, rename: Any,
+) -> dict[str, Any]:  # fmt: skip
+    is_more = _is_cut(section) and len(rows) > ROWS
+    records = [dict(zip(names, row, strict=True)) for row in (rows[:ROWS] if is_more else rows)]
+    shown = [name for name in names if name != "tenant" or scope.tenant is None]
+    cells = [{name: _cell(name, record[name], rename) for name in names} for record in records]
+    return {
+        "title": section.title,
+        "id": re.sub(r"[^a-z]+", "-", section.title.lower()).strip("-"),
+        "text": section.text,
+        "heads": [(_heading(name), any(row[name].is_number for row in cells)) for name in shown],
+        "rows": [[row[name] for name in shown] for row in cells],
+        "more": f"The first {ROWS}: the query below has all." if is_more else "",
+        "definitions": _definitions(connection, section, shown),
+        "query": _query(section, days),
+        "chart": _chart(section.chart, records, cells, is_of_all=scope.tenant is None) if section.chart else None,
     }
-    chart: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_bar(color=PALETTE[0]).encode(**encoded)
-    return chart.properties(width=520, height=180 if not across else alt.Step(18))
 
 
-def _drawn(chart: alt.Chart, title: str) -> str:
-    """The picture as SVG, without a background and with the page's ink, so that dark pages stay dark."""
-    import vl_convert
-
-    svg: str = vl_convert.vegalite_to_svg(chart.configure(background="transparent").to_dict())
-    for ink in ("#000", "black", "#888", "#ddd"):
-        svg = svg.replace(f'fill="{ink}"', 'fill="currentColor"').replace(f'stroke="{ink}"', 'stroke="currentColor"')
-    return (
-        f'<figure role="img" aria-label="{escape(title, quote=True)}: the table below has its numbers">{svg}</figure>'
-    )
+def _definitions(
+    connection: duckdb.DuckDBPyConnection, section: Section, names: Sequence[str]
+) -> list[tuple[str, str]]:
+    """What the columns mean: metrics by the dictionary, others by the description of their mart's column."""
+    comments = _comments(connection, section.of)
+    found = ((name, describe(name) if name in metrics() else comments.get(name)) for name in names)
+    return [(_heading(name), text) for name, text in found if text]
 
 
-def _section(section: Section) -> str:
-    title = escape(section.title)
-    if not section.rows:
-        return f"<section><h2>{title}</h2><p>{escape(section.text)}</p><p>Nothing.</p></section>"
-    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in section.names)
-    body = "".join(
-        "<tr>" + "".join(f"<td{' class=n' if _is_number(v) else ''}>{_cell(v)}</td>" for v in row) + "</tr>"
-        for row in section.rows
-    )
-    is_drawn = section.chart is not None
-    table = f"<div class=wide tabindex=0><table><caption>{title}</caption><tr>{head}</tr>{body}</table></div>"
-    if is_drawn:
-        table = f"<details><summary>the numbers</summary>{table}</details>"
-    picture = _drawn(section.chart, section.title) if section.chart is not None else ""
-    return f"<section><h2>{title}</h2><p>{escape(section.text)}</p>{picture}{table}</section>"
+def _comments(connection: duckdb.DuckDBPyConnection, mart: str) -> Mapping[str, str]:
+    found = connection.execute(
+        "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = $mart AND comment IS NOT NULL",
+        {"mart": mart},
+    ).fetchall()
+    return dict(found)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, Decimal))
+def _chart(
+    chart: Chart, records: list[dict[str, Any]], cells: list[dict[str, _Cell]], *, is_of_all: bool
+) -> dict[str, Any] | None:
+    values = [float(record[chart.value] or 0) for record in records]
+    most = max(values, default=0)
+    if not most:
+        return None
+    if chart.kind == "bars":
+        marks = []
+        for row, value in list(zip(cells, values, strict=True))[:15]:
+            name = row[chart.name].text
+            if is_of_all and "tenant" in row:
+                name = f"{name} ({row['tenant'].text})"
+            marks.append(_Bar(name, row[chart.value].text, round(100 * value / most, 2)))
+        return {"kind": "bars", "value": _heading(chart.value), "marks": marks}
+    first = next(iter(records[0]))
+    by_place = {record[first]: (row[chart.value].text, value) for record, row, value in
+                zip(records, cells, values, strict=True)}  # fmt: skip
+    columns = [
+        _Column(str(place), *(text, round(100 * value / most, 2)))
+        for place in _places(list(by_place))
+        for text, value in [by_place.get(place, ("0", 0.0))]
+    ]
+    return {
+        "kind": "columns", "value": _heading(chart.value), "marks": columns, "most": max(
+            cells, key=lambda row: _value_of(row[chart.value]))[chart.value].text,
+        "first": columns[0].name, "last": columns[-1].name,
+    }  # fmt: skip
 
 
-def _cell(value: object) -> str:
+def _value_of(cell: _Cell) -> Decimal:
+    return Decimal(cell.exact) if cell.is_number and cell.exact else Decimal(0)
+
+
+def _places(found: list[Any]) -> list[Any]:
+    """Every day from the first to the last: one without usage has its place. Hours are all there."""
+    if not isinstance(found[0], date):
+        return sorted(found)
+    first, last = min(found), max(found)
+    return [date.fromordinal(number) for number in range(first.toordinal(), last.toordinal() + 1)]
+
+
+def _heading(name: str) -> str:
+    return name.removesuffix("_usd").replace("_", " ") + (" (USD)" if name.endswith("_usd") else "")
+
+
+def _cell(name: str, value: object, rename: Any = str) -> _Cell:
     if value is None:
-        return "unknown"
-    if isinstance(value, Decimal):
-        return f'<data value="{plain(value)}" title="{plain(value)}">{escape(money(value))}</data>'
-    if isinstance(value, int):
-        return f"{value:,}"
-    return escape(_short(str(value)))
+        return _Cell("unknown" if name.endswith(UNKNOWN_ENDINGS) else "-", "", is_number=False)
+    if isinstance(value, bool):
+        return _Cell("yes" if value else "no", "", is_number=False)
+    if isinstance(value, (int, float, Decimal)):
+        return _number(name, Decimal(str(value)))
+    if isinstance(value, datetime):
+        at = value.astimezone(UTC)
+        return _Cell(f"{at:%Y-%m-%d %H:%M} UTC", at.isoformat(), is_number=False)
+    text = str(value)
+    renamed = rename(text)
+    return _Cell(renamed, text if renamed != text else "", is_number=False)
 
 
-def _short(name: str) -> str:
-    """A name that fits: of a keyed hash its first digits."""
-    return f"{name[:11]}…" if name.startswith("k1_") else name
+def _number(name: str, value: Decimal) -> _Cell:
+    exact = plain(value)
+    if name.endswith("_seconds"):
+        return _Cell(_duration(value), exact, is_number=True)
+    if name.endswith("_share"):
+        return _Cell(f"{value * 100:.1f} %", exact, is_number=True)
+    if name.endswith("_usd") or value != value.to_integral_value():
+        return _Cell(money(value), exact, is_number=True)
+    return _Cell(f"{int(value):,}", exact, is_number=True)
 
 
-_PAGE = """<!doctype html>
-<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width,initial-scale=1">
-<meta http-equiv=Content-Security-Policy content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Apiary: {of}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #1d2433; --soft: #5b6577; --line: #d9dee7; --paper: #fff; --ground: #f3f5f9 }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #e6eaf2; --soft: #9aa5b8; --line: #333c4d; --paper: #1a2130; --ground: #11161f }} }}
-* {{ box-sizing: border-box }}
-body {{ margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }}
-header, main {{ max-width: 1400px; margin: 0 auto; padding: 1rem }}
-h1 {{ margin: .5rem 0 0; font-size: 1.6rem }} h2 {{ margin: 0 0 .25rem; font-size: 1.1rem }}
-p {{ margin: 0 0 .75rem; color: var(--soft) }}
-dl {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1rem 0 0 }}
-.card, section {{ background: var(--paper); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem }}
-dt {{ color: var(--soft); font-size: .85rem }}
-dd {{ margin: 0; font-size: 1.2rem; font-weight: 600; overflow-wrap: anywhere }}
-main {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1rem }}
-section {{ min-width: 0 }}
-figure {{ margin: 0 0 .5rem; overflow-x: auto }}
-figure svg {{ width: 100%; min-width: 32rem; height: auto; max-height: 26rem }}
-.wide, figure {{ scrollbar-width: thin; scrollbar-color: var(--soft) transparent }}
-.wide {{ overflow: auto; max-height: 24rem }}
-table {{ border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums }}
-caption {{ position: absolute; clip-path: inset(50%) }}
-th, td {{ text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap }}
-.n {{ text-align: right }}
-summary {{ cursor: pointer; color: var(--soft) }}
-:focus-visible {{ outline: 3px solid #4c78a8; outline-offset: 2px }}
-</style></head><body>
-<header><h1>{of}</h1><p>What arrived until {when}.</p><dl>{head}</dl></header>
-<main>{sections}</main></body></html>
-"""
+def _duration(seconds: Decimal) -> str:
+    """`2 d 3 h`, `4 min`, `1.5 s`: the two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    whole = int(seconds)
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    parts = [f"{whole % above // size} {unit}" for (size, unit), above in
+             zip(units, (10**12, 86400, 3600, 60), strict=True) if whole >= size]  # fmt: skip
+    return " ".join(parts[:2])
+
+
+def page_of(template: str, **values: object) -> str:
+    """A page made of a template; every value is escaped."""
+    return _templates().get_template(template).render(**values)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip

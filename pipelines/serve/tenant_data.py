@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from pipelines.contract.numbers import plain
-from pipelines.warehouse.reading import connect
+from pipelines.warehouse.reading import connect, open_published
 
 Row = dict[str, Any]
 
@@ -22,9 +22,17 @@ Row = dict[str, Any]
 class TenantData:
     """An open publication, seen by one tenant."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, tenant: str) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tenant: str, publication: str) -> None:
         self._connection = connection
         self.tenant = tenant
+        self.publication = publication
+
+    def known_as_of(self) -> datetime | None:
+        """When the last of what is known of the tenant had arrived; None if nothing is."""
+        found = self._connection.execute(
+            "SELECT known_as_of FROM dim_tenants WHERE tenant_id = $tenant", {"tenant": self.tenant}
+        ).fetchone()
+        return found[0] if found else None
 
     def rows(self, mart: str, select: str = "*", rest: str = "", **values: object) -> list[Row]:
         """`SELECT {select} FROM mart {rest}`, where `mart` holds this tenant's rows of that published mart.
@@ -46,8 +54,15 @@ class TenantData:
 @contextmanager
 def open_tenant(published: Path, tenant: str) -> Iterator[TenantData]:
     """The present publication. Raises NothingPublishedError."""
+    current = (published / "current").resolve()
+    with open_published(current / "marts.duckdb") as connection:
+        yield TenantData(connection, tenant, current.name)
+
+
+def tenants(published: Path) -> list[str]:
+    """The tenants that anything is published of. Raises NothingPublishedError."""
     with connect(published) as connection:
-        yield TenantData(connection, tenant)
+        return [name for (name,) in connection.execute("SELECT tenant_id FROM dim_tenants ORDER BY 1").fetchall()]
 
 
 def _plain(value: object) -> object:

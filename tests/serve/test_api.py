@@ -1,13 +1,16 @@
 """The API: the marts' numbers, one tenant's rows for one key, and an answer to whatever is asked."""
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from prometheus_client.parser import text_string_to_metric_families
 from schemathesis.checks import not_a_server_error
 from starlette.testclient import TestClient
 
@@ -21,8 +24,9 @@ SERVE = Path(__file__).resolve().parents[2] / "pipelines" / "serve"
 ROUTES = {
     "/api/sessions/queen/usage", "/api/sessions/queen/usage/by-model", "/api/usage/by-model",
     "/api/colonies/fork/usage", "/api/queens/queen_technology/usage", "/api/usage/rollup?group_by=model",
-    "/api/budgets", "/api/alerts?days=366", "/api/agents/current", "/api/agents/active",
-    "/api/agents/timeline?hours=744", "/api/agents/types/distribution", "/api/agents/performance/worker?days=366",
+    "/api/budgets", "/api/alerts?days=366", "/api/agents", "/api/agents/current", "/api/agents/active",
+    "/api/agents/scorecards", "/api/sessions", "/api/status", "/api/agents/timeline?hours=744",
+    "/api/agents/types/distribution", "/api/agents/performance/worker?days=366",
     "/api/tools/usage?period=month", "/api/tools/insights",
 }  # fmt: skip
 
@@ -40,7 +44,7 @@ def clients(published_home: Home) -> Iterator[dict[str, TestClient]]:
 def rows(client: TestClient, path: str) -> list[dict[str, Any]]:
     answer = client.get(path)
     assert answer.status_code == 200, (path, answer.text)
-    assert set(answer.json()) == {"known_as_of", "rows"}
+    assert set(answer.json()) == {"known_as_of", "rows", "next"}
     found: list[dict[str, Any]] = answer.json()["rows"]
     return found
 
@@ -91,7 +95,8 @@ def test_agents_of_the_present_and_over_time(clients: dict[str, TestClient]) -> 
     assert rows(tree, "/api/agents/performance/nobody") == []
     (now,) = rows(tree, "/api/agents/current")
     assert now["day"] == "2026-03-01"
-    assert now["active_agents"] == len(rows(tree, "/api/agents/active"))
+    # Heard of last two months before the tenant was: nobody is active who is silent.
+    assert (now["active_agents"], rows(tree, "/api/agents/active")) == (0, [])
 
 
 def test_tools_by_calls_and_together(clients: dict[str, TestClient]) -> None:
@@ -111,14 +116,14 @@ def test_tools_by_calls_and_together(clients: dict[str, TestClient]) -> None:
 
 def test_a_key_opens_one_tenants_rows(clients: dict[str, TestClient]) -> None:
     """Both have the same ids; each sees its own numbers, whatever it asks, and a tenant without data sees none."""
-    for path in sorted(ROUTES - {"/api/queens/queen_technology/usage"}):
+    for path in sorted(ROUTES - {"/api/queens/queen_technology/usage", "/api/agents/active"}):
         own, other = rows(clients["tree"], path), rows(clients["bolt"], path)
         assert own, path
         assert other, path
-        # Both have the same runs and calls; what they used differs.
-        assert own != other or "tokens" not in str(own), path
+        # Both have the same runs, sessions and calls; what they used differs.
+        assert own != other or not re.search("(input|total)_tokens", str(own)), path
         answer = clients["nobody"].get(path)
-        assert answer.status_code == 404 or answer.json() == {"known_as_of": None, "rows": []}, path
+        assert answer.status_code == 404 or answer.json() == {"known_as_of": None, "rows": [], "next": None}, path
     for query in ("&tenant=bolt", "&tenant_id=bolt"):
         assert rows(clients["tree"], f"/api/usage/rollup?group_by=tenant{query}")[0]["tenant"] == "tree"
     assert [row["tenant"] for row in rows(clients["bolt"], "/api/usage/rollup?group_by=tenant")] == ["bolt"]
@@ -130,9 +135,152 @@ def test_questions_see_the_rows_of_the_tenant_only() -> None:
     assert set(re.findall(r"\b(?:FROM|JOIN) (\w+)", text)) <= {"mart", "counted"}
 
 
+def test_active_runs_are_measured_to_what_is_known(tmp_path: Path) -> None:
+    """Not to the newest start of a run: a run that began last would have taken no time at all."""
+    home = published(
+        tmp_path,
+        "CREATE TABLE dim_tenants AS SELECT 'acme' AS tenant_id, TIMESTAMPTZ '2026-03-01 12:00:00Z' AS known_as_of",
+        "CREATE TABLE mart_agent_executions AS SELECT 'acme' AS tenant_id, 's' AS session_id, 'k' AS run_key, NULL AS"
+        " parent_session_id, 'a' AS agent_name, 'worker' AS agent_type, 'running' AS state, 3 AS turns, true"
+        " AS is_active, TIMESTAMPTZ '2026-03-01 11:50:00Z' AS started_at,"
+        " TIMESTAMPTZ '2026-03-01 11:59:00Z' AS last_heard_at",
+    )
+    (run,) = rows(TestClient(make_app(home), headers=of_tenant(home)), "/api/agents/active")
+    assert run["seconds_so_far"] == 600
+
+
+def published(root: Path, *statements: str) -> Home:
+    """A home with a publication of a few tables."""
+    home = Home(root)
+    version = home.published / "versions" / "1"
+    version.mkdir(parents=True)
+    with duckdb.connect(str(version / "marts.duckdb")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    (home.published / "current").symlink_to(version)
+    return home
+
+
+def of_tenant(home: Home, tenant: str = "acme") -> dict[str, str]:
+    return {"X-API-Key": keys.make(home, tenant)[1]}
+
+
+@pytest.mark.parametrize("path", ["/api/usage/rollup?group_by=session", "/api/sessions", "/api/agents", "/api/status"])
+def test_parts_of_a_list_are_the_list(clients: dict[str, TestClient], path: str) -> None:
+    whole = rows(clients["tree"], path)
+    assert len(whole) > 2
+    found: list[dict[str, Any]] = []
+    link: str | None = f"{path}{'&' if '?' in path else '?'}limit=2"
+    while link:
+        answer = clients["tree"].get(link)
+        assert answer.status_code == 200, answer.text
+        found += answer.json()["rows"]
+        assert len(answer.json()["rows"]) <= 2
+        link = answer.json()["next"]
+    assert found == whole
+    assert clients["tree"].get(f"{path.partition('?')[0]}?limit=0").status_code == 422
+
+
+def test_a_part_of_another_publication_is_refused(tmp_path: Path) -> None:
+    """Parts of two publications are no list: rows would be missing or twice."""
+    home = published(
+        tmp_path,
+        "CREATE TABLE dim_tenants AS SELECT 'acme' AS tenant_id, now() AS known_as_of",
+        "CREATE TABLE dim_sessions AS SELECT 'acme' AS tenant_id, range::VARCHAR AS session_id, 'ada' AS user_id,"
+        " 'c' AS colony_id, 'a' AS agent_id, TIMESTAMPTZ '2026-03-01 00:00:00Z' + to_hours(range) AS started_at"
+        " FROM range(1500)",
+    )
+    client = TestClient(make_app(home), headers=of_tenant(home))
+    first = client.get("/api/sessions").json()
+    assert len(first["rows"]) == 1000, "a list is never cut without a link to the rest"
+    assert len(client.get(first["next"]).json()["rows"]) == 500
+    # UTC days, both included, on whatever clock the server is.
+    assert len(rows(client, "/api/sessions?start=2026-03-02&end=2026-03-03")) == 48
+    (home.published / "versions" / "1").rename(home.published / "versions" / "2")
+    (home.published / "current").unlink()
+    (home.published / "current").symlink_to(home.published / "versions" / "2")
+    refused = client.get(first["next"])
+    assert (refused.status_code, "ask for the list again" in refused.text) == (410, True)
+
+
+def test_sessions_by_what_they_are_of(clients: dict[str, TestClient]) -> None:
+    everything = rows(clients["tree"], "/api/sessions")
+    for name, column in (("user", "user_id"), ("colony", "colony_id"), ("agent", "agent_id")):
+        value = next(row[column] for row in everything if row[column])
+        found = rows(clients["tree"], f"/api/sessions?{name}={value}")
+        assert found == [row for row in everything if row[column] == value]
+
+
+def test_a_key_travels_in_either_header(clients: dict[str, TestClient]) -> None:
+    key = clients["tree"].headers["X-API-Key"]
+    answer = clients[""].get("/api/budgets", headers={"Authorization": f"Bearer {key}"})
+    assert answer.json() == clients["tree"].get("/api/budgets").json()
+
+
+def test_the_documentation_loads_nothing_and_has_every_route(clients: dict[str, TestClient]) -> None:
+    page = clients[""].get("/docs")
+    assert page.status_code == 200
+    assert "default-src 'none'" in page.text
+    assert not re.search(r"<script|https?://(?!testserver)|@import|src=", page.text)
+    for path, methods in clients[""].get("/openapi.json").json()["paths"].items():
+        assert f"GET {path}" in page.text
+        for parameter in methods["get"].get("parameters", ()):
+            assert f"<td>{parameter['name']}" in page.text
+    assert clients[""].get("/").url.path == "/docs"
+
+
+def test_health_says_whether_there_is_something_to_serve(clients: dict[str, TestClient], tmp_path: Path) -> None:
+    healthy = clients[""].get("/health")
+    assert (healthy.status_code, healthy.json()["status"]) == (200, "ok")
+    assert "tree" not in healthy.text
+    empty = TestClient(make_app(Home(tmp_path))).get("/health")
+    assert (empty.status_code, empty.json()["status"]) == (503, "nothing is published yet")
+
+
+def test_metrics_are_of_everybody_and_need_a_key_of_their_own(
+    clients: dict[str, TestClient], published_home: Home
+) -> None:
+    name, key = keys.make_for_metrics(published_home)
+    found = clients[""].get("/metrics", headers={"Authorization": f"Bearer {key}"})
+    assert found.status_code == 200
+    samples = {
+        (sample.name, sample.labels.get("tenant")): sample.value
+        for family in text_string_to_metric_families(found.text)
+        for sample in family.samples
+    }
+    with connect(published_home.published) as connection:
+        asked = connection.execute("SELECT tenant_id, epoch(known_as_of) FROM dim_tenants").fetchall()
+        used = connection.execute("SELECT tenant_id, used_amount / limit_amount FROM mart_budget WHERE is_current")
+        budgets = {tenant: float(share) for tenant, share in used.fetchall()}
+    for tenant, known in asked:
+        assert samples["apiary_known_as_of_timestamp_seconds", tenant] == known
+    assert {key[1]: value for key, value in samples.items() if key[0] == "apiary_budget_used_ratio"} == budgets
+    assert samples["apiary_published_timestamp_seconds", None] > 0
+    for other in ({}, {"X-API-Key": clients["tree"].headers["X-API-Key"]}):
+        assert clients[""].get("/metrics", headers=other).status_code == 401
+    assert clients[""].get("/api/budgets", headers={"X-API-Key": key}).status_code == 401
+    keys.revoke(published_home, name)
+    assert clients[""].get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+
+
+def test_the_report_is_that_of_the_keys_tenant(clients: dict[str, TestClient]) -> None:
+    key = clients["tree"].headers["X-API-Key"]
+    browser = TestClient(clients[""].app, headers={"Authorization": f"Basic {b64encode(f'x:{key}'.encode()).decode()}"})
+    page = browser.get("/report/")
+    assert page.url.path == "/report/tenant-tree/overview.html"
+    assert "bolt" not in page.text
+    for name in ("spend-7d", "status", "agents-all"):
+        assert browser.get(f"/report/tenant-tree/{name}.html").status_code == 200
+    for path in ("tenant-bolt/overview.html", "all/overview.html", "tenant-tree/nothing.html"):
+        assert browser.get(f"/report/{path}").status_code == 404
+    refused = clients[""].get("/report/")
+    assert (refused.status_code, refused.headers["WWW-Authenticate"][:5]) == (401, "Basic")
+
+
 def test_without_a_key_nothing_is_said(clients: dict[str, TestClient]) -> None:
     for path in ROUTES:
-        for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": "apiary_x"}, {"Authorization": "Bearer x"}):
+        for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": "apiary_x"}, {"Authorization": "Bearer x"},
+                        {"Authorization": "Basic eDp4"}):  # fmt: skip
             answer = clients[""].get(path, headers=headers)
             assert answer.status_code == 401, path
             assert "rows" not in answer.text

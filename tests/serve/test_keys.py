@@ -38,12 +38,22 @@ def test_only_hashes_are_kept_and_only_the_owner_reads_them(tmp_path: Path) -> N
 
 
 def test_the_command_makes_and_revokes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, published_home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("APIARY_HOME", str(tmp_path))
-    assert cli.main(["serve", "--make-key", "acme"]) == 0
+    assert cli.main(["serve", "--make-key", "tree"]) == 1
+    assert "run `apiary run` first" in capsys.readouterr().err
+    (tmp_path / "published").symlink_to(published_home.published)
+    assert cli.main(["serve", "--make-key", "trees"]) == 2
+    assert capsys.readouterr().err == "apiary: nothing is published of tenant 'trees'; there are: bolt, tree\n"
+    assert not Home(tmp_path).api_keys.exists()
+    assert cli.main(["serve", "--make-metrics-key"]) == 0
+    metrics = capsys.readouterr().out.strip()
+    assert keys.opens_metrics(Home(tmp_path), metrics)
+    assert keys.tenant_of(Home(tmp_path), metrics) is None
+    assert cli.main(["serve", "--make-key", "tree"]) == 0
     said = capsys.readouterr()
-    assert keys.tenant_of(Home(tmp_path), said.out.strip()) == "acme"
+    assert keys.tenant_of(Home(tmp_path), said.out.strip()) == "tree"
     assert said.out.strip() not in said.err, "the key alone is on standard output"
     assert cli.main(["serve", "--revoke-key", said.err.split()[0]]) == 0
     assert keys.tenant_of(Home(tmp_path), said.out.strip()) is None
