@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from pipelines import __version__
+from pipelines.commands import completion
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
 
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in COMMANDS:
         if find_spec(f"pipelines.commands.{name}"):
             import_module(f"pipelines.commands.{name}").add(commands, shared)
+    completion.add(commands, shared, parser)
     return parser
 
 

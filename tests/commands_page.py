@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.cli import _parser
+from pipelines.commands.examples import EXAMPLES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 HEADING = "## Every command\n"
@@ -30,9 +31,11 @@ def page() -> str:
     """docs/commands.md with the list as it is now."""
     above, _, _ = PAGE.read_text("utf-8").partition(HEADING)
     lines = [
-        HEADING, "Generated from the program's own help by `make contract`; do not edit.", "", "| command | does |",
-        "|---|---|",
-        *(f"| `{name}` | {(parser.description or '').replace('|', ' ')} |" for name, parser in leaves(_parser())),
+        HEADING, "Generated from the program's own help by `make contract`; do not edit.", "",
+        "| command | does | example |",
+        "|---|---|---|",
+        *(f"| `{name}` | {(parser.description or '').replace('|', ' ')} | `{EXAMPLES.get(name, name)}` |"
+          for name, parser in leaves(_parser())),
     ]  # fmt: skip
     return above + "\n".join(lines) + "\n"
 

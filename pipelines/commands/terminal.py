@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipelines.commands.examples import EXAMPLES
 from pipelines.home import Home
 
 Command = Callable[[argparse.Namespace], int]
@@ -36,8 +37,21 @@ class _Commands(argparse._SubParsersAction):  # type: ignore[type-arg]
         return super().add_parser(name, **{"description": settings.get("help"), **settings})
 
 
+class _Help(argparse.HelpFormatter):
+    """Help whose paths and options are not broken at hyphens: people copy them."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.fill(
+            " ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which prints its help where a subcommand is missing."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": _Help, **settings})
 
     def error(self, message: str) -> NoReturn:
         """Say it and leave with 2."""
@@ -204,5 +218,7 @@ class Shared:
     def add(self, group: Any, name: str, text: str, command: Command, *parents: argparse.ArgumentParser) -> Any:
         """A command under a group."""
         added = group.add_parser(name, help=text, parents=[self.always, *parents])
+        if example := EXAMPLES.get(added.prog.partition(" ")[2]):
+            added.epilog = f"example: {example}"
         added.set_defaults(command=command)
         return added
