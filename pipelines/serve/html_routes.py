@@ -63,7 +63,8 @@ def html_routes(app: FastAPI) -> None:
             raise HTTPException(404, "there is no such page")
         page, period = named[file]
         with connect(request.app.state.home.published) as connection, scope.opened(connection):
-            return HTMLResponse(report.render(connection, page, scope, period, [scope]))
+            meanings = report.meanings_of(connection)
+            return HTMLResponse(report.render(connection, page, scope, period, [scope], meanings=meanings))
 
 
 def _routes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

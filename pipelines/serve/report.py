@@ -35,6 +35,7 @@ DEFAULT_PERIOD = "30d"
 TEMPLATES = Path(__file__).with_name("templates")
 MARKER = "report.json"
 """A file that only a report has: nothing else is ever replaced or deleted."""
+Meanings = Mapping[tuple[str, str], str]
 UNKNOWN_ENDINGS = ("_usd", "_tokens", "_share", "_amount")
 
 
@@ -48,7 +49,7 @@ def write(published: Path, out: Path, *, tenant: str | None = None) -> Path:
     if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise UsageError(f"{out} holds something else than a report: name another folder with --out")
     with connect(published) as connection:
-        scopes = scopes_of(connection, tenant)
+        scopes, meanings = scopes_of(connection, tenant), meanings_of(connection)
         aside = out.absolute().with_name(f".{out.name}.aside")
         shutil.rmtree(aside, ignore_errors=True)
         for scope in scopes:
@@ -56,7 +57,8 @@ def write(published: Path, out: Path, *, tenant: str | None = None) -> Path:
             with scope.opened(connection):
                 for page in PAGES:
                     for period in PERIODS if page.has_period else (DEFAULT_PERIOD,):
-                        _write(folder / file_name(page, period), render(connection, page, scope, period, scopes))
+                        text = render(connection, page, scope, period, scopes, meanings=meanings)
+                        _write(folder / file_name(page, period), text)
     _write(aside / "index.html", page_of("index.html", first=scopes[0].folder))
     _write(aside / MARKER, json.dumps({"written_at": datetime.now(UTC).isoformat(), "tenant": tenant}) + "\n")
     shutil.rmtree(out, ignore_errors=True)
@@ -122,6 +124,14 @@ def scopes_of(connection: duckdb.DuckDBPyConnection, tenant: str | None) -> list
     return [Scope(tenant)]
 
 
+def meanings_of(connection: duckdb.DuckDBPyConnection) -> Meanings:
+    """The descriptions of columns, by mart and column."""
+    found = connection.execute(
+        "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE comment IS NOT NULL"
+    ).fetchall()
+    return {(mart, column): text for mart, column, text in found}
+
+
 class _Days:
     """`{days[COLUMN]}` in a query: the condition that a day is in the period."""
 
@@ -154,8 +164,9 @@ class _Column(NamedTuple):
 
 
 def render(
-    connection: duckdb.DuckDBPyConnection, page: Page, scope: Scope, period: str, scopes: Sequence[Scope]
-) -> str:
+    connection: duckdb.DuckDBPyConnection, page: Page, scope: Scope, period: str, scopes: Sequence[Scope],
+    *, meanings: Meanings,
+) -> str:  # fmt: skip
     """One page, of marts that are opened for its scope. Every link is relative."""
     known, zones, last = connection.execute(
         "SELECT (SELECT max(known_as_of) FROM dim_tenants),"
@@ -170,7 +181,7 @@ def render(
         value for _, rows in answers for row in rows for value in row if isinstance(value, str) and "k1_" in value
     )
     sections = [
-        _section(connection, section, days, names, rows, scope=scope, rename=rename)
+        _section(section, days, names, rows, scope=scope, rename=rename, meanings=meanings)
         for section, (names, rows) in zip(page.sections, answers, strict=True)
     ]
     return page_of(
@@ -224,8 +235,8 @@ def _headlines(connection: duckdb.DuckDBPyConnection, days: _Days) -> list[tuple
 
 
 def _section(
-    connection: duckdb.DuckDBPyConnection, section: Section, days: _Days, names: list[str], rows: list[tuple[Any, ...]],
-    *, scope: Scope, rename: Any,
+    section: Section, days: _Days, names: list[str], rows: list[tuple[Any, ...]], *, scope: Scope, rename: Any,
+    meanings: Meanings,
 ) -> dict[str, Any]:  # fmt: skip
     is_more = _is_cut(section) and len(rows) > ROWS
     records = [dict(zip(names, row, strict=True)) for row in (rows[:ROWS] if is_more else rows)]
@@ -238,27 +249,16 @@ def _section(
         "heads": [(_heading(name), any(row[name].is_number for row in cells)) for name in shown],
         "rows": [[row[name] for name in shown] for row in cells],
         "more": f"The first {ROWS}: the query below has all." if is_more else "",
-        "definitions": _definitions(connection, section, shown),
+        "definitions": _definitions(section, shown, meanings),
         "query": _query(section, days),
         "chart": _chart(section.chart, records, cells, is_of_all=scope.tenant is None) if section.chart else None,
     }
 
 
-def _definitions(
-    connection: duckdb.DuckDBPyConnection, section: Section, names: Sequence[str]
-) -> list[tuple[str, str]]:
+def _definitions(section: Section, names: Sequence[str], meanings: Meanings) -> list[tuple[str, str]]:
     """What the columns mean: metrics by the dictionary, others by the description of their mart's column."""
-    comments = _comments(connection, section.of)
-    found = ((name, describe(name) if name in metrics() else comments.get(name)) for name in names)
+    found = ((name, describe(name) if name in metrics() else meanings.get((section.of, name))) for name in names)
     return [(_heading(name), text) for name, text in found if text]
-
-
-def _comments(connection: duckdb.DuckDBPyConnection, mart: str) -> Mapping[str, str]:
-    found = connection.execute(
-        "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = $mart AND comment IS NOT NULL",
-        {"mart": mart},
-    ).fetchall()
-    return dict(found)
 
 
 def _chart(

@@ -204,10 +204,11 @@ PAGES = (
             "FROM mart_operator_actions\nORDER BY acted_at DESC, action_id",
         ),
         Section(
-            "How do runs end, and why do they fail?", "Runs that began in the period.", "fct_agent_runs",
-            "SELECT run_kind, coalesce(outcome, state) AS outcome, error_class, count(*) AS runs,\n"
-            "    median(wall_seconds) AS median_seconds, max(wall_seconds) AS longest_seconds\nFROM fct_agent_runs\n"
-            "WHERE {days[started_date]}\nGROUP BY ALL ORDER BY runs DESC, run_kind, outcome, error_class",
+            "How do runs end, and why do they fail?", "Runs that began in the period.", "mart_agent_executions",
+            "SELECT agent_type, coalesce(outcome, state) AS outcome_or_state, error_class, count(*) AS runs,\n"
+            "    median(wall_seconds) AS median_seconds, max(wall_seconds) AS longest_seconds\n"
+            "FROM mart_agent_executions\nWHERE {days[started_date]}\n"
+            "GROUP BY ALL ORDER BY runs DESC, agent_type, outcome_or_state, error_class",
         ),
     )),
     Page("status", "Status now", "Who works, waits, is stalled or silent, since when, and as of when that is known.", (

@@ -154,9 +154,18 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
         days = report._Days(None, None)
         names, found = report._answer(connection, section, days)
-        shown = report._section(connection, section, days, names, found, scope=report.Scope("acme"), rename=pseudonym)
+        shown = report._section(
+            section,
+            days,
+            names,
+            found,
+            scope=report.Scope("acme"),
+            rename=pseudonym,
+            meanings={("t", "name"): "Whose."},
+        )
     assert len(shown["rows"]) == report_pages.ROWS == 50
     assert "query below has all" in shown["more"]
+    assert shown["definitions"] == [("name", "Whose.")]
     assert shown["rows"][7][0] == (pseudonym(rows[7][0]), rows[7][0], False)
 
 
