@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipelines.billing import ledger, periods
 from pipelines.billing.exports import COSTS
 from pipelines.billing.prove import prove
-from pipelines.billing.statements import Shelf
+from pipelines.billing.statements import StatementStore
 from pipelines.home import Home
 from pipelines.store import open_store
 
@@ -27,7 +27,7 @@ def main() -> int:
     store = open_store(os.environ.get("APIARY_STORE") or home.store_url)
     book = periods.read(ledger.book_path(home.books))
     kinds: dict[str, str] = {}
-    for version in Shelf.open(home.exports).newest.values():
+    for version in StatementStore.open(home.exports).newest.values():
         for row in pq.read_table(version.folder / f"{COSTS}.parquet", partitioning=None).to_pylist():
             kinds[row["x_RowKey"]] = f"{row['ChargeCategory']} {row['x_ReasonCode'] or ''}".strip()
     broken = []

@@ -500,4 +500,4 @@ def open_store(url: str, *, credentials: Path | None = None) -> Store:
         return FolderStore(Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc:
         return S3Store(parts.netloc, parts.path.strip("/"), credentials)
-    raise ValueError(f"{url!r} is no store: name file:///folder or s3://bucket/prefix")
+    raise ValueError(f"invalid store URL {url!r}: expected file:///path or s3://bucket/prefix")

@@ -209,7 +209,7 @@ def test_nothing_half_written_is_listed(tmp_path: Path, monkeypatch: pytest.Monk
 @given(st.text(max_size=30))
 def test_only_folders_and_buckets_are_stores(text: str) -> None:
     if not text.startswith(("file:///", "s3://")):
-        with pytest.raises(ValueError, match="is no store"):
+        with pytest.raises(ValueError, match="invalid store URL"):
             open_store(text)
 
 

@@ -191,8 +191,8 @@ DELIVERY = (
     ),
     Mutant(
         "the list of the erased is not asked", "pipelines/warehouse/registry.py",
-        "        return erased.judge(arrival, manifest) or register.judge(arrival, manifest)\n",
-        "        return register.judge(arrival, manifest)\n",
+        "        return erased.refusal(arrival, manifest) or register.refusal(arrival, manifest)\n",
+        "        return register.refusal(arrival, manifest)\n",
         "tests/warehouse_part/test_erase.py::test_a_late_batch_and_a_rebuild_bring_nothing_back",
     ),
 )  # fmt: skip

@@ -46,7 +46,7 @@ from pipelines.store import (
 )
 from pipelines.warehouse import decode, gate, gate_child, load
 from pipelines.warehouse.ingest import ingest
-from pipelines.warehouse.landing import Parcel, pending
+from pipelines.warehouse.landing import FetchedBatch, pending
 from pipelines.warehouse.publish import publish
 
 DONE, WAITS, NO_CONSENT, FULL, FAILED, DIED = 0, 10, 11, 12, 13, 77
@@ -267,10 +267,10 @@ def _outbox(life: Life, counters: Counters) -> int:
 class NearGate:
     """The gate's rules and its protocol in this process: to start the real one takes longer than a life lasts."""
 
-    def submit(self, parcels: Sequence[Parcel]) -> Future[gate.Judged]:
-        judged, left = gate.Judged(), list(parcels)
+    def submit(self, fetched: Sequence[FetchedBatch]) -> Future[gate.Judged]:
+        judged, left = gate.Judged(), list(fetched)
         while left:
-            batches = [list(parcel.items) for parcel in left]
+            batches = [list(batch.items) for batch in left]
             answer = BytesIO()
             gate_child._answer(answer, decode.decode(batches, lambda number: None))
             answer.seek(0)

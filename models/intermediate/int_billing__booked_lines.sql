@@ -139,7 +139,7 @@ charge_lines as (
     from {{ ref('fct_charges') }}
 ),
 
-truth as (
+current_lines as (
     select * from usage_lines
     union all by name
     select * from charge_lines
@@ -147,9 +147,9 @@ truth as (
 
 dated as (
     select
-        truth.*,
-        {{ month_of('truth.charge_start_date') }} as incurred_period
-    from truth
+        current_lines.*,
+        {{ month_of('current_lines.charge_start_date') }} as incurred_period
+    from current_lines
 ),
 
 sealed as (
@@ -158,7 +158,7 @@ sealed as (
 
 -- What the closed statements of an account say of a line, all of them together: its last word that was not taken back.
 -- A line that moved to another account is gone from the one and late in the other: each has a book of its own.
-last_words as (
+latest_sealed as (
     select
         *,
         row_number() over (
@@ -169,7 +169,7 @@ last_words as (
 ),
 
 booked as (
-    select * from last_words
+    select * from latest_sealed
     where place = 1 and line_kind <> 'reversal'
 ),
 

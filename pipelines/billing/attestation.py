@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.billing import ledger, periods
-from pipelines.billing.statements import Shelf
+from pipelines.billing.statements import StatementStore
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 from pipelines.home import private_folder, replace_file
@@ -86,16 +86,16 @@ def attest(exports: Path, books: Path, *, as_of: datetime, after_erasure: bool =
     What the head before named must still be there, unless an erasure has rewritten it (`after_erasure`).
     Raises AttestationError, periods.BookError, OSError, StoreUnavailableError.
     """
-    shelf, book = Shelf.open(exports), periods.read(ledger.book_path(books))
+    statement_store, book = StatementStore.open(exports), periods.read(ledger.book_path(books))
     before = read(exports)
-    if not shelf.newest and not book.transitions and before is None:
+    if not statement_store.newest and not book.transitions and before is None:
         return None
     statements = {
         folder.relative_to(exports).as_posix(): {"version": last.number, "manifest_sha256": last.manifest_sha256}
-        for folder, last in sorted(shelf.newest.items())
+        for folder, last in sorted(statement_store.newest.items())
     }
     said: dict[str, Any] = {
-        "sequence": shelf.sequence, "chain_sha256": shelf.head, "statements": statements,
+        "sequence": statement_store.sequence, "chain_sha256": statement_store.head, "statements": statements,
         "current": {
             path.parent.relative_to(exports).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(exports.glob(f"current/*/*/{SOURCE}"))
@@ -107,7 +107,7 @@ def attest(exports: Path, books: Path, *, as_of: datetime, after_erasure: bool =
         if all(before.said.get(name) == value for name, value in said.items()):
             _anchor(before)  # the other store may not have answered last time
             return before
-        _require_continued(before, shelf, book, exports, after_erasure=after_erasure)
+        _require_continued(before, statement_store, book, exports, after_erasure=after_erasure)
     key = _private_key(books)
     said |= {
         "as_of": as_of.astimezone(UTC).isoformat(), "previous_head_sha256": before.sha256 if before else None,
@@ -161,7 +161,9 @@ def _anchor(head: Head) -> None:
         open_store(url).put(f"{PREFIX}{place}-{head.sha256[:16]}.json", head.data)
 
 
-def _require_continued(before: Head, shelf: Shelf, book: periods.Book, exports: Path, *, after_erasure: bool) -> None:
+def _require_continued(
+    before: Head, statement_store: StatementStore, book: periods.Book, exports: Path, *, after_erasure: bool
+) -> None:
     """What was signed is still there: a statement may have gained versions, the book lines, and nothing is gone."""
     for name, named in before.said["statements"].items():
         folder = exports / name / f"v{named['version']:04}"

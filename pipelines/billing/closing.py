@@ -300,9 +300,9 @@ class _Found:
             count, worth, unknown = self.questions.get((account, kind), (0, Decimal(0), False))
             is_small = worth < MATERIAL and not unknown and kind not in ("conflict", "cache_convention_unknown")
             is_met = count == 0 or is_small
-            most = "nobody knows what" if unknown else plain(worth)
+            most = "exposure unknown" if unknown else f"worth up to {plain(worth)}"
             conditions.append(
-                Condition(kind, is_met, f"{count} {words}, worth up to {most}", can_be_waived=True,
+                Condition(kind, is_met, f"{count} {words}, {most}", can_be_waived=True,
                           settled_by=SETTLED_BY.get(kind, f"--waive '{kind}=REASON'"))
             )  # fmt: skip
         buckets, variance = self.variances.get(account, (0, Decimal(0)))

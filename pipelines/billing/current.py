@@ -26,7 +26,7 @@ from pipelines.billing import attestation, customer_page, periods
 from pipelines.billing.books import UNATTRIBUTED
 from pipelines.billing.exports import COSTS, folder_name
 from pipelines.billing.focus import AMOUNT, COUNT, MONEY, TEXT
-from pipelines.billing.statements import Row, Shelf, Version, harmless, place, to_csv, to_parquet
+from pipelines.billing.statements import Row, StatementStore, Version, harmless, place, to_csv, to_parquet
 from pipelines.failpoints import fp
 
 FOLDER = "current"
@@ -68,15 +68,15 @@ class Month:
         return found
 
 
-def refresh(shelf: Shelf) -> list[Path]:
+def refresh(statements: StatementStore) -> list[Path]:
     """Bring `current/` up to date with the valid version of each account's month; the folders that were written.
 
     What no statement stands behind any more goes, and what was changed since it was signed is made again: sign it then
     (attestation.attest). Raises OSError.
     """
-    root = shelf.root / FOLDER
-    signed = attestation.current_files(shelf.root)
-    months = list(_months(shelf))
+    root = statements.root / FOLDER
+    signed = attestation.current_files(statements.root)
+    months = list(_months(statements))
     by_place = {(month.account, month.period): month for month in months}
     written, wanted = [], set()
     for month in months:
@@ -95,9 +95,9 @@ def refresh(shelf: Shelf) -> list[Path]:
     return written
 
 
-def _months(shelf: Shelf) -> Iterable[Month]:
+def _months(statements: StatementStore) -> Iterable[Month]:
     """The newest statement of each account and month; one of an earlier version is split by account."""
-    for statement, version in sorted(shelf.newest.items()):
+    for statement, version in sorted(statements.newest.items()):
         if version.manifest["export"] != "focus_monthly":
             continue
         period = periods.month_of(version.manifest["billing_period"])
@@ -109,8 +109,8 @@ def _months(shelf: Shelf) -> Iterable[Month]:
         }
         named = version.manifest.get("billing_account_id")
         for account in sorted({named} if named else accounts - {UNATTRIBUTED}):
-            own = shelf.root / "monthly" / f"billing_period={period:%Y-%m}" / f"account={folder_name(account)}"
-            if own != statement and own in shelf.newest:
+            own = statements.root / "monthly" / f"billing_period={period:%Y-%m}" / f"account={folder_name(account)}"
+            if own != statement and own in statements.newest:
                 continue
             yield Month(
                 account, period, version,

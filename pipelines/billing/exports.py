@@ -25,7 +25,7 @@ from pipelines.billing import books, focus, periods, summary
 from pipelines.billing.books import UNATTRIBUTED
 from pipelines.billing.gate import Check, GateError, Override, admit, held_back
 from pipelines.billing.periods import Book
-from pipelines.billing.statements import Dataset, Row, Shelf, Version, cell, to_csv
+from pipelines.billing.statements import Dataset, Row, StatementStore, Version, cell, to_csv
 from pipelines.contract.numbers import plain, pluralize
 from pipelines.errors import ExpectedError
 from pipelines.home import MODELS, ROOT
@@ -43,11 +43,11 @@ class RestatementError(ExpectedError):
 
 
 @dataclass(frozen=True)
-class Scene:
+class ExportContext:
     """What every statement of one run is made from."""
 
     connection: duckdb.DuckDBPyConnection
-    shelf: Shelf
+    statements: StatementStore
     book: Book
     as_of: datetime
     checks: Sequence[Check]
@@ -85,35 +85,35 @@ class Acceptance:
     reason: str
 
 
-def export_days(scene: Scene) -> list[Exported]:
+def export_days(export: ExportContext) -> list[Exported]:
     """Bring the statements of all days up to date; those whose rows are unchanged stay as they are.
 
     Days without usage between days with usage are exported too, and days that lost theirs. The rows of an account that
     a check of its own holds back stay as they were, and the manifest names it. Raises GateError, OSError.
     """
-    admit(scene.checks, scene.override)
-    checked = _Checked.read(scene.connection)
-    done = [_export_day(scene, period, day, checked) for period, day in _days(scene)]
-    checked.write(scene.connection)
+    admit(export.checks, export.override)
+    checked = _Checked.read(export.connection)
+    done = [_export_day(export, period, day, checked) for period, day in _days(export)]
+    checked.write(export.connection)
     return done
 
 
-def export_month(scene: Scene, period: date, account: str, *, accepted: Acceptance | None = None) -> Exported:
+def export_month(export: ExportContext, period: date, account: str, *, accepted: Acceptance | None = None) -> Exported:
     """Bring the statement of one account's period up to date.
 
     Once a month is closing its statement has been shown to somebody: another version needs an acceptance of exactly
     the rows that differ. Raises GateError, RestatementError, OSError.
     """
-    admit(scene.checks, scene.override, account)
-    statement = _monthly(scene, period, account)
-    last = scene.shelf.last(statement)
-    if last and _is_finished(scene, last, account):
+    admit(export.checks, export.override, account)
+    statement = _monthly(export, period, account)
+    last = export.statements.last(statement)
+    if last and _is_finished(export, last, account):
         return Exported(f"{period:%Y-%m}", last.folder, last.manifest["rows"], is_new=False)
-    rows = period_rows(scene.connection, period, account)
-    invoices = _invoice_rows(scene, period, account)
+    rows = period_rows(export.connection, period, account)
+    invoices = _invoice_rows(export, period, account)
     rows += _rounding_rows(rows, invoices)
-    unpriced = _unpriced(scene.connection, period, periods.after(period), account)
-    status = scene.book.status(period, account)
+    unpriced = _unpriced(export.connection, period, periods.after(period), account)
+    status = export.book.status(period, account)
     if last and _is_same(last, rows, unpriced) and last.manifest["period_state"] == status:
         return Exported(f"{period:%Y-%m}", last.folder, len(rows), is_new=False)
     restated = restatement(last, rows)
@@ -122,34 +122,36 @@ def export_month(scene: Scene, period: date, account: str, *, accepted: Acceptan
     start, end = _instant(period), periods.end_of(period)
     datasets = [
         Dataset(COSTS, focus.COST_AND_USAGE, rows),
-        Dataset("focus_billing_period", focus.BILLING_PERIOD, [_period_row(scene, period, account)]),
+        Dataset("focus_billing_period", focus.BILLING_PERIOD, [_period_row(export, period, account)]),
         Dataset("focus_invoice_detail", focus.INVOICE_DETAIL, invoices),
         Dataset("unpriced", focus.UNPRICED, unpriced),
         Dataset("restatement", focus.RESTATEMENT, restated),
     ]
     about = {
-        **_about(scene, period, rows, restated, accepted, account=account), "export": "focus_monthly",
+        **_about(export, period, rows, restated, accepted, account=account), "export": "focus_monthly",
         "rounding": "per_invoice", "payable": payable(invoices),
     }  # fmt: skip
     metadata = focus.metadata(
-        issuer=scene.issuer, created_at=scene.as_of, complete=status == "closed", start=start, end=end
+        issuer=export.issuer, created_at=export.as_of, complete=status == "closed", start=start, end=end
     )
     page = summary.page(about, rows, invoices, unpriced)
     files = {"focus_metadata.json": metadata, "summary.html": page}
-    version = scene.shelf.write(statement, datasets, about, files)
+    version = export.statements.write(statement, datasets, about, files)
     return Exported(f"{period:%Y-%m}", version.folder, len(rows), is_new=True)
 
 
-def export_months(scene: Scene, period: date, accounts: Iterable[str]) -> tuple[list[Exported], dict[str, str]]:
+def export_months(
+    export: ExportContext, period: date, accounts: Iterable[str]
+) -> tuple[list[Exported], dict[str, str]]:
     """The statements of several accounts; of those that are held back, by account, what holds them.
 
     Raises OSError, and GateError if a check holds back everybody.
     """
-    admit(scene.checks, scene.override)
+    admit(export.checks, export.override)
     done, held = [], {}
     for account in accounts:
         try:
-            done.append(export_month(scene, period, account))
+            done.append(export_month(export, period, account))
         except (GateError, RestatementError) as error:
             held[account] = str(error)
     return done, held
@@ -171,11 +173,11 @@ def payable(invoices: Sequence[Row]) -> dict[str, dict[str, str]]:
     }
 
 
-def month_restatement(scene: Scene, period: date, account: str) -> list[Row]:
+def month_restatement(export: ExportContext, period: date, account: str) -> list[Row]:
     """What another version of a month's statement would change; nothing if there is none yet."""
-    rows = period_rows(scene.connection, period, account)
-    rows += _rounding_rows(rows, _invoice_rows(scene, period, account))
-    return restatement(scene.shelf.last(_monthly(scene, period, account)), rows)
+    rows = period_rows(export.connection, period, account)
+    rows += _rounding_rows(rows, _invoice_rows(export, period, account))
+    return restatement(export.statements.last(_monthly(export, period, account)), rows)
 
 
 def folder_name(account: str) -> str:
@@ -344,23 +346,23 @@ def _cells(names: Iterable[str]) -> str:
     return "concat(" + ", ".join(f"coalesce(length({text}) || ':' || {text}, '-')" for text in texts) + ")"
 
 
-def _export_day(scene: Scene, period: date, day: date, checked: _Checked) -> Exported:
+def _export_day(export: ExportContext, period: date, day: date, checked: _Checked) -> Exported:
     name = f"billing_period={period:%Y-%m}"
-    statement = scene.shelf.root / "daily" / name / f"usage_date={day.isoformat()}"
-    last = scene.shelf.last(statement)
-    held = () if scene.override else held_back(scene.checks)
+    statement = export.statements.root / "daily" / name / f"usage_date={day.isoformat()}"
+    last = export.statements.last(statement)
+    held = () if export.override else held_back(export.checks)
     if last and not held and checked.is_same(period, day, last):
         return Exported(day.isoformat(), last.folder, last.manifest["rows"], is_new=False)
     rows = [
         row
-        for row in _rows(scene.connection, "billing_period = ? AND usage_date = ?", [period, day])
+        for row in _rows(export.connection, "billing_period = ? AND usage_date = ?", [period, day])
         if row["BillingAccountId"] not in held
     ]
     if held and last:
         empty = dict.fromkeys(focus.COST_AND_USAGE.names)  # an older version may lack a column
         rows += [_hashed(empty | row) for row in _stored(last).values() if row["BillingAccountId"] in held]
         rows.sort(key=_place)
-    unpriced = _unpriced(scene.connection, day, day + timedelta(days=1)) if day.replace(day=1) == period else []
+    unpriced = _unpriced(export.connection, day, day + timedelta(days=1)) if day.replace(day=1) == period else []
     if last and _is_same(last, rows, unpriced):
         if not held:
             checked.note(period, day, last)
@@ -372,19 +374,19 @@ def _export_day(scene: Scene, period: date, day: date, checked: _Checked) -> Exp
         Dataset("restatement", focus.RESTATEMENT, restated),
     ]
     about = {
-        **_about(scene, period, rows, restated, None), "export": "focus_daily", "usage_date": day.isoformat(),
+        **_about(export, period, rows, restated, None), "export": "focus_daily", "usage_date": day.isoformat(),
         "held_back": list(held),
     }  # fmt: skip
-    version = scene.shelf.write(statement, datasets, about, {})
+    version = export.statements.write(statement, datasets, about, {})
     if not held:
         checked.note(period, day, version)
     return Exported(day.isoformat(), version.folder, len(rows), is_new=True)
 
 
-def _days(scene: Scene) -> list[tuple[date, date]]:
+def _days(export: ExportContext) -> list[tuple[date, date]]:
     """The statements of days to look at: what has rows, what had some, and the days between that have none."""
     found: set[tuple[date, date]] = set(
-        scene.connection.execute(
+        export.connection.execute(
             """
             SELECT DISTINCT billing_period, usage_date FROM marts.export_focus_daily
             UNION SELECT DISTINCT CAST(date_trunc('month', usage_date) AS DATE), usage_date FROM marts.fct_rated_lines
@@ -392,63 +394,63 @@ def _days(scene: Scene) -> list[tuple[date, date]]:
             """
         ).fetchall()
     )
-    for folder in (scene.shelf.root / "daily").glob("billing_period=*/usage_date=*"):
+    for folder in (export.statements.root / "daily").glob("billing_period=*/usage_date=*"):
         month, day = (part.partition("=")[2] for part in folder.parts[-2:])
         found.add((periods.month_of(month), date.fromisoformat(day)))
     own = [day for period, day in found if day.replace(day=1) == period]
     if own:
         # A clock that is wrong by years must not fill the years between with empty days.
-        today = scene.as_of.date()
+        today = export.as_of.date()
         first = max(min(own), today - timedelta(days=GAP_DAYS))
         between = [first + timedelta(days=number) for number in range((min(max(own), today) - first).days + 1)]
         months = {day.replace(day=1) for day in between}
         # A month before the first of the book was never billed by it.
-        first_booked = min((item.period for item in scene.book.transitions), default=None)
+        first_booked = min((item.period for item in export.book.transitions), default=None)
         looked_at = {month for month in months if first_booked is None or month >= first_booked}
         found |= {(day.replace(day=1), day) for day in between if day.replace(day=1) in looked_at}
-    finished = {period for period in {period for period, _ in found} if _is_period_finished(scene, period)}
+    finished = {period for period in {period for period, _ in found} if _is_period_finished(export, period)}
     return sorted(item for item in found if item[0] not in finished)
 
 
-def _is_period_finished(scene: Scene, period: date) -> bool:
+def _is_period_finished(export: ExportContext, period: date) -> bool:
     """Whether the statements of all accounts with rows of a period are written in their closed form."""
     accounts = {
         account
-        for (account,) in scene.connection.execute(
+        for (account,) in export.connection.execute(
             'SELECT DISTINCT "BillingAccountId" FROM marts.export_focus_daily WHERE billing_period = ?', [period]
         ).fetchall()
     } - {UNATTRIBUTED}
-    whole = scene.shelf.last(_monthly(scene, period, None))
+    whole = export.statements.last(_monthly(export, period, None))
     if not accounts and whole is None:
         return False
-    versions = {account: scene.shelf.last(_monthly(scene, period, account)) for account in accounts}
-    return all(last is not None and _is_finished(scene, last, account) for account, last in versions.items())
+    versions = {account: export.statements.last(_monthly(export, period, account)) for account in accounts}
+    return all(last is not None and _is_finished(export, last, account) for account, last in versions.items())
 
 
-def _status_of_all(scene: Scene, period: date) -> str:
+def _status_of_all(export: ExportContext, period: date) -> str:
     """The state of a period for a file that holds all accounts: closed once it is closed for each."""
-    named = {account for item in scene.book.transitions if item.period == period for account in item.accounts or ()}
-    found: set[str] = {scene.book.status(period, account) for account in named} or {scene.book.status(period)}
+    named = {account for item in export.book.transitions if item.period == period for account in item.accounts or ()}
+    found: set[str] = {export.book.status(period, account) for account in named} or {export.book.status(period)}
     return found.pop() if len(found) == 1 else "closing"
 
 
-def _monthly(scene: Scene, period: date, account: str | None) -> Path:
+def _monthly(export: ExportContext, period: date, account: str | None) -> Path:
     """The folder of a statement. An earlier version wrote one for all accounts: as long as it is the closed form of an
     account's month, it is its statement."""
-    month = scene.shelf.root / "monthly" / f"billing_period={period:%Y-%m}"
+    month = export.statements.root / "monthly" / f"billing_period={period:%Y-%m}"
     if account is None:
         return month
     own = month / f"account={folder_name(account)}"
-    whole = scene.shelf.last(month)
-    is_whole = scene.shelf.last(own) is None and whole is not None and _is_finished(scene, whole, account)
+    whole = export.statements.last(month)
+    is_whole = export.statements.last(own) is None and whole is not None and _is_finished(export, whole, account)
     return month if is_whole else own
 
 
-def _is_finished(scene: Scene, last: Version, account: str) -> bool:
+def _is_finished(export: ExportContext, last: Version, account: str) -> bool:
     """Whether the closed form of an account's period is written: then nothing of it is ever written again."""
     period = periods.month_of(last.manifest["billing_period"])
-    is_closed = scene.book.status(period, account) == "closed"
-    return is_closed and list(last.manifest["seals"]) == scene.book.seals_of(period, account)
+    is_closed = export.book.status(period, account) == "closed"
+    return is_closed and list(last.manifest["seals"]) == export.book.seals_of(period, account)
 
 
 def _is_same(last: Version, rows: Sequence[Row], unpriced: Sequence[Row]) -> bool:
@@ -476,11 +478,13 @@ def _require_acceptance(period: date, account: str, restated: Sequence[Row], acc
 
 
 def _about(
-    scene: Scene, period: date, rows: Sequence[Row], restated: Sequence[Row], accepted: Acceptance | None, *,
+    export: ExportContext, period: date, rows: Sequence[Row], restated: Sequence[Row], accepted: Acceptance | None, *,
     account: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    status = scene.book.status(period, account) if account else _status_of_all(scene, period)
-    seals = scene.book.seals_of(period, account) if account else [s for month, s in scene.book.seals if month == period]
+    status = export.book.status(period, account) if account else _status_of_all(export, period)
+    seals = (
+        export.book.seals_of(period, account) if account else [s for month, s in export.book.seals if month == period]
+    )
     return {
         "billing_account_id": account,
         "focus_version": focus.FOCUS_VERSION,
@@ -488,18 +492,18 @@ def _about(
         "period_state": status,
         "complete": status == "closed",
         "mode": "snapshot",
-        "attested": scene.is_attested,
+        "attested": export.is_attested,
         "seals": seals,
         "generated_from": {
             "apiary_version": __version__,
-            "as_of": scene.as_of.astimezone(UTC).isoformat(),
-            **scene.sources,
+            "as_of": export.as_of.astimezone(UTC).isoformat(),
+            **export.sources,
         },
         "rows": len(rows),
         "totals": totals(rows),
         "model_basis": model_basis(rows),
-        "checks": [check.told for check in scene.checks],
-        "override": scene.override.told(scene.checks) if scene.override else None,
+        "checks": [check.told for check in export.checks],
+        "override": export.override.told(export.checks) if export.override else None,
         "restatement": {
             "rows": len(restated),
             "sha256": restatement_sha256(restated),
@@ -543,26 +547,26 @@ def _unpriced(connection: duckdb.DuckDBPyConnection, first: date, end: date, acc
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _invoice_rows(scene: Scene, period: date, account: str) -> list[Row]:
-    cursor = scene.connection.execute(
+def _invoice_rows(export: ExportContext, period: date, account: str) -> list[Row]:
+    cursor = export.connection.execute(
         "SELECT invoice_id, invoice_detail_id, currency, charge_category, provider_name, model,"
         " line_count, exact_amount, rounded_amount, rounding_delta FROM marts.fct_invoice_lines"
         " WHERE billing_period = ? AND billing_account_id = ? ORDER BY invoice_detail_id",
         [period, account],
     )
-    closed = scene.book.status(period, account) == "closed"
-    last = scene.book.last(period, account)
+    closed = export.book.status(period, account) == "closed"
+    last = export.book.last(period, account)
     rows: list[Row] = []
     for invoice, detail, currency, category, provider, model, lines, exact, rounded, delta in cursor.fetchall():
         rows.append(dict.fromkeys(focus.INVOICE_DETAIL.names) | {
             "BilledCost": rounded, "BillingAccountId": account, "BillingCurrency": currency,
             "BillingPeriodEnd": periods.end_of(period), "BillingPeriodStart": _instant(period),
-            "ChargeCategory": category, "InvoiceDetailCreated": scene.as_of,
+            "ChargeCategory": category, "InvoiceDetailCreated": export.as_of,
             "InvoiceDetailDescription": " ".join(filter(None, (category, provider, model))),
             "InvoiceDetailGrain": json.dumps({"x_Model": model, "HostProviderName": provider}),
-            "InvoiceDetailId": detail, "InvoiceDetailLastUpdated": scene.as_of, "InvoiceId": invoice,
+            "InvoiceDetailId": detail, "InvoiceDetailLastUpdated": export.as_of, "InvoiceId": invoice,
             "InvoiceIssueDate": last.as_of if closed and last else None,
-            "InvoiceIssueStatus": "Issued" if closed else "Draft", "InvoiceIssuerName": scene.issuer,
+            "InvoiceIssueStatus": "Issued" if closed else "Draft", "InvoiceIssuerName": export.issuer,
             "PaymentCurrency": currency, "PaymentCurrencyBilledCost": rounded, "x_ExactCost": exact,
             "x_LineCount": lines, "x_RoundingDelta": delta,
         })  # fmt: skip
@@ -595,15 +599,15 @@ def _rounding_rows(rows: Sequence[Row], invoices: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _period_row(scene: Scene, period: date, account: str) -> Row:
-    own = [item for item in scene.book.of(account) if item.period == period]
+def _period_row(export: ExportContext, period: date, account: str) -> Row:
+    own = [item for item in export.book.of(account) if item.period == period]
     return {
         "BillingPeriodCreated": own[0].as_of if own else _instant(period),
         "BillingPeriodEnd": periods.end_of(period),
         "BillingPeriodLastUpdated": own[-1].as_of if own else _instant(period),
         "BillingPeriodStart": _instant(period),
-        "BillingPeriodStatus": "Closed" if scene.book.status(period, account) == "closed" else "Open",
-        "InvoiceIssuerName": scene.issuer,
+        "BillingPeriodStatus": "Closed" if export.book.status(period, account) == "closed" else "Open",
+        "InvoiceIssuerName": export.issuer,
     }
 
 

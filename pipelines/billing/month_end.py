@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines.billing import alert_messages, attestation, closing, current, export_alerts, exports
 from pipelines.billing.closing import Closed
-from pipelines.billing.exports import Exported, Scene
+from pipelines.billing.exports import ExportContext, Exported
 
 
 @dataclass(frozen=True)
@@ -25,31 +25,31 @@ class Written:
 
 
 def take_step(
-    scene: Scene, books: Path, period: date, *, actor: str, reason: str, waived: Mapping[str, str], signed: str,
-    accounts: Sequence[str] | None = None,
+    export: ExportContext, books: Path, period: date, *, actor: str, reason: str, waived: Mapping[str, str],
+    signed: str, accounts: Sequence[str] | None = None,
 ) -> Closed:  # fmt: skip
     """open → closing, or closing → closed, for some accounts or all; the book is signed with it.
 
     Raises like closing.close, and attestation.AttestationError.
     """
     done = closing.close(
-        scene.connection, books, period, actor=actor, reason=reason, as_of=scene.as_of, checks=scene.checks,
+        export.connection, books, period, actor=actor, reason=reason, as_of=export.as_of, checks=export.checks,
         waived=waived, signed=signed, accounts=accounts,
     )  # fmt: skip
-    attestation.attest(scene.shelf.root, books, as_of=scene.as_of)
+    attestation.attest(export.statements.root, books, as_of=export.as_of)
     return done
 
 
-def write_statements(scene: Scene, books: Path, period: date) -> Written:
+def write_statements(export: ExportContext, books: Path, period: date) -> Written:
     """The statements of a period's days and accounts, the head, the files of finance and the alerts.
 
     What is there already is passed over. Raises GateError, OSError, attestation.AttestationError.
     """
-    accounts = closing.accounts_of(scene.connection, scene.book, period)
-    exports.export_days(scene)
-    done, held = exports.export_months(scene, period, accounts)
-    current.refresh(scene.shelf)
-    attestation.attest(scene.shelf.root, books, as_of=scene.as_of)
-    alerts = export_alerts.find(scene, accounts)
-    export_alerts.write(scene.shelf.root, alerts)
-    return Written(tuple(done), held, tuple(alert_messages.deliver(scene.shelf.root, alerts)))
+    accounts = closing.accounts_of(export.connection, export.book, period)
+    exports.export_days(export)
+    done, held = exports.export_months(export, period, accounts)
+    current.refresh(export.statements)
+    attestation.attest(export.statements.root, books, as_of=export.as_of)
+    alerts = export_alerts.find(export, accounts)
+    export_alerts.write(export.statements.root, alerts)
+    return Written(tuple(done), held, tuple(alert_messages.deliver(export.statements.root, alerts)))

@@ -21,7 +21,7 @@ from pipelines.billing import periods
 from pipelines.billing.books import NO_MINOR_UNIT
 from pipelines.billing.exports import COSTS
 from pipelines.billing.periods import Book
-from pipelines.billing.statements import Shelf, Version
+from pipelines.billing.statements import StatementStore, Version
 from pipelines.contract.numbers import plain, pluralize
 from pipelines.errors import UsageError
 from pipelines.store import Store
@@ -98,7 +98,7 @@ def prove(
 def _prove_statement(proof: Proof, row: Row, exports: Path) -> None:
     """The newest statement of the row's day holds it as it stands."""
     folder = exports / "daily" / f"billing_period={row['BillingPeriodStart']:%Y-%m}"
-    version = Shelf.open(exports).last(folder / f"usage_date={row['ChargePeriodStart']:%Y-%m-%d}")
+    version = StatementStore.open(exports).last(folder / f"usage_date={row['ChargePeriodStart']:%Y-%m-%d}")
     if version is None:
         proof.add("statement: none was written for its day yet")
         return
@@ -127,7 +127,7 @@ def _prove_sum(proof: Proof, row: Row, lines: list[Row]) -> None:
 
 def _prove_rounding(row_key: str, exports: Path) -> Proof:
     """A rounding row stands in a monthly statement only: the invoice is rounded once, worked out here again."""
-    for folder, version in Shelf.open(exports).newest.items():
+    for folder, version in StatementStore.open(exports).newest.items():
         path = version.folder / "focus_invoice_detail.parquet"
         if "monthly" not in folder.parts or not path.exists():
             continue

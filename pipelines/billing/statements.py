@@ -64,7 +64,7 @@ class Version:
 
 
 @dataclass
-class Shelf:
+class StatementStore:
     """All statements under one folder: the newest version of each, and the end of the chain."""
 
     root: Path
@@ -73,16 +73,16 @@ class Shelf:
     head: str
 
     @classmethod
-    def open(cls, root: Path) -> "Shelf":
+    def open(cls, root: Path) -> "StatementStore":
         """Read every manifest under a folder. Raises OSError, ValueError."""
-        shelf = cls(root, {}, 0, FIRST_HASH)
+        statement_store = cls(root, {}, 0, FIRST_HASH)
         for path in sorted(root.glob("*/**/v[0-9][0-9][0-9][0-9]/" + MANIFEST)):
             data = path.read_bytes()
             version = Version(path.parent, json.loads(data), hashlib.sha256(data).hexdigest())
-            shelf.newest[path.parents[1]] = version  # versions sort by their number
-            if version.manifest["sequence"] > shelf.sequence:
-                shelf.sequence, shelf.head = version.manifest["sequence"], version.chain_sha256
-        return shelf
+            statement_store.newest[path.parents[1]] = version  # versions sort by their number
+            if version.manifest["sequence"] > statement_store.sequence:
+                statement_store.sequence, statement_store.head = version.manifest["sequence"], version.chain_sha256
+        return statement_store
 
     def last(self, statement: Path) -> Version | None:
         """The newest whole version of a statement. What was cut off has no manifest and is no version."""

@@ -15,7 +15,7 @@ from pipelines.home import BusyError, Home, exclusive
 if TYPE_CHECKING:
     import duckdb
 
-    from pipelines.billing.exports import Scene
+    from pipelines.billing.exports import ExportContext
     from pipelines.billing.gate import Check
     from pipelines.billing.periods import Book
 
@@ -52,17 +52,17 @@ def checks_of(connection: "duckdb.DuckDBPyConnection") -> list["Check"]:
     ]
 
 
-def scene_of(
+def export_context(
     home: Home, connection: "duckdb.DuckDBPyConnection", options: argparse.Namespace, checks: list["Check"]
-) -> "Scene":
+) -> "ExportContext":
     """What statements are made from."""
     from pipelines.billing import exports, gate, ledger, periods
-    from pipelines.billing.statements import Shelf
+    from pipelines.billing.statements import StatementStore
 
     signed = getattr(options, "override_by", ""), getattr(options, "override_reason", "")
-    return exports.Scene(
-        connection=connection, shelf=Shelf.open(home.exports), book=periods.read(ledger.book_path(home.books)),
-        as_of=options.as_of, checks=checks, issuer=exports.issuer(),
+    return exports.ExportContext(
+        connection=connection, statements=StatementStore.open(home.exports),
+        book=periods.read(ledger.book_path(home.books)), as_of=options.as_of, checks=checks, issuer=exports.issuer(),
         override=gate.Override(*signed) if any(signed) else None, is_attested=True,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`apiary erase` and `apiary retain`: what somebody sent goes from everywhere, what is past its time from its layer.
+"""`apiary erase` and `apiary retention`: what somebody sent goes from everywhere, what is past its time from its layer.
 
 Does not belong here: erasing (warehouse/erase.py, defs/erasure.py), retention (warehouse/retention.py).
 """
@@ -109,7 +109,7 @@ def _show(home: Home, store: Any, ids: list[str]) -> int:
     return 1 if left else 0
 
 
-def _retain(options: argparse.Namespace) -> int:
+def _apply_retention(options: argparse.Namespace) -> int:
     import json
     import os
     from dataclasses import asdict
@@ -133,6 +133,11 @@ def _retain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _retain(options: argparse.Namespace) -> int:
+    note("apiary: `apiary retain` is `apiary retention apply` now; the old name goes with the next release")
+    return _apply_retention(options)
+
+
 def add(group: Any, shared: Shared) -> None:
     """The commands under `apiary`."""
     erase = shared.add(group, "erase", "erase what a device, a user or a tenant sent, with proof", _erase, shared.store)
@@ -145,6 +150,11 @@ def add(group: Any, shared: Shared) -> None:
         "--pending", action="store_true", help="go on with every request that waits, owners' withdrawals among them"
     )
     erase.add_argument("--yes", action="store_true", help="do not ask")
-    retain = shared.add(group, "retain", "let go what is past its time", _retain, shared.store)
-    retain.add_argument("--dry-run", action="store_true", help="say what would go, and take nothing")
-    retain.add_argument("--json", action="store_true", help="one array on standard output")
+    retention = group.add_parser("retention", help="how long each layer is kept: policies/retention.yml")
+    actions = retention.add_subparsers(required=True, metavar="COMMAND")
+    for apply in (
+        shared.add(actions, "apply", "delete what is past its time, with a receipt", _apply_retention, shared.store),
+        shared.add(group, "retain", "the old name of `retention apply`", _retain, shared.store),
+    ):
+        apply.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
+        apply.add_argument("--json", action="store_true", help="one array on standard output")

@@ -12,10 +12,10 @@ from typing import Any
 from pipelines.commands.billing_warehouse import (
     as_of_option,
     checks_of,
+    export_context,
     moment,
     month_argument,
     opened,
-    scene_of,
 )
 from pipelines.commands.tables import as_json, show
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
@@ -32,7 +32,7 @@ def _export_days(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     with opened(home) as (connection, _):
-        done = exports.export_days(scene_of(home, connection, options, checks_of(connection)))
+        done = exports.export_days(export_context(home, connection, options, checks_of(connection)))
         attestation.attest(home.exports, home.books, as_of=options.as_of)
     written = sum(item.is_new for item in done)
     say(f"{pluralize(len(done), 'day')} looked at, {written} written under {home.exports / 'daily'}")
@@ -46,15 +46,15 @@ def _export_month(options: argparse.Namespace) -> int:
     period = periods.month_of(options.period)
     accepted = exports.Acceptance(options.accept, options.actor, options.reason) if options.accept else None
     with opened(home) as (connection, book):
-        scene = scene_of(home, connection, options, checks_of(connection))
+        export = export_context(home, connection, options, checks_of(connection))
         held: dict[str, str] = {}
         if options.account:
-            done = [exports.export_month(scene, period, options.account, accepted=accepted)]
+            done = [exports.export_month(export, period, options.account, accepted=accepted)]
         elif accepted:
             raise Stop(2, "an acceptance is of one account's statement: name it with --account")
         else:
-            done, held = exports.export_months(scene, period, closing.accounts_of(connection, book, period))
-        current.refresh(scene.shelf)
+            done, held = exports.export_months(export, period, closing.accounts_of(connection, book, period))
+        current.refresh(export.statements)
         attestation.attest(home.exports, home.books, as_of=options.as_of)
     for item in done:
         say(f"{'written' if item.is_new else 'unchanged'}: {item.folder} ({pluralize(item.rows, 'row')})")
@@ -69,8 +69,8 @@ def _alerts(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     last_month = (options.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
     with opened(home) as (connection, book):
-        scene = scene_of(home, connection, options, checks_of(connection))
-        alerts = export_alerts.find(scene, closing.accounts_of(connection, book, last_month))
+        export = export_context(home, connection, options, checks_of(connection))
+        alerts = export_alerts.find(export, closing.accounts_of(connection, book, last_month))
         export_alerts.write(home.exports, alerts)
     say(alert_messages.text(alerts))
     for failure in alert_messages.deliver(home.exports, alerts):
@@ -84,8 +84,8 @@ def _restatement(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     period = periods.month_of(options.period)
     with opened(home) as (connection, _):
-        scene = scene_of(home, connection, options, checks_of(connection))
-        restated = exports.month_restatement(scene, period, options.account)
+        export = export_context(home, connection, options, checks_of(connection))
+        restated = exports.month_restatement(export, period, options.account)
     if options.json:
         print(as_json(restated))
         return 0

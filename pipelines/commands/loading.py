@@ -94,8 +94,8 @@ def _replay(options: argparse.Namespace) -> int:
         store = open_store(store_of(options))
         asked = {str(batch["manifest_key"]) for batch in quarantine.batches(connection, _choice(options))}
         registry.take_back(home.warehouse.parent, asked)
-        judge = registry.judge(home.warehouse.parent, store)
-        done = quarantine.replay(connection, store, _choice(options), judge=judge)
+        admission = registry.admission_policy(home.warehouse.parent, store)
+        done = quarantine.replay(connection, store, _choice(options), admission=admission)
     if options.json:
         print(as_json(vars(done)))
     else:
@@ -147,8 +147,8 @@ def _expel(options: argparse.Namespace) -> int:
             registry.expel(folder, options.device, since=now)
         else:
             registry.expel_tenant(folder, options.tenant, since=now)
-        judge = registry.judge(folder, store)
-        done = exclusion.exclude(connection, store, exclusion.refused(connection, judge), judge=judge)
+        admission = registry.admission_policy(folder, store)
+        done = exclusion.exclude(connection, store, exclusion.refused(connection, admission), admission=admission)
     say(
         f"{who} is expelled: out of the wire went {pluralize(done.batches, 'batch')} with"
         f" {pluralize(done.rows, 'row')}; what comes is refused"
@@ -173,7 +173,7 @@ def _readmit(options: argparse.Namespace) -> int:
             registry.readmit_tenant(folder, options.tenant)
         reason = registry.EXPELLED_DEVICE if options.device else registry.EXPELLED_TENANT
         choice = quarantine.Choice(reason=reason, device=options.device, tenant=options.tenant)
-        done = quarantine.replay(connection, store, choice, judge=registry.judge(folder, store))
+        done = quarantine.replay(connection, store, choice, admission=registry.admission_policy(folder, store))
     say(
         f"{who} is back: {pluralize(done.loaded, 'batch')} loaded, {pluralize(done.rows_new, 'new row')};"
         " `apiary run` counts them"
@@ -225,8 +225,8 @@ def _rebuild(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     with alone(home), progress("loading") as bar:
         store = open_store(store_of(options))
-        judge = registry.judge(home.warehouse.parent, store)
-        done = rebuild.rebuild(home.warehouse, store, judge=judge, progress=bar)
+        admission = registry.admission_policy(home.warehouse.parent, store)
+        done = rebuild.rebuild(home.warehouse, store, admission=admission, progress=bar)
         loaded = done.loaded
         note(
             f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded, {loaded.quarantined} quarantined "

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.commands.billing_warehouse import (
     as_of_option,
     checks_of,
+    export_context,
     month_argument,
     opened,
-    scene_of,
     signed_options,
 )
 from pipelines.commands.tables import as_json, table
@@ -136,8 +136,9 @@ def _take_step(
 
     period = periods.month_of(options.period)
     done = month_end.take_step(
-        scene_of(home, connection, options, checks), home.books, period, actor=options.actor, reason=options.reason,
-        waived=dict(_waiver(text) for text in options.waive), signed=options.sign, accounts=_named(options),
+        export_context(home, connection, options, checks), home.books, period,
+        actor=options.actor, reason=options.reason, waived=dict(_waiver(text) for text in options.waive),
+        signed=options.sign, accounts=_named(options),
     )  # fmt: skip
     transition = done.transition
     say(f"{options.period} is {transition.after} for {', '.join(transition.accounts or ('all accounts',))}")
@@ -156,7 +157,7 @@ def _write_statements(
 ) -> None:
     from pipelines.billing import month_end
 
-    written = month_end.write_statements(scene_of(home, connection, options, checks), home.books, period)
+    written = month_end.write_statements(export_context(home, connection, options, checks), home.books, period)
     for item in written.statements:
         if item.is_new:
             say(f"statement: {item.folder}")

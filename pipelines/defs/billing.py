@@ -21,7 +21,7 @@ from pipelines.billing import (
     ledger,
     periods,
 )
-from pipelines.billing.statements import Shelf
+from pipelines.billing.statements import StatementStore
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
 from pipelines.defs.publish import published_marts
@@ -34,13 +34,15 @@ BILLED = """
 """
 
 
-def scene_of(connection: DuckDBPyConnection, folders: FoldersResource, *, as_of: datetime) -> exports.Scene:
+def export_context(
+    connection: DuckDBPyConnection, folders: FoldersResource, *, as_of: datetime
+) -> exports.ExportContext:
     """What statements are made from, with the departure gate's verdicts."""
     connection.execute("SET TimeZone = 'UTC'")
     suites = gates.suites("departure")
     checks = [check for suite in suites for check in gate.judged(suite.name, gates.run(suite, connection))]
-    return exports.Scene(
-        connection=connection, shelf=Shelf.open(Path(folders.exports)),
+    return exports.ExportContext(
+        connection=connection, statements=StatementStore.open(Path(folders.exports)),
         book=periods.read(ledger.book_path(Path(folders.books))), as_of=as_of, checks=checks, issuer=exports.issuer(),
         is_attested=True,
     )  # fmt: skip
@@ -56,10 +58,10 @@ def billing_statements(
     """Statements of days whose rows have changed. The departure gate is judged once more: each manifest says how."""
     with duckdb.get_connection() as connection:
         now = datetime.now(UTC)
-        scene = scene_of(connection, folders, as_of=now)
-        done = exports.export_days(scene)
+        export = export_context(connection, folders, as_of=now)
+        done = exports.export_days(export)
         last_month = (now.date().replace(day=1) - timedelta(days=1)).replace(day=1)
-        alerts = export_alerts.find(scene, closing.accounts_of(connection, scene.book, last_month))
+        alerts = export_alerts.find(export, closing.accounts_of(connection, export.book, last_month))
         billed = connection.execute(BILLED).fetchall()
     attestation.attest(Path(folders.exports), Path(folders.books), as_of=now)
     export_alerts.write(Path(folders.exports), alerts)
@@ -104,16 +106,16 @@ def monthly_statement(
 ) -> dg.MaterializeResult[None]:
     """Statements of the month that has ended. One that is closing is somebody's already: `apiary export month`."""
     with duckdb.get_connection() as connection:
-        scene = scene_of(connection, folders, as_of=datetime.now(UTC))
-        last_month = (scene.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
+        export = export_context(connection, folders, as_of=datetime.now(UTC))
+        last_month = (export.as_of.date().replace(day=1) - timedelta(days=1)).replace(day=1)
         accounts = [
             account
-            for account in closing.accounts_of(connection, scene.book, last_month)
-            if scene.book.status(last_month, account) == "open"
+            for account in closing.accounts_of(connection, export.book, last_month)
+            if export.book.status(last_month, account) == "open"
         ]
-        done, held = exports.export_months(scene, last_month, accounts)
-    current.refresh(scene.shelf)
-    attestation.attest(Path(folders.exports), Path(folders.books), as_of=scene.as_of)
+        done, held = exports.export_months(export, last_month, accounts)
+    current.refresh(export.statements)
+    attestation.attest(Path(folders.exports), Path(folders.books), as_of=export.as_of)
     for account, reason in held.items():
         context.log.warning(f"held back: {account}: {reason}")
     rows = sum(item.rows for item in done)

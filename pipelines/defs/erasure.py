@@ -19,7 +19,7 @@ import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import attestation, current, ledger, redaction
-from pipelines.billing.statements import Shelf
+from pipelines.billing.statements import StatementStore
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
@@ -96,7 +96,7 @@ def _erase(
     if work.rewrite(_build, now=now):
         books, exports = Path(folders.books), Path(folders.exports)
         redaction.redact(exports, books, work.journal.identifiers | work.journal.names, at=now)
-        current.refresh(Shelf.open(exports))  # made from statements that name nobody erased now
+        current.refresh(StatementStore.open(exports))  # made from statements that name nobody erased now
         attestation.attest(exports, books, as_of=now, after_erasure=True)
         if warehouse.exists():
             with engine.connect(str(warehouse)) as connection:

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import closing, ledger, month_end, periods
-from pipelines.defs.billing import scene_of
+from pipelines.defs.billing import export_context
 from pipelines.defs.ownership import labels
 from pipelines.defs.resources import WRITER, FoldersResource
 
@@ -39,15 +39,15 @@ def month_end_step(
     """One step of each account's month towards closed, if somebody takes it; and what stands in the way."""
     period, books = periods.month_of(config.period), Path(folders.books)
     with duckdb.get_connection() as connection:
-        scene = scene_of(connection, folders, as_of=config.moment)
+        export = export_context(connection, folders, as_of=config.moment)
         if config.actor:
             month_end.take_step(
-                scene, books, period, actor=config.actor, reason=config.reason, waived=config.waive,
+                export, books, period, actor=config.actor, reason=config.reason, waived=config.waive,
                 signed=config.sign, accounts=config.accounts or None,
             )  # fmt: skip
         book = ledger.load(connection, books)
         ready = closing.readiness(
-            connection, book, period, as_of=scene.as_of, checks=scene.checks, accounts=config.accounts or None
+            connection, book, period, as_of=export.as_of, checks=export.checks, accounts=config.accounts or None
         )
     for item in ready:
         for condition in item.unmet() if item.status != "closed" else ():
@@ -68,8 +68,8 @@ def month_end_statements(
 ) -> dg.MaterializeResult[None]:
     """The statements of the month's days and accounts, the signed head and the files of finance."""
     with duckdb.get_connection() as connection:
-        scene = scene_of(connection, folders, as_of=config.moment)
-        written = month_end.write_statements(scene, Path(folders.books), periods.month_of(config.period))
+        export = export_context(connection, folders, as_of=config.moment)
+        written = month_end.write_statements(export, Path(folders.books), periods.month_of(config.period))
     for account, reason in written.held.items():
         context.log.warning(f"held back: {account}: {reason}")
     for failure in written.undelivered:

@@ -23,7 +23,7 @@ def run(home: Home, store: Store, *, is_dry: bool) -> list[Line]:
     """Take what is past its time and write the receipt. Raises UsageError for settings that are none."""
     now = datetime.now(UTC)
     policy = retention.load_policy()
-    lines = retention.retain(home.warehouse, home.published, store, policy, now=now, is_dry=is_dry)
+    lines = retention.apply(home.warehouse, home.published, store, policy, now=now, is_dry=is_dry)
     lines.append(_take_runs(retention.before(policy, "dagster", now), is_dry=is_dry))
     if not is_dry:
         receipt = {"retained_at": now.isoformat(), "layers": [asdict(line) for line in lines]}
@@ -43,7 +43,7 @@ def _take_runs(limit: datetime | None, *, is_dry: bool) -> Line:
 
 
 @dg.op(pool=WRITER)
-def take_what_is_past_its_time(context: dg.OpExecutionContext, duckdb: WarehouseResource, store: StoreResource) -> None:
+def apply_retention(context: dg.OpExecutionContext, duckdb: WarehouseResource, store: StoreResource) -> None:
     """Everything that `policies/retention.yml` lets go, while the resource holds the warehouse's lock."""
     del duckdb
     with retried(context):
@@ -58,7 +58,7 @@ def take_what_is_past_its_time(context: dg.OpExecutionContext, duckdb: Warehouse
 @dg.job(executor_def=dg.in_process_executor, description="What is past its time goes; a receipt says what went.")
 def retention_job() -> None:
     """Once a week."""
-    take_what_is_past_its_time()
+    apply_retention()
 
 
 retention_schedule = dg.ScheduleDefinition(

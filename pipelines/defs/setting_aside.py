@@ -98,7 +98,7 @@ def set_aside(warehouse: Path, store: Store, failure: Failure) -> Iterator[str]:
     registry.set_aside(warehouse.parent, reasons)
     with engine.connect(str(warehouse)) as connection:
         load.prepare(connection)
-        exclusion.exclude(connection, store, reasons, judge=registry.judge(warehouse.parent, store))
+        exclusion.exclude(connection, store, reasons, admission=registry.admission_policy(warehouse.parent, store))
     parts = [parsed.prefix for key in keys if (parsed := parse_manifest_key(key)) is not None]
     for (tenant, device), count in sorted(Counter((prefix.tenant, prefix.device) for prefix in parts).items()):
         yield f"set aside: {pluralize(count, 'batch')} of device {device}, tenant {tenant}: {failure.reason}"

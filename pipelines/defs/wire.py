@@ -108,11 +108,11 @@ def wire(
             context.log.warning(
                 f"{aside} would not open and was set aside; what it held is loaded again from the landing"
             )
-        judge = registry.judge(folder, opened)
+        admission = registry.admission_policy(folder, opened)
         with duckdb.get_connection() as connection:
             load.prepare(connection)
             kept.restore(connection, opened)
-            again = quarantine.replay_what_may_pass(connection, opened, judge=judge)
+            again = quarantine.replay_what_may_pass(connection, opened, admission=admission)
             found = landing.pending(opened, load.known_manifests(connection))
             today = datetime.now(UTC).date()
             and_before = AND_BEFORE in context.run.tags
@@ -122,7 +122,7 @@ def wire(
                 if covered(arrival.received_at.date(), first=first, last=last, today=today, and_before=and_before)
             ]
             context.log.info(f"{pluralize(len(arrivals), 'batch')} arrived from {first} to {last}, not loaded yet")
-            loaded = load.load(connection, opened, arrivals, judge=judge)
+            loaded = load.load(connection, opened, arrivals, admission=admission)
             refused = quarantine.batches(connection, quarantine.Choice())
             verified = verify.verify(connection, opened, sample=verify.SAMPLE)
             acted = operator_actions.load(connection, HOME.operator_actions)

@@ -339,9 +339,9 @@ class Pass:
             return False
         with duckdb.connect(str(self._warehouse)) as connection:
             load.prepare(connection)
-            return bool(self._doomed_batches(connection, "wire"))
+            return bool(self._batches_to_erase(connection, "wire"))
 
-    def _doomed_batches(self, connection: duckdb.DuckDBPyConnection, schema: str) -> dict[str, str]:
+    def _batches_to_erase(self, connection: duckdb.DuckDBPyConnection, schema: str) -> dict[str, str]:
         """Manifests of the ledger that a line names, with the line's request."""
         found = {}
         batches = connection.execute(
@@ -375,8 +375,8 @@ class Pass:
         tenants = sorted({line.tenant for line in self.lines})
         with renewal.beside(fresh, self._warehouse) as connection:
             load.prepare(connection)
-            doomed = self._doomed_batches(connection, "old.wire")
-            self._count(connection, doomed)
+            to_erase = self._batches_to_erase(connection, "old.wire")
+            self._count(connection, to_erase)
             before = dict(
                 connection.execute(
                     "SELECT manifest_key, status FROM old.wire.batches WHERE list_contains(?, tenant_id)", [tenants]
@@ -384,28 +384,33 @@ class Pass:
             )
             found = [arrival for arrival in landing.pending(self._store, ()) if arrival.key in before]
             arrivals = [arrival for arrival in found if arrival.key not in gone]
-            missing = before.keys() - {arrival.key for arrival in found} - doomed.keys()
+            missing = before.keys() - {arrival.key for arrival in found} - to_erase.keys()
             renewal.copy_tables(connection, tenants, sorted({*gone, *missing}))
             kept.restore(connection, self._store)
-            load.load(connection, self._store, arrivals, judge=registry.judge(self._warehouse.parent, self._store))
+            load.load(
+                connection,
+                self._store,
+                arrivals,
+                admission=registry.admission_policy(self._warehouse.parent, self._store),
+            )
             renewal.copy_decisions(connection, tenants)
             after = dict(
                 connection.execute(
                     "SELECT manifest_key, status FROM wire.batches WHERE list_contains(?, tenant_id)", [tenants]
                 ).fetchall()
             )
-            had = {key for key, status in before.items() if status == "loaded"} - doomed.keys()
+            had = {key for key, status in before.items() if status == "loaded"} - to_erase.keys()
             return {key for key in had if after.get(key) != "loaded"}
 
-    def _count(self, connection: duckdb.DuckDBPyConnection, doomed: dict[str, str]) -> None:
+    def _count(self, connection: duckdb.DuckDBPyConnection, to_erase: dict[str, str]) -> None:
         """Count the rows that each line takes away."""
-        connection.execute("CREATE TEMP TABLE doomed (manifest_key VARCHAR, request_id VARCHAR)")
-        connection.executemany("INSERT INTO doomed VALUES (?, ?)", [list(item) for item in doomed.items()])
-        rows = dict.fromkeys(doomed.values(), 0)
+        connection.execute("CREATE TEMP TABLE to_erase (manifest_key VARCHAR, request_id VARCHAR)")
+        connection.executemany("INSERT INTO to_erase VALUES (?, ?)", [list(item) for item in to_erase.items()])
+        rows = dict.fromkeys(to_erase.values(), 0)
         for table in BY_NAME:
             counts = connection.execute(
                 f"SELECT request_id, count(*) FROM old.wire.{table} AS rows"
-                " JOIN doomed ON rows._manifest_key = doomed.manifest_key GROUP BY request_id"
+                " JOIN to_erase ON rows._manifest_key = to_erase.manifest_key GROUP BY request_id"
             ).fetchall()
             for request_id, count in counts:
                 rows[request_id] += int(count)
@@ -429,8 +434,8 @@ class Pass:
             elif renewal.has(connection, "marts", "fct_llm_turns"):
                 kept.put(self._store, name, kept.turns_gone(connection, tenants))
             kept.restore(connection, self._store)
-            doomed = self._doomed_batches(connection, "old.wire")
-            identifiers = renewal.identifiers_gone(connection, tenants, doomed)
+            to_erase = self._batches_to_erase(connection, "old.wire")
+            identifiers = renewal.identifiers_gone(connection, tenants, to_erase)
             users = dict(connection.execute("SELECT manifest_key, user_id FROM old.wire.batches").fetchall())
             # A name that somebody else bears too, elsewhere, cannot be told from it by its bytes.
             still = {
@@ -443,7 +448,7 @@ class Pass:
             seated = _seated(connection)
         for line in self.lines:
             share = self.journal.shares.setdefault(line.request_id, Share())
-            mine = {users[key] for key, request_id in doomed.items() if request_id == line.request_id} - {None}
+            mine = {users[key] for key, request_id in to_erase.items() if request_id == line.request_id} - {None}
             # Who has no device left goes from the bills too, unless finance keeps a seat: that name no device sent.
             gone = {user for user in mine if line.is_user(user) or user not in seated}
             share.names = sorted({*share.names, *(gone - still)})
@@ -500,7 +505,7 @@ class Pass:
             if line is not None and parts is None:
                 yield line.request_id, entry.key
             elif parts is not None and (
-                line is not None or (by_user and (owner.tenant in tenants or load.veiled(entry.key) in refused))
+                line is not None or (by_user and (owner.tenant in tenants or load.pseudonymised(entry.key) in refused))
             ):
                 manifests.append((line, Arrival(entry.key, parts, entry.received_at)))
         for line, arrival in manifests:

@@ -16,7 +16,7 @@ from pipelines.contract.wire import BY_NAME
 from pipelines.failpoints import fp
 from pipelines.store import Store
 from pipelines.warehouse import landing, load, quarantine
-from pipelines.warehouse.landing import Arrival, Judge, Manifest
+from pipelines.warehouse.landing import AdmissionPolicy, Arrival, Manifest
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Excluded:
     reloaded: int
 
 
-def refused(connection: duckdb.DuckDBPyConnection, judge: Judge) -> dict[str, str]:
+def refused(connection: duckdb.DuckDBPyConnection, admission: AdmissionPolicy) -> dict[str, str]:
     """Batches that are loaded and would be refused now for who sent them, with the reason: somebody was expelled since.
 
     What its owner wants erased is erased by the erasure.
@@ -40,16 +40,16 @@ def refused(connection: duckdb.DuckDBPyConnection, judge: Judge) -> dict[str, st
     for key, user, received_at in found:
         parts = parse_manifest_key(key)
         if parts is not None:
-            reason = judge(Arrival(key, parts, received_at), Manifest("", user or ""))
+            reason = admission(Arrival(key, parts, received_at), Manifest("", user or ""))
             if reason is not None and not reason.startswith(load.SUPPRESSED):
                 reasons[key] = reason
     return reasons
 
 
 def exclude(
-    connection: duckdb.DuckDBPyConnection, store: Store, reasons: Mapping[str, str], *, judge: Judge
+    connection: duckdb.DuckDBPyConnection, store: Store, reasons: Mapping[str, str], *, admission: AdmissionPolicy
 ) -> Excluded:
-    """Take batches out; each becomes one that was refused for its reason. The judge must refuse them too.
+    """Take batches out; each becomes one that was refused for its reason. The policy must refuse them too.
 
     The marts follow with the next build: every session that loses a row is looked at again. Killed in between, the next
     load goes on. Raises StoreUnavailableError, StoreRefusedError.
@@ -80,7 +80,7 @@ def exclude(
         connection.execute("ROLLBACK")
         raise
     fp("exclude.after_commit")
-    again = quarantine.replay(connection, store, quarantine.Choice(reason=quarantine.UNFINISHED), judge=judge)
+    again = quarantine.replay(connection, store, quarantine.Choice(reason=quarantine.UNFINISHED), admission=admission)
     return Excluded(batches, rows, again.loaded)
 
 

@@ -34,7 +34,7 @@ from pipelines.contract.wire import BY_NAME, TABLES, contract_hash
 from pipelines.home import SOURCE, BusyError, exclusive
 from pipelines.warehouse import decode, landing
 from pipelines.warehouse.gate_child import LENGTH, MAX_SECONDS, NUMBER
-from pipelines.warehouse.landing import Parcel
+from pipelines.warehouse.landing import FetchedBatch
 
 PREFIX = "apiary-gate-"
 YOUNG_SECONDS = 60  # a folder is made a moment before it is locked
@@ -64,17 +64,17 @@ def rules_hash() -> str:
 class Part:
     """Rows of some batches by table, batch after batch, with the number of rows of each."""
 
-    parcels: tuple[Parcel, ...]
+    fetched: tuple[FetchedBatch, ...]
     counts: dict[str, list[int]]
     tables: dict[str, pa.Table]
 
 
 @dataclass
 class Judged:
-    """What became of a job: every parcel is in a part or has a reason."""
+    """What became of a job: every batch is in a part or has a reason."""
 
     parts: list[Part] = field(default_factory=list)
-    refused: list[tuple[Parcel, str]] = field(default_factory=list)
+    refused: list[tuple[FetchedBatch, str]] = field(default_factory=list)
 
 
 class DiedError(Exception):
@@ -100,15 +100,15 @@ class Gate:
         self._threads = ThreadPoolExecutor(children, "gate")
         self._all = children
 
-    def submit(self, parcels: Sequence[Parcel]) -> "Future[Judged]":
+    def submit(self, fetched: Sequence[FetchedBatch]) -> "Future[Judged]":
         """Have a job's batches opened."""
-        return self._threads.submit(self.judge, tuple(parcels))
+        return self._threads.submit(self.judge, tuple(fetched))
 
-    def judge(self, parcels: tuple[Parcel, ...]) -> Judged:
+    def judge(self, fetched: tuple[FetchedBatch, ...]) -> Judged:
         """Open batches, and wait for it."""
         child = self._free.get()
         try:
-            return _judge(child, parcels)
+            return _judge(child, fetched)
         finally:
             self._free.put(child)
 
@@ -145,9 +145,9 @@ def shared() -> Gate:
     return _gate_of(os.getpid())
 
 
-def _judge(child: "Child", parcels: tuple[Parcel, ...]) -> Judged:
+def _judge(child: "Child", fetched: tuple[FetchedBatch, ...]) -> Judged:
     judged = Judged()
-    waiting = [parcels] if parcels else []
+    waiting = [fetched] if fetched else []
     while waiting:
         job = waiting.pop()
         try:
@@ -178,7 +178,7 @@ class Child:
             self._progress = mmap.mmap(file.fileno(), NUMBER.size)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, job: Sequence[Parcel], judged: Judged) -> int:
+    def decode(self, job: Sequence[FetchedBatch], judged: Judged) -> int:
         """Have a job decoded; how many of its batches were. Raises DiedError."""
 
         def talk(process: subprocess.Popen[bytes]) -> int:
@@ -250,7 +250,7 @@ class _Watch:
                 return
 
 
-def _send(process: subprocess.Popen[bytes], job: Sequence[Parcel]) -> None:
+def _send(process: subprocess.Popen[bytes], job: Sequence[FetchedBatch]) -> None:
     said = [
         [
             (
@@ -258,15 +258,15 @@ def _send(process: subprocess.Popen[bytes], job: Sequence[Parcel]) -> None:
                 {"table": item.table, "rows": item.rows, "input_tokens": item.input_tokens,
                  "output_tokens": item.output_tokens},
             )
-            for item in parcel.items
+            for item in batch.items
         ]
-        for parcel in job
+        for batch in job
     ]  # fmt: skip
     header = json.dumps(said).encode()
     assert process.stdin is not None  # noqa: S101 - a pipe was asked for
     process.stdin.write(LENGTH.pack(len(header)) + header)
-    for parcel in job:
-        for item in parcel.items:
+    for batch in job:
+        for item in batch.items:
             process.stdin.write(item.data)
     process.stdin.flush()
 
@@ -283,7 +283,7 @@ def read(process: subprocess.Popen[bytes]) -> bytes:
     return data
 
 
-def _take(process: subprocess.Popen[bytes], job: Sequence[Parcel], judged: Judged) -> int:
+def _take(process: subprocess.Popen[bytes], job: Sequence[FetchedBatch], judged: Judged) -> int:
     """Take an answer. It may be that of a process which a file has taken over: what it says is checked."""
     said = json.loads(read(process))
     done = int(said["done"])

@@ -67,7 +67,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class FetchedBatch:
     """A batch as it came: its manifest, and its objects' bytes, which nobody has opened."""
 
     arrival: Arrival
@@ -87,11 +87,11 @@ class IncompleteError(Exception):
     """An object of a batch is not there (yet): a landing that is being copied may bring the manifest first."""
 
 
-Judge = Callable[[Arrival, Manifest], str | None]
+AdmissionPolicy = Callable[[Arrival, Manifest], str | None]
 
 
 def everybody(_arrival: Arrival, _manifest: Manifest) -> str | None:
-    """The judge of a warehouse that knows no reason to refuse a sender."""
+    """The policy of a warehouse that knows no reason to refuse a sender."""
     return None
 
 
@@ -105,13 +105,13 @@ def pending(store: Store, known: Collection[str]) -> list[Arrival]:
     return sorted(found, key=lambda arrival: (arrival.received_at, arrival.key))
 
 
-def fetch(store: Store, arrival: Arrival, judge: Judge = everybody) -> Parcel:
-    """Read a manifest, check it, ask the judge, and get its objects.
+def fetch(store: Store, arrival: Arrival, admission: AdmissionPolicy = everybody) -> FetchedBatch:
+    """Read a manifest, check it, ask the admission policy, and get its objects.
 
     Raises RefusedError, IncompleteError, StoreUnavailableError.
     """
     manifest = read_manifest(store, arrival)
-    if (reason := judge(arrival, manifest)) is not None:
+    if (reason := admission(arrival, manifest)) is not None:
         raise RefusedError(reason, manifest)
     items: list[Item] = []
     left = MAX_BATCH_BYTES
@@ -126,7 +126,7 @@ def fetch(store: Store, arrival: Arrival, judge: Judge = everybody) -> Parcel:
         if claim.size is not None and len(data) != claim.size:
             raise RefusedError("size_mismatch", manifest)
         items.append(Item(claim.table.name, data, claim.rows, claim.input_tokens, claim.output_tokens))
-    return Parcel(arrival, manifest, tuple(items))
+    return FetchedBatch(arrival, manifest, tuple(items))
 
 
 def read_manifest(store: Store, arrival: Arrival) -> Manifest:

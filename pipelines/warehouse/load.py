@@ -21,7 +21,15 @@ from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
 from pipelines.warehouse import gate, landing
 from pipelines.warehouse.decode import MAX_ROWS
 from pipelines.warehouse.gate import Judged, Part
-from pipelines.warehouse.landing import Arrival, IncompleteError, Judge, Manifest, Parcel, RefusedError, everybody
+from pipelines.warehouse.landing import (
+    AdmissionPolicy,
+    Arrival,
+    FetchedBatch,
+    IncompleteError,
+    Manifest,
+    RefusedError,
+    everybody,
+)
 
 # Batches and rows of one transaction: one commit for many tiny batches, and bounded memory for large ones.
 GROUP = 2_048
@@ -71,12 +79,12 @@ def known_manifests(connection: duckdb.DuckDBPyConnection) -> set[str]:
 
 
 def suppressed_manifests(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """The veiled keys of manifests that were suppressed."""
+    """The pseudonymised keys of manifests that were suppressed."""
     found = connection.execute("SELECT manifest_key FROM wire.batches WHERE status = 'suppressed'").fetchall()
     return {key for (key,) in found}
 
 
-def veiled(manifest_key: str) -> str:
+def pseudonymised(manifest_key: str) -> str:
     """The name in the ledger of a batch that was suppressed: its key would name its device for ever."""
     return f"{SUPPRESSED}/{hashlib.sha256(manifest_key.encode()).hexdigest()[:32]}"
 
@@ -86,7 +94,7 @@ def load(
     store: Store,
     arrivals: Sequence[Arrival],
     *,
-    judge: Judge = everybody,
+    admission: AdmissionPolicy = everybody,
     again: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Loaded:
@@ -97,8 +105,8 @@ def load(
     """
     total = Loaded()
     known = known_manifests(connection).difference(again)
-    waiting = [arrival for arrival in arrivals if known.isdisjoint((arrival.key, veiled(arrival.key)))]
-    for group in _groups(store, waiting, judge):
+    waiting = [arrival for arrival in arrivals if known.isdisjoint((arrival.key, pseudonymised(arrival.key)))]
+    for group in _groups(store, waiting, admission):
         _load_group(connection, group, total, is_replay=bool(again))
         if progress:
             progress(total.received, len(waiting))
@@ -117,15 +125,15 @@ class _Group:
         """Take what became of a job."""
         self.parts += judged.parts
         self.refused += job.refused
-        self.refused += [(parcel.arrival, parcel.manifest, reason) for parcel, reason in judged.refused]
-        self.batches += len(job.parcels) + len(job.refused)
+        self.refused += [(batch.arrival, batch.manifest, reason) for batch, reason in judged.refused]
+        self.batches += len(job.fetched) + len(job.refused)
         self.rows += sum(sum(counts) for part in judged.parts for counts in part.counts.values())
         self.incomplete += job.incomplete
 
 
 @dataclass
 class _Job:
-    parcels: list[Parcel] = field(default_factory=list)
+    fetched: list[FetchedBatch] = field(default_factory=list)
     refused: list[tuple[Arrival, Manifest | None, str]] = field(default_factory=list)
     bytes: int = 0
     rows: int = 0
@@ -134,16 +142,16 @@ class _Job:
     @property
     def is_full(self) -> bool:
         """Whether a child should not be given more at once."""
-        batches = len(self.parcels) + len(self.refused)
+        batches = len(self.fetched) + len(self.refused)
         return batches >= min(JOB, GROUP) or self.bytes >= JOB_BYTES or self.rows >= min(JOB_ROWS, GROUP_ROWS)
 
 
-def _groups(store: Store, arrivals: Sequence[Arrival], judge: Judge) -> Iterator[_Group]:
+def _groups(store: Store, arrivals: Sequence[Arrival], admission: AdmissionPolicy) -> Iterator[_Group]:
     """What belongs into one transaction each. A store that goes away ends it, after what was fetched before."""
     group = _Group()
     trouble: StoreUnavailableError | StoreRefusedError | None = None
     under_way: deque[tuple[Future[Judged], _Job]] = deque()
-    jobs = _jobs(_fetched(store, arrivals, judge))
+    jobs = _jobs(_fetched(store, arrivals, admission))
     are_more = True
     while are_more or under_way:
         try:
@@ -152,7 +160,7 @@ def _groups(store: Store, arrivals: Sequence[Arrival], judge: Judge) -> Iterator
             trouble, job = error, None
         are_more = job is not None
         if job is not None:
-            under_way.append((gate.shared().submit(job.parcels), job))
+            under_way.append((gate.shared().submit(job.fetched), job))
         while len(under_way) > (AHEAD if are_more else 0):
             judged, first = under_way.popleft()
             group.add(judged.result(), first)
@@ -165,14 +173,14 @@ def _groups(store: Store, arrivals: Sequence[Arrival], judge: Judge) -> Iterator
         raise trouble
 
 
-def _jobs(fetched: Iterable[tuple[Arrival, Parcel | RefusedError | None]]) -> Iterator[_Job]:
+def _jobs(fetched: Iterable[tuple[Arrival, FetchedBatch | RefusedError | None]]) -> Iterator[_Job]:
     """Batches for a child of the gate; those in hand come before the store's trouble is passed on."""
     job = _Job()
     try:
         for arrival, found in fetched:
             fp("gate.read")
-            if isinstance(found, Parcel):
-                job.parcels.append(found)
+            if isinstance(found, FetchedBatch):
+                job.fetched.append(found)
                 job.bytes += sum(len(item.data) for item in found.items)
                 job.rows += sum(MAX_ROWS if item.rows is None else item.rows for item in found.items)
             elif found is None:
@@ -189,13 +197,13 @@ def _jobs(fetched: Iterable[tuple[Arrival, Parcel | RefusedError | None]]) -> It
 
 
 def _fetched(
-    store: Store, arrivals: Sequence[Arrival], judge: Judge
-) -> Iterator[tuple[Arrival, Parcel | RefusedError | None]]:
+    store: Store, arrivals: Sequence[Arrival], admission: AdmissionPolicy
+) -> Iterator[tuple[Arrival, FetchedBatch | RefusedError | None]]:
     """Batches as they came, in order; None for one that lacks an object."""
 
-    def fetch(arrival: Arrival) -> Parcel | RefusedError | None:
+    def fetch(arrival: Arrival) -> FetchedBatch | RefusedError | None:
         try:
-            return landing.fetch(store, arrival, judge)
+            return landing.fetch(store, arrival, admission)
         except RefusedError as error:
             return error
         except IncompleteError:
@@ -206,7 +214,7 @@ def _fetched(
             yield arrival, fetch(arrival)
         return
     with ThreadPoolExecutor(store.connections) as pool:
-        waiting: deque[tuple[Arrival, Future[Parcel | RefusedError | None]]] = deque()
+        waiting: deque[tuple[Arrival, Future[FetchedBatch | RefusedError | None]]] = deque()
         for arrival in arrivals:
             waiting.append((arrival, pool.submit(fetch, arrival)))
             if len(waiting) > 2 * store.connections:
@@ -277,13 +285,22 @@ def next_seq(connection: duckdb.DuckDBPyConnection) -> int:
 def _with_lineage(part: Part, name: str, seq: int) -> pa.Table:
     """The rows of a part with the columns that say where they come from."""
     senders = {
-        "tenant_id": ([parcel.arrival.parts.prefix.tenant for parcel in part.parcels], pa.string()),
-        "region": ([parcel.arrival.parts.prefix.region for parcel in part.parcels], pa.string()),
-        "_user_id": ([parcel.manifest.user_id for parcel in part.parcels], pa.string()),
-        "_device_id": ([parcel.arrival.parts.prefix.device for parcel in part.parcels], pa.string()),
-        "_manifest_key": ([parcel.arrival.key for parcel in part.parcels], pa.string()),
-        "_received_at": ([parcel.arrival.received_at for parcel in part.parcels], pa.timestamp("us", tz="UTC")),
-        "_ingest_seq": ([seq] * len(part.parcels), pa.int64()),
+        "tenant_id": (
+            [batch.arrival.parts.prefix.tenant for batch in part.fetched],
+            pa.string(),
+        ),
+        "region": ([batch.arrival.parts.prefix.region for batch in part.fetched], pa.string()),
+        "_user_id": ([batch.manifest.user_id for batch in part.fetched], pa.string()),
+        "_device_id": (
+            [batch.arrival.parts.prefix.device for batch in part.fetched],
+            pa.string(),
+        ),
+        "_manifest_key": ([batch.arrival.key for batch in part.fetched], pa.string()),
+        "_received_at": (
+            [batch.arrival.received_at for batch in part.fetched],
+            pa.timestamp("us", tz="UTC"),
+        ),
+        "_ingest_seq": ([seq] * len(part.fetched), pa.int64()),
     }
     rows = part.tables[name]
     sender_of_row = pa.array([n for n, count in enumerate(part.counts[name]) for _ in range(count)], pa.int64())
@@ -496,7 +513,7 @@ def _touch_rezoned(connection: duckdb.DuckDBPyConnection, seq: int) -> None:
 
 def _write_ledger(connection: duckdb.DuckDBPyConnection, group: _Group, seq: int, *, is_replay: bool) -> list[str]:
     """The commit mark of each batch, in the transaction of its rows; the answers."""
-    sound = [(parcel.arrival, parcel.manifest) for part in group.parts for parcel in part.parcels]
+    sound = [(batch.arrival, batch.manifest) for part in group.parts for batch in part.fetched]
     answers: list[tuple[Arrival, Manifest | None, str, str | None]] = [
         (arrival, manifest, "tombstone" if manifest.tombstone else "loaded", manifest.tombstone)
         for arrival, manifest in sound
@@ -579,7 +596,7 @@ def _veil(arrival: Arrival, reason: str | None) -> dict[str, object]:
     told = dict.fromkeys(("manifest_sha256", "previous_manifest_sha256", "user_id", "consent_id"))
     if reason == SUPPRESSED:
         told |= dict.fromkeys(("device_id", "epoch", "seq"))
-    return told | {"manifest_key": veiled(arrival.key)}
+    return told | {"manifest_key": pseudonymised(arrival.key)}
 
 
 def _object_lines(arrival: Arrival, manifest: Manifest, seq: int) -> Iterator[dict[str, object]]:

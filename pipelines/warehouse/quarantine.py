@@ -14,7 +14,7 @@ from pipelines.contract.keys import parse_manifest_key
 from pipelines.errors import UsageError
 from pipelines.store import Store
 from pipelines.warehouse import gate, load
-from pipelines.warehouse.landing import Arrival, Judge, everybody
+from pipelines.warehouse.landing import AdmissionPolicy, Arrival, everybody
 from pipelines.warehouse.load import Loaded
 
 # Newer rules may know what older ones did not: these are judged again by themselves once the rules have changed.
@@ -87,12 +87,14 @@ def objects(connection: duckdb.DuckDBPyConnection, manifest: str) -> list[dict[s
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def replay(connection: duckdb.DuckDBPyConnection, store: Store, choice: Choice, *, judge: Judge = everybody) -> Loaded:
+def replay(
+    connection: duckdb.DuckDBPyConnection, store: Store, choice: Choice, *, admission: AdmissionPolicy = everybody
+) -> Loaded:
     """Judge refused batches again, by the rules of now; what is loaded then is loaded once.
 
     Raises StoreUnavailableError, StoreRefusedError.
     """
-    return _again(connection, store, batches(connection, choice), judge)
+    return _again(connection, store, batches(connection, choice), admission)
 
 
 def may_pass(connection: duckdb.DuckDBPyConnection) -> set[str]:
@@ -117,15 +119,17 @@ def may_pass(connection: duckdb.DuckDBPyConnection) -> set[str]:
     return {key for (key,) in keys}
 
 
-def replay_what_may_pass(connection: duckdb.DuckDBPyConnection, store: Store, *, judge: Judge = everybody) -> Loaded:
+def replay_what_may_pass(
+    connection: duckdb.DuckDBPyConnection, store: Store, *, admission: AdmissionPolicy = everybody
+) -> Loaded:
     """Judge them again: nobody has to ask for it after an upgrade. Raises StoreUnavailableError, StoreRefusedError."""
     chosen = may_pass(connection)
     found = [row for row in batches(connection, Choice()) if row["manifest_key"] in chosen]
-    return _again(connection, store, found, judge)
+    return _again(connection, store, found, admission)
 
 
 def _again(
-    connection: duckdb.DuckDBPyConnection, store: Store, found: Sequence[dict[str, Any]], judge: Judge
+    connection: duckdb.DuckDBPyConnection, store: Store, found: Sequence[dict[str, Any]], admission: AdmissionPolicy
 ) -> Loaded:
     arrivals = []
     for row in found:
@@ -133,4 +137,4 @@ def _again(
         parts = parse_manifest_key(key)
         if parts is not None:
             arrivals.append(Arrival(key, parts, row["received_at"]))
-    return load.load(connection, store, arrivals, judge=judge, again={arrival.key for arrival in arrivals})
+    return load.load(connection, store, arrivals, admission=admission, again={arrival.key for arrival in arrivals})

@@ -19,7 +19,7 @@ from pipelines.errors import ExpectedError
 from pipelines.home import ROOT, private_folder
 from pipelines.store import Store
 from pipelines.warehouse import kept, landing, load
-from pipelines.warehouse.landing import Judge
+from pipelines.warehouse.landing import AdmissionPolicy
 from pipelines.warehouse.load import Loaded, Progress
 
 BUILT = ("seeds", "staging", "intermediate", "marts")  # what dbt makes; compared are the marts, which others read
@@ -49,7 +49,12 @@ class Rebuilt:
 
 
 def rebuild(
-    warehouse: Path, store: Store, *, judge: Judge, progress: Progress | None = None, with_marts: bool = True
+    warehouse: Path,
+    store: Store,
+    *,
+    admission: AdmissionPolicy,
+    progress: Progress | None = None,
+    with_marts: bool = True,
 ) -> Rebuilt:
     """Load everything in the landing into a fresh file beside the warehouse, build the marts, and compare.
 
@@ -59,7 +64,7 @@ def rebuild(
     aside = private_folder(warehouse.parent / "rebuilt") / warehouse.name
     for left in (aside, aside.with_name(f"{aside.name}.wal")):
         left.unlink(missing_ok=True)
-    loaded = make_anew(aside, warehouse, store, judge=judge, progress=progress, with_marts=with_marts)
+    loaded = make_anew(aside, warehouse, store, admission=admission, progress=progress, with_marts=with_marts)
     rebuilt = Rebuilt(aside, loaded)
     if warehouse.exists():
         with duckdb.connect(str(aside)) as connection:
@@ -75,7 +80,13 @@ def rebuild(
 
 
 def make_anew(
-    aside: Path, warehouse: Path, store: Store, *, judge: Judge, with_marts: bool, progress: Progress | None = None
+    aside: Path,
+    warehouse: Path,
+    store: Store,
+    *,
+    admission: AdmissionPolicy,
+    with_marts: bool,
+    progress: Progress | None = None,
 ) -> Loaded:
     """Load everything in the landing, with what people decided in the warehouse, into a fresh file; build the marts.
 
@@ -86,7 +97,7 @@ def make_anew(
         if warehouse.exists():
             _carry_over(connection, warehouse)
         kept.restore(connection, store)
-        loaded = load.load(connection, store, landing.pending(store, ()), judge=judge, progress=progress)
+        loaded = load.load(connection, store, landing.pending(store, ()), admission=admission, progress=progress)
     if with_marts:
         _build(aside)
     return loaded

@@ -19,7 +19,7 @@ from pipelines.errors import ExpectedError, UsageError
 from pipelines.home import replace_file
 from pipelines.store import Store
 from pipelines.warehouse import suppression
-from pipelines.warehouse.landing import Arrival, Judge, Manifest
+from pipelines.warehouse.landing import AdmissionPolicy, Arrival, Manifest
 
 DEVICE = re.compile(r"[0-9a-f]{32}")
 EXPELLED_DEVICE, EXPELLED_TENANT = "expelled_device", "expelled_tenant"
@@ -51,7 +51,7 @@ class Register:
     tenants: dict[str, str] = field(default_factory=dict)
     batches: dict[str, str] = field(default_factory=dict)
 
-    def judge(self, arrival: Arrival, _manifest: Manifest) -> str | None:
+    def refusal(self, arrival: Arrival, _manifest: Manifest) -> str | None:
         """Why a batch or its sender is refused, or None."""
         prefix = arrival.parts.prefix
         if prefix.tenant in self.tenants:
@@ -70,7 +70,7 @@ class Register:
         return None
 
 
-def judge(folder: Path, store: Store) -> Judge:
+def admission_policy(folder: Path, store: Store) -> AdmissionPolicy:
     """Who is asked of every batch before its objects are fetched, and again at every replay and rebuild.
 
     THE place for a reason that lies with the sender: the store's list of the erased, then the register. A reason that
@@ -79,7 +79,7 @@ def judge(folder: Path, store: Store) -> Judge:
     erased, register = suppression.load(store), load(folder)
 
     def ask(arrival: Arrival, manifest: Manifest) -> str | None:
-        return erased.judge(arrival, manifest) or register.judge(arrival, manifest)
+        return erased.refusal(arrival, manifest) or register.refusal(arrival, manifest)
 
     return ask
 

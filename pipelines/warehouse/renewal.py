@@ -83,10 +83,10 @@ def copy_decisions(connection: duckdb.DuckDBPyConnection, tenants: list[str]) ->
 
 
 def identifiers_gone(
-    connection: duckdb.DuckDBPyConnection, tenants: list[str], doomed: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection, tenants: list[str], to_erase: Mapping[str, str]
 ) -> dict[str, set[str]]:
     """Identifiers that the old wire holds and the new one does not: none may be found any more. By the request that
-    takes their batches away (`doomed`: requests by manifest); what stands in no batch is everybody's."""
+    takes their batches away (`to_erase`: requests by manifest); what stands in no batch is everybody's."""
     columns = connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'old' AND schema_name = 'wire'"
         " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name) AND table_name <> 'kept_charges'"
@@ -99,10 +99,10 @@ def identifiers_gone(
         " WHERE list_contains($tenants, tenant_id)"
         for table, column in columns
     )
-    connection.execute("CREATE OR REPLACE TEMP TABLE doomed (k VARCHAR, request_id VARCHAR)")
-    connection.executemany("INSERT INTO doomed VALUES (?, ?)", [list(item) for item in doomed.items()])
+    connection.execute("CREATE OR REPLACE TEMP TABLE to_erase (k VARCHAR, request_id VARCHAR)")
+    connection.executemany("INSERT INTO to_erase VALUES (?, ?)", [list(item) for item in to_erase.items()])
     found = connection.execute(
-        f"SELECT DISTINCT v, request_id FROM ({old}) LEFT JOIN doomed USING (k)"
+        f"SELECT DISTINCT v, request_id FROM ({old}) LEFT JOIN to_erase USING (k)"
         f" WHERE regexp_full_match(v, $form) AND v NOT IN (SELECT v FROM ({_values(connection)}) WHERE v IS NOT NULL)",
         {"tenants": tenants, "form": IDENTIFIER},
     ).fetchall()
@@ -112,7 +112,7 @@ def identifiers_gone(
         if request_id is not None:
             gone.setdefault(request_id, set()).add(value)
         elif value not in named:
-            for name in set(doomed.values()):
+            for name in set(to_erase.values()):
                 gone.setdefault(name, set()).add(value)
     return gone
 

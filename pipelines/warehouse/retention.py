@@ -85,14 +85,12 @@ def load_policy(path: Path = POLICY) -> Policy:
     return Policy(days, report, dict(exempt))
 
 
-def retain(
-    warehouse: Path, published: Path, store: Store, policy: Policy, *, now: datetime, is_dry: bool
-) -> list[Line]:
+def apply(warehouse: Path, published: Path, store: Store, policy: Policy, *, now: datetime, is_dry: bool) -> list[Line]:
     """Take what is past its time, or say what would be taken. Raises StoreUnavailableError, OSError, duckdb.Error."""
     statuses = _statuses(warehouse)
     entries = [entry for entry in store.list(landing.ROOT) if parse_prefix(entry.key)]
     orphans, waiting = _orphans(policy, entries, now)
-    doomed = {
+    expired = {
         "landing": _old_batches(before(policy, "landing", now), entries, statuses, {"loaded", "tombstone"}),
         "quarantine": _old_batches(before(policy, "quarantine", now), entries, statuses, {"quarantined"}),
         "orphans": orphans,
@@ -100,7 +98,7 @@ def retain(
     age = pluralize(policy.report_days, "day")
     notes = {"orphans": f"{waiting} unreferenced for more than {age}" if waiting else ""}
     lines = []
-    for layer, found in doomed.items():
+    for layer, found in expired.items():
         if not is_dry:
             _forget_objects(warehouse, found)
             for entry in found:
@@ -148,8 +146,8 @@ def _old_batches(
         for place, found in places.items()
         if all(entry.received_at < limit and statuses.get(entry.key) in taken for entry in found)
     }
-    doomed = [entry for entry in entries if _place(entry.key) in old]
-    return sorted(doomed, key=lambda entry: (parse_manifest_key(entry.key) is not None, entry.key))
+    expired = [entry for entry in entries if _place(entry.key) in old]
+    return sorted(expired, key=lambda entry: (parse_manifest_key(entry.key) is not None, entry.key))
 
 
 def _orphans(policy: Policy, entries: list[Entry], now: datetime) -> tuple[list[Entry], int]:
@@ -158,18 +156,18 @@ def _orphans(policy: Policy, entries: list[Entry], now: datetime) -> tuple[list[
     shown = now - timedelta(days=policy.report_days)
     found = [entry for entry in entries if _place(entry.key) not in named and entry.received_at < shown]
     limit = before(policy, "orphans", now)
-    doomed = [entry for entry in found if limit is not None and entry.received_at < limit]
-    return doomed, len(found) - len(doomed)
+    expired = [entry for entry in found if limit is not None and entry.received_at < limit]
+    return expired, len(found) - len(expired)
 
 
-def _forget_objects(warehouse: Path, doomed: list[Entry]) -> None:
+def _forget_objects(warehouse: Path, expired: list[Entry]) -> None:
     """The ledger looks no more for what is let go (verify.py would miss it); what the manifests claimed stays."""
-    if not doomed or not warehouse.exists():
+    if not expired or not warehouse.exists():
         return
     with duckdb.connect(str(warehouse)) as connection:
         connection.execute(
             "UPDATE wire.batch_objects SET object_key = NULL WHERE list_contains(?, object_key)",
-            [[entry.key for entry in doomed]],
+            [[entry.key for entry in expired]],
         )
 
 

@@ -101,7 +101,7 @@ def shadow(warehouse: Path, store_url: str, checkout: Path, *, with_marts: bool 
             connection.execute("USE here")
             known = load.known_manifests(connection)
             found = landing.pending(open_store(store_url), known)
-            waiting = sum(load.veiled(arrival.key) not in known for arrival in found)
+            waiting = sum(load.pseudonymised(arrival.key) not in known for arrival in found)
             schemas = ("wire", "marts") if with_marts else ("wire",)
             return Shadow(tuple(_tables(connection, schemas)), tuple(_refused(connection)), waiting)
     finally:
@@ -184,8 +184,8 @@ def main() -> None:
     parser.add_argument("--marts", action="store_true")
     options = parser.parse_args()
     store = open_store(options.store)
-    judge = registry.judge(options.warehouse.parent, store)
-    rebuild.make_anew(options.other, options.warehouse, store, judge=judge, with_marts=options.marts)
+    admission = registry.admission_policy(options.warehouse.parent, store)
+    rebuild.make_anew(options.other, options.warehouse, store, admission=admission, with_marts=options.marts)
 
 
 if __name__ == "__main__":

@@ -98,12 +98,12 @@ class Suppression:
 
 
 class Suppressions:
-    """The list as a judge of batches."""
+    """The list as an admission policy."""
 
     def __init__(self, listed: Iterable[Suppression]) -> None:
         self.listed = tuple(listed)
 
-    def judge(self, arrival: Arrival, manifest: Manifest) -> str | None:
+    def refusal(self, arrival: Arrival, manifest: Manifest) -> str | None:
         """Why a batch may not be loaded; None if it may."""
         return self.why(arrival, manifest.user_id)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipelines.billing import books, ledger
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
-from tests.billing.ledgers import BUILT, CHARGED, RATED, scenery
+from tests.billing.ledgers import BUILT, CHARGED, RATED, rating_tables
 
 Row = dict[str, Any]
 YEAR = 2025
@@ -47,7 +47,7 @@ class Years:
         self.recorded_at = START
         self.connection = duckdb.connect(":memory:")
         self.connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
-        scenery(self.connection)
+        rating_tables(self.connection)
         self._sign_prices()
         for number in range(accounts):
             self._open(f"a{number:05}")

@@ -15,7 +15,7 @@ import yaml
 
 from pipelines.billing import books, closing, exports, ledger, periods, provider_reports
 from pipelines.billing.gate import Check
-from pipelines.billing.statements import Shelf
+from pipelines.billing.statements import StatementStore
 from pipelines.contract.ddl import create_wire
 from tests.warehouse import REPOSITORY, Warehouse
 
@@ -67,7 +67,7 @@ def compiled(folder: Path) -> dict[str, str]:
     with duckdb.connect(str(path)) as connection:
         for schema in ("marts", "intermediate", "staging", "wire", "billing"):
             connection.execute(f"drop schema if exists {schema} cascade")
-        scenery(connection)
+        rating_tables(connection)
     warehouse = Warehouse.__new__(Warehouse)
     warehouse.path, warehouse.target = path, folder / "target"
     result = warehouse.dbt("compile", "--full-refresh", "--select", *BUILT, *RATED, *CHARGED)
@@ -80,7 +80,7 @@ def template(models: Mapping[str, str], path: Path) -> Path:
     """A file with the tables and views of an empty ledger: to copy it takes a tenth of making them."""
     with duckdb.connect(":memory:") as connection:
         connection.execute(f"attach '{path}' as warehouse; use warehouse; set TimeZone = 'UTC'")
-        scenery(connection)
+        rating_tables(connection)
         for name in BUILT:
             schema = {"stg": "staging", "int": "intermediate"}.get(name.partition("_")[0], "marts")
             kind = "table" if schema == "marts" else "view"
@@ -89,7 +89,7 @@ def template(models: Mapping[str, str], path: Path) -> Path:
     return path
 
 
-def scenery(connection: duckdb.DuckDBPyConnection) -> None:
+def rating_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """The wire, the books and the marts that are given, all of them empty."""
     types = contracted()
     for schema in ("marts", "intermediate", "staging", "billing"):
@@ -112,7 +112,7 @@ def scenery(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 class Ledger:
-    """Rated lines that are true now, a folder of books, a shelf of statements, and time that is told."""
+    """Rated lines that are true now, a folder of books, a statements of statements, and time that is told."""
 
     def __init__(self, models: Mapping[str, str], empty: Path, folder: Path) -> None:
         """`empty`: a file that `template` made."""
@@ -218,11 +218,11 @@ class Ledger:
         elif kind == "cache_convention_unknown":
             self.tell([self.lines[name] | {"is_convention_unknown": True}])
 
-    def scene(self, as_of: datetime, **more: Any) -> exports.Scene:
+    def export(self, as_of: datetime, **more: Any) -> exports.ExportContext:
         """What a run of the export is given."""
         book = periods.read(ledger.book_path(self.books))
-        return exports.Scene(
-            connection=self.connection, shelf=Shelf.open(self.exports), book=book, as_of=as_of,
+        return exports.ExportContext(
+            connection=self.connection, statements=StatementStore.open(self.exports), book=book, as_of=as_of,
             checks=more.pop("checks", [MET]), issuer=ISSUER, **more,
         )  # fmt: skip
 

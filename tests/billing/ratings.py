@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.billing import books
-from tests.billing.ledgers import RATED, scenery
+from tests.billing.ledgers import RATED, rating_tables
 
 Row = dict[str, Any]
 MADE = {"fct_rated_lines": "marts", "dim_billing_accounts": "marts"}
@@ -26,7 +26,7 @@ class Rating:
         self.folder = folder
         self.connection = duckdb.connect(":memory:")
         self.connection.execute("attach ':memory:' as warehouse; use warehouse; set TimeZone = 'UTC'")
-        scenery(self.connection)
+        rating_tables(self.connection)
         self.connection.execute("drop table marts.dim_billing_accounts; drop table marts.fct_rated_lines")
         self.sign()
         self.connection.execute(f"create view staging.stg_billing__knowledge as {models['stg_billing__knowledge']}")

@@ -135,9 +135,9 @@ def test_a_model_without_a_price_holds_back_its_own_account(ledger: Ledger) -> N
 
 
 def write(ledger: Ledger, month: date = JANUARY, **more: Any) -> Any:
-    scene = ledger.scene(AFTER, **more)
-    export_days(scene)
-    export_months(scene, month, closing.accounts_of(ledger.connection, scene.book, month))
+    export = ledger.export(AFTER, **more)
+    export_days(export)
+    export_months(export, month, closing.accounts_of(ledger.connection, export.book, month))
     return ledger.exports
 
 
@@ -190,18 +190,18 @@ def test_an_idle_fleet_does_not_keep_a_month_open(ledger: Ledger) -> None:
 def test_a_check_of_one_account_holds_back_its_statement_and_no_other(ledger: Ledger) -> None:
     ledger.tell([line("a", date(2025, 1, 5)), line("b", date(2025, 1, 5), **BOLT)])
     ledger.build()
-    export_days(ledger.scene(AFTER))
+    export_days(ledger.export(AFTER))
     ledger.tell([line("a", date(2025, 1, 5), 7), line("b", date(2025, 1, 5), 9, **BOLT)])
     ledger.build()
     failing = Check("marts__export_focus_daily.cost_off", is_blocking=True, passed=False, found="acct-bolt: 1",
                     accounts=("acct-bolt",))  # fmt: skip
-    scene = ledger.scene(AFTER, checks=[MET, failing])
-    (day,) = [item for item in export_days(scene) if item.is_new]
+    export = ledger.export(AFTER, checks=[MET, failing])
+    (day,) = [item for item in export_days(export) if item.is_new]
     rows = pq.read_table(day.folder / "focus_cost_and_usage.parquet", partitioning=None).to_pylist()
     quantities = {row["BillingAccountId"]: row["ConsumedQuantity"] for row in rows}
     assert quantities == {"acct-acme": 7, "acct-bolt": 1_000_000}, "its rows stay as they were"
     assert json.loads((day.folder / "manifest.json").read_text())["held_back"] == ["acct-bolt"]
-    done, held = export_months(scene, JANUARY, ["acct-acme", "acct-bolt"])
+    done, held = export_months(export, JANUARY, ["acct-acme", "acct-bolt"])
     assert [item.folder.parts[-2] for item in done] == ["account=acct-acme"]
     assert list(held) == ["acct-bolt"]
     assert "acct-bolt: 1" in held["acct-bolt"]
@@ -230,7 +230,7 @@ def test_an_account_that_is_opened_later_gets_its_own_month(ledger: Ledger) -> N
     assert ledger.booked("line_kind, billing_period", "line_id = 'n'") == [("original", JANUARY)]
     ledger.close(JANUARY, accounts=["acct-new"])
     assert payables(ledger)["INV-2025-01-acct-new-USD"] == Decimal("1.50")
-    export_month(ledger.scene(AFTER), JANUARY, "acct-new")
+    export_month(ledger.export(AFTER), JANUARY, "acct-new")
 
 
 def close_as_before(ledger: Ledger, month: date) -> None:

@@ -16,7 +16,7 @@ from pipelines.billing import attestation, current, periods, redaction, verify
 from pipelines.billing import ledger as files
 from pipelines.billing.attestation import AttestationError
 from pipelines.billing.exports import COSTS, export_days, export_month, row_sha256
-from pipelines.billing.statements import MANIFEST, Shelf, manifest_bytes, to_csv, to_parquet
+from pipelines.billing.statements import MANIFEST, StatementStore, manifest_bytes, to_csv, to_parquet
 from pipelines.store import open_store
 from tests.billing.ledgers import Ledger, line
 
@@ -30,12 +30,12 @@ def signed(ledger: Ledger) -> Ledger:
     """Two days and a closed month, restated once, all of it signed."""
     ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 4), 5)])
     ledger.build()
-    export_days(ledger.scene(AT, is_attested=True))
+    export_days(ledger.export(AT, is_attested=True))
     ledger.tell([line("b", date(2025, 1, 4), 7)])
     ledger.close(JANUARY)
-    export_days(ledger.scene(AT, is_attested=True))
-    export_month(ledger.scene(AT, is_attested=True), JANUARY, "acct-acme")
-    assert len(current.refresh(Shelf.open(ledger.exports))) == 1
+    export_days(ledger.export(AT, is_attested=True))
+    export_month(ledger.export(AT, is_attested=True), JANUARY, "acct-acme")
+    assert len(current.refresh(StatementStore.open(ledger.exports))) == 1
     attestation.attest(ledger.exports, ledger.books, as_of=AT)
     assert faults(ledger) == ()
     return ledger
@@ -168,10 +168,10 @@ def test_the_files_of_finance_are_signed_too_and_made_again_where_they_were_chan
         for name, data in change.items():
             (folder / name).write_bytes(data)
         assert [fault.path.name for fault in faults(signed)] == [named]
-        assert current.refresh(Shelf.open(signed.exports)) == [folder]
+        assert current.refresh(StatementStore.open(signed.exports)) == [folder]
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
         assert faults(signed) == ()
-    assert current.refresh(Shelf.open(signed.exports)) == []
+    assert current.refresh(StatementStore.open(signed.exports)) == []
 
 
 def test_a_head_is_of_the_sites_own_key(signed: Ledger, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_copy_of_each_head_is_in_another_store(
     shutil.copytree(signed.exports, tmp_path / "older")
     signed.tell([line("c", date(2025, 2, 1))])
     signed.build()
-    export_days(signed.scene(AT + timedelta(days=1), is_attested=True))
+    export_days(signed.export(AT + timedelta(days=1), is_attested=True))
     attestation.attest(signed.exports, signed.books, as_of=AT + timedelta(days=1))
     assert faults(signed, anchor=store) == ()
     shutil.rmtree(signed.exports)
@@ -239,7 +239,7 @@ def test_an_erasure_is_signed_again_and_everything_else_is_not(signed: Ledger) -
 def test_exports_of_an_earlier_version_have_no_head_and_gain_one(ledger: Ledger) -> None:
     ledger.tell([line("a", date(2025, 1, 3))])
     ledger.build()
-    export_days(ledger.scene(AT))
+    export_days(ledger.export(AT))
     assert faults(ledger) == (), "nothing claims to be signed"
     attestation.attest(ledger.exports, ledger.books, as_of=AT)
     assert faults(ledger) == ()
@@ -247,7 +247,7 @@ def test_exports_of_an_earlier_version_have_no_head_and_gain_one(ledger: Ledger)
     assert faults(ledger) == ()
     ledger.tell([line("b", date(2025, 1, 5))])
     ledger.build()
-    export_days(ledger.scene(AT, is_attested=True))
+    export_days(ledger.export(AT, is_attested=True))
     assert [fault.what for fault in faults(ledger)] == ["is missing: the last versions are named nowhere"]
 
 

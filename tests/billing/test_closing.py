@@ -64,14 +64,14 @@ def test_c1_c2_three_years_late_after_36_closed_months(ledger: Ledger, count: in
         ledger.close(month, build=False)
     as_of = datetime(2028, 1, 20, tzinfo=UTC)
     for month in closed:
-        export_month(ledger.scene(as_of), month, "acct-acme")
+        export_month(ledger.export(as_of), month, "acct-acme")
     before = snapshot(ledger.exports)
     assert sum(name.endswith("manifest.json") for name in before) == count
     ledger.tell([line("late", closed[0] + timedelta(days=9), 7_000_000)])
     ledger.build()
     for month in closed:
-        assert not export_month(ledger.scene(as_of), month, "acct-acme").is_new
-    written = [item for item in export_days(ledger.scene(as_of)) if item.is_new]
+        assert not export_month(ledger.export(as_of), month, "acct-acme").is_new
+    written = [item for item in export_days(ledger.export(as_of)) if item.is_new]
     after = snapshot(ledger.exports)
     assert after.items() >= before.items(), "every closed file is as it was, to the byte"
     assert [item.folder.parts[-3:-1] for item in written] == [
@@ -97,8 +97,8 @@ def histories(draw: st.DrawFn) -> list[tuple[str, int, int, str, int]]:
 
 
 def play(ledger: Ledger, steps: list[tuple[str, int, int, str, int]]) -> list[dict[str, bytes]]:
-    """Act a story out, with a run of the exports after every step; what the shelf held each time."""
-    shelves: list[dict[str, bytes]] = []
+    """Act a story out, with a run of the exports after every step; what the statements held each time."""
+    versions: list[dict[str, bytes]] = []
     now = datetime(2025, 8, 1, tzinfo=UTC)
     for kind, number, day, price, tokens in steps:
         now += timedelta(days=40)
@@ -128,10 +128,10 @@ def play(ledger: Ledger, steps: list[tuple[str, int, int, str, int]]) -> list[di
         book = periods.read(files.book_path(ledger.books))
         for month in months(6):
             if book.status(month, "acct-acme") == "closed":
-                export_month(ledger.scene(now), month, "acct-acme")
-        export_days(ledger.scene(now))
-        shelves.append(snapshot(ledger.exports))
-    return shelves
+                export_month(ledger.export(now), month, "acct-acme")
+        export_days(ledger.export(now))
+        versions.append(snapshot(ledger.exports))
+    return versions
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -151,8 +151,8 @@ def assert_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:
     """C1, C2, C5: whatever comes late, is repriced, withdrawn, closed or reopened, usage or charge: statements together
     are the truth, and no file that was once written changes."""
     ledger = new_ledger()
-    shelves = play(ledger, steps)
-    for earlier, later in itertools.pairwise(shelves):
+    versions = play(ledger, steps)
+    for earlier, later in itertools.pairwise(versions):
         assert later.items() >= earlier.items()
     assert billed(ledger) == truth(ledger)
     for measure in ("billed_cost", "list_cost", "contracted_cost", "pricing_quantity", "consumed_quantity", "events"):
@@ -214,7 +214,7 @@ def test_c2_a_charge_that_changes_after_its_month_was_closed_is_corrected(ledger
         charge("credit", JANUARY, "-1.2345", "credit"),
     ])  # fmt: skip
     ledger.close(JANUARY)
-    month = export_month(ledger.scene(datetime(2025, 2, 20, tzinfo=UTC)), JANUARY, "acct-acme")
+    month = export_month(ledger.export(datetime(2025, 2, 20, tzinfo=UTC)), JANUARY, "acct-acme")
     sql = """
         select "ChargeCategory", "ChargeFrequency", "ChargeClass", "BilledCost", "PricingQuantity", "PricingUnit",
             "SkuId", "SubAccountId", "x_TokenType", "BillingPeriodStart"::date

@@ -19,7 +19,7 @@ from pypdf import PdfReader
 
 from pipelines.billing import current
 from pipelines.billing.exports import export_days, export_month
-from pipelines.billing.statements import Shelf
+from pipelines.billing.statements import StatementStore
 from tests.billing.ledgers import Ledger, charge, line
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
@@ -40,16 +40,16 @@ def finance(ledger: Ledger) -> Path:
     ])  # fmt: skip
     ledger.charge([charge("credit", JANUARY, "-0.01", "credit")])
     ledger.build()
-    export_month(ledger.scene(datetime(2025, 1, 20, tzinfo=UTC)), JANUARY, "acct-acme")
+    export_month(ledger.export(datetime(2025, 1, 20, tzinfo=UTC)), JANUARY, "acct-acme")
     ledger.tell([line("a", date(2025, 1, 3), 444_444, "0.075", **THEIRS)])
     ledger.close(JANUARY)
     ledger.tell([line("b", date(2025, 1, 4), 2, "3", **THEIRS)])
     ledger.build()
     for month in (JANUARY, FEBRUARY):
         for account in ("acct-acme", "acct/bolt"):
-            export_month(ledger.scene(AT), month, account)
-    export_days(ledger.scene(AT))
-    current.refresh(Shelf.open(ledger.exports))
+            export_month(ledger.export(AT), month, account)
+    export_days(ledger.export(AT))
+    current.refresh(StatementStore.open(ledger.exports))
     return ledger.exports
 
 
@@ -68,7 +68,7 @@ def totals(folder: Path) -> dict[str, Decimal]:
 
 def payables(exports: Path, account: str, month: str) -> dict[str, Decimal]:
     folder = exports / "monthly" / f"billing_period={month}" / f"account={account}"
-    manifest = Shelf.open(exports).newest[folder].manifest
+    manifest = StatementStore.open(exports).newest[folder].manifest
     found: dict[str, Decimal] = defaultdict(Decimal)
     for said in manifest["payable"].values():
         found[said["currency"]] += Decimal(said["payable"])
@@ -162,8 +162,8 @@ def test_a_pdf_shows_every_name_whole(ledger: Ledger, user: str, shown: str) -> 
     """However long it is, and on however many pages; what its fonts do not have is told."""
     ledger.tell([line(f"r{n}", date(2025, 1, 3), 1_000_000 + n, user_id=f"{user}{n}") for n in range(90)])
     ledger.build()
-    export_month(ledger.scene(AT), JANUARY, "acct-acme")
-    current.refresh(Shelf.open(ledger.exports))
+    export_month(ledger.export(AT), JANUARY, "acct-acme")
+    current.refresh(StatementStore.open(ledger.exports))
     pdf = (ledger.exports / "current" / "acct-acme" / "2025-01" / "statement.pdf").read_bytes()
     text = printed(pdf)
     assert [n for n in range(90) if "".join(f"{shown}{n}".split()) not in re.sub(r"page\d+$", "", text)] == []
@@ -174,20 +174,20 @@ def test_it_is_replaced_when_a_statement_is_and_else_left_alone(ledger: Ledger) 
     ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 3), **BOLT)])
     ledger.build()
     for account in ("acct-acme", "acct/bolt"):
-        export_month(ledger.scene(AT), JANUARY, account)
-    assert len(current.refresh(Shelf.open(ledger.exports))) == 2
-    assert current.refresh(Shelf.open(ledger.exports)) == []
+        export_month(ledger.export(AT), JANUARY, account)
+    assert len(current.refresh(StatementStore.open(ledger.exports))) == 2
+    assert current.refresh(StatementStore.open(ledger.exports)) == []
     before = {path: path.read_bytes() for path in (ledger.exports / "current").rglob("*") if path.is_file()}
     ledger.tell([line("a", date(2025, 1, 3), 5)])
     ledger.build()
-    export_month(ledger.scene(AT), JANUARY, "acct-acme")
-    assert [path.parent.name for path in current.refresh(Shelf.open(ledger.exports))] == ["acct-acme"]
+    export_month(ledger.export(AT), JANUARY, "acct-acme")
+    assert [path.parent.name for path in current.refresh(StatementStore.open(ledger.exports))] == ["acct-acme"]
     after = {path: path.read_bytes() for path in (ledger.exports / "current").rglob("*") if path.is_file()}
     assert {path for path in before if before[path] != after[path]} == {
         path for path in before if "acct-acme" in path.parts and path.name != "nothing"
     }
     shutil.rmtree(ledger.exports / "current")
-    current.refresh(Shelf.open(ledger.exports))
+    current.refresh(StatementStore.open(ledger.exports))
     again = {path: path.read_bytes() for path in (ledger.exports / "current").rglob("*") if path.is_file()}
     assert again == after, "the same statement gives the same bytes"
 

@@ -16,7 +16,7 @@ BOLT = {"tenant_id": "bolt", "billing_account_id": "acct-bolt"}
 
 
 def alerts(ledger: Ledger, at: datetime = AT, **more: object) -> list[tuple[str, str | None, str | None]]:
-    found = export_alerts.find(ledger.scene(at, **more), ["acct-acme", "acct-bolt"])
+    found = export_alerts.find(ledger.export(at, **more), ["acct-acme", "acct-bolt"])
     export_alerts.write(ledger.exports, found)
     told = json.loads((ledger.exports / "alerts.json").read_text())
     assert len(told) == len(found)
@@ -28,16 +28,16 @@ def test_each_kind_is_found_and_ends(ledger: Ledger) -> None:
     ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 4), **BOLT)])
     ledger.build()
     assert alerts(ledger) == [("missing", "2025-01-03", None), ("missing", "2025-01-04", None)]
-    export_days(ledger.scene(AT))
+    export_days(ledger.export(AT))
     assert alerts(ledger) == []
     ledger.tell([line("c", date(2025, 1, 3), session_id="other")])
     ledger.build()
     assert alerts(ledger) == [("late", "2025-01-03", None)]
-    export_days(ledger.scene(AT))
+    export_days(ledger.export(AT))
     assert alerts(ledger) == []
     assert alerts(ledger, DUE) == [("missing", None, "acct-acme"), ("missing", None, "acct-bolt")]
     for account in ("acct-acme", "acct-bolt"):
-        export_month(ledger.scene(DUE), JANUARY, account)
+        export_month(ledger.export(DUE), JANUARY, account)
     assert alerts(ledger, DUE) == []
     failing = Check("x.cost_off", is_blocking=True, passed=False, found="acct-bolt: 1", accounts=("acct-bolt",))
     assert alerts(ledger, checks=[MET, failing]) == [("held_back", None, "acct-bolt")]

@@ -47,7 +47,7 @@ def rows(ledger: Ledger) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for account in ("acct-acme", "acct-bolt", "acct-plan"):
         for month in (JANUARY, FEBRUARY):
-            folder = export_month(ledger.scene(AT), month, account).folder
+            folder = export_month(ledger.export(AT), month, account).folder
             found += pq.read_table(folder / f"{COSTS}.parquet", partitioning=None).to_pylist()
     return found
 

@@ -13,7 +13,7 @@ from pipelines.billing import ledger as files
 from pipelines.billing import periods
 from pipelines.billing.exports import COSTS, export_days, export_month
 from pipelines.billing.prove import prove
-from pipelines.billing.statements import Shelf
+from pipelines.billing.statements import StatementStore
 from pipelines.store import Store, open_store
 from tests.billing.ledgers import Ledger, charge, line
 
@@ -105,13 +105,13 @@ def billed(ledger: Ledger) -> Ledger:
     decide(ledger, "3", "reject", datetime(2025, 2, 9, tzinfo=UTC))
     for account in ("acct-acme", "acct-bolt"):
         for month in (JANUARY, FEBRUARY):
-            export_month(ledger.scene(AT), month, account)
-    export_days(ledger.scene(AT))
+            export_month(ledger.export(AT), month, account)
+    export_days(ledger.export(AT))
     return ledger
 
 
 def rows(ledger: Ledger) -> Iterable[dict[str, Any]]:
-    for version in Shelf.open(ledger.exports).newest.values():
+    for version in StatementStore.open(ledger.exports).newest.values():
         if version.manifest["export"] == "focus_monthly":
             yield from pq.read_table(version.folder / f"{COSTS}.parquet", partitioning=None).to_pylist()
 

@@ -30,12 +30,12 @@ def billed(ledger: Ledger) -> Ledger:
     """A closed January with two users, each day exported before and after the close; an open February."""
     ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 3), 500_000, **THEIRS)])
     ledger.build()
-    exports.export_days(ledger.scene(datetime(2025, 1, 10, tzinfo=UTC)))
+    exports.export_days(ledger.export(datetime(2025, 1, 10, tzinfo=UTC)))
     ledger.tell([line("c", date(2025, 1, 3), 7, **THEIRS | {"record_id": "turn-c"}), line("d", date(2025, 2, 3))])
     ledger.close(JANUARY)
     ledger.build()
-    exports.export_days(ledger.scene(AT))
-    exports.export_month(ledger.scene(AT), JANUARY, "acct-acme")
+    exports.export_days(ledger.export(AT))
+    exports.export_month(ledger.export(AT), JANUARY, "acct-acme")
     return ledger
 
 
@@ -85,7 +85,7 @@ def test_the_chain_goes_on_after_a_redaction(billed: Ledger) -> None:
     redaction.redact(billed.exports, billed.books, GONE, at=AT)
     billed.tell([line("e", date(2025, 2, 4))])
     billed.build()
-    assert any(item.is_new for item in exports.export_days(billed.scene(datetime(2025, 3, 2, tzinfo=UTC))))
+    assert any(item.is_new for item in exports.export_days(billed.export(datetime(2025, 3, 2, tzinfo=UTC))))
     assert verify(billed.exports).faults == ()
 
 

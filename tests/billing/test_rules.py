@@ -19,7 +19,7 @@ from pipelines.billing.attestation import AttestationError
 from pipelines.billing.closing import Payable, Readiness, SignatureError
 from pipelines.billing.gate import Check, GateError, Override
 from pipelines.billing.periods import Book, BookError, Condition, PeriodError, Transition
-from pipelines.billing.statements import Dataset, Shelf, Version, cell, harmless, manifest_bytes
+from pipelines.billing.statements import Dataset, StatementStore, Version, cell, harmless, manifest_bytes
 from tests.billing.ledgers import MET
 
 OCTOBER, NOVEMBER = date(2026, 10, 1), date(2026, 11, 1)
@@ -403,9 +403,9 @@ def test_a_seal_is_its_content_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Path:
+def statements(tmp_path: Path) -> Path:
     """Three statements of which one has two versions, a book with a seal, and the head that names them."""
-    written = Shelf.open(tmp_path / "exports")
+    written = StatementStore.open(tmp_path / "exports")
     schema = pa.schema([("amount", focus.AMOUNT)])
     for number, name in enumerate(("usage_date=2026-10-01", "usage_date=2026-10-02", "usage_date=2026-10-01")):
         data = [Dataset("amounts", schema, [{"amount": Decimal(number)}])]
@@ -417,24 +417,24 @@ def shelf(tmp_path: Path) -> Path:
 
 
 def head_faults(root: Path, **more: Any) -> list[str]:
-    newest = list(Shelf.open(root / "exports").newest.values())
+    newest = list(StatementStore.open(root / "exports").newest.values())
     faults = verify._head_faults(
         root / "exports", newest, more.get("books", root / "billing"), more.get("anchor"), more.get("public_key")
     )
     return [fault.what for fault in faults]
 
 
-def test_the_head_names_the_last_of_everything(shelf: Path) -> None:
-    assert head_faults(shelf) == []
-    head = json.loads((shelf / "exports" / "head.json").read_bytes())
+def test_the_head_names_the_last_of_everything(statements: Path) -> None:
+    assert head_faults(statements) == []
+    head = json.loads((statements / "exports" / "head.json").read_bytes())
     assert {name: said["version"] for name, said in head["statements"].items()} == {
         "daily/usage_date=2026-10-01": 2, "daily/usage_date=2026-10-02": 1,
     }  # fmt: skip
     assert (head["sequence"], head["periods"]["lines"], len(head["seals"])) == (3, 2, 1)
 
 
-def test_a_head_that_was_edited_or_signed_by_another_is_found(shelf: Path) -> None:
-    path = shelf / "exports" / "head.json"
+def test_a_head_that_was_edited_or_signed_by_another_is_found(statements: Path) -> None:
+    path = statements / "exports" / "head.json"
     data = path.read_bytes()
     said = json.loads(data)
     for change in (
@@ -445,44 +445,46 @@ def test_a_head_that_was_edited_or_signed_by_another_is_found(shelf: Path) -> No
         {"public_key": "00"},
     ):
         path.write_bytes((json.dumps(said | change, indent=1, sort_keys=True) + "\n").encode())
-        assert head_faults(shelf) == ["was changed, or signed with another key"], change
+        assert head_faults(statements) == ["was changed, or signed with another key"], change
     path.write_bytes(data + b"\n")
-    assert head_faults(shelf) == ["was changed, or signed with another key"]
+    assert head_faults(statements) == ["was changed, or signed with another key"]
     path.write_bytes(data)
-    assert head_faults(shelf, public_key="ab" * 32) == ["was changed, or signed with another key"]
-    assert head_faults(shelf, public_key=attestation.public_key(shelf / "billing")) == []
+    assert head_faults(statements, public_key="ab" * 32) == ["was changed, or signed with another key"]
+    assert head_faults(statements, public_key=attestation.public_key(statements / "billing")) == []
     path.unlink()
-    assert head_faults(shelf) == ["is missing: the last versions are named nowhere"]
+    assert head_faults(statements) == ["is missing: the last versions are named nowhere"]
 
 
-def test_what_a_head_names_and_what_is_there_are_the_same(shelf: Path) -> None:
-    book = ledger.book_path(shelf / "billing")
+def test_what_a_head_names_and_what_is_there_are_the_same(statements: Path) -> None:
+    book = ledger.book_path(statements / "billing")
     lines = book.read_bytes().splitlines(keepends=True)
     book.write_bytes(lines[0])
-    assert "is not the book that was signed" in head_faults(shelf)
+    assert "is not the book that was signed" in head_faults(statements)
     book.write_bytes(b"".join(lines))
-    (seal,) = (shelf / "billing" / "closed").iterdir()
+    (seal,) = (statements / "billing" / "closed").iterdir()
     seal.write_bytes(seal.read_bytes()[:-1])
-    assert head_faults(shelf) == ["is missing or was changed"]
-    (shelf / "billing" / "closed" / "erased.json").write_text('{"x": "y"}')
-    assert len(head_faults(shelf)) == 1, "a name of nothing that the book knows"
+    assert head_faults(statements) == ["is missing or was changed"]
+    (statements / "billing" / "closed" / "erased.json").write_text('{"x": "y"}')
+    assert len(head_faults(statements)) == 1, "a name of nothing that the book knows"
 
 
-def test_nothing_is_signed_over_a_loss(shelf: Path) -> None:
-    before = (shelf / "exports" / "head.json").read_bytes()
-    assert attestation.attest(shelf / "exports", shelf / "billing", as_of=AT + timedelta(days=1)).data == before
-    manifest = shelf / "exports" / "daily" / "usage_date=2026-10-01" / "v0002" / "manifest.json"
+def test_nothing_is_signed_over_a_loss(statements: Path) -> None:
+    before = (statements / "exports" / "head.json").read_bytes()
+    assert (
+        attestation.attest(statements / "exports", statements / "billing", as_of=AT + timedelta(days=1)).data == before
+    )
+    manifest = statements / "exports" / "daily" / "usage_date=2026-10-01" / "v0002" / "manifest.json"
     data = manifest.read_bytes()
     for change in (data.replace(b'"test"', b'"best"'), b""):
         manifest.write_bytes(change or data)
         if not change:
             manifest.unlink()
         with pytest.raises(AttestationError, match="is not what was signed"):
-            attestation.attest(shelf / "exports", shelf / "billing", as_of=AT)
+            attestation.attest(statements / "exports", statements / "billing", as_of=AT)
     manifest.write_bytes(data)
-    book = ledger.book_path(shelf / "billing")
+    book = ledger.book_path(statements / "billing")
     lines = book.read_bytes().splitlines(keepends=True)
     book.write_bytes(lines[0])
     with pytest.raises(AttestationError, match="the book of periods is not what was signed"):
-        attestation.attest(shelf / "exports", shelf / "billing", as_of=AT)
-    assert (shelf / "exports" / "head.json").read_bytes() == before
+        attestation.attest(statements / "exports", statements / "billing", as_of=AT)
+    assert (statements / "exports" / "head.json").read_bytes() == before

@@ -24,7 +24,7 @@ from pipelines.billing import exports, focus, gate, periods, verify
 from pipelines.billing import ledger as files
 from pipelines.billing.exports import COSTS, Acceptance, RestatementError, export_days, export_month
 from pipelines.billing.gate import Check, GateError, Override
-from pipelines.billing.statements import Dataset, Shelf, harmless, manifest_bytes, to_csv, to_parquet
+from pipelines.billing.statements import Dataset, StatementStore, harmless, manifest_bytes, to_csv, to_parquet
 from pipelines.errors import UsageError
 from tests.billing.ledgers import MET, Ledger, line
 
@@ -138,8 +138,8 @@ def test_e7_the_published_schema_is_the_contract() -> None:
 def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
     """E2, E8, E9: totals, identities, words, half-open periods; and a day without usage has its empty file."""
     used(ledger)
-    done = {item.statement: item for item in export_days(ledger.scene(AS_OF))}
-    month = export_month(ledger.scene(AS_OF), JANUARY, "acct-acme")
+    done = {item.statement: item for item in export_days(ledger.export(AS_OF))}
+    month = export_month(ledger.export(AS_OF), JANUARY, "acct-acme")
     verified = verify.verify(ledger.exports)
     assert verified.faults == ()
     assert verified.statements == 4
@@ -162,7 +162,7 @@ def test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent(ledger: Ledger) -> Non
     used(ledger)
     payable = {}
     for account in ("acct-acme", "acct-bolt"):
-        month = export_month(ledger.scene(AS_OF), JANUARY, account)
+        month = export_month(ledger.export(AS_OF), JANUARY, account)
         rows = rows_of(month.folder)
         invoices = pq.read_table(month.folder / "focus_invoice_detail.parquet", partitioning=None).to_pylist()
         for invoice in invoices:
@@ -179,12 +179,12 @@ def test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent(ledger: Ledger) -> Non
 def test_an_unchanged_day_is_not_written_again_and_a_changed_one_says_what_changed(ledger: Ledger) -> None:
     """E4: a version less the one before is its restatement, exactly, in the file and in the mart."""
     used(ledger)
-    export_days(ledger.scene(AS_OF))
+    export_days(ledger.export(AS_OF))
     before = snapshot(ledger.exports)
-    assert not any(item.is_new for item in export_days(ledger.scene(AS_OF + timedelta(days=1))))
+    assert not any(item.is_new for item in export_days(ledger.export(AS_OF + timedelta(days=1))))
     ledger.tell([line("a", date(2025, 1, 3), 333_334, "0.075"), line("e", date(2025, 1, 3), 5, "1", session_id="s2")])
     ledger.build()
-    written = [item for item in export_days(ledger.scene(AS_OF)) if item.is_new]
+    written = [item for item in export_days(ledger.export(AS_OF)) if item.is_new]
     assert [item.folder.name for item in written] == ["v0002"]
     assert snapshot(ledger.exports).items() >= before.items()
     said = pq.read_table(written[0].folder / "restatement.parquet", partitioning=None).to_pylist()
@@ -207,14 +207,14 @@ def test_an_unchanged_day_is_not_written_again_and_a_changed_one_says_what_chang
 
 
 def test_an_unchanged_day_is_not_read_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    export_days(used(ledger).scene(AS_OF))
+    export_days(used(ledger).export(AS_OF))
     read: list[object] = []
     rows = exports._rows
     monkeypatch.setattr(exports, "_rows", lambda *given: read.append(given[-1]) or rows(*given))
 
     def read_again() -> list[object]:
         read.clear()
-        export_days(ledger.scene(AS_OF))
+        export_days(ledger.export(AS_OF))
         return [day for _, day in read]
 
     assert read_again() == []
@@ -235,10 +235,10 @@ def test_an_unchanged_day_is_not_read_again(ledger: Ledger, monkeypatch: pytest.
 
 def test_a_day_that_lost_its_usage_says_so(ledger: Ledger) -> None:
     used(ledger)
-    export_days(ledger.scene(AS_OF))
+    export_days(ledger.export(AS_OF))
     ledger.forget("a", "b")
     ledger.build()
-    written = [item for item in export_days(ledger.scene(AS_OF)) if item.is_new]
+    written = [item for item in export_days(ledger.export(AS_OF)) if item.is_new]
     assert [(item.statement, item.folder.name, item.rows) for item in written] == [("2025-01-03", "v0002", 0)]
 
 
@@ -252,18 +252,18 @@ def test_e4_a_restated_month_needs_somebody_who_has_seen_it(ledger: Ledger) -> N
         book, JANUARY, actor="ada", reason="x", as_of=late, watermark_at=late, accounts=["acct-acme"]
     )
     periods.write(files.book_path(ledger.books), step)
-    first = export_month(ledger.scene(late), JANUARY, "acct-acme")
+    first = export_month(ledger.export(late), JANUARY, "acct-acme")
     ledger.tell([line("e", date(2025, 1, 9), 1_000_000, "2")])
     ledger.build()
     with pytest.raises(RestatementError, match=r"1 row|\d+ rows, billed cost by 2; see") as refused:
-        export_month(ledger.scene(late), JANUARY, "acct-acme")
+        export_month(ledger.export(late), JANUARY, "acct-acme")
     assert list(first.folder.parent.iterdir()) == [first.folder], "nothing was written"
     seen = str(refused.value).rpartition(" ")[2]
     with pytest.raises(RestatementError):
-        export_month(ledger.scene(late), JANUARY, "acct-acme", accepted=Acceptance("0" * 12, "ada", "looked at it"))
+        export_month(ledger.export(late), JANUARY, "acct-acme", accepted=Acceptance("0" * 12, "ada", "looked at it"))
     with pytest.raises(RestatementError, match="a name and a reason"):
-        export_month(ledger.scene(late), JANUARY, "acct-acme", accepted=Acceptance(seen, "ada", " "))
-    second = export_month(ledger.scene(late), JANUARY, "acct-acme", accepted=Acceptance(seen, "ada", "looked at it"))
+        export_month(ledger.export(late), JANUARY, "acct-acme", accepted=Acceptance(seen, "ada", " "))
+    second = export_month(ledger.export(late), JANUARY, "acct-acme", accepted=Acceptance(seen, "ada", "looked at it"))
     manifest = json.loads((second.folder / "manifest.json").read_text())
     assert manifest["restatement"]["accepted_by"] == "ada"
     assert manifest["supersedes"] == "v0001"
@@ -275,9 +275,9 @@ def test_e4_a_restated_month_needs_somebody_who_has_seen_it(ledger: Ledger) -> N
 @pytest.mark.parametrize("checks", [[FAILED], [MET, FAILED], []])
 def test_no_file_while_a_blocking_check_fails(ledger: Ledger, checks: list[Check]) -> None:
     used(ledger)
-    for export in (export_days, lambda scene: export_month(scene, JANUARY, "acct-acme")):
+    for write in (export_days, lambda export: export_month(export, JANUARY, "acct-acme")):
         with pytest.raises(GateError):
-            export(ledger.scene(AS_OF, checks=checks))
+            write(ledger.export(AS_OF, checks=checks))
     assert not ledger.exports.exists()
 
 
@@ -287,7 +287,7 @@ def test_an_override_has_a_name_and_a_reason_and_is_printed(ledger: Ledger) -> N
         with pytest.raises(UsageError, match="a name and a reason"):
             Override(actor, reason)
     signed = Override("ada", "the auditor waits")
-    month = export_month(ledger.scene(AS_OF, checks=[MET, FAILED], override=signed), JANUARY, "acct-acme")
+    month = export_month(ledger.export(AS_OF, checks=[MET, FAILED], override=signed), JANUARY, "acct-acme")
     manifest = json.loads((month.folder / "manifest.json").read_text())
     assert manifest["override"] == {"actor": "ada", "reason": "the auditor waits", "checks": [FAILED.name]}
     assert "the auditor waits" in (month.folder / "summary.html").read_text()
@@ -302,7 +302,7 @@ def test_a_warning_stops_nothing() -> None:
 
 def test_e1_same_inputs_same_bytes(new_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
     """E1: in another zone, another locale, with another number of threads and the rows in another order."""
-    shelves = []
+    versions = []
     for zone, language, threads in (("UTC", "C", 1), ("Pacific/Chatham", "C.UTF-8", 4)):
         monkeypatch.setenv("TZ", zone)
         monkeypatch.setenv("LC_ALL", language)
@@ -315,14 +315,14 @@ def test_e1_same_inputs_same_bytes(new_ledger: Callable[[], Ledger], monkeypatch
             ledger.tell([])
         ledger.close(JANUARY)
         now = datetime(2025, 2, 20, tzinfo=UTC)
-        export_days(ledger.scene(now))
-        export_month(ledger.scene(now), JANUARY, "acct-acme")
-        shelves.append(snapshot(ledger.exports) | snapshot(ledger.books))
+        export_days(ledger.export(now))
+        export_month(ledger.export(now), JANUARY, "acct-acme")
+        versions.append(snapshot(ledger.exports) | snapshot(ledger.books))
     monkeypatch.undo()
     time.tzset()
     locale.setlocale(locale.LC_ALL, "")
-    assert shelves[0].keys() == shelves[1].keys()
-    assert [name for name in shelves[0] if shelves[0][name] != shelves[1][name]] == []
+    assert versions[0].keys() == versions[1].keys()
+    assert [name for name in versions[0] if versions[0][name] != versions[1][name]] == []
 
 
 class Killed(BaseException):
@@ -337,9 +337,9 @@ def test_e3_a_kill_at_any_point_leaves_a_whole_statement_or_none(
     place = tmp_path / "daily" / "billing_period=2025-01" / "usage_date=2025-01-03"
 
     def write(amount: int) -> Path:
-        shelf = Shelf.open(tmp_path)
+        statements = StatementStore.open(tmp_path)
         data = [Dataset("amounts", schema, [{"amount": Decimal(amount)}])]
-        return shelf.write(place, data, {"export": "test"}, {"page.html": b"<p>"}).folder
+        return statements.write(place, data, {"export": "test"}, {"page.html": b"<p>"}).folder
 
     first = write(1)
     finished = snapshot(tmp_path)
@@ -377,8 +377,8 @@ def test_e3_a_kill_at_any_point_leaves_a_whole_statement_or_none(
 def test_e10_verify_names_the_file_of_one_changed_byte(ledger: Ledger) -> None:
     """E10: in any file, at its beginning, its middle and its end."""
     used(ledger)
-    export_days(ledger.scene(AS_OF))
-    month = export_month(ledger.scene(AS_OF), JANUARY, "acct-acme").folder
+    export_days(ledger.export(AS_OF))
+    month = export_month(ledger.export(AS_OF), JANUARY, "acct-acme").folder
     paths = [path for path in sorted(ledger.exports.rglob("*")) if path.is_file()]
     assert len(paths) > 20
     for path in paths:
@@ -399,8 +399,8 @@ def test_e10_verify_names_the_file_of_one_changed_byte(ledger: Ledger) -> None:
 def test_e10_the_chain_shows_a_statement_that_was_taken_away_or_forged(ledger: Ledger) -> None:
     """E10: also a manifest that fits its own files."""
     used(ledger)
-    export_days(ledger.scene(AS_OF))
-    export_month(ledger.scene(AS_OF), JANUARY, "acct-acme")
+    export_days(ledger.export(AS_OF))
+    export_month(ledger.export(AS_OF), JANUARY, "acct-acme")
     folder = statement(ledger, date(2025, 1, 4)) / "v0001"
     manifest = folder / "manifest.json"
     data = manifest.read_text()
@@ -425,7 +425,7 @@ def test_e5_e6_keys_are_unique_and_every_line_is_in_a_row(ledger: Ledger) -> Non
 def test_q1_a_tenants_rows_are_its_own(ledger: Ledger) -> None:
     """Q1: every row names one tenant, and its account's invoice holds rows of no other."""
     used(ledger)
-    export_days(ledger.scene(AS_OF))
+    export_days(ledger.export(AS_OF))
     rows = [row for day in (3, 5) for row in rows_of(statement(ledger, date(2025, 1, day)) / "v0001")]
     owners = {(row["InvoiceId"], row["x_TenantId"]) for row in rows}
     assert len({invoice for invoice, _ in owners}) == len(owners) == 2

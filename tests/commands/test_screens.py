@@ -45,6 +45,7 @@ SCREENS = {
     "devices list": ["devices list"],
     "held list": ["held list"],
     "landing verify": ["landing verify"],
+    "retention apply": ["retention apply --dry-run"],
     "retain": ["retain --dry-run"],
     "period status": ["period status"],
     "month-end": ["month-end 2026-05"],

@@ -300,7 +300,7 @@ def test_the_manifest_is_put_last(tmp_path: Path, home: Path, monkeypatch: pytes
 def test_an_address_that_is_no_store_is_wrong_use_and_nothing_is_read(tmp_path: Path, home: Path) -> None:
     small(home)
     made = granted(tmp_path / "apiary", home)
-    with pytest.raises(UsageError, match="is no store"):
+    with pytest.raises(UsageError, match="invalid store URL"):
         ship.ship(made.home, [home], store_url="ftp://example.com/x")
     with made.state() as state:
         assert state.totals()["rows_staged"] == 0

@@ -123,8 +123,8 @@ def test_a_withdrawal_is_confirmed(site: Site) -> None:
     with duckdb.connect(str(home.warehouse)) as connection:
         load.prepare(connection)
         store = open_store(site.store_url)
-        judge = registry.judge(home.warehouse.parent, store)
-        assert load.load(connection, store, landing.pending(store, ()), judge=judge).loaded == 2
+        admission = registry.admission_policy(home.warehouse.parent, store)
+        assert load.load(connection, store, landing.pending(store, ()), admission=admission).loaded == 2
         (session,) = connection.execute(
             "SELECT min(session_id) FROM wire.sessions WHERE _user_id = ? AND starts_with(session_id, 'session_')",
             [bob],

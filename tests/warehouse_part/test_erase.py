@@ -96,7 +96,7 @@ class Site:
             load.prepare(connection)
             kept.restore(connection, self.store)
             arrivals = landing.pending(self.store, load.known_manifests(connection))
-            return load.load(connection, self.store, arrivals, judge=suppression.load(self.store).judge)
+            return load.load(connection, self.store, arrivals, admission=suppression.load(self.store).refusal)
 
     def landing(self) -> dict[str, bytes]:
         return {key: data for key, data in self.store.objects.items() if key.startswith("landing/")}

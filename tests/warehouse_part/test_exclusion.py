@@ -16,7 +16,7 @@ from pipelines.contract.wire import TABLES
 from pipelines.errors import UsageError
 from pipelines.store import FolderStore
 from pipelines.warehouse import exclusion, landing, load, quarantine, registry
-from pipelines.warehouse.landing import Judge
+from pipelines.warehouse.landing import AdmissionPolicy
 from pipelines.warehouse.registry import Register
 from tests.warehouse_part.batches import CLONE, LAPTOP, SERVER, START, MemoryStore, batch, record, row, turn, wire
 
@@ -38,9 +38,9 @@ def shared_records(store: MemoryStore, seed: int) -> None:
         batch(store, tables, tenant=tenant, device=device, seq=minute + 1, minute=minute)
 
 
-def loaded(store: MemoryStore, judge: Judge = landing.everybody) -> duckdb.DuckDBPyConnection:
+def loaded(store: MemoryStore, admission: AdmissionPolicy = landing.everybody) -> duckdb.DuckDBPyConnection:
     connection = wire()
-    load.load(connection, store, landing.pending(store, ()), judge=judge)
+    load.load(connection, store, landing.pending(store, ()), admission=admission)
     return connection
 
 
@@ -64,11 +64,11 @@ def test_what_stays_is_what_would_be_there_without_them(seed: int) -> None:
     store = MemoryStore()
     shared_records(store, seed)
     before = loaded(store)
-    out = Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).judge
+    out = Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).refusal
     calm = loaded(store, out)
     reasons = exclusion.refused(before, out)
     whole = load.wire_hash(before)
-    done = exclusion.exclude(before, store, reasons, judge=out)
+    done = exclusion.exclude(before, store, reasons, admission=out)
     assert done.batches == len(reasons) > 0
     assert load.wire_hash(before) == load.wire_hash(calm) != whole
     assert books(before) == books(calm)
@@ -100,8 +100,8 @@ def test_every_session_that_loses_a_row_is_looked_at_again() -> None:
         if column in table.by_name
     }
     connection.execute("DELETE FROM wire.touched_sessions")
-    out = Register(tenants={"acme": START.isoformat()}).judge
-    exclusion.exclude(connection, store, exclusion.refused(connection, out), judge=out)
+    out = Register(tenants={"acme": START.isoformat()}).refusal
+    exclusion.exclude(connection, store, exclusion.refused(connection, out), admission=out)
     touched = connection.execute("SELECT DISTINCT session_id FROM wire.touched_sessions").fetchall()
     assert {session for (session,) in touched} == named
     assert {connection.execute(f"SELECT count(*) FROM wire.{t.name}").fetchone() for t in TABLES} == {(0,)}
@@ -112,7 +112,7 @@ def test_killed_in_between_the_next_load_goes_on(point: str, monkeypatch: pytest
     store = MemoryStore()
     shared_records(store, 1)
     connection = loaded(store)
-    out = Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).judge
+    out = Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).refusal
 
     def die(name: str) -> None:
         if name == point:
@@ -121,9 +121,9 @@ def test_killed_in_between_the_next_load_goes_on(point: str, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(exclusion, "fp", die)
         with pytest.raises(KeyboardInterrupt):
-            exclusion.exclude(connection, store, exclusion.refused(connection, out), judge=out)
-    quarantine.replay_what_may_pass(connection, store, judge=out)
-    exclusion.exclude(connection, store, exclusion.refused(connection, out), judge=out)
+            exclusion.exclude(connection, store, exclusion.refused(connection, out), admission=out)
+    quarantine.replay_what_may_pass(connection, store, admission=out)
+    exclusion.exclude(connection, store, exclusion.refused(connection, out), admission=out)
     assert load.wire_hash(connection) == load.wire_hash(loaded(store, out))
 
 
@@ -133,8 +133,8 @@ def test_a_batch_that_is_no_longer_in_the_landing_keeps_its_rows_and_may_be_expe
     going = batch(store, {"llm_turns": [turn(2), turn(3)]}, device=CLONE, seq=1, minute=1)
     connection = loaded(store)
     store.objects.clear()
-    out = Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).judge
-    exclusion.exclude(connection, store, exclusion.refused(connection, out), judge=out)
+    out = Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).refusal
+    exclusion.exclude(connection, store, exclusion.refused(connection, out), admission=out)
     found = connection.execute("SELECT DISTINCT _manifest_key FROM wire.llm_turns").fetchall()
     assert found == [(kept.key,)]
     assert connection.execute("SELECT manifest_key FROM wire.batches WHERE status = 'quarantined'").fetchall() == [
@@ -209,6 +209,6 @@ def test_a_register_tells_who_is_expelled_from_who_was_never_spoken_of(tmp_path:
 def test_what_is_said_of_an_erased_device_is_forgotten(tmp_path: Path) -> None:
     arrival = batch(MemoryStore(), {"llm_turns": [turn(1)]})
     registry.set_aside(tmp_path, {arrival.key: "failed_model:x"})
-    assert registry.load(tmp_path).judge(arrival, landing.Manifest("", "ada")) == "failed_model:x"
+    assert registry.load(tmp_path).refusal(arrival, landing.Manifest("", "ada")) == "failed_model:x"
     registry.forget(tmp_path, {LAPTOP})
     assert registry.load(tmp_path).batches == {}

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pipelines.contract.keys import Prefix
 from pipelines.warehouse import gate, landing, load, registry
 from pipelines.warehouse.gate import DiedError, Judged
-from pipelines.warehouse.landing import Arrival, Parcel
+from pipelines.warehouse.landing import Arrival, FetchedBatch
 from tests.warehouse_part.batches import (
     CLONE,
     EPOCH,
@@ -56,11 +56,11 @@ def store() -> MemoryStore:
 
 
 def reasons(judged: Judged) -> dict[int, str]:
-    return {parcel.arrival.parts.seq: reason for parcel, reason in judged.refused}
+    return {fetched_batch.arrival.parts.seq: reason for fetched_batch, reason in judged.refused}
 
 
 def sound(judged: Judged) -> set[int]:
-    return {parcel.arrival.parts.seq for part in judged.parts for parcel in part.parcels}
+    return {fetched_batch.arrival.parts.seq for part in judged.parts for fetched_batch in part.fetched}
 
 
 def child_of(found: gate.Gate) -> Any:
@@ -72,12 +72,12 @@ def child_of(found: gate.Gate) -> Any:
 
 def throw(store: MemoryStore, bombs: Sequence[bytes]) -> tuple[Judged, float]:
     """Bombs with a sound batch before, between and behind them."""
-    parcels = []
+    fetched = []
     for seq, thrown in enumerate([None, *(part for bomb in bombs for part in (bomb, None))], start=1):
         content = {"llm_turns": [turn(seq)] if thrown is None else thrown}
-        parcels.append(landing.fetch(store, batch(store, content, seq=seq)))
+        fetched.append(landing.fetch(store, batch(store, content, seq=seq)))
     begun = time.monotonic()
-    judged = gate.shared().judge(tuple(parcels))
+    judged = gate.shared().judge(tuple(fetched))
     return judged, time.monotonic() - begun
 
 
@@ -132,7 +132,7 @@ def fuzzed(count: int, seed: int) -> None:
     process = os.getpid()
     answered = 0
     for start in range(0, count, 256):
-        store, parcels = MemoryStore(), []
+        store, fetched = MemoryStore(), []
         for seq in range(start, min(start + 256, count)):
             data = bytearray(good)
             match rng.randrange(4):
@@ -145,13 +145,13 @@ def fuzzed(count: int, seed: int) -> None:
                     for _ in range(rng.choice((1, 1, 4, 32))):
                         data[rng.randrange(len(data))] = rng.randrange(256)
             arrival = batch(store, {"llm_turns": bytes(data)}, seq=seq)
-            parcels.append(landing.fetch(store, arrival))
-            (key,) = (claim.key for claim in parcels[-1].manifest.claims)
+            fetched.append(landing.fetch(store, arrival))
+            (key,) = (claim.key for claim in fetched[-1].manifest.claims)
             store.objects[key] = good if rng.random() < 0.5 else bytes(data) + b"x"
             if store.objects[key] != bytes(data):
                 with pytest.raises(landing.RefusedError, match="hash_mismatch"):
                     landing.fetch(store, arrival)
-        judged = gate.shared().judge(tuple(parcels))
+        judged = gate.shared().judge(tuple(fetched))
         assert not sound(judged) & reasons(judged).keys()
         answered += len(sound(judged)) + len(reasons(judged))
         for part in judged.parts:
@@ -180,10 +180,10 @@ class Mortal:
     def __init__(self, deadly: dict[int, str], *, tells: bool) -> None:
         self.deadly, self.tells, self.jobs = deadly, tells, 0
 
-    def decode(self, job: Sequence[Parcel], judged: Judged) -> int:
+    def decode(self, job: Sequence[FetchedBatch], judged: Judged) -> int:
         self.jobs += 1
-        for at, parcel in enumerate(job):
-            if (reason := self.deadly.get(parcel.arrival.parts.seq)) is not None:
+        for at, fetched_batch in enumerate(job):
+            if (reason := self.deadly.get(fetched_batch.arrival.parts.seq)) is not None:
                 raise DiedError(reason, at if self.tells or reason == "gate_timeout" else None)
         judged.parts.append(gate.Part(tuple(job), {}, {}))
         return len(job)
@@ -196,11 +196,11 @@ class Mortal:
     st.booleans(),
 )
 def test_exactly_the_culprits_are_refused(count: int, deadly: dict[int, str], tells: bool) -> None:
-    parcels = tuple(
+    fetched = tuple(
         SimpleNamespace(arrival=SimpleNamespace(parts=SimpleNamespace(seq=number))) for number in range(count)
     )
     mortal = Mortal(deadly, tells=tells)
-    judged = gate._judge(mortal, parcels)
+    judged = gate._judge(mortal, fetched)
     guilty = {seq: reason for seq, reason in deadly.items() if seq < count}
     assert reasons(judged) == guilty
     assert sound(judged) == set(range(count)) - guilty.keys()
@@ -209,24 +209,24 @@ def test_exactly_the_culprits_are_refused(count: int, deadly: dict[int, str], te
 
 def test_a_child_that_is_killed_between_jobs_is_started_again(store: MemoryStore) -> None:
     """Arrow h: a child that dies of the machine's trouble costs nothing."""
-    parcels = tuple(landing.fetch(store, batch(store, {"llm_turns": [turn(n)]}, seq=n)) for n in range(1, 4))
-    assert sound(gate.shared().judge(parcels)) == {1, 2, 3}
+    fetched = tuple(landing.fetch(store, batch(store, {"llm_turns": [turn(n)]}, seq=n)) for n in range(1, 4))
+    assert sound(gate.shared().judge(fetched)) == {1, 2, 3}
     process = child_of(gate.shared())._process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    judged = gate.shared().judge(parcels)
+    judged = gate.shared().judge(fetched)
     assert (sound(judged), reasons(judged)) == ({1, 2, 3}, {})
 
 
 def test_a_child_that_stands_still_is_ended(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    parcels = tuple(landing.fetch(store, batch(store, {"llm_turns": [turn(n)]}, seq=n)) for n in range(1, 3))
-    gate.shared().judge(parcels)
+    fetched = tuple(landing.fetch(store, batch(store, {"llm_turns": [turn(n)]}, seq=n)) for n in range(1, 3))
+    gate.shared().judge(fetched)
     monkeypatch.setattr(gate, "WALL_SECONDS", 0.6)
     os.kill(child_of(gate.shared())._process.pid, signal.SIGSTOP)
-    judged = gate.shared().judge(parcels[:1])
+    judged = gate.shared().judge(fetched[:1])
     assert reasons(judged) == {1: "gate_timeout"}
     monkeypatch.undo()
-    assert sound(gate.shared().judge(parcels)) == {1, 2}, "the next one has a child again"
+    assert sound(gate.shared().judge(fetched)) == {1, 2}, "the next one has a child again"
 
 
 @looks_into_proc
@@ -251,7 +251,7 @@ def test_a_child_has_no_credentials_and_no_way_out(store: MemoryStore, monkeypat
 
 def test_what_a_child_says_is_checked() -> None:
     """A file may take the child over: its answer is then the file's."""
-    parcel = SimpleNamespace(arrival=SimpleNamespace(parts=SimpleNamespace(seq=1)))
+    fetched_batch = SimpleNamespace(arrival=SimpleNamespace(parts=SimpleNamespace(seq=1)))
     rows = frame("llm_turns", [turn(1)])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
@@ -268,14 +268,14 @@ def test_what_a_child_says_is_checked() -> None:
         left = b"".join(gate.LENGTH.pack(len(part)) + part for part in parts)
         process = SimpleNamespace(stdout=io.BytesIO(left))
         with pytest.raises((ValueError, LookupError, TypeError)):
-            gate._take(process, [parcel], Judged())
+            gate._take(process, [fetched_batch], Judged())
 
 
 # exact reasons --------------------------------------------------------------------------------------------------------
 
 
 def refusal(connection: Any, store: MemoryStore, arrival: Arrival, folder: Path) -> str:
-    load.load(connection, store, [arrival], judge=registry.judge(folder, store))
+    load.load(connection, store, [arrival], admission=registry.admission_policy(folder, store))
     found = connection.execute("SELECT reason FROM wire.batches WHERE manifest_key = ?", [arrival.key]).fetchone()
     return str(found[0])
 

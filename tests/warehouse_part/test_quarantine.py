@@ -144,11 +144,11 @@ def test_a_revoked_device_keeps_what_came_before(store: MemoryStore, tmp_path: P
     arrivals = [batch(store, {"llm_turns": [turn(n)]}, seq=n, minute=n) for n in range(10)]
     for order in (arrivals, arrivals[::-1]):
         with wire() as connection:
-            done = load.load(connection, store, order, judge=registry.judge(tmp_path, store))
+            done = load.load(connection, store, order, admission=registry.admission_policy(tmp_path, store))
             assert (done.loaded, done.reasons) == (5, {"revoked_device": 5})
     registry.admit(tmp_path, LAPTOP, tenant="acme", region="eu")
     with wire() as connection:
-        assert load.load(connection, store, arrivals, judge=registry.judge(tmp_path, store)).loaded == 10
+        assert load.load(connection, store, arrivals, admission=registry.admission_policy(tmp_path, store)).loaded == 10
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"is_closed": false, "devices": {"x": {"since": 1}}}',
@@ -156,7 +156,7 @@ def test_a_revoked_device_keeps_what_came_before(store: MemoryStore, tmp_path: P
 def test_a_damaged_register_stops_the_load(tmp_path: Path, text: str) -> None:
     (tmp_path / "devices.json").write_text(text)
     with pytest.raises(RegisterDamagedError, match="damaged"):
-        registry.judge(tmp_path, MemoryStore())
+        registry.admission_policy(tmp_path, MemoryStore())
 
 
 # commands -------------------------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_the_wire_is_rebuilt_from_the_landing_and_takes_over(store: FolderStore,
         connection.execute("CREATE SCHEMA billing")
         connection.execute("CREATE TABLE billing.periods (id INTEGER PRIMARY KEY)")
         connection.execute("INSERT INTO billing.periods VALUES (7)")
-    done = rebuild.rebuild(warehouse, store, judge=everybody, with_marts=False)
+    done = rebuild.rebuild(warehouse, store, admission=everybody, with_marts=False)
     assert (done.differences, done.loaded.loaded) == ([], 24)
     assert done.compared >= 13
     before = rebuild.put_in_place(done, warehouse)
@@ -218,7 +218,7 @@ def test_the_wire_is_rebuilt_from_the_landing_and_takes_over(store: FolderStore,
         connection.execute("UPDATE wire.llm_turns SET input_tokens = 2 WHERE record_id IN "
                            "(SELECT min(record_id) FROM wire.llm_turns)")  # fmt: skip
     registry.revoke(tmp_path, SERVER, since=START + timedelta(minutes=20))
-    again = rebuild.rebuild(warehouse, store, judge=registry.judge(tmp_path, store), with_marts=False)
+    again = rebuild.rebuild(warehouse, store, admission=registry.admission_policy(tmp_path, store), with_marts=False)
     changed = {difference.table for difference in again.differences}
     assert changed == {"wire.llm_turns", "wire.node_steps"}
     assert load_count(warehouse) > load_count(again.aside), "the one before is as it was, until somebody accepts"
@@ -244,6 +244,6 @@ def test_marts_are_the_same_from_the_landing_alone(warehouse: Warehouse, store: 
         connection.execute("CHECKPOINT")
     copy = tmp_path / warehouse.path.name  # dbt keeps the file open in this process
     shutil.copy(warehouse.path, copy)
-    done = rebuild.rebuild(copy, store, judge=everybody)
+    done = rebuild.rebuild(copy, store, admission=everybody)
     assert done.differences == []
     assert done.compared > 25

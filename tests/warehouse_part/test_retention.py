@@ -42,9 +42,9 @@ class Site:
             load.prepare(connection)
             load.load(connection, self.store, landing.pending(self.store, ()))
 
-    def retain(self, chosen: Policy, *, is_dry: bool = False) -> dict[str, Line]:
+    def apply(self, chosen: Policy, *, is_dry: bool = False) -> dict[str, Line]:
         nowhere = self.warehouse.parent / "published"
-        lines = retention.retain(self.warehouse, nowhere, self.store, chosen, now=NOW, is_dry=is_dry)
+        lines = retention.apply(self.warehouse, nowhere, self.store, chosen, now=NOW, is_dry=is_dry)
         return {line.layer: line for line in lines}
 
     def turns(self) -> list[tuple[object, ...]]:
@@ -63,7 +63,7 @@ def site(tmp_path: Path) -> Site:
 
 def test_without_a_number_nothing_goes(site: Site) -> None:
     before, turns = dict(site.store.objects), site.turns()
-    found = site.retain(policy())
+    found = site.apply(policy())
     assert {layer: (line.rows, line.objects, line.bytes) for layer, line in found.items()} == dict.fromkeys(
         (*LAYERS[:-1], *EXEMPT), (0, 0, 0)
     )
@@ -75,16 +75,16 @@ def test_without_a_number_nothing_goes(site: Site) -> None:
 def test_each_number_takes_its_layer_and_a_dry_run_says_the_same(site: Site) -> None:
     turns = site.turns()
     chosen = policy(landing=60, quarantine=99, orphans=30, wire_detail=60)
-    said = site.retain(chosen, is_dry=True)
+    said = site.apply(chosen, is_dry=True)
     assert len(site.store.objects) == 13
-    assert site.retain(chosen) == said
+    assert site.apply(chosen) == said
     assert (said["landing"].objects, said["quarantine"].objects, said["orphans"].objects) == (3, 2, 1)
     assert said["landing"].bytes > 1000
     assert said["orphans"].note == "1 unreferenced for more than 7 days"
     assert said["wire_detail"].rows == 1
     assert site.keys() == {"2", "3", "9"}
     assert site.turns() == turns, "bills are made of them"
-    again = site.retain(chosen)
+    again = site.apply(chosen)
     assert [line for line in again.values() if line.objects or line.rows] == []
 
 
@@ -102,7 +102,7 @@ def test_the_changes_of_a_device_s_time_zone_stay(site: Site) -> None:
                 connection.execute(
                     f"INSERT INTO wire.device_reports ({', '.join(columns)}) VALUES ({marks})", [*columns.values()]
                 )
-    site.retain(policy(wire_detail=60))
+    site.apply(policy(wire_detail=60))
     with duckdb.connect(str(site.warehouse)) as connection:
         kept = connection.execute(
             "SELECT _device_id, timezone, _received_at::DATE - ?::DATE FROM wire.device_reports ORDER BY ALL", [START]
@@ -111,7 +111,7 @@ def test_the_changes_of_a_device_s_time_zone_stay(site: Site) -> None:
 
 
 def test_what_was_let_go_is_loaded_no_more_and_missed_by_nobody(site: Site) -> None:
-    site.retain(policy(landing=60))
+    site.apply(policy(landing=60))
     with duckdb.connect(str(site.warehouse)) as connection:
         assert landing.pending(site.store, load.known_manifests(connection)) == []
         objects = connection.execute(
@@ -123,7 +123,7 @@ def test_what_was_let_go_is_loaded_no_more_and_missed_by_nobody(site: Site) -> N
 def test_what_the_ledger_has_not_answered_stays(site: Site) -> None:
     """However old: it may only now have been brought in."""
     arrival = batch(site.store, {"llm_turns": [turn(7)]}, seq=7, minute=0)
-    site.retain(policy(landing=1, quarantine=1))
+    site.apply(policy(landing=1, quarantine=1))
     assert arrival.key in site.store.objects
     assert site.keys() & {"7"}
 
@@ -138,7 +138,7 @@ def test_a_superseded_publication_goes_and_the_current_stays(tmp_path: Path) -> 
         os.utime(folder, (age, age))
     (published / "current").symlink_to("versions/current")
     chosen = policy(published=2)
-    lines = retention.retain(tmp_path / "none", published, MemoryStore(), chosen, now=datetime.now(UTC), is_dry=False)
+    lines = retention.apply(tmp_path / "none", published, MemoryStore(), chosen, now=datetime.now(UTC), is_dry=False)
     assert next(line for line in lines if line.layer == "published") == Line("published", 0, 1, 5)
     assert {path.name for path in (published / "versions").iterdir()} == {"new", "current"}
 

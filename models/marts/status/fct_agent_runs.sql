@@ -94,23 +94,23 @@ ends as (
             when kind = 'completed' then 'success'
             when kind = 'failed' then 'failed'
             when kind = 'cancelled' then 'stopped'
-        end as said_outcome,
+        end as reported_outcome,
         -- What the worker reported stands above what its host saw of it.
-        case when kind = 'report' and outcome is not null then 2 else 1 end as said_rank
+        case when kind = 'report' and outcome is not null then 2 else 1 end as reported_rank
     from steps
     where kind in ('report', 'completed', 'failed', 'cancelled')
 ),
 
-said as (
+reported as (
     select
         tenant_id,
         session_id,
         run_key,
-        {{ latest('said_outcome', pair('said_rank', pair('occurred_at', 'record_id'))) }} as outcome,
-        {{ latest("case when said_rank = 2 then 'report' else origin end", pair('said_rank', pair('occurred_at', 'record_id'))) }}
+        {{ latest('reported_outcome', pair('reported_rank', pair('occurred_at', 'record_id'))) }} as outcome,
+        {{ latest("case when reported_rank = 2 then 'report' else origin end", pair('reported_rank', pair('occurred_at', 'record_id'))) }}
             as evidence
     from ends
-    where said_outcome is not null
+    where reported_outcome is not null
     group by tenant_id, session_id, run_key
 ),
 
@@ -173,8 +173,8 @@ runs as (
         sessions.parent_session_id,
         measured.run_id,
         measured.correlation_id,
-        said.outcome as said_outcome,
-        said.evidence as said_evidence,
+        reported.outcome as reported_outcome,
+        reported.evidence as reported_evidence,
         measured.error_class,
         sessions.status as session_status,
         measured.reported_tokens,
@@ -186,10 +186,10 @@ runs as (
         coalesce(paused.is_paused, false) as is_paused,
         coalesce(measured.has_report, false) as has_report,
         activity_spans.first_activity_at is not null as has_activity,
-        measured.started_at as said_started_at,
+        measured.started_at as reported_started_at,
         sessions.started_at as session_started_at,
         activity_spans.first_activity_at,
-        measured.ended_at as said_ended_at,
+        measured.ended_at as reported_ended_at,
         sessions.ended_at as session_ended_at,
         -- A session with one run, and no queen who talks beside it, is that run.
         count(*) over (partition by run_keys.tenant_id, run_keys.session_id) = 1
@@ -210,10 +210,10 @@ runs as (
         on run_keys.tenant_id = measured.tenant_id
         and run_keys.session_id = measured.session_id
         and run_keys.run_key = measured.run_key
-    left join said
-        on run_keys.tenant_id = said.tenant_id
-        and run_keys.session_id = said.session_id
-        and run_keys.run_key = said.run_key
+    left join reported
+        on run_keys.tenant_id = reported.tenant_id
+        and run_keys.session_id = reported.session_id
+        and run_keys.run_key = reported.run_key
     left join paused
         on run_keys.tenant_id = paused.tenant_id
         and run_keys.session_id = paused.session_id
@@ -226,11 +226,11 @@ runs as (
         and run_keys.session_id = summaries.session_id
 ),
 
-testified as (
+with_outcome as (
     select
         *,
         coalesce(
-            said_outcome,
+            reported_outcome,
             case
                 when is_last and session_status = 'completed' then 'success'
                 when is_last and session_status = 'failed' then 'failed'
@@ -242,7 +242,7 @@ testified as (
             end
         ) as outcome,
         case
-            when said_outcome is not null then said_evidence
+            when reported_outcome is not null then reported_evidence
             when is_last and session_status in ('completed', 'failed', 'cancelled') then 'state'
             when is_whole_session and session_status is null
                 and summary_status in ('success', 'degraded', 'failure') then 'summary'
@@ -256,16 +256,16 @@ resolved as (
         *,
         case
             when is_whole_session
-                then coalesce(least(said_started_at, first_activity_at), said_started_at, first_activity_at, session_started_at)
-            else coalesce(said_started_at, first_activity_at, session_started_at)
+                then coalesce(least(reported_started_at, first_activity_at), reported_started_at, first_activity_at, session_started_at)
+            else coalesce(reported_started_at, first_activity_at, session_started_at)
         end as started_at,
         case
-            when said_ended_at is not null then said_ended_at
+            when reported_ended_at is not null then reported_ended_at
             when evidence in ('state', 'summary') and is_whole_session
                 then coalesce(greatest(session_ended_at, last_activity_at), session_ended_at, last_activity_at)
             when evidence = 'state' then session_ended_at
         end as ended_at
-    from testified
+    from with_outcome
 ),
 
 -- A worker's usage is its session's. A run that shares its session has what happened while it ran; where two ran at
