@@ -25,8 +25,8 @@ COMMANDS = (
 WAREHOUSE_COMMANDS = frozenset({
     "account", "agent", "backup", "contract", "credit", "dev", "devices", "erase", "export", "held", "ingest",
     "landing", "model-policy", "month-end", "period", "plan", "prices", "prove", "quarantine", "rebuild", "reconcile",
-    "report", "restore", "retain", "retention",
-    "run", "seat", "serve", "session-user", "shadow", "usage", "verify", "what-if",
+    "report", "restore", "retain", "retention", "run", "seat", "serve", "session-user", "shadow", "usage", "verify",
+    "what-if",
 })  # fmt: skip
 """What an installed device part has not."""
 

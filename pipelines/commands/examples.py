@@ -43,6 +43,7 @@ EXAMPLES = {
     "shadow": "apiary shadow --contract ../next --marts",
     "erase": "apiary erase --tenant acme --user ada",
     "retain": "apiary retain --dry-run",
+    "retention apply": "apiary retention apply --dry-run",
     "serve": "apiary serve --make-key acme",
     "report": "apiary report --out apiary-report --tenant acme",
     "month-end": "apiary month-end 2026-10",
