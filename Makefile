@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home wheels
+.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home wheels docs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,14 @@ power-loss: $(READY) ## 1,200 losses of power, recovered; needs strace
 
 mutants: $(READY) ## break delivery, money, privacy and access in some 200 ways; each must be found
 	@nice -n 19 $(BIN)/python -m bench.mutants $(ARGS)
+
+docs: $(READY) ## site/: the documentation and the pages of every model, as one site that needs no server
+	@$(BIN)/mkdocs build --quiet --clean
+	@for step in "parse" "docs generate --static --empty-catalog --no-compile"; do \
+		$(BIN)/dbt --quiet $$step --project-dir dbt_project --profiles-dir dbt_project \
+		--target-path "$(CURDIR)/.cache/dbt-docs" --log-path "$(CURDIR)/.cache/dbt-docs" || exit 1; done
+	@mkdir -p site/dbt && cp .cache/dbt-docs/static_index.html site/dbt/index.html
+	@echo "open site/index.html"
 
 wheels: $(READY) ## dist/: the device part and the warehouse as wheels
 	@rm -rf dist

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.cli import _parser
 from tests import commands_page
@@ -35,6 +36,8 @@ TARGETS = (
     "mutants",
     "lint",
     "contract",
+    "docs",
+    "wheels",
 )
 
 # SQL text with names in it is put together here and nowhere else: the names are columns and tables of the contract,
@@ -338,3 +341,9 @@ def test_decisions_are_numbered_and_whole() -> None:
         headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
         assert headings == ["Context", "Measured", "Decision", "Cost", "How to undo it"], record.name
         assert text.startswith(f"# {record.name[:4]} "), record.name
+
+
+def test_every_page_is_in_the_site() -> None:
+    said = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text("utf-8"))["nav"]
+    named = re.findall(r"[a-z-]+\.md", str(said))
+    assert sorted(named) == sorted(path.name for path in (REPOSITORY / "docs").glob("*.md"))
