@@ -63,7 +63,7 @@ DELIVERY = (
         f"{LANDING}::test_a_type_that_is_another",
     ),
     Mutant(
-        "error text passes", "pipelines/device/redact.py", "            return error_class(value)\n", "            return str(value)\n",
+        "error text passes", "pipelines/device/redact.py", "return error_class if column.keep", "return str if column.keep",
         "tests/device/test_privacy.py::test_a_text_in_every_position_of_a_home_is_nowhere_afterwards",
     ),
     Mutant(
@@ -186,7 +186,7 @@ DELIVERY = (
     ),
     Mutant(
         "the second turn of one tick is a copy", "pipelines/device/state.py",
-        "        if first is not None and first[0] in (None, variant):\n", "        if first is not None:\n",
+        "        if first is not None and first[1] in (None, variant):\n", "        if first is not None:\n",
         "tests/device/test_identity.py::test_two_nodes_that_end_in_one_tick_are_two_turns",
     ),
     Mutant(

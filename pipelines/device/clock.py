@@ -5,13 +5,17 @@ in the device's time zone otherwise. Does not belong here: choosing which time s
 finding the readings (readers/hive/offset_readings.py).
 """
 
+import math
 import re
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache, lru_cache
+from operator import itemgetter
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from pipelines.contract.table import EARLIEST_WRITTEN, LATEST
@@ -72,6 +76,14 @@ def offset_reading(
     return OffsetReading(at, offset, basis, run_id)
 
 
+class _Places(NamedTuple):
+    """Where local times that a reading tells of were written: in the device's zone (None), or in any of several zones
+    that had an offset at one time."""
+
+    zones: tuple[ZoneInfo, ...] | None
+    offset: timedelta
+
+
 Choice = tuple[Instant, OffsetReading | None]
 """An instant that a local time may mean, and the reading that says so."""
 
@@ -96,7 +108,7 @@ class Clock:
 
     def agrees(self, reading: OffsetReading) -> bool:
         """Whether the offset of a reading is that of the zone."""
-        return reading.at.astimezone(self.zone).utcoffset() == reading.offset
+        return _offset_at(reading.at, self.zone) == reading.offset
 
 
 class LogClock:
@@ -117,7 +129,17 @@ class LogClock:
         """`is_contradicted`: a reading of another offset than the zone's was left out, for it was disproved."""
         self._is_contradicted = is_contradicted
         self._clock = clock
-        self._readings = sorted(readings, key=lambda reading: reading.at)
+        # In the order of their instants. A log may tell of thousands: none of what is done for a line looks at all.
+        self._readings: list[OffsetReading] = []
+        self._ats: list[datetime] = []
+        self._places: list[_Places] = []  # of each reading
+        self._all_places: list[_Places] = []  # without repetition
+        self._of_run: dict[str, list[OffsetReading]] = {}
+        self._first_position: float = math.inf  # of any reading; -1 if one holds everywhere
+        self._ahead: list[OffsetReading] = []  # readings whose place in the log may not be reached yet
+        for reading in sorted(readings, key=_at):
+            self._insert(reading)
+            self._ahead.append(reading)
         self._latest = modified_at + LATE if modified_at else None
         self._last: datetime | None = None
         self._floor: datetime | None = None
@@ -126,12 +148,36 @@ class LogClock:
 
     def add(self, reading: OffsetReading) -> None:
         """A reading found in the log itself: it holds from the present line on."""
-        self._readings.append(replace(reading, position=self._position))
-        self._readings.sort(key=lambda reading: reading.at)
+        self._insert(replace(reading, position=self._position))
+
+    def _insert(self, reading: OffsetReading) -> None:
+        place = bisect_right(self._ats, reading.at)
+        zones = None if self._clock.agrees(reading) else _zones_with(_quarter(reading.at), reading.offset)
+        places = _Places(zones, reading.offset if zones is not None else timedelta())
+        if places in self._all_places:
+            places = self._all_places[self._all_places.index(places)]
+        else:
+            self._all_places.append(places)
+        self._readings.insert(place, reading)
+        self._ats.insert(place, reading.at)
+        self._places.insert(place, places)
+        if reading.run_id is not None:
+            insort(self._of_run.setdefault(reading.run_id, []), reading, key=_at)
+        self._first_position = min(self._first_position, -1 if reading.position is None else reading.position)
+
+    def _holds(self, reading: OffsetReading) -> bool:
+        """Whether the place in the log from which on a reading holds is reached."""
+        return reading.position is None or reading.position <= self._position
+
+    def _next(self, at: datetime) -> int:
+        """The number of the first reading later than an instant."""
+        return bisect_right(self._ats, at)
 
     def event_time(self, text: object, *, run_id: object = None, position: int | None = None) -> Instant | None:
         """The instant of an ISO time. `position`: of its line in the log. None if the text is no time."""
         if position is not None:
+            if position < self._position:  # read once more, from further up
+                self._ahead = self._readings
             self._position = position
         moment = _parsed(text)
         if moment is None:
@@ -164,7 +210,7 @@ class LogClock:
             is_doubtful |= self._is_apart(best.at, reading)
         if best.offset_basis == "device_zone" and best.at != choices[0][0].at:
             best = replace(best, offset_basis="line_order")  # the clock was put back between two lines
-        return replace(best, is_ambiguous=is_doubtful)
+        return best if best.is_ambiguous == is_doubtful else replace(best, is_ambiguous=is_doubtful)
 
     def _is_apart(self, at: datetime, reading: OffsetReading) -> bool:
         """Whether the device may have moved between a reading and an instant: the readings around it differ, and
@@ -172,13 +218,15 @@ class LogClock:
         since = reading.at if self._near != reading or self._last is None else self._last
         is_near = -BLOCK_GAP <= at - since <= BLOCK_GAP
         self._near = reading if is_near else None
-        if any((other.position or -1) > self._position and at > other.at + SLACK for other in self._readings):
-            return True  # what stands further on in the log is earlier
+        for other in self._ahead:
+            if (other.position or -1) > self._position and at > other.at + SLACK:
+                return True  # what stands further on in the log is earlier
         if at < reading.at:
             return not is_near and self._is_abroad()
-        after = next((other for other in self._readings if other.at > reading.at), None)
-        if after is None:
+        following = self._next(reading.at)
+        if following == len(self._readings):
             return not self._clock.agrees(reading) and at - since > TRIP
+        after = self._readings[following]
         if self._clock.agrees(reading) and self._clock.agrees(after):
             return False
         return after.offset != reading.offset and (not is_near or at > after.at + SLACK)
@@ -198,47 +246,74 @@ class LogClock:
 
     def _choices(self, local: datetime, run_id: object) -> list[Choice]:
         """The instants that a local time may mean by the readings that may hold for it."""
-        readings = [r for r in self._readings if r.position is None or r.position <= self._position]
-        if not readings:
+        if self._first_position > self._position:
             # What is read further on in the log may tell that the device was elsewhere.
-            found = [_instant(local, at, "device_zone") for at in self._clock.passes(local)]
-            return [(replace(instant, is_ambiguous=self._is_abroad()), None) for instant in found]
-        own = [reading for reading in readings if self._is_own(reading, run_id)]
-        if own:
-            return self._by_reading(local, own[0])
-        valid: list[Choice] = []
-        placed: list[Choice] = []
+            is_weak = self._is_abroad()
+            return [(_instant(local, at, "device_zone", is_weak), None) for at in self._clock.passes(local)]
+        own = self._of_run.get(run_id, ()) if isinstance(run_id, str) else ()
+        for reading in own:
+            if self._holds(reading):
+                return self._by_reading(local, reading)
+        valid = self._valid(local)
+        placed = [choice for choice in valid if choice[1] and choice[1].position is not None]
+        placed = [choice for choice in placed if self._is_possible(choice[0].at)]
+        return placed or valid or [self._nearest(local)]
+
+    def _valid(self, local: datetime) -> list[Choice]:
+        """The instants by the readings in whose time they lie, which is from a reading until the next one, whether or
+        not that one's place in the log is reached yet; both ends give by `SLACK`."""
+        found: list[tuple[int, int, Choice]] = []
+        for places in self._all_places:
+            for number, at in enumerate(self._passes(local, places)):
+                # Of several readings at one instant each holds.
+                first = self._next(at - SLACK)
+                first = bisect_left(self._ats, self._ats[first - 1]) if first else 0
+                for index in range(first, self._next(at + SLACK)):
+                    reading = self._readings[index]
+                    if self._places[index] is places and self._holds(reading):
+                        found.append((index, number, self._choice(local, at, reading, agrees=places.zones is None)))
+        found.sort(key=itemgetter(0, 1))
+        return [choice for _, _, choice in found]
+
+    def _nearest(self, local: datetime) -> Choice:
+        """The instant that lies least far beyond the time of its reading."""
         nearest: list[tuple[timedelta, Choice]] = []
-        for reading in readings:
-            # A reading holds until the next one, whether or not that one's place in the log is reached yet.
-            end = next((other.at for other in self._readings if other.at > reading.at), None)
+        for reading in filter(self._holds, self._readings):
+            following = self._next(reading.at)
+            end = self._ats[following] if following < len(self._ats) else None
             for choice in self._by_reading(local, reading):
                 at = choice[0].at
-                before = reading.at - at
                 beyond = at - end if end is not None else timedelta()
-                if before <= SLACK and (end is None or beyond < SLACK):
-                    valid.append(choice)
-                    if reading.position is not None and self._is_possible(at):
-                        placed.append(choice)
-                nearest.append((max(before, beyond, timedelta()), choice))
-        return placed or valid or [min(nearest, key=lambda found: found[0])[1]]
+                nearest.append((max(reading.at - at, beyond, timedelta()), choice))
+        return min(nearest, key=itemgetter(0))[1]
 
-    def _by_reading(self, local: datetime, reading: OffsetReading) -> list[Choice]:
+    def _passes(self, local: datetime, places: _Places) -> tuple[datetime, ...]:
         """A reading that agrees with the device's zone says that the zone holds, through changes of its offset too.
 
         Any other means some place with that offset; where the clocks of such places changed since, it means several
         instants.
         """
-        agrees = self._clock.agrees(reading)
-        passes = self._clock.passes(local) if agrees else _passes_abroad(local, reading)
-        found = [_instant(local, at, reading.basis) for at in passes]
+        if places.zones is None:
+            return self._clock.passes(local)
+        at = (local - places.offset).replace(tzinfo=UTC)
+        return tuple([at + shift for shift in _shifts(places.zones, places.offset, _quarter(at))])
+
+    def _by_reading(self, local: datetime, reading: OffsetReading) -> list[Choice]:
+        """What a local time may mean by one reading."""
+        index = self._readings.index(reading, bisect_left(self._ats, reading.at))
+        places = self._places[index]
+        agrees = places.zones is None
+        return [self._choice(local, at, reading, agrees=agrees) for at in self._passes(local, places)]
+
+    @staticmethod
+    def _choice(local: datetime, at: datetime, reading: OffsetReading, *, agrees: bool) -> Choice:
         # The time of a file is one coincidence, and copying changes it.
         is_weak = (reading.basis == "file_modified_at" or reading.is_doubtful) and not agrees
-        return [(replace(instant, is_ambiguous=is_weak), reading) for instant in found]
+        return _instant(local, at, reading.basis, is_weak), reading
 
     def _is_abroad(self) -> bool:
         """Whether anything tells that the device was elsewhere in this session."""
-        return self._is_contradicted or not all(self._clock.agrees(reading) for reading in self._readings)
+        return self._is_contradicted or any(places.zones is not None for places in self._all_places)
 
     @staticmethod
     def _is_own(reading: OffsetReading, run_id: object) -> bool:
@@ -246,16 +321,26 @@ class LogClock:
 
 
 def _passes(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
+    offset = _steady_offset(local.replace(minute=0, second=0, microsecond=0), zone)
+    if offset is not None:
+        return ((local - offset).replace(tzinfo=UTC),)
     aware = local.replace(tzinfo=zone)
     first, second = aware.replace(fold=0).astimezone(UTC), aware.replace(fold=1).astimezone(UTC)
     return (first, second) if first < second else (first,)
 
 
-def _passes_abroad(local: datetime, reading: OffsetReading) -> tuple[datetime, ...]:
-    """The instants of a local time in the places with a reading's offset at its time, those of most places first."""
-    at = (local - reading.offset).replace(tzinfo=UTC)
-    places = _places(_quarter(reading.at), reading.offset)
-    return tuple(at + shift for shift in _shifts(places, reading.offset, _quarter(at)))
+@lru_cache(maxsize=10_000)
+def _steady_offset(hour: datetime, zone: ZoneInfo) -> timedelta | None:
+    """The offset of every local time of an hour; None if clocks change in it."""
+    begin = hour.replace(tzinfo=zone, fold=0)
+    ends = (begin, begin + timedelta(hours=1))  # both ends, each by both of its readings
+    offsets = {end.replace(fold=fold).utcoffset() for end in ends for fold in (0, 1)}
+    return offsets.pop() if len(offsets) == 1 else None
+
+
+@lru_cache(maxsize=10_000)
+def _offset_at(at: datetime, zone: ZoneInfo) -> timedelta | None:
+    return at.astimezone(zone).utcoffset()
 
 
 def _quarter(at: datetime) -> datetime:
@@ -272,8 +357,12 @@ def _shifts(places: tuple[ZoneInfo, ...], offset: timedelta, quarter: datetime) 
 
 
 @lru_cache(maxsize=1_000)
-def _places(at: datetime, offset: timedelta) -> tuple[ZoneInfo, ...]:
+def _zones_with(at: datetime, offset: timedelta) -> tuple[ZoneInfo, ...]:
     return tuple(zone for zone in _zones() if at.astimezone(zone).utcoffset() == offset)
+
+
+def _at(reading: OffsetReading) -> datetime:
+    return reading.at
 
 
 @cache
@@ -329,9 +418,9 @@ def _parsed(text: object) -> datetime | None:
         return None
 
 
-def _instant(local: datetime, at: datetime, basis: str) -> Instant:
+def _instant(local: datetime, at: datetime, basis: str, is_ambiguous: bool) -> Instant:
     offset = local.replace(tzinfo=UTC) - at
-    return Instant(at, "local_resolved", utc_offset_seconds=int(offset.total_seconds()), offset_basis=basis)
+    return Instant(at, "local_resolved", is_ambiguous, int(offset.total_seconds()), basis)
 
 
 def _bounded(instant: Instant) -> Instant | None:

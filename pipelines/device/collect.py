@@ -318,7 +318,7 @@ class Collector:
                 counts = Counts(bytes=status.st_size, generation=generation, layout=log.layout, runtime=self._runtime)
                 with self._state.step():
                     for line in chunk.lines:
-                        self._line(line, source, log, At(line.number, modified_at, line.offset), counts)
+                        self._line(line, source, log, modified_at, counts)
                     fp("stage.rows")
                     self._state.set_checkpoint(source, chunk.checkpoint)
                     self._state.count(self._run, source, log.kind, counts)
@@ -331,24 +331,26 @@ class Collector:
             self._fresh.add((status.st_dev, status.st_ino))
         self._note_unread(source, log.kind, status, self._state.checkpoint(source))
 
-    def _line(self, line: lines.Line, source: str, log: Log, at: At, counts: Counts) -> None:
-        if line.data is None:
+    def _line(self, line: lines.Line, source: str, log: Log, modified_at: datetime | None, counts: Counts) -> None:
+        data = line.data
+        if data is None:
             counts.seen += 1
             counts.reject("too_long")
             return
-        if not line.data.strip():
+        if not data or data.isspace():
             return
-        if not log.may_matter(line.data):
+        if not log.may_matter(data):
             counts.seen += 1
             counts.skipped += 1
-            counts.unknown += log.is_unknown_line(line.data)
+            counts.unknown += log.is_unknown_line(data)
             return
-        parsed = lines.parse(line.data, log.is_record, errors=log.errors)
+        parsed = lines.parse(data, log.is_record, errors=log.errors)
         if not parsed.records:
             counts.seen += 1
-            counts.reject("tail_abandoned" if line.is_abandoned else lines.fault(line.data))
+            counts.reject("tail_abandoned" if line.is_abandoned else lines.fault(data))
             return
         counts.salvaged += parsed.is_salvaged
+        at = At(line.number, modified_at, line.offset)
         for start, found in parsed.records:
             offset = line.offset + start
             counts.seen += 1
@@ -369,21 +371,28 @@ class Collector:
                 counts.turns_duplicate += first.is_turn and outcome == "duplicate"
                 named = {"step_record_id": identity} if first.table is wire.NODE_STEPS else {}
                 for other in rest:
-                    self._stage(replace(other, values={**other.values, **named}), source, offset)
+                    self._stage(other, source, offset, named)
             counts.fields_dropped += self._redactor.left_out - left_out
 
-    def _stage(self, record: Record, source: str, offset: int) -> tuple[str, str]:
-        """Stage one record; what became of it, by the name of its counter, and its identity."""
+    def _stage(
+        self, record: Record, source: str, offset: int, named: Mapping[str, object] | None = None
+    ) -> tuple[str, str]:
+        """Stage one record; what became of it, by the name of its counter, and its identity. `named`: values beside its
+        own, identities of other records."""
         if record.parts:
             return self._stage_part(record, source, offset)
-        hidden = record.totals if self._since is not None else ()
-        values = {**record.values, **dict.fromkeys(hidden), "record_id": self._first_rule_id(record)}
-        row = self._row(record.table, values)
+        first_rule = self._first_rule_id(record)
+        values = {**record.values, "record_id": first_rule, "agent_runtime": self._runtime}
+        if named:
+            values |= named
+        if self._since is not None:
+            values |= dict.fromkeys(record.totals)
+        row = self._redactor.row(record.table, values)
         if row is None:
             return "rejected", ""
         if not self._may_leave(record, source, offset):
             return "before_consent", ""
-        identity = self._identify(record)
+        identity = self._identify(record, first_rule)
         row["record_id"] = identity.record_id
         if "identity_version" in row:
             row["identity_version"] = identity.version
@@ -398,7 +407,7 @@ class Collector:
         table = record.table
         if not self._may_leave(record, source, offset):
             return "before_consent", ""
-        identity = self._identify(record)
+        identity = self._identify(record, self._first_rule_id(record))
         record_id = identity.record_id
         if identity.variant is not None:
             self._state.set_ordinal(record_id, identity.variant, 0)
@@ -631,13 +640,15 @@ class Collector:
 
     # identity ----------------------------------------------------------------------------------------------------
 
-    def _identify(self, record: Record) -> Identity:
-        """The identity of a record, which the caller stages. What the first release sent keeps the identity it gave."""
-        first_rule, identity = self._first_rule_id(record), self._key_id(record)
-        names = tuple(None if is_fixed_form(part) else part for part in record.key)
+    def _identify(self, record: Record, first_rule: str) -> Identity:
+        """The identity of a record, which the caller stages. What the first release sent keeps the identity it gave,
+        which is `first_rule`."""
+        is_plain = all(map(is_fixed_form, record.key))
+        identity = first_rule if is_plain else self._key_id(record)
         is_renamed = identity != first_rule
         if not record.table.is_keyless or not (is_renamed or record.told_apart_by):
             return Identity(first_rule if is_renamed and self._state.is_seen(first_rule) else identity)
+        names = (None if is_plain or is_fixed_form(part) else part for part in record.key)
         variant = self._state.variant_of((*names, *record.told_apart_by))
         ordinal = self._state.ordinal(identity, variant)
         if is_renamed and self._state.is_seen(first_rule, variant):

@@ -3,12 +3,12 @@
 Does not belong here: knowing where a value was found (readers), which columns there are (contract/wire.py).
 """
 
-import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache, partial
 from typing import Any
 
 from pipelines.contract.keys import identity_text, is_fixed_form, record_id
@@ -16,6 +16,9 @@ from pipelines.contract.table import SMALLEST_DOUBLE, Column, Keep, Table
 from pipelines.contract.vocabulary import is_public, public_form
 
 Row = dict[str, Any]
+Check = Callable[[Any], Any]
+MAX_TEXTS = 4096  # of a column whose checked values are remembered
+MAX_REMEMBERED_LENGTH = 128  # characters
 _MONEY_STEP = Decimal(1).scaleb(-20)
 _MONEY = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
@@ -47,17 +50,29 @@ def error_class(text: object) -> str | None:
     return next((name for name, pattern in _ERRORS if pattern.search(head)), "other")
 
 
+class _Plan:
+    """What makes a row of one table, worked out once: a check per column that makes a source's value, which is not
+    None, the value that may leave, or None."""
+
+    def __init__(self, redactor: "Redactor", table: Table) -> None:
+        self.table = table
+        self.checks: dict[str, Check] = {column.name: redactor.check(column) for column in table.columns}
+        self.empty: Row = dict.fromkeys(table.names)
+        self.required = tuple(column.name for column in table.columns if column.required)
+
+
 class Redactor:
     """Makes rows of contract tables under one tenant key."""
 
     def __init__(self, tenant_key: bytes) -> None:
         self._key = tenant_key
+        self._plans: dict[str, _Plan] = {}
         self.left_out = 0
         """Values that a rule between columns took out of rows so far."""
 
     def keyed(self, text: str) -> str:
         """The keyed hash of a name a person chose: equal names of a tenant get equal hashes."""
-        digest = hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        digest = hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
         return f"k1_{digest[:32]}"
 
     def identifier(self, column: Column, text: str) -> str:
@@ -70,63 +85,91 @@ class Redactor:
         if all(map(is_fixed_form, natural_key)):
             return record_id(tenant, kind, *natural_key)
         text = identity_text("rec/2", tenant, kind, natural_key)
-        return hmac.new(self._key, text, hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(self._key, text, "sha256").hex()[:32]
 
     def row(self, table: Table, values: Mapping[str, object]) -> Row | None:
         """The row of `table` that may leave for these source values; None if a required value is missing or unfit.
 
         Keys of `values` that the contract does not name raise KeyError: a reader must ask for what it collects.
         """
-        unknown = values.keys() - table.by_name.keys()
-        if unknown:
-            raise KeyError(f"{table.name} has no column {sorted(unknown)}")
-        row = {column.name: self._value(column, values.get(column.name)) for column in table.columns}
-        if any(column.required and row[column.name] is None for column in table.columns):
-            return None
-        self.left_out += sum(rule.mend(row) for rule in table.rules)
+        plan = self._plan(table)
+        row = plan.empty | self._checked(plan, values)
+        for name in plan.required:
+            if row[name] is None:
+                return None
+        for rule in table.rules:
+            self.left_out += rule.mend(row)
         return row
 
     def values(self, table: Table, values: Mapping[str, object]) -> dict[str, Any]:
         """Some of a row's values, as they may leave. Raises KeyError as `row` does."""
-        return {name: self._value(table.by_name[name], value) for name, value in values.items()}
+        return self._checked(self._plan(table), values)
 
-    def _value(self, column: Column, value: object) -> Any:
-        if column.keep is Keep.COUNT:
+    def _plan(self, table: Table) -> _Plan:
+        plan = self._plans.get(table.name)
+        if plan is None or plan.table is not table:
+            plan = self._plans[table.name] = _Plan(self, table)
+        return plan
+
+    def _checked(self, plan: _Plan, values: Mapping[str, object]) -> dict[str, Any]:
+        checks = plan.checks
+        unknown = values.keys() - checks.keys()
+        if unknown:
+            raise KeyError(f"{plan.table.name} has no column {sorted(unknown)}")
+        return {name: None if value is None else checks[name](value) for name, value in values.items()}
+
+    def check(self, column: Column) -> "Check":
+        """What makes a source's value of a column, which is not None, the value that may leave, or None."""
+        check = self._check_of_type(column)
+        if column.keep is not Keep.COUNT:
+            return check
+
+        def counted(value: Any) -> Any:
             value = len(value) if isinstance(value, (list, tuple, str, dict)) else value
-        if value is None:
-            return None
+            return check(value)
+
+        return counted
+
+    def _check_of_type(self, column: Column) -> "Check":
         match column.type:
             case "string":
-                return self._string(column, value)
+                return error_class if column.keep is Keep.CLASS else self._text(column)
             case "int64":
-                if isinstance(value, Decimal) and value.is_finite() and abs(value) < 10**18 and value == int(value):
-                    value = int(value)  # `100.0` counts 100
-                ok = isinstance(value, int) and not isinstance(value, bool) and _within(column, value)
-                return value if ok else None
+                return partial(_integer, column.minimum, column.maximum)
             case "bool":
-                return value if isinstance(value, bool) else None
+                return lambda value: value if isinstance(value, bool) else None
             case "double":
-                return _double(column, value)
+                return partial(_double, column)
             case "decimal":
-                return money(value) if _within(column, value) else None
+                return lambda value: money(value) if _within(column, value) else None
             case "timestamp":
-                return value if isinstance(value, datetime) and value.tzinfo is not None else None
+                return lambda value: value if isinstance(value, datetime) and value.tzinfo is not None else None
 
-    def _string(self, column: Column, value: object) -> str | None:
-        if column.keep is Keep.CLASS:
-            return error_class(value)
-        if not isinstance(value, str) or not value:
-            return None
+    def _text(self, column: Column) -> "Check":
         match column.keep:
             case Keep.KEYED_HASH:
-                clear = public_form(column.vocabulary, value) if column.vocabulary and len(value) <= 128 else None
-                return clear or self.keyed(value)
+                make = partial(self._name, column)
             case Keep.ID:
-                return self.identifier(column, value)
+                make = partial(self.identifier, column)
             case _ if column.values:
-                return value if value in column.values else "other" if "other" in column.values else None
+                allowed = {value: value for value in column.values}
+                other = "other" if "other" in allowed else None
+                return lambda value: allowed.get(value, other) if isinstance(value, str) and value else None
             case _:
-                return value if column.regex.fullmatch(value) else None
+                regex = column.regex
+                return lambda value: value if isinstance(value, str) and value and regex.fullmatch(value) else None
+        remembered = lru_cache(MAX_TEXTS)(make)  # a session's id stands in each of its rows
+
+        def check(value: Any) -> str | None:
+            if not isinstance(value, str) or not value:
+                return None
+            return remembered(value) if len(value) <= MAX_REMEMBERED_LENGTH else make(value)
+
+        return check
+
+    def _name(self, column: Column, value: str) -> str:
+        clear = public_form(column.vocabulary, value) if column.vocabulary and len(value) <= 128 else None
+        return clear or self.keyed(value)
 
 
 class NamingRedactor(Redactor):
@@ -151,6 +194,17 @@ def money(value: object) -> Decimal | None:
     if not amount.is_finite() or amount < 0:
         return None
     return amount.quantize(_MONEY_STEP, context=_MONEY) or None
+
+
+def _integer(minimum: int | None, maximum: int | None, value: Any) -> int | None:
+    if value.__class__ is not int:
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, Decimal) and value.is_finite() and abs(value) < 10**18 and value == int(value):
+            value = int(value)  # `100.0` counts 100
+        if not isinstance(value, int):
+            return None
+    return value if (minimum is None or minimum <= value) and (maximum is None or value <= maximum) else None
 
 
 def _within(column: Column, value: object) -> bool:

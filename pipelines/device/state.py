@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -75,14 +75,18 @@ class Counts:
 
     def add(self, other: "Counts") -> None:
         """Add another count of the same source in the same run. Trouble is not forgotten over what went well."""
-        for field in fields(self):
-            if field.name not in ("bytes", "generation", "outcome", "layout", "runtime"):
-                setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bytes, self.generation = max(self.bytes, other.bytes), max(self.generation, other.generation)
         self.layout = other.layout or self.layout
         self.runtime = other.runtime or self.runtime
         if other.outcome != "read":
             self.outcome = other.outcome
+
+
+_SUMMED = tuple(
+    found.name for found in fields(Counts) if found.name not in ("bytes", "generation", "outcome", "layout", "runtime")
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,15 @@ class Trouble:
     failures: int = 0
     is_refused: bool = False
     stored: tuple[str, ...] = ()
+
+
+_ENCODER = json.JSONEncoder(default=str, ensure_ascii=True, separators=(",", ":"))
+
+
+def _is_earlier(owner: str, other: str | None) -> bool:
+    """Whether a session began before another one, by their ids. A generated id holds the time at which it was made; a
+    keyed name says nothing of age and comes last."""
+    return other is not None and (is_keyed(owner), owner) < (is_keyed(other), other)
 
 
 @contextmanager
@@ -184,7 +197,33 @@ FORGOTTEN = (
     "counter", "trouble", "run", "run_source", *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
+MAX_UNWRITTEN = 1_000  # staged rows held in memory within a transaction
+MAX_REMEMBERED = 10_000  # sessions, and records looked up, that are kept in memory
+Seen = tuple[str | None, bytes | None]
+"""What is known of a record that was seen: its owner and its variant."""
 MEMORY = Path(":memory:")
+
+
+@dataclass
+class _Unwritten:
+    """What the present transaction staged and did not write yet."""
+
+    rows: dict[str, tuple[str, Row]] = field(default_factory=dict)
+    """Rows by the record's id, with their table."""
+    replaced: list[tuple[str, Row]] = field(default_factory=list)
+    """Waiting rows that these take the place of."""
+    seen: dict[bytes, Seen] = field(default_factory=dict)
+
+
+@dataclass
+class _Known:
+    """What was looked up in the database, which no other process changes."""
+
+    seen: dict[bytes, Seen | None] = field(default_factory=dict)
+    """None for a record that was not seen."""
+    sessions: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """The users of sessions, and whether records of them may leave."""
+    salt: bytes | None = None
 
 
 class State:
@@ -195,6 +234,8 @@ class State:
             private_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # nobody else may read it, from its first byte on
         self._shared_since: float | None = None
+        self._unwritten = _Unwritten()
+        self._known = _Known()
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         try:
             # FULL: a checkpoint that survives a loss of power without its rows would lose them for ever.
@@ -213,6 +254,7 @@ class State:
         """Take over another state, for a look at what would happen. Raises DeviceError if a newer program wrote it."""
         source.backup(self._db)
         migrations.migrate(self._db)
+        self._known = _Known()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -233,6 +275,7 @@ class State:
         if self._shared_since is not None:
             yield
             if time.monotonic() - self._shared_since > MAX_SHARED_SECONDS:
+                self._write()
                 self._db.execute("COMMIT")
                 fp("state.shared_commit")
                 self._db.execute("BEGIN IMMEDIATE")
@@ -241,13 +284,30 @@ class State:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._write()
             fp("state.before_commit")
             self._db.execute("COMMIT")
         except BaseException:
+            self._unwritten, self._known = _Unwritten(), _Known()
             if self._db.in_transaction:  # a full disk may have rolled back already; a second error would hide the first
                 self._db.execute("ROLLBACK")
             raise
         fp("state.after_commit")
+
+    def _write(self) -> None:
+        """Write what was staged since the last writing: many rows by one statement cost a fraction of one by one."""
+        new, self._unwritten = self._unwritten, _Unwritten()
+        self._db.executemany(
+            "INSERT INTO seen VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET owner = ?2, variant = ?3",
+            [(key, *seen) for key, seen in new.seen.items()],
+        )
+        self._db.executemany(
+            f"INSERT INTO staged VALUES (?, ?, ?, {WAITING}) ON CONFLICT DO UPDATE SET row = excluded.row",
+            [(record_id, table, _ENCODER.encode(row)) for record_id, (table, row) in new.rows.items()],
+        )
+        for table in usage.TABLES:
+            rows = [row for name, row in new.rows.values() if name == table]
+            usage.staged(self._db, table, rows, replaced=[row for name, row in new.replaced if name == table])
 
     def value(self, name: str) -> str | None:
         """A named value of the device, such as its epoch."""
@@ -341,6 +401,7 @@ class State:
 
     def forget_all(self) -> None:
         """Empty everything that was read or is about to leave; the consent book and the enrolment stay."""
+        self._unwritten, self._known = _Unwritten(), _Known()
         for table in FORGOTTEN:
             self._db.execute(f"DELETE FROM {table}")
 
@@ -387,17 +448,32 @@ class State:
 
     def variant_of(self, names: tuple[object, ...]) -> bytes:
         """A hash of names under a salt of this state, which no enrolment and no key changes. It never leaves."""
-        salt = self.value("variant_salt")
-        if salt is None:
-            salt = secrets.token_hex(16)
-            self.set_value("variant_salt", salt)
-        text = "\x1f".join("" if name is None else str(name) for name in names)
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=salt.encode(), digest_size=8).digest()
+        if self._known.salt is None:
+            salt = self.value("variant_salt")
+            if salt is None:
+                salt = secrets.token_hex(16)
+                self.set_value("variant_salt", salt)
+            self._known.salt = salt.encode()
+        text = "\x1f".join(["" if name is None else str(name) for name in names])
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._known.salt, digest_size=8).digest()
+
+    def _look_up(self, key: bytes) -> Seen | None:
+        """What is known of a record; None if it was not seen."""
+        seen = self._known.seen
+        if key not in seen:
+            if len(seen) >= MAX_REMEMBERED:
+                self._write()
+                seen.clear()
+            seen[key] = self._db.execute("SELECT owner, variant FROM seen WHERE record_id = ?", (key,)).fetchone()
+        return seen[key]
+
+    def _see(self, key: bytes, owner: str | None, variant: bytes | None) -> None:
+        self._known.seen[key] = self._unwritten.seen[key] = (owner, variant)
 
     def is_seen(self, record_id: str, variant: bytes | None = None) -> bool:
         """Whether a record was staged before, and if `variant` is given, not as another variant of it."""
-        row = self._db.execute("SELECT variant FROM seen WHERE record_id = ?", (bytes.fromhex(record_id),)).fetchone()
-        return row is not None and (variant is None or row[0] in (None, variant))
+        found = self._look_up(bytes.fromhex(record_id))
+        return found is not None and (variant is None or found[1] in (None, variant))
 
     def ordinal(self, record_id: str, variant: bytes) -> int:
         """Which of the records that share an identity but for a name it is: 0 for the first that was seen, and so on.
@@ -406,20 +482,17 @@ class State:
         order in which it was.
         """
         key = bytes.fromhex(record_id)
-        row = self._db.execute(
-            "SELECT ordinal FROM variant WHERE record_id = ? AND variant = ?", (key, variant)
-        ).fetchone()
-        if row is not None:
-            return int(row[0])
-        first = self._db.execute("SELECT variant FROM seen WHERE record_id = ?", (key,)).fetchone()
-        if first is not None and first[0] in (None, variant):
+        given = dict(self._db.execute("SELECT variant, ordinal FROM variant WHERE record_id = ?", (key,)).fetchall())
+        if variant in given:
+            return int(given[variant])
+        first = self._look_up(key)
+        if first is not None and first[1] in (None, variant):
             return 0
-        (last,) = self._db.execute("SELECT max(ordinal) FROM variant WHERE record_id = ?", (key,)).fetchone()
-        if first is None and last is None:
+        if first is None and not given:
             return 0
-        ordinal = 1 + max(int(last or 0), 0)
+        ordinal = 1 + max([0, *given.values()])
         self.set_ordinal(record_id, variant, ordinal)
-        return ordinal
+        return int(ordinal)
 
     def set_ordinal(self, record_id: str, variant: bytes, ordinal: int) -> None:
         """Keep the number of a variant that `seen` does not tell: every one but a first one that has this identity."""
@@ -432,27 +505,34 @@ class State:
         `owner` is the session of a record that only its folder tells: a fork's copy may be read before its original,
         and the earliest session that holds the record owns it. Then the row is staged once more, as a correction.
         """
-        record_id = row["record_id"]
-        key = bytes.fromhex(record_id)
-        is_new = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (key, owner, variant)).rowcount > 0
-        if not is_new:
-            if variant is not None:
-                self._db.execute("UPDATE seen SET variant = ? WHERE record_id = ? AND variant IS NULL", (variant, key))
-            # A generated id holds the time at which it was made; a keyed name says nothing of age.
-            earlier = (
-                "UPDATE seen SET owner = ?1 WHERE record_id = ?2 AND (owner LIKE 'k1!_%' ESCAPE '!', owner) > (?3, ?1)"
-            )
-            if owner is None or not self._db.execute(earlier, (owner, key, is_keyed(owner))).rowcount:
+        key = bytes.fromhex(row["record_id"])
+        found = self._look_up(key)
+        if found is None:
+            self._see(key, owner, variant)
+        else:
+            last, known = found[0], found[1] or variant
+            if known != found[1]:
+                self._see(key, last, known)
+            if owner is None or not _is_earlier(owner, last):
                 return False
-        text = json.dumps(row, default=str, ensure_ascii=True, separators=(",", ":"))
-        replaced = None if is_new else usage.old_row(self._db, record_id)
-        # A correction of a row that stands in a batch already cut waits for the next one.
-        self._db.execute(
-            f"INSERT INTO staged VALUES (?, ?, ?, {WAITING}) ON CONFLICT DO UPDATE SET row = excluded.row",
-            (record_id, table, text),
-        )
-        usage.staged(self._db, table, row, replaced=replaced)
-        return is_new
+            self._see(key, owner, known)
+        self._put(table, row, is_new=found is None)
+        return found is None
+
+    def _put(self, table: str, row: Row, *, is_new: bool = False) -> bool:
+        """Have a row wait for the next batch; whether one of the same record waited, whose place it takes. A row that
+        stands in a batch already cut stays there."""
+        record_id = row["record_id"]
+        is_replaced = record_id in self._unwritten.rows
+        if not (is_new or is_replaced):
+            old = usage.old_row(self._db, record_id)
+            is_replaced = old is not None
+            if old is not None:
+                self._unwritten.replaced.append((table, old))
+        self._unwritten.rows[record_id] = (table, row)
+        if len(self._unwritten.rows) >= MAX_UNWRITTEN or not self._db.in_transaction:
+            self._write()
+        return is_replaced
 
     def parts(self, record_id: str) -> dict[str, Part]:
         """What is known of a record that stands on several lines, its values as they may leave."""
@@ -463,29 +543,29 @@ class State:
     def set_parts(self, record_id: str, parts: Mapping[str, Part]) -> None:
         """Keep the best that is known of such a record."""
         told = {name: (part.rank, part.values) for name, part in parts.items()}
-        text = json.dumps(told, default=str, ensure_ascii=True, separators=(",", ":"))
+        text = _ENCODER.encode(told)
         self._db.execute("INSERT OR REPLACE INTO observed VALUES (?, ?)", (bytes.fromhex(record_id), text))
 
     def stage_again(self, table: str, row: Row) -> bool:
         """Stage a row of a record of which more is known now. Whether it is one more to send, and takes no waiting
         one's place."""
-        replaced = usage.old_row(self._db, row["record_id"])
-        text = json.dumps(row, default=str, ensure_ascii=True, separators=(",", ":"))
-        self._db.execute(
-            f"INSERT INTO staged VALUES (?, ?, ?, {WAITING}) ON CONFLICT DO UPDATE SET row = excluded.row",
-            (row["record_id"], table, text),
-        )
-        usage.staged(self._db, table, row, replaced=replaced)
-        return replaced is None
+        return not self._put(table, row)
 
     def bind_session(self, session_id: str, user_id: str, *, is_live: bool) -> str:
         """The user of a session: who was enrolled when it was first seen. `is_live`: a record of it may leave."""
-        self._db.execute(
-            "INSERT INTO session VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET is_live = is_live OR excluded.is_live",
-            (session_id, user_id, is_live),
-        )
-        row = self._db.execute("SELECT user_id FROM session WHERE session_id = ?", (session_id,)).fetchone()
-        return str(row[0])
+        known = self._known.sessions.get(session_id)
+        if known is None or (is_live and not known[1]):
+            self._db.execute(
+                "INSERT INTO session VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET is_live = is_live OR excluded.is_live",
+                (session_id, user_id, is_live),
+            )
+            user, live = self._db.execute(
+                "SELECT user_id, is_live FROM session WHERE session_id = ?", (session_id,)
+            ).fetchone()
+            if len(self._known.sessions) >= MAX_REMEMBERED:
+                self._known.sessions.clear()
+            known = self._known.sessions[session_id] = (str(user), bool(live))
+        return known[0]
 
     def is_live(self, session_id: str) -> bool:
         """Whether a record of the session may leave (it lived after the consent)."""

@@ -78,16 +78,13 @@ def install(db: sqlite3.Connection) -> None:
 
 
 def staged(
-    db: sqlite3.Connection, table: str, row: Mapping[str, Any], *, replaced: Mapping[str, Any] | None = None
+    db: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, Any]], *, replaced: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Count a row that was staged, in the transaction that stages it; `replaced` is the waiting row it corrects."""
-    if table not in TABLES:
-        return
+    """Count rows that were staged, in the transaction that stages them; `replaced`: waiting rows that they correct."""
     if table == "llm_turns":
-        db.execute(_ADD_SESSION, (_session(row),))
-    if replaced is not None:
-        _add(db, WAITING, _summed(db, table, [replaced]), sign=-1)
-    _add(db, WAITING, _summed(db, table, [row]))
+        db.executemany(_ADD_SESSION, [(session,) for session in {_session(row) for row in rows}])
+    _add(db, WAITING, _summed(db, table, replaced), sign=-1)
+    _add(db, WAITING, _summed(db, table, rows))
 
 
 def cut(db: sqlite3.Connection, seq: int) -> None:
@@ -214,8 +211,8 @@ def _joined(high: int, low: int) -> Decimal:
     return Decimal(high * _UNIT + low).scaleb(-20, _EXACT)
 
 
-def old_row(db: sqlite3.Connection, record_id: str) -> Mapping[str, Any] | None:
+def old_row(db: sqlite3.Connection, record_id: str) -> dict[str, Any] | None:
     """The waiting row that a correction will take the place of; None if its batch is cut already."""
     row = db.execute("SELECT row FROM staged WHERE seq = ? AND record_id = ?", (WAITING, record_id)).fetchone()
-    found: Mapping[str, Any] | None = json.loads(row[0]) if row else None
+    found: dict[str, Any] | None = json.loads(row[0]) if row else None
     return found

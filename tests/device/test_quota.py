@@ -72,7 +72,7 @@ class Desk:
                 self.cut(seq)
 
     def stage(self, table: str, row: dict[str, Any]) -> None:
-        usage.staged(self.db, table, row)
+        usage.staged(self.db, table, [row])
         text, record_id = json.dumps(row, default=str), os.urandom(16).hex()
         self.db.execute(
             "INSERT INTO staged (record_id, table_name, row, seq) VALUES (?, ?, ?, 0)", (record_id, table, text)
@@ -245,7 +245,7 @@ def test_steps_count_until_an_event_of_their_session_is_seen(desk: Desk) -> None
 def test_a_correction_takes_the_place_of_the_waiting_row(desk: Desk) -> None:
     desk.add(use(10, user="ada"))
     desk.db.execute("INSERT INTO session VALUES ('s-bob', 'bob', 1)")
-    usage.staged(desk.db, "llm_turns", use(10, user="bob").row(), replaced=use(10, user="ada").row())
+    usage.staged(desk.db, "llm_turns", [use(10, user="bob").row()], replaced=[use(10, user="ada").row()])
     desk.db.execute("UPDATE staged SET row = ?", (json.dumps(use(10, user="bob").row(), default=str),))
     desk.cut(1)
     assert desk.db.execute("SELECT seq, user_id, tokens FROM usage").fetchall() == [(1, "bob", 10)]

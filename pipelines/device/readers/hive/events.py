@@ -5,7 +5,7 @@ Does not belong here: other files of a session (logs.py, state.py), what is a co
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -50,7 +50,7 @@ class Context:
         first = _TYPE.match(data)
         if first is not None and first[1] == b"tool_call_started":
             self._remember_start(data)
-        return may_matter(data)
+        return _may_matter(data, first)
 
     def _remember_start(self, data: bytes) -> None:
         # Never parsed: it holds the call's arguments.
@@ -172,8 +172,10 @@ def _turn(event: Event, context: Context, position: int | None) -> Record:
     }
     key = (*common.key, data.get("iteration"))
     numbers = (*tokens, *(values[name] for name in NUMBERS_OF_TURN))
-    record = _record(wire.LLM_TURNS, key, values, common, is_turn=True)
-    return replace(record, fallback_key=numbers, told_apart_by=(event.get("node_id"), *tokens))
+    return _record(
+        wire.LLM_TURNS, key, values, common, is_turn=True, fallback_key=numbers,
+        told_apart_by=(event.get("node_id"), *tokens),
+    )  # fmt: skip
 
 
 NUMBERS_OF_TURN = ("cache_read_input_tokens", "cache_write_input_tokens", "reported_cost_usd")
@@ -327,12 +329,12 @@ def _colony_created(event: Event, context: Context, position: int | None) -> Rec
 
 def _record(
     table: Table, key: tuple[object, ...], values: dict[str, object], common: _Common, *, is_turn: bool = False,
-    owned: bool = False,
+    owned: bool = False, fallback_key: tuple[object, ...] = (), told_apart_by: tuple[object, ...] = (),
 ) -> Record:  # fmt: skip
     at = common.when.at if common.when else None
     in_folder = common.belongs_to_folder and not owned
     return Record(
-        table, key, values, at, is_turn, belongs_to_folder=in_folder, fields_dropped=common.data.dropped,
+        table, key, values, at, is_turn, in_folder, fallback_key, told_apart_by, fields_dropped=common.data.dropped,
         fields_unknown=common.unknown,
     )  # fmt: skip
 
@@ -356,6 +358,7 @@ PASSED_OVER = frozenset({
     "state_conflict", "stream_started", "stream_stopped", "task_list_reattach_mismatch", "tool_call_started",
     "tool_catalog_refreshed", "tools_config_changed", "webhook_received", "worker_colony_loaded",
 })  # fmt: skip
+_WANTED = {kind.encode() for kind in WANTED}
 _KNOWN = {kind.encode() for kind in (*WANTED, *PASSED_OVER)}
 _WANTED_ANYWHERE = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(WANTED).encode() + rb')"')
 
@@ -365,8 +368,11 @@ def may_matter(data: bytes) -> bool:
 
     A wanted event may be glued to a torn unwanted one, so the whole line is searched.
     """
-    first = _TYPE.match(data)
-    if first is not None and first[1].decode() not in WANTED:
+    return _may_matter(data, _TYPE.match(data))
+
+
+def _may_matter(data: bytes, first: re.Match[bytes] | None) -> bool:
+    if first is not None and first[1] not in _WANTED:
         return _WANTED_ANYWHERE.search(data, first.end()) is not None
     return True
 
