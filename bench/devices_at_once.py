@@ -15,6 +15,7 @@ import duckdb
 
 from bench.tiny_batches import claim, measured, seconds_of
 from pipelines.contract.wire import LLM_TURNS
+from pipelines.device.blocks import pack
 from pipelines.device.spool import to_parquet
 from pipelines.store import FolderStore
 from pipelines.warehouse import gate, landing, load
@@ -35,7 +36,7 @@ def sealed(device: int, devices: int) -> dict[str, bytes]:
     """What one device has to send, its manifests behind their objects."""
     memory = MemoryStore()
     for seq in range(1, BATCHES + 1):
-        data, sums = to_parquet(LLM_TURNS, rows_of(device, seq, devices))
+        data, sums = to_parquet(LLM_TURNS, [pack("llm_turns", rows_of(device, seq, devices))])
         batch(memory, {"llm_turns": data}, device=record(device), seq=seq, change=partial(claim, sums))
     return memory.objects
 

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from pipelines.contract.wire import LLM_TURNS
+from pipelines.device.blocks import pack
 from pipelines.device.spool import to_parquet
 from pipelines.store import FolderStore
 from pipelines.warehouse import gate, landing, load
@@ -42,7 +43,7 @@ def fleet(store: FolderStore, batches: int, devices: int) -> None:
     for number in range(batches):
         memory = MemoryStore()
         staged = turn(number, occurred_at=START.isoformat())
-        data, sums = to_parquet(LLM_TURNS, [staged])
+        data, sums = to_parquet(LLM_TURNS, [pack("llm_turns", [staged])])
         place = {"device": record(number % devices), "seq": number // devices + 1}
         batch(memory, {"llm_turns": data}, **place, change=partial(claim, sums))
         for key, body in memory.objects.items():

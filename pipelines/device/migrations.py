@@ -8,14 +8,17 @@ To change the state append a function to MIGRATIONS; never change one that was r
 `execute` only, as `executescript` would commit. Does not belong here: reading or writing rows (state.py).
 """
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 
 from pipelines.device import usage
+from pipelines.device.blocks import pack
 from pipelines.device.errors import DeviceError
 
 Migration = Callable[[sqlite3.Connection], None]
+BLOCK_ROWS = 1_000
 
 FIRST_SCHEMA = """
 CREATE TABLE IF NOT EXISTS device (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -154,4 +157,33 @@ def _tell_retries_apart(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM source")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_begin, _add_observed, _tell_turns_apart, _tell_retries_apart)
+def _stage_in_blocks(db: sqlite3.Connection) -> None:
+    """Staged rows were a JSON document each; they are kept in columns, many together (decision 0090).
+
+    Every row that waits may be corrected still. `waiting` says in which block it is.
+    """
+    db.execute("ALTER TABLE staged RENAME TO old_staged")
+    db.execute(
+        "CREATE TABLE staged (block INTEGER PRIMARY KEY, seq INTEGER NOT NULL, table_name TEXT NOT NULL,"
+        " rows INTEGER NOT NULL, data BLOB NOT NULL)"
+    )
+    db.execute("CREATE TABLE waiting (record_id BLOB PRIMARY KEY, block INTEGER NOT NULL) WITHOUT ROWID")
+    for seq, name in db.execute("SELECT DISTINCT seq, table_name FROM old_staged ORDER BY 1, 2").fetchall():
+        found = db.execute(
+            "SELECT row FROM old_staged WHERE seq = ? AND table_name = ? ORDER BY record_id", (seq, name)
+        )
+        while some := found.fetchmany(BLOCK_ROWS):
+            rows = [json.loads(row) for (row,) in some]
+            block = db.execute(
+                "INSERT INTO staged (seq, table_name, rows, data) VALUES (?, ?, ?, ?)",
+                (seq, name, len(rows), pack(name, rows)),
+            ).lastrowid
+            if seq == usage.WAITING:
+                ids = [(bytes.fromhex(row["record_id"]), block) for row in rows]
+                db.executemany("INSERT INTO waiting VALUES (?, ?)", ids)
+    db.execute("DROP TABLE old_staged")
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _begin, _add_observed, _tell_turns_apart, _tell_retries_apart, _stage_in_blocks,
+)  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.contract.wire import BY_NAME, contract_hash
 from pipelines.device import consent, enrolment
+from pipelines.device.blocks import pack
 from pipelines.device.collect import Collector, Progress
 from pipelines.device.consent import Consent, History, Scope
 from pipelines.device.errors import DeviceError
@@ -98,11 +99,11 @@ def found(home: Home, homes: Sequence[Path], scope: Scope, *, progress: Progress
     for row in (*tables.get("sessions", ()), *turns):
         sessions.setdefault(row.get("agent_runtime") or "hive", set()).add(row["session_id"])
     times = [row.get("occurred_at") or row.get("tool_started_at") for row in turns]
-    at = sorted(datetime.fromisoformat(time) for time in times if time)
+    at = sorted(time for time in times if time)
+    size = sum(len(to_parquet(BY_NAME[name], [pack(name, rows)])[0]) for name, rows in tables.items())
     return Found(
         {runtime: len(names) for runtime, names in sorted(sessions.items())}, at[0] if at else None,
-        at[-1] if at else None, sum(map(len, tables.values())),
-        sum(len(to_parquet(BY_NAME[name], rows)[0]) for name, rows in tables.items()), tuple(collector.problems),
+        at[-1] if at else None, sum(map(len, tables.values())), size, tuple(collector.problems),
     )  # fmt: skip
 
 

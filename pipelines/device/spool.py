@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,13 @@ from pipelines.contract import wire
 from pipelines.contract.keys import PROTOCOL, Prefix
 from pipelines.contract.table import Table
 from pipelines.contract.wire import BY_NAME, contract_hash
+from pipelines.device.blocks import unpack
 from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
-from pipelines.device.redact import Row
 from pipelines.device.state import State
 from pipelines.failpoints import fp
 from pipelines.home import private_folder
 
-SLICE_ROWS = 2_000  # rows held at once while a batch is sealed
 TINY_ROWS = 16
 # The protocol allows 50,000. Sealing a batch takes the most memory of all that is done here: with 20,000 rows the whole
 # stays below 150 MB (tests/device/test_light_load.py).
@@ -170,7 +167,7 @@ class Spool:
         size = 0
         fp("seal.begun")
         for name in state.tables_of(seq):
-            data, sums = to_parquet(BY_NAME[name], state.rows_of(seq, name))
+            data, sums = to_parquet(BY_NAME[name], state.blocks_of(seq, name))
             digest = hashlib.sha256(data).hexdigest()
             key = prefix.data(seq, name, digest)
             self._write(Path(key).name, data)
@@ -217,39 +214,33 @@ class Spool:
         fp("seal.renamed")
 
 
-def to_parquet(table: Table, rows: Iterable[Row]) -> tuple[bytes, dict[str, int]]:
+def to_parquet(table: Table, blocks: Iterable[bytes]) -> tuple[bytes, dict[str, int]]:
     """The Parquet file of staged rows, the same bytes for the same rows and library version, and what is in it: the
     number of rows and, where each of them has tokens, their sums. The warehouse balances its books with them."""
-    slices: list[pa.RecordBatch] = []
-    sums = {c.name: 0 for c in table.columns if c.name in ("input_tokens", "output_tokens") and c.required}
-    left = iter(rows)
-    # Columns take a tenth of the memory of rows: only a slice is ever held as rows.
-    while some := list(islice(left, SLICE_ROWS)):
-        columns = []
-        for column in table.columns:
-            values = [_typed(column.type, row.get(column.name)) for row in some]
-            columns.append(pa.array(values, type=table.arrow.field(column.name).type))
-        slices.append(pa.RecordBatch.from_arrays(columns, schema=table.arrow))
-        sums = {name: total + sum(row[name] or 0 for row in some) for name, total in sums.items()}
-    whole = pa.Table.from_batches(slices, schema=table.arrow)
+    batches = [_whole(table, unpack(block)) for block in blocks]
+    rows = pa.Table.from_batches(batches, schema=table.arrow).combine_chunks()
+    sums = {c.name for c in table.columns if c.name in ("input_tokens", "output_tokens") and c.required}
     sink = pa.BufferOutputStream()
-    if whole.num_rows > TINY_ROWS:
-        pq.write_table(whole, sink, compression="zstd", store_schema=False)
+    if rows.num_rows > TINY_ROWS:
+        pq.write_table(rows, sink, compression="zstd", store_schema=False)
     else:  # it would double by what helps a large file, and opening it would take three times as long
-        pq.write_table(
-            whole, sink, compression="none", use_dictionary=False, write_statistics=False, store_schema=False
-        )
+        pq.write_table(rows, sink, compression="none", use_dictionary=False, write_statistics=False, store_schema=False)
     data: bytes = sink.getvalue().to_pybytes()
-    return data, {"rows": whole.num_rows} | sums
+    return data, {"rows": rows.num_rows} | {name: _sum(rows.column(name)) for name in sorted(sums)}
 
 
-def _typed(kind: str, value: Any) -> Any:
-    """A staged value, which was JSON, in the type of its column."""
-    if value is None:
-        return None
-    if kind == "timestamp":
-        return datetime.fromisoformat(value)
-    return Decimal(value) if kind == "decimal" else value
+def _whole(table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns of a block and those that it lacks."""
+    held = set(batch.schema.names)
+    arrays = [
+        batch.column(field.name) if field.name in held else pa.nulls(batch.num_rows, field.type)
+        for field in table.arrow
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=table.arrow)
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return sum(value or 0 for value in column.to_pylist())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from datetime import date, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.contract.keys import is_keyed
-from pipelines.device import migrations, usage
+from pipelines.device import blocks, migrations, usage
 from pipelines.device.errors import DeviceError
 from pipelines.device.lines import Checkpoint
 from pipelines.device.readers.base import Part
@@ -193,8 +194,8 @@ def _set_aside(path: Path) -> DeviceError:
 
 
 FORGOTTEN = (
-    "baseline", "history", "source", "unread", "snapshot", "seen", "variant", "observed", "session", "staged", "batch",
-    "counter", "trouble", "run", "run_source", *usage.FORGOTTEN,
+    "baseline", "history", "source", "unread", "snapshot", "seen", "variant", "observed", "session", "staged",
+    "waiting", "batch", "counter", "trouble", "run", "run_source", *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
 MAX_UNWRITTEN = 1_000  # staged rows held in memory within a transaction
@@ -208,10 +209,14 @@ MEMORY = Path(":memory:")
 class _Unwritten:
     """What the present transaction staged and did not write yet."""
 
-    rows: dict[str, tuple[str, Row]] = field(default_factory=dict)
-    """Rows by the record's id, with their table."""
-    replaced: list[tuple[str, Row]] = field(default_factory=list)
-    """Waiting rows that these take the place of."""
+    rows: dict[str, dict[str, Row]] = field(default_factory=dict)
+    """Rows, by table and by the record's id."""
+    number: int = 0
+    """How many they are."""
+    correctable: set[str] = field(default_factory=set)
+    """Of their records those of which a better row may come."""
+    replaced: dict[int, set[str]] = field(default_factory=dict)
+    """By block, the records of waiting rows that these take the place of."""
     seen: dict[bytes, Seen] = field(default_factory=dict)
 
 
@@ -295,19 +300,36 @@ class State:
         fp("state.after_commit")
 
     def _write(self) -> None:
-        """Write what was staged since the last writing: many rows by one statement cost a fraction of one by one."""
+        """Write what was staged since the last writing: many rows at once cost a fraction of one by one."""
         new, self._unwritten = self._unwritten, _Unwritten()
         self._db.executemany(
             "INSERT INTO seen VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET owner = ?2, variant = ?3",
             [(key, *seen) for key, seen in new.seen.items()],
         )
-        self._db.executemany(
-            f"INSERT INTO staged VALUES (?, ?, ?, {WAITING}) ON CONFLICT DO UPDATE SET row = excluded.row",
-            [(record_id, table, _ENCODER.encode(row)) for record_id, (table, row) in new.rows.items()],
-        )
-        for table in usage.TABLES:
-            rows = [row for name, row in new.rows.values() if name == table]
-            usage.staged(self._db, table, rows, replaced=[row for name, row in new.replaced if name == table])
+        replaced = self._take(new.replaced)
+        for table, rows in new.rows.items():
+            block = self._db.execute(
+                "INSERT INTO staged (seq, table_name, rows, data) VALUES (?, ?, ?, ?)",
+                (WAITING, table, len(rows), blocks.pack(table, list(rows.values()))),
+            ).lastrowid
+            waiting = [(bytes.fromhex(record_id), block) for record_id in rows if record_id in new.correctable]
+            self._db.executemany("INSERT INTO waiting VALUES (?, ?)", waiting)
+            if table in usage.TABLES:
+                usage.staged(self._db, table, list(rows.values()), replaced=replaced.get(table, ()))
+
+    def _take(self, taken: Mapping[int, set[str]]) -> dict[str, list[Row]]:
+        """Take rows of some records out of the blocks in which they wait; these rows, by table."""
+        found: dict[str, list[Row]] = {}
+        for block, record_ids in taken.items():
+            name, data = self._db.execute("SELECT table_name, data FROM staged WHERE block = ?", (block,)).fetchone()
+            left, rows = blocks.without(name, data, record_ids)
+            found.setdefault(name, []).extend(rows)
+            if left is None:
+                self._db.execute("DELETE FROM staged WHERE block = ?", (block,))
+            else:
+                changed = (left, len(rows), block)
+                self._db.execute("UPDATE staged SET data = ?, rows = rows - ? WHERE block = ?", changed)
+        return found
 
     def value(self, name: str) -> str | None:
         """A named value of the device, such as its epoch."""
@@ -516,21 +538,28 @@ class State:
             if owner is None or not _is_earlier(owner, last):
                 return False
             self._see(key, owner, known)
-        self._put(table, row, is_new=found is None)
+        self._put(table, row, is_new=found is None, is_correctable=owner is not None)
         return found is None
 
-    def _put(self, table: str, row: Row, *, is_new: bool = False) -> bool:
+    def _put(self, table: str, row: Row, *, is_new: bool = False, is_correctable: bool = True) -> bool:
         """Have a row wait for the next batch; whether one of the same record waited, whose place it takes. A row that
         stands in a batch already cut stays there."""
         record_id = row["record_id"]
-        is_replaced = record_id in self._unwritten.rows
+        new = self._unwritten
+        rows = new.rows.setdefault(table, {})
+        is_replaced = record_id in rows
+        new.number += not is_replaced
         if not (is_new or is_replaced):
-            old = usage.old_row(self._db, record_id)
-            is_replaced = old is not None
-            if old is not None:
-                self._unwritten.replaced.append((table, old))
-        self._unwritten.rows[record_id] = (table, row)
-        if len(self._unwritten.rows) >= MAX_UNWRITTEN or not self._db.in_transaction:
+            key = bytes.fromhex(record_id)
+            found = self._db.execute("SELECT block FROM waiting WHERE record_id = ?", (key,)).fetchone()
+            if found is not None:
+                is_replaced = True
+                self._db.execute("DELETE FROM waiting WHERE record_id = ?", (key,))
+                new.replaced.setdefault(int(found[0]), set()).add(record_id)
+        rows[record_id] = row
+        if is_correctable:
+            new.correctable.add(record_id)
+        if new.number >= MAX_UNWRITTEN or not self._db.in_transaction:
             self._write()
         return is_replaced
 
@@ -610,28 +639,35 @@ class State:
 
     def staged_rows(self) -> int:
         """How many rows wait to be cut into a batch."""
-        return int(self._db.execute(f"SELECT count(*) FROM staged WHERE seq = {WAITING}").fetchone()[0])
+        found = self._db.execute(f"SELECT coalesce(sum(rows), 0) FROM staged WHERE seq = {WAITING}").fetchone()
+        return int(found[0])
 
     def cut(self, limit: int, at: datetime) -> int | None:
-        """Give up to `limit` staged rows to a new batch; its number, or None if nothing waits.
+        """Give the blocks that have waited longest to a new batch: up to `limit` rows, one block at least. Its number,
+        or None if nothing waits.
 
         Membership is written down before any file exists, so that a batch can be made again.
         """
-        if not self.staged_rows():
+        last, rows = None, 0
+        for block, number in self._db.execute(f"SELECT block, rows FROM staged WHERE seq = {WAITING} ORDER BY block"):
+            rows += number
+            if last is not None and rows > limit:
+                break
+            last = block
+        if last is None:
             return None
         seq = int(self._db.execute("SELECT coalesce(max(seq), 0) + 1 FROM batch").fetchone()[0])
-        self._db.execute(
-            f"UPDATE staged SET seq = ? WHERE seq = {WAITING} AND record_id IN"
-            f" (SELECT record_id FROM staged WHERE seq = {WAITING} ORDER BY record_id LIMIT ?)",
-            (seq, limit),
-        )
+        self._db.execute(f"UPDATE staged SET seq = ? WHERE seq = {WAITING} AND block <= ?", (seq, last))
+        self._db.execute("DELETE FROM waiting WHERE block <= ?", (last,))
         self._db.execute("INSERT INTO batch (seq, state, cut_at) VALUES (?, 'cut', ?)", (seq, at.isoformat()))
         self._db.execute(f"UPDATE counter SET seq = ? WHERE seq = {WAITING}", (seq,))
         # As it is known now: a batch that is sealed again must come out the same.
         self._db.execute(
             "INSERT INTO counter SELECT ?, name, CAST(value AS INTEGER) FROM device WHERE name = ?", (seq, CLOCK_OFFSET)
         )
-        usage.cut(self._db, seq)
+        for table in usage.TABLES:
+            summed = (row for data in self.blocks_of(seq, table) for row in blocks.rows_in(data, usage.COLUMNS))
+            usage.cut(self._db, seq, table, summed)
         return seq
 
     def counters_of(self, seq: int) -> dict[str, int]:
@@ -651,18 +687,20 @@ class State:
         found = self._db.execute("SELECT DISTINCT table_name FROM staged WHERE seq = ? ORDER BY 1", (seq,))
         return [table for (table,) in found]
 
-    def rows_of(self, seq: int, table: str) -> Iterator[Row]:
-        """The rows of a cut batch of one table, in the order of their ids, one after the other."""
+    def blocks_of(self, seq: int, table: str) -> Iterator[bytes]:
+        """The blocks of a cut batch of one table, in the order in which their rows were staged, one after the other."""
         found = self._db.execute(
-            "SELECT row FROM staged WHERE seq = ? AND table_name = ? ORDER BY record_id", (seq, table)
+            "SELECT data FROM staged WHERE seq = ? AND table_name = ? ORDER BY block", (seq, table)
         )
-        return (json.loads(text) for (text,) in found)
+        return (data for (data,) in found)
 
     def waiting_rows(self) -> dict[str, list[Row]]:
-        """Every row that has not been delivered yet, by table."""
+        """Every row that has not been delivered yet, by table, in the order of their ids."""
         found: dict[str, list[Row]] = {}
-        for table, text in self._db.execute("SELECT table_name, row FROM staged ORDER BY table_name, record_id"):
-            found.setdefault(table, []).append(json.loads(text))
+        for table, data in self._db.execute("SELECT table_name, data FROM staged ORDER BY table_name, block"):
+            found.setdefault(table, []).extend(blocks.rows_in(data))
+        for rows in found.values():
+            rows.sort(key=itemgetter("record_id"))
         return found
 
     def batches(self, state: str) -> list[dict[str, Any]]:
@@ -720,7 +758,7 @@ class State:
 
     def totals(self) -> dict[str, int]:
         """Rows staged, batches waiting, batches and rows and bytes delivered."""
-        staged = int(self._db.execute("SELECT count(*) FROM staged").fetchone()[0])
+        staged = int(self._db.execute("SELECT coalesce(sum(rows), 0) FROM staged").fetchone()[0])
         waiting = int(self._db.execute("SELECT count(*) FROM batch WHERE state <> 'delivered'").fetchone()[0])
         done = self._db.execute(
             "SELECT count(*), coalesce(sum(rows), 0), coalesce(sum(bytes), 0) FROM batch WHERE state = 'delivered'"

@@ -18,6 +18,11 @@ from pipelines.contract.quota import EXACT_DIGITS
 WAITING = 0  # as in state.py, which imports more than a check has time for
 ANY_DAY = ""  # of a turn whose time nobody knows: it counts in every period until the warehouse has counted it
 TABLES = ("llm_turns", "node_steps")
+COLUMNS = (
+    "session_id", "is_covered", "step_index", "tool_started_at", "file_modified_at", "occurred_at",
+    "reported_cost_usd", "input_tokens", "output_tokens",
+)  # fmt: skip
+"""What is looked at of their rows."""
 _UNIT = 10**10
 _EXACT = Context(prec=EXACT_DIGITS)
 
@@ -73,8 +78,10 @@ def install(db: sqlite3.Connection) -> None:
         db.execute(statement)
     rows = db.execute("SELECT row FROM staged WHERE table_name = 'llm_turns'").fetchall()
     db.executemany(_ADD_SESSION, [(_session(json.loads(row)),) for (row,) in rows])
-    for (seq,) in db.execute("SELECT DISTINCT seq FROM staged").fetchall():
-        _add(db, seq, _of_batch(db, seq))
+    for seq, table in db.execute("SELECT DISTINCT seq, table_name FROM staged").fetchall():
+        if table in TABLES:
+            found = db.execute("SELECT row FROM staged WHERE seq = ? AND table_name = ?", (seq, table)).fetchall()
+            _add(db, seq, _summed(db, table, (json.loads(row) for (row,) in found)))
 
 
 def staged(
@@ -87,12 +94,12 @@ def staged(
     _add(db, WAITING, _summed(db, table, rows))
 
 
-def cut(db: sqlite3.Connection, seq: int) -> None:
-    """Move the sums of a batch's rows from `WAITING` to the batch, in the transaction that cuts it.
+def cut(db: sqlite3.Connection, seq: int, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Move the sums of a batch's rows of a table from `WAITING` to the batch, in the transaction that cuts it.
 
     Nowhere else: a batch is cut once, but may be sealed again.
     """
-    sums = _of_batch(db, seq)
+    sums = _summed(db, table, rows)
     _add(db, WAITING, sums, sign=-1)
     _add(db, seq, sums)
     db.execute(f"DELETE FROM usage WHERE seq = {WAITING} AND turns = 0")
@@ -141,14 +148,6 @@ def total(parts: Iterable[Used]) -> Used:
         turns, tokens, unpriced = turns + part.turns, tokens + part.tokens, unpriced + part.unpriced_tokens
         cost = _EXACT.add(cost, part.reported_cost_usd)
     return Used(turns, tokens, unpriced, cost)
-
-
-def _of_batch(db: sqlite3.Connection, seq: int) -> _Sums:
-    sums: _Sums = {}
-    for table in TABLES:
-        found = db.execute("SELECT row FROM staged WHERE seq = ? AND table_name = ?", (seq, table))
-        sums |= _summed(db, table, (json.loads(row) for (row,) in found))  # the tables share no key
-    return sums
 
 
 def _summed(db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> _Sums:
@@ -209,10 +208,3 @@ def _split(cost: object) -> tuple[int, int]:
 
 def _joined(high: int, low: int) -> Decimal:
     return Decimal(high * _UNIT + low).scaleb(-20, _EXACT)
-
-
-def old_row(db: sqlite3.Connection, record_id: str) -> dict[str, Any] | None:
-    """The waiting row that a correction will take the place of; None if its batch is cut already."""
-    row = db.execute("SELECT row FROM staged WHERE seq = ? AND record_id = ?", (WAITING, record_id)).fetchone()
-    found: dict[str, Any] | None = json.loads(row[0]) if row else None
-    return found

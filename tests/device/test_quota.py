@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from pipelines.contract.quota import Budget, Counted, Measure, Period, Snapshot, period_of, prefix
 from pipelines.device import consent, enrolment, quota, usage
+from pipelines.device.migrations import FIRST_SCHEMA
 from pipelines.device.quota import Answer, check, fetch
 from pipelines.device.state import State
 from pipelines.home import Home
@@ -60,6 +61,7 @@ class Desk:
 
     home: Home
     db: sqlite3.Connection
+    waiting: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def add(self, *turns: Turn) -> None:
         """Stage and cut, as state.py does."""
@@ -73,14 +75,12 @@ class Desk:
 
     def stage(self, table: str, row: dict[str, Any]) -> None:
         usage.staged(self.db, table, [row])
-        text, record_id = json.dumps(row, default=str), os.urandom(16).hex()
-        self.db.execute(
-            "INSERT INTO staged (record_id, table_name, row, seq) VALUES (?, ?, ?, 0)", (record_id, table, text)
-        )
+        self.waiting.append((table, row))
 
     def cut(self, seq: int) -> None:
-        self.db.execute("UPDATE staged SET seq = ? WHERE seq = 0", (seq,))
-        usage.cut(self.db, seq)
+        for table in usage.TABLES:
+            usage.cut(self.db, seq, table, [row for name, row in self.waiting if name == table])
+        self.waiting.clear()
 
     def publish(self, *budgets: Budget, as_of: datetime = NOW, counted: Sequence[int] = (), **other: Any) -> None:
         found = Snapshot(
@@ -246,7 +246,7 @@ def test_a_correction_takes_the_place_of_the_waiting_row(desk: Desk) -> None:
     desk.add(use(10, user="ada"))
     desk.db.execute("INSERT INTO session VALUES ('s-bob', 'bob', 1)")
     usage.staged(desk.db, "llm_turns", [use(10, user="bob").row()], replaced=[use(10, user="ada").row()])
-    desk.db.execute("UPDATE staged SET row = ?", (json.dumps(use(10, user="bob").row(), default=str),))
+    desk.waiting[:] = [("llm_turns", use(10, user="bob").row())]
     desk.cut(1)
     assert desk.db.execute("SELECT seq, user_id, tokens FROM usage").fetchall() == [(1, "bob", 10)]
 
@@ -260,11 +260,8 @@ def test_old_days_are_forgotten_and_what_waits_is_not(desk: Desk) -> None:
 
 
 def test_what_an_older_version_left_staged_is_counted(tmp_path: Path) -> None:
-    with closing(State(tmp_path / "state.db")):
-        pass
     db = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
-    for table in usage.FORGOTTEN:
-        db.execute(f"DROP TABLE IF EXISTS {table}")
+    db.executescript(FIRST_SCHEMA)
     db.execute("INSERT INTO session VALUES ('s-ada', 'ada', 1)")
     text = json.dumps(use(10).row(), default=str)
     insert = "INSERT INTO staged (record_id, table_name, row, seq) VALUES (?, 'llm_turns', ?, ?)"
@@ -272,10 +269,7 @@ def test_what_an_older_version_left_staged_is_counted(tmp_path: Path) -> None:
     for _ in range(2):
         usage.install(db)
     assert db.execute("SELECT seq, tokens FROM usage").fetchall() == [(0, 10), (1, 10)]
-    assert usage.old_row(db, "a" * 32) == json.loads(text)
-    assert usage.old_row(db, "b" * 32) is None
-    db.execute("UPDATE staged SET seq = 2 WHERE seq = 0")
-    usage.cut(db, 2)
+    usage.cut(db, 2, "llm_turns", [json.loads(text)])
     assert db.execute("SELECT seq, tokens FROM usage").fetchall() == [(1, 10), (2, 10)]
     db.close()
 

@@ -18,6 +18,7 @@ import pytest
 from pipelines.contract import wire
 from pipelines.contract.keys import parse_manifest_key
 from pipelines.device import spool as spools
+from pipelines.device.blocks import pack
 from pipelines.device.consent import Consent
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.redact import Redactor, Row
@@ -61,9 +62,11 @@ def test_a_sealed_batch_is_its_rows_and_its_names_are_its_content(state: State, 
     data, manifest = (file.path for file in batch.files)
     table = pq.read_table(data)
     assert table.schema == wire.LLM_TURNS.arrow
-    assert [found["input_tokens"] for found in table.to_pylist()] == [1, 2], "rows stand in the order of their ids"
-    assert table.to_pylist()[0]["reported_cost_usd"] == Decimal("0.00123456789012345678")
-    assert table.to_pylist()[0]["occurred_at"] == NOW
+    assert [found["input_tokens"] for found in table.to_pylist()] == [2, 1], (
+        "rows stand in the order in which they were staged"
+    )
+    assert table.to_pylist()[1]["reported_cost_usd"] == Decimal("0.00123456789012345678")
+    assert table.to_pylist()[1]["occurred_at"] == NOW
     for key, path in ((file.key, file.path) for file in batch.files):
         assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in key
     assert parse_manifest_key(manifest_key) is not None
@@ -72,8 +75,8 @@ def test_a_sealed_batch_is_its_rows_and_its_names_are_its_content(state: State, 
 
 
 def test_the_same_rows_give_the_same_bytes() -> None:
-    rows = [{**row(number), "occurred_at": str(NOW), "reported_cost_usd": "0.5"} for number in range(100)]
-    assert to_parquet(wire.LLM_TURNS, rows) == to_parquet(wire.LLM_TURNS, rows)
+    block = pack("llm_turns", [row(number) for number in range(100)])
+    assert to_parquet(wire.LLM_TURNS, [block]) == to_parquet(wire.LLM_TURNS, [block])
 
 
 def test_a_batch_sealed_twice_is_the_same_files(state: State, tmp_path: Path) -> None:
@@ -179,4 +182,4 @@ def test_nobody_else_may_read_the_spool(state: State, tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", wire.TABLES, ids=lambda table: table.name)
 def test_a_row_without_a_required_value_cannot_be_written(table: wire.Table) -> None:
     with pytest.raises(pa.ArrowInvalid, match="non-nullable"):
-        to_parquet(table, [dict.fromkeys(table.names)])
+        to_parquet(table, [pack(table.name, [{"record_id": "0" * 32}])])

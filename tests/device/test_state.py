@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.device.blocks import rows_in
 from pipelines.device.lines import Checkpoint
 from pipelines.device.state import FORGOTTEN, MEMORY, Counts, State
 
@@ -29,6 +30,11 @@ def identity(number: int) -> str:
 
 def row(number: int, session: str = "a") -> dict[str, str]:
     return {"record_id": identity(number), "session_id": session}
+
+
+def waiting(state: State, seq: int, table: str) -> list[dict[str, str]]:
+    """The rows of a batch, or that no batch holds yet (0)."""
+    return [row for block in state.blocks_of(seq, table) for row in rows_in(block)]
 
 
 def test_a_step_that_fails_leaves_nothing(state: State) -> None:
@@ -82,27 +88,27 @@ def test_a_record_seen_goes_on_being_seen_after_it_was_sealed(state: State) -> N
 def test_the_earliest_session_owns_a_record_that_only_its_folder_tells(state: State) -> None:
     assert state.stage("node_steps", row(1, "session_2"), owner="session_2")
     assert not state.stage("node_steps", row(1, "session_3"), owner="session_3")
-    assert next(iter(state.rows_of(0, "node_steps")))["session_id"] == "session_2"
+    assert waiting(state, 0, "node_steps")[0]["session_id"] == "session_2"
     assert not state.stage("node_steps", row(1, "session_1"), owner="session_1"), "a correction is no new record"
-    assert list(state.rows_of(0, "node_steps")) == [row(1, "session_1")]
+    assert waiting(state, 0, "node_steps") == [row(1, "session_1")]
 
 
 def test_a_correction_of_a_row_in_a_cut_batch_waits_for_the_next(state: State) -> None:
     state.stage("node_steps", row(1, "session_2"), owner="session_2")
     state.cut(10, NOW)
     state.stage("node_steps", row(1, "session_1"), owner="session_1")
-    assert list(state.rows_of(1, "node_steps")) == [row(1, "session_2")], "a batch that was cut must stay what it was"
+    assert waiting(state, 1, "node_steps") == [row(1, "session_2")], "a batch that was cut must stay what it was"
     assert state.cut(10, NOW) == 2
-    assert list(state.rows_of(2, "node_steps")) == [row(1, "session_1")]
+    assert waiting(state, 2, "node_steps") == [row(1, "session_1")]
 
 
-def test_a_cut_takes_rows_by_id_up_to_its_limit_and_each_once(state: State) -> None:
+def test_a_cut_takes_what_waited_longest_up_to_its_limit_and_each_once(state: State) -> None:
     for number in (5, 3, 1, 4, 2):
         state.stage("llm_turns", row(number))
     sizes = []
     while (seq := state.cut(2, NOW)) is not None:
-        sizes.append([found["record_id"] for found in list(state.rows_of(seq, "llm_turns"))])
-    assert sizes == [[identity(1), identity(2)], [identity(3), identity(4)], [identity(5)]]
+        sizes.append([found["record_id"] for found in waiting(state, seq, "llm_turns")])
+    assert sizes == [[identity(5), identity(3)], [identity(1), identity(4)], [identity(2)]]
 
 
 def test_a_manifest_names_the_one_before_it(state: State) -> None:
@@ -156,6 +162,6 @@ def test_nobody_else_may_read_the_state(tmp_path: Path) -> None:
 def test_a_deleted_row_leaves_no_bytes(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     with closing(State(path)) as state:
-        state.stage("llm_turns", {**row(1), "mark": "heron-plover-siskin"})
+        state.stage("llm_turns", {**row(1), "model": "heron-plover-siskin"})
         state.forget_all()
     assert b"heron-plover-siskin" not in path.read_bytes()
