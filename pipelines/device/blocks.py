@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,14 +28,22 @@ def pack(table: str, rows: Sequence[Row]) -> bytes:
 
     arrays: list[pa.Array] = []
     fields: list[pa.Field] = []
-    for column, field in zip(BY_NAME[table].columns, BY_NAME[table].arrow, strict=True):
-        values = [row.get(column.name) for row in rows]
-        if any(value is not None for value in values):
+    contract = BY_NAME[table]
+    whole = itemgetter(*contract.names)
+    empty = dict.fromkeys(contract.names)
+    columns = zip(*[whole(row if len(row) == len(empty) else empty | row) for row in rows], strict=True)
+    for column, field, values in zip(contract.columns, contract.arrow, columns, strict=False):
+        if values.count(None) < len(values):
             if column.type in ("timestamp", "decimal"):
-                values = [_typed(column.type, value) for value in values]
+                values = [_typed(column.type, value) for value in values]  # noqa: PLW2901
             arrays.append(pa.array(values, type=field.type))
             fields.append(field)
-    batch = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+    return _written(pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)))
+
+
+def _written(batch: pa.RecordBatch) -> bytes:
+    import pyarrow as pa
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -58,6 +67,14 @@ def rows_in(data: bytes, columns: Container[str] | None = None) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
+def whole_rows_in(table: str, data: bytes) -> list[Row]:
+    """The rows of a block with all columns that the contract has."""
+    from pipelines.contract.wire import BY_NAME
+
+    empty = dict.fromkeys(BY_NAME[table].names)
+    return [empty | row for row in rows_in(data)]
+
+
 def _values(column: pa.Array) -> list[Any]:
     import pyarrow as pa
 
@@ -74,6 +91,12 @@ def without(table: str, data: bytes, record_ids: set[str]) -> tuple[bytes | None
     rows = rows_in(data)
     kept = [row for row in rows if row["record_id"] not in record_ids]
     return pack(table, kept) if kept else None, [row for row in rows if row["record_id"] in record_ids]
+
+
+def split(data: bytes, rows: int) -> tuple[bytes, bytes]:
+    """The first rows of a block and the others, each as a block."""
+    batch = unpack(data)
+    return _written(batch.slice(0, rows)), _written(batch.slice(rows))
 
 
 def _typed(kind: str, value: Any) -> Any:

@@ -127,13 +127,13 @@ class LogClock:
         is_contradicted: bool = False,
     ) -> None:
         """`is_contradicted`: a reading of another offset than the zone's was left out, for it was disproved."""
-        self._is_contradicted = is_contradicted
         self._clock = clock
         # In the order of their instants. A log may tell of thousands: none of what is done for a line looks at all.
         self._readings: list[OffsetReading] = []
         self._ats: list[datetime] = []
         self._places: list[_Places] = []  # of each reading
         self._all_places: list[_Places] = []  # without repetition
+        self._is_abroad = is_contradicted  # whether anything tells that the device was elsewhere in this session
         self._of_run: dict[str, list[OffsetReading]] = {}
         self._first_position: float = math.inf  # of any reading; -1 if one holds everywhere
         self._ahead: list[OffsetReading] = []  # readings whose place in the log may not be reached yet
@@ -158,6 +158,7 @@ class LogClock:
             places = self._all_places[self._all_places.index(places)]
         else:
             self._all_places.append(places)
+            self._is_abroad |= zones is not None
         self._readings.insert(place, reading)
         self._ats.insert(place, reading.at)
         self._places.insert(place, places)
@@ -222,7 +223,7 @@ class LogClock:
             if (other.position or -1) > self._position and at > other.at + SLACK:
                 return True  # what stands further on in the log is earlier
         if at < reading.at:
-            return not is_near and self._is_abroad()
+            return not is_near and self._is_abroad
         following = self._next(reading.at)
         if following == len(self._readings):
             return not self._clock.agrees(reading) and at - since > TRIP
@@ -248,8 +249,7 @@ class LogClock:
         """The instants that a local time may mean by the readings that may hold for it."""
         if self._first_position > self._position:
             # What is read further on in the log may tell that the device was elsewhere.
-            is_weak = self._is_abroad()
-            return [(_instant(local, at, "device_zone", is_weak), None) for at in self._clock.passes(local)]
+            return [(_instant(local, at, "device_zone", self._is_abroad), None) for at in self._clock.passes(local)]
         own = self._of_run.get(run_id, ()) if isinstance(run_id, str) else ()
         for reading in own:
             if self._holds(reading):
@@ -310,10 +310,6 @@ class LogClock:
         # The time of a file is one coincidence, and copying changes it.
         is_weak = (reading.basis == "file_modified_at" or reading.is_doubtful) and not agrees
         return _instant(local, at, reading.basis, is_weak), reading
-
-    def _is_abroad(self) -> bool:
-        """Whether anything tells that the device was elsewhere in this session."""
-        return self._is_contradicted or any(places.zones is not None for places in self._all_places)
 
     @staticmethod
     def _is_own(reading: OffsetReading, run_id: object) -> bool:

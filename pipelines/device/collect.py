@@ -363,8 +363,9 @@ class Collector:
             left_out = self._redactor.left_out
             outcome, identity = self._stage(first, source, offset)
             _count(counts, outcome)
-            counts.fields_dropped += sum(record.fields_dropped for record in records)
-            counts.fields_unknown += sum(record.fields_unknown for record in records)
+            for record in records:
+                counts.fields_dropped += record.fields_dropped
+                counts.fields_unknown += record.fields_unknown
             counts.turns_rejected += first.is_turn and outcome == "rejected"
             if outcome in ("staged", "duplicate"):
                 counts.turns_seen += first.is_turn

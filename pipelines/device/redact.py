@@ -93,7 +93,11 @@ class Redactor:
         Keys of `values` that the contract does not name raise KeyError: a reader must ask for what it collects.
         """
         plan = self._plan(table)
-        row = plan.empty | self._checked(plan, values)
+        _refuse_unknown(plan, values)
+        checks, row = plan.checks, plan.empty.copy()
+        for name, value in values.items():
+            if value is not None:
+                row[name] = checks[name](value)
         for name in plan.required:
             if row[name] is None:
                 return None
@@ -103,20 +107,15 @@ class Redactor:
 
     def values(self, table: Table, values: Mapping[str, object]) -> dict[str, Any]:
         """Some of a row's values, as they may leave. Raises KeyError as `row` does."""
-        return self._checked(self._plan(table), values)
+        plan = self._plan(table)
+        _refuse_unknown(plan, values)
+        return {name: None if value is None else plan.checks[name](value) for name, value in values.items()}
 
     def _plan(self, table: Table) -> _Plan:
         plan = self._plans.get(table.name)
         if plan is None or plan.table is not table:
             plan = self._plans[table.name] = _Plan(self, table)
         return plan
-
-    def _checked(self, plan: _Plan, values: Mapping[str, object]) -> dict[str, Any]:
-        checks = plan.checks
-        unknown = values.keys() - checks.keys()
-        if unknown:
-            raise KeyError(f"{plan.table.name} has no column {sorted(unknown)}")
-        return {name: None if value is None else checks[name](value) for name, value in values.items()}
 
     def check(self, column: Column) -> "Check":
         """What makes a source's value of a column, which is not None, the value that may leave, or None."""
@@ -184,6 +183,11 @@ class NamingRedactor(Redactor):
         found = super().keyed(text)
         self.names[found] = text
         return found
+
+
+def _refuse_unknown(plan: _Plan, values: Mapping[str, object]) -> None:
+    if not values.keys() <= plan.checks.keys():
+        raise KeyError(f"{plan.table.name} has no column {sorted(values.keys() - plan.checks.keys())}")
 
 
 def money(value: object) -> Decimal | None:

@@ -229,6 +229,7 @@ class _Known:
     sessions: dict[str, tuple[str, bool]] = field(default_factory=dict)
     """The users of sessions, and whether records of them may leave."""
     salt: bytes | None = None
+    has_variants: bool | None = None
 
 
 class State:
@@ -504,9 +505,12 @@ class State:
         order in which it was.
         """
         key = bytes.fromhex(record_id)
-        given = dict(self._db.execute("SELECT variant, ordinal FROM variant WHERE record_id = ?", (key,)).fetchall())
+        given: dict[bytes, int] = {}
+        if self._has_variants():
+            select = "SELECT variant, ordinal FROM variant WHERE record_id = ?"
+            given = dict(self._db.execute(select, (key,)).fetchall())
         if variant in given:
-            return int(given[variant])
+            return given[variant]
         first = self._look_up(key)
         if first is not None and first[1] in (None, variant):
             return 0
@@ -514,11 +518,17 @@ class State:
             return 0
         ordinal = 1 + max([0, *given.values()])
         self.set_ordinal(record_id, variant, ordinal)
-        return int(ordinal)
+        return ordinal
 
     def set_ordinal(self, record_id: str, variant: bytes, ordinal: int) -> None:
         """Keep the number of a variant that `seen` does not tell: every one but a first one that has this identity."""
         self._db.execute("INSERT OR IGNORE INTO variant VALUES (?, ?, ?)", (bytes.fromhex(record_id), variant, ordinal))
+        self._known.has_variants = True
+
+    def _has_variants(self) -> bool:
+        if self._known.has_variants is None:
+            self._known.has_variants = self._db.execute("SELECT 1 FROM variant LIMIT 1").fetchone() is not None
+        return self._known.has_variants
 
     def stage(self, table: str, row: Row, *, owner: str | None = None, variant: bytes | None = None) -> bool:
         """Stage a row to leave, unless its record was seen before. Whether it was new.
@@ -643,20 +653,20 @@ class State:
         return int(found[0])
 
     def cut(self, limit: int, at: datetime) -> int | None:
-        """Give the blocks that have waited longest to a new batch: up to `limit` rows, one block at least. Its number,
-        or None if nothing waits.
+        """Give the rows that have waited longest, up to `limit`, to a new batch; its number, or None if nothing waits.
 
         Membership is written down before any file exists, so that a batch can be made again.
         """
-        last, rows = None, 0
-        for block, number in self._db.execute(f"SELECT block, rows FROM staged WHERE seq = {WAITING} ORDER BY block"):
-            rows += number
-            if last is not None and rows > limit:
-                break
-            last = block
-        if last is None:
+        waiting = self._db.execute(f"SELECT block, rows FROM staged WHERE seq = {WAITING} ORDER BY block").fetchall()
+        if not waiting:
             return None
         seq = int(self._db.execute("SELECT coalesce(max(seq), 0) + 1 FROM batch").fetchone()[0])
+        last, left = 0, limit
+        for block, rows in waiting:
+            if rows > left:
+                self._split(block, left, seq)
+                break
+            last, left = block, left - rows
         self._db.execute(f"UPDATE staged SET seq = ? WHERE seq = {WAITING} AND block <= ?", (seq, last))
         self._db.execute("DELETE FROM waiting WHERE block <= ?", (last,))
         self._db.execute("INSERT INTO batch (seq, state, cut_at) VALUES (?, 'cut', ?)", (seq, at.isoformat()))
@@ -669,6 +679,18 @@ class State:
             summed = (row for data in self.blocks_of(seq, table) for row in blocks.rows_in(data, usage.COLUMNS))
             usage.cut(self._db, seq, table, summed)
         return seq
+
+    def _split(self, block: int, rows: int, seq: int) -> None:
+        """Give the first rows of a block to a batch, behind its others."""
+        if not rows:
+            return
+        table, data = self._db.execute("SELECT table_name, data FROM staged WHERE block = ?", (block,)).fetchone()
+        head, tail = blocks.split(data, rows)
+        insert = "INSERT INTO staged (seq, table_name, rows, data) VALUES (?, ?, ?, ?)"
+        self._db.execute(insert, (seq, table, rows, head))
+        self._db.execute("UPDATE staged SET rows = rows - ?, data = ? WHERE block = ?", (rows, tail, block))
+        ids = [(bytes.fromhex(row["record_id"]),) for row in blocks.rows_in(head, ("record_id",))]
+        self._db.executemany("DELETE FROM waiting WHERE record_id = ?", ids)
 
     def counters_of(self, seq: int) -> dict[str, int]:
         """The counters of the runs that ended between the batch before and this one."""
@@ -698,7 +720,7 @@ class State:
         """Every row that has not been delivered yet, by table, in the order of their ids."""
         found: dict[str, list[Row]] = {}
         for table, data in self._db.execute("SELECT table_name, data FROM staged ORDER BY table_name, block"):
-            found.setdefault(table, []).extend(blocks.rows_in(data))
+            found.setdefault(table, []).extend(blocks.whole_rows_in(table, data))
         for rows in found.values():
             rows.sort(key=itemgetter("record_id"))
         return found

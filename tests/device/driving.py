@@ -6,6 +6,7 @@ Does not belong here: what only one test asserts.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines.device import enrolment, grant
+from pipelines.device import enrolment, grant, migrations
+from pipelines.device.blocks import rows_in
 from pipelines.device.consent import History
 from pipelines.device.preview import Preview, preview
 from pipelines.device.ship import Shipped, ship
@@ -138,6 +140,21 @@ def simulated(root: Path, layout: Layout, *, seed: int = 7, **other: Any) -> Tru
     """Write a small simulated home."""
     spec: dict[str, Any] = {"timezone": ZONE, "first_day": date(2026, 5, 4), "days": 1, "turns_per_session": 3, **other}
     return write_home(root, HomeSpec(layout=layout, seed=seed, **spec))
+
+
+def row_by_row(db: sqlite3.Connection) -> None:
+    """Until the fourth version a staged row was a JSON document of its own."""
+    found = db.execute("SELECT seq, table_name, data FROM staged").fetchall()
+    rows = [
+        (row["record_id"], table, json.dumps(row, default=str), seq)
+        for seq, table, data in found
+        for row in rows_in(data)
+    ]
+    for table in ("staged", "waiting"):
+        db.execute(f"DROP TABLE {table}")
+    db.execute(next(text for text in migrations.FIRST_SCHEMA.split(";") if "EXISTS staged" in text))
+    db.executemany("INSERT INTO staged VALUES (?, ?, ?, ?)", rows)
+    db.execute("PRAGMA user_version = 4")
 
 
 # Hand-made lines, as Hive writes them --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.contract import wire
 from pipelines.contract.wire import Table
-from pipelines.device.blocks import pack, rows_in, without
+from pipelines.device.blocks import pack, rows_in, split, without
 from pipelines.device.spool import to_parquet
 from tests.warehouse_part.batches import row
 
@@ -56,6 +56,13 @@ def test_what_is_taken_out_and_what_is_left_are_the_rows(
     left, found = without(table, pack(table, rows), taken)
     assert held(found) == held([row for row in rows if row["record_id"] in taken])
     assert held(rows_in(left) if left else []) == held([row for row in rows if row["record_id"] not in taken])
+
+
+def test_a_block_is_split_where_it_is_asked_to_be() -> None:
+    rows = [row("llm_turns", number) for number in range(5)]
+    head, tail = split(pack("llm_turns", rows), 2)
+    assert held(rows_in(head)) == held(rows[:2])
+    assert held(rows_in(tail)) == held(rows[2:])
 
 
 def test_values_that_were_kept_as_json_get_their_types() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import random
+import sqlite3
 import tempfile
 from collections.abc import Iterable
 from contextlib import closing
@@ -34,6 +35,7 @@ from tests.device.driving import (
     flat_folder,
     granted,
     queen_folder,
+    row_by_row,
     step,
     tool,
 )
@@ -113,12 +115,14 @@ def test_a_state_that_told_turns_apart_by_names_finds_the_retries(
     tried = [turn(node=node, tokens=count) for count in (1_000, 1_500) for node in ("left", "right")]
     append(queen_folder(home) / "events.jsonl", dump(*tried))
     with monkeypatch.context() as patch:
-        patch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:3])
         variant_of = State.variant_of
         patch.setattr(State, "variant_of", lambda self, names: variant_of(self, names[:-2]))
         with closing(State(path)) as state:
             sent = read(state, home)
             assert tokens(sent) == (2, 2_000)
+    with closing(sqlite3.connect(path)) as db, db:
+        row_by_row(db)
+        db.execute("PRAGMA user_version = 3")
     append(queen_folder(home, LATER) / "events.jsonl", dump(*tried))
     with closing(State(path)) as state:
         rows = read(state, home)

@@ -19,26 +19,11 @@ from pipelines.device.blocks import rows_in
 from pipelines.device.errors import DeviceError
 from pipelines.device.migrations import MIGRATIONS
 from pipelines.home import Home
-from tests.device.driving import Device, append, dump, granted, queen_folder, turn
+from tests.device.driving import Device, append, dump, granted, queen_folder, row_by_row, turn
 
 Shape = Callable[[sqlite3.Connection], None]
 RELEASED = ("9d25eab1527392cb", "afe633f52a9ae91a", "4433de1e1b132843", "4433de1e1b132843", "116a61c1d2ff03e7")
 """The sha256 of the schema after each released migration: who changes one changes states that nobody can see."""
-
-
-def row_by_row(db: sqlite3.Connection) -> None:
-    """Until the fourth version a staged row was a JSON document of its own."""
-    found = db.execute("SELECT seq, table_name, data FROM staged").fetchall()
-    rows = [
-        (row["record_id"], table, json.dumps(row, default=str), seq)
-        for seq, table, data in found
-        for row in rows_in(data)
-    ]
-    for table in ("staged", "waiting"):
-        db.execute(f"DROP TABLE {table}")
-    db.execute(next(text for text in migrations.FIRST_SCHEMA.split(";") if "EXISTS staged" in text))
-    db.executemany("INSERT INTO staged VALUES (?, ?, ?, ?)", rows)
-    db.execute("PRAGMA user_version = 4")
 
 
 def released(db: sqlite3.Connection) -> None:

@@ -111,6 +111,25 @@ def test_a_cut_takes_what_waited_longest_up_to_its_limit_and_each_once(state: St
     assert sizes == [[identity(5), identity(3)], [identity(1), identity(4)], [identity(2)]]
 
 
+def test_a_block_that_is_cut_in_two_stays_in_order_and_correctable(state: State) -> None:
+    with state.step():
+        for number in range(5):
+            state.stage("node_steps", row(number, "session_2"), owner="session_2")
+    assert state.cut(2, NOW) == 1
+    with state.step():
+        for number in (1, 3):
+            state.stage("node_steps", row(number, "session_1"), owner="session_1")
+    batches = [[(found["record_id"], found["session_id"]) for found in waiting(state, 1, "node_steps")]]
+    while (seq := state.cut(2, NOW)) is not None:
+        batches.append([(found["record_id"], found["session_id"]) for found in waiting(state, seq, "node_steps")])
+    last, first = "session_2", "session_1"
+    assert batches == [
+        [(identity(0), last), (identity(1), last)],
+        [(identity(2), last), (identity(4), last)],
+        [(identity(1), first), (identity(3), first)],
+    ]
+
+
 def test_a_manifest_names_the_one_before_it(state: State) -> None:
     for number in (1, 2):
         state.stage("llm_turns", row(number))
