@@ -34,9 +34,9 @@ def pack(table: str, rows: Sequence[Row]) -> bytes:
     columns = zip(*[whole(row if len(row) == len(empty) else empty | row) for row in rows], strict=True)
     for column, field, values in zip(contract.columns, contract.arrow, columns, strict=False):
         if values.count(None) < len(values):
-            if column.type in ("timestamp", "decimal"):
-                values = [_typed(column.type, value) for value in values]  # noqa: PLW2901
-            arrays.append(pa.array(values, type=field.type))
+            is_typed = column.type not in ("timestamp", "decimal")
+            typed = values if is_typed else [_typed(column.type, value) for value in values]
+            arrays.append(pa.array(typed, type=field.type))
             fields.append(field)
     return _written(pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)))
 
