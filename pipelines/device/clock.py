@@ -197,6 +197,9 @@ class LogClock:
     def _resolved(self, local: datetime, run_id: object) -> Instant:
         choices = self._choices(local, run_id)
         allowed = [choice for choice in choices if self._is_possible(choice[0].at)]
+        if len(choices) == 1 and allowed and choices[0][1] is None:  # nothing to weigh
+            self._floor = choices[0][0].at
+            return choices[0][0]
         possible = allowed or choices
         likely = {choice[1]: choice for choice in reversed(possible)}  # of each reading the first
         best, reading = min(likely.values(), key=self._wait)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from pipelines.failpoints import fp
 
@@ -61,8 +61,7 @@ class Checkpoint:
     after all, as a copy does that was cut off, the line is read whole."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One physical line: its bytes without the line end (None if too long), where it began, its number from 1."""
 
     data: bytes | None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pipelines.contract.table import Table
 from pipelines.device.clock import Clock
@@ -139,8 +139,7 @@ class Fields(dict[str, Any]):
         return len(self.keys() - self._asked - known)
 
 
-@dataclass(frozen=True)
-class At:
+class At(NamedTuple):
     """Where a line stands: its number from 1, the time of its file, how many bytes stand before it."""
 
     number: int
