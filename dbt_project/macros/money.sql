@@ -20,8 +20,12 @@
 {% macro prorated(price, first_day, end_day, days) -%}
     (
         cast(
-            (cast(cast({{ price }} as decimal(38, 9)) * 1000000000 as hugeint) * 1000000 * ({{ end_day }})) // ({{ days }})
-            - (cast(cast({{ price }} as decimal(38, 9)) * 1000000000 as hugeint) * 1000000 * ({{ first_day }})) // ({{ days }})
+            {{ whole_quotient(
+                'cast(cast(' ~ price ~ ' as decimal(38, 9)) * 1000000000 as hugeint) * 1000000 * (' ~ end_day ~ ')', days
+            ) }}
+            - {{ whole_quotient(
+                'cast(cast(' ~ price ~ ' as decimal(38, 9)) * 1000000000 as hugeint) * 1000000 * (' ~ first_day ~ ')', days
+            ) }}
             as decimal(23, 0)
         ) * cast(0.000000000000001 as decimal(15, 15))
     )
@@ -31,7 +35,8 @@
 {% macro running_share(amount, units, all_units) -%}
     (
         cast(
-            (cast({{ amount }} * 1000000000000000 as hugeint) * ({{ units }})) // ({{ all_units }}) as decimal(23, 0)
+            {{ whole_quotient('cast(' ~ amount ~ ' * 1000000000000000 as hugeint) * (' ~ units ~ ')', all_units) }}
+            as decimal(23, 0)
         ) * cast(0.000000000000001 as decimal(15, 15))
     )
 {%- endmacro %}

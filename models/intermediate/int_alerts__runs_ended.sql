@@ -29,7 +29,7 @@ select
         cast(reported_seconds as decimal(18, 6)),
         cast(({{ to_micros('ended_at') }} - {{ to_micros('started_at') }}) * 0.000001 as decimal(18, 6))
     ) as duration_seconds,
-    coalesce(started_at, ended_at - to_microseconds(cast(reported_seconds * 1000000 as bigint))) as started_at,
+    coalesce(started_at, {{ from_micros(to_micros('ended_at') ~ ' - ' ~ nearest_integer('reported_seconds * 1000000')) }}) as started_at,
     ended_at,
     received_at
 from runs

@@ -1,5 +1,24 @@
 {{ config(materialized='view') }}
 
+{#- What is put together below has its columns in one order: usage has all of these, charges some. -#}
+{%- set usage_columns = [
+    'line_id', 'record_id', 'tenant_id', 'billing_account_id', 'user_id', 'session_id', 'root_session_id',
+    'colony_id', 'queen_id', 'provider_name', 'model', 'model_basis', 'component', 'charge_category',
+    'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'settlement_id', 'currency', 'consumed_unit',
+    'pricing_unit', 'trust_grade', 'events', 'consumed_quantity', 'pricing_quantity', 'pricing_currency',
+    'fx_rate_id', 'pricing_unit_price', 'pricing_contracted_unit_price', 'list_unit_price', 'contracted_unit_price',
+    'list_cost', 'contracted_cost', 'billed_cost', 'charge_start_date', 'charge_end_date', 'rated_as_of'
+] -%}
+{%- set charge_columns = [
+    'line_id', 'tenant_id', 'billing_account_id', 'user_id', 'component', 'charge_category', 'charge_frequency',
+    'description', 'contract_rate_id', 'currency', 'pricing_unit', 'trust_grade', 'events', 'pricing_quantity',
+    'list_cost', 'contracted_cost', 'billed_cost', 'charge_start_date', 'charge_end_date'
+] -%}
+{%- set pending_columns = usage_columns + [
+    'incurred_period', 'original_period', 'billing_period', 'effective_cost', 'line_kind', 'cause'
+] -%}
+{%- set line_columns = pending_columns + ['booking', 'seal_seq'] -%}
+
 with frozen as (
     select * from {{ ref('int_billing__frozen') }}
 ),
@@ -140,9 +159,14 @@ charge_lines as (
 ),
 
 current_lines as (
-    select * from usage_lines
-    union all by name
-    select * from charge_lines
+    select {{ usage_columns | join(', ') }}
+    from usage_lines
+    union all
+    select
+        {%- for column in usage_columns %}
+        {{ column if column in charge_columns else 'null as ' ~ column }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from charge_lines
 ),
 
 dated as (
@@ -323,11 +347,11 @@ originals as (
 ),
 
 pending as (
-    select * from replacements
-    union all by name
-    select * exclude (seal_seq, booking, place) from reversals
-    union all by name
-    select * from originals
+    {%- for lines in ['replacements', 'reversals', 'originals'] %}
+    select {{ pending_columns | join(', ') }}
+    from {{ lines }}
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
 ),
 
 -- How often a period of an account was sealed, as its own transitions say or those of all accounts.
@@ -359,9 +383,11 @@ numbered as (
 ),
 
 everything as (
-    select * from sealed
-    union all by name
-    select * from numbered
+    select {{ line_columns | join(', ') }}
+    from sealed
+    union all
+    select {{ line_columns | join(', ') }}
+    from numbered
 )
 
 select

@@ -93,19 +93,49 @@ first_named as (
     group by tenant_id, session_id
 ),
 
--- What it had named last, else what it named first after.
+-- Turns and names of a session in one order, a name before the turns of its instant: what it had named last.
+followed as (
+    select
+        *,
+        last_value(named_model ignore nulls) over (
+            partition by tenant_id, session_id order by occurred_at, is_turn, turn_id
+            rows between unbounded preceding and current row
+        ) as last_model
+    from (
+        select
+            governed.*,
+            true as is_turn,
+            cast(null as varchar) as named_model
+        from governed
+        union all
+        select
+            tenant_id,
+            session_id,
+            cast(null as varchar) as turn_id,
+            cast(null as date) as usage_date,
+            occurred_at,
+            cast(null as varchar) as rule,
+            cast(null as varchar) as default_model,
+            false as is_turn,
+            model as named_model
+        from named
+    ) as turns_and_names
+),
+
+-- Else what it named first after.
 found as (
     select
-        governed.*,
-        case when governed.rule = 'session' then coalesce(named.model, first_named.model) end as session_model
-    from governed
-    asof left join named
-        on governed.tenant_id = named.tenant_id
-        and governed.session_id = named.session_id
-        and governed.occurred_at >= named.occurred_at
+        followed.tenant_id,
+        followed.turn_id,
+        followed.usage_date,
+        followed.rule,
+        followed.default_model,
+        case when followed.rule = 'session' then coalesce(followed.last_model, first_named.model) end as session_model
+    from followed
     left join first_named
-        on governed.tenant_id = first_named.tenant_id
-        and governed.session_id = first_named.session_id
+        on followed.tenant_id = first_named.tenant_id
+        and followed.session_id = first_named.session_id
+    where followed.is_turn
 )
 
 select

@@ -48,13 +48,18 @@ held as (
         months.billing_month,
         seats.seat_id,
         seats.user_id,
-        greatest(seats.valid_from, items.valid_from, months.billing_month) - months.billing_month as first_day,
-        least(
-            coalesce(seats.valid_to, {{ next_month('months.billing_month') }}),
-            coalesce(items.valid_to, {{ next_month('months.billing_month') }}),
-            {{ next_month('months.billing_month') }}
-        ) - months.billing_month as end_day,
-        {{ next_month('months.billing_month') }} - months.billing_month as days
+        {{ days_between(
+            'months.billing_month', 'greatest(seats.valid_from, items.valid_from, months.billing_month)'
+        ) }} as first_day,
+        {{ days_between(
+            'months.billing_month',
+            'least(
+                coalesce(seats.valid_to, ' ~ next_month('months.billing_month') ~ '),
+                coalesce(items.valid_to, ' ~ next_month('months.billing_month') ~ '),
+                ' ~ next_month('months.billing_month') ~ '
+            )'
+        ) }} as end_day,
+        {{ days_between('months.billing_month', next_month('months.billing_month')) }} as days
     from months
     inner join items
         on months.plan_item_id = items.plan_item_id

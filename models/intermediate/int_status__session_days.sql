@@ -39,7 +39,7 @@ runs as (
     from (
         select
             *,
-            {{ numbers_between(0, utc_date(believed_end('started_at', 'ended_at')) ~ " - started_date") }} as day_number
+            {{ numbers_between(0, days_between('started_date', utc_date(believed_end('started_at', 'ended_at')))) }} as day_number
         from {{ ref('fct_agent_runs') }}
         where started_at is not null
     ) as days

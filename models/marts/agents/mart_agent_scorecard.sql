@@ -43,8 +43,8 @@ counted as (
         cast(sum(unreported_turns) as bigint) as unreported_turns,
         sum(reported_cost_usd) as reported_cost_usd,
         -- A cost that was paid, not a quotient: half of the successes cost no more. Runs with unpriced turns know no cost.
-        {{ quantile('reported_cost_usd', '0.5') }}
-            filter (where outcome = 'success' and unreported_turns = 0) as success_p50_cost_usd,
+        {{ quantile('reported_cost_usd', '0.5', where="outcome = 'success' and unreported_turns = 0") }}
+            as success_p50_cost_usd,
         {{ quantile('active_seconds', '0.5') }} as p50_seconds,
         {{ quantile('active_seconds', '0.95') }} as p95_seconds,
         sum(active_seconds) as active_seconds,

@@ -7,6 +7,11 @@
     )
 }}
 
+{%- set kind_columns = [
+    'record_id', 'billing_account_id', 'tenant_id', 'model', 'component', 'currency', 'quantity', 'contracted_cost',
+    'low_cost', 'high_cost', 'usage_date', '_ingest_seq', '_rating_seq', 'exception_kind'
+] | join(', ') %}
+
 with changed as (
     {{ changed_exception_days() }}
 ),
@@ -55,29 +60,29 @@ turns_in_question as (
     inner join conflicts
         on lines.tenant_id = conflicts.tenant_id
         and lines.record_id = conflicts.record_id
-    union all by name
+    union all
     select
-        lines.* replace ('all' as component),
+        lines.* replace ('all' as component, lines._ingest_seq as _ingest_seq),
         'implausible' as exception_kind
     from lines
     inner join {{ ref('fct_llm_turns') }} as turns
         on lines.tenant_id = turns.tenant_id
         and lines.record_id = turns.turn_id
     where turns.is_implausible
-    union all by name
+    union all
     -- Two logs tell one turn with other tokens. The event counts.
     select
-        lines.* replace ('all' as component),
+        lines.* replace ('all' as component, lines._ingest_seq as _ingest_seq),
         'step_mismatch' as exception_kind
     from lines
     inner join {{ ref('fct_llm_turns') }} as turns
         on lines.tenant_id = turns.tenant_id
         and lines.record_id = turns.turn_id
     where turns.count_basis = 'event_against_step'
-    union all by name
+    union all
     -- Several users have the session, and nothing tells whose it was: on nobody's account until somebody says it.
     select
-        lines.* replace ('all' as component),
+        lines.* replace ('all' as component, lines._ingest_seq as _ingest_seq),
         'user_conflict' as exception_kind
     from lines
     inner join {{ ref('dim_sessions') }} as sessions
@@ -96,6 +101,9 @@ held as (
         'all' as component,
         coalesce(accounts.currency, 'USD') as currency,
         held.input_tokens + held.output_tokens as quantity,
+        cast(null as decimal(38, 15)) as contracted_cost,
+        cast(null as decimal(38, 15)) as low_cost,
+        cast(null as decimal(38, 15)) as high_cost,
         changed.usage_date,
         cast(0 as bigint) as _ingest_seq,
         changed._rating_seq,
@@ -133,7 +141,7 @@ refused as (
         changed.usage_date
 ),
 
-kinds as (
+kinds_of_lines as (
     select *, 'unpriced' as exception_kind
     from lines
     where rating_status = 'unpriced' and quantity > 0
@@ -155,10 +163,17 @@ kinds as (
     select *, 'cache_convention_unknown' as exception_kind
     from lines
     where is_convention_unknown
-    union all by name
-    select * from turns_in_question
-    union all by name
-    select * from held
+),
+
+kinds as (
+    select {{ kind_columns }}
+    from kinds_of_lines
+    union all
+    select {{ kind_columns }}
+    from turns_in_question
+    union all
+    select {{ kind_columns }}
+    from held
 ),
 
 questions as (
@@ -181,15 +196,23 @@ questions as (
         max(_rating_seq) as _rating_seq
     from kinds
     group by billing_account_id, tenant_id, exception_kind, model, component, currency, usage_date
-    union all by name
+    union all
     select
-        *,
+        billing_account_id,
+        tenant_id,
         'refused' as exception_kind,
         'unknown' as model,
         'all' as component,
+        currency,
+        turns,
         turns as lines,
         0 as quantity,
-        cast(0 as bigint) as _ingest_seq
+        null as contracted_cost,
+        null as low_cost,
+        null as high_cost,
+        usage_date,
+        cast(0 as bigint) as _ingest_seq,
+        _rating_seq
     from refused
 )
 

@@ -173,7 +173,7 @@ select
     invoiced.component as "SkuMeter",
     case
         when invoiced.charge_category = 'Usage'
-            then cast(to_json({'x_Model': invoiced.model, 'x_TokenType': invoiced.component}) as varchar)
+            then {{ json_object_of({'x_Model': 'invoiced.model', 'x_TokenType': 'invoiced.component'}) }}
     end as "SkuPriceDetails",
     invoiced.sku_price_id as "SkuPriceId",
     invoiced.user_id as "SubAccountId",

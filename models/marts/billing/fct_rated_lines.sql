@@ -357,7 +357,8 @@ listed as (
 
 contracted as (
     select
-        listed.* replace (coalesce(listed.list_unit_price, agreements.agreed_unit_price) as list_unit_price),
+        listed.* exclude (list_unit_price),
+        coalesce(listed.list_unit_price, agreements.agreed_unit_price) as list_unit_price,
         agreements.contract_rate_id,
         case
             when agreements.agreed_unit_price is not null then agreements.agreed_unit_price

@@ -77,7 +77,7 @@ low_success as (
         max(ended_at) as occurred_at,
         max(received_at) as known_at
     from runs
-    group by tenant_id, time_bucket(interval '5 minutes', ended_at)
+    group by tenant_id, {{ bucket_of('ended_at', 5) }}
     having count(*) >= {{ var('low_success_min_runs') }}
         and count(*) filter (where not is_failed and not is_stopped) * 1000
         < count(*) * {{ var('low_success_per_mille') }}
@@ -107,7 +107,7 @@ run_baselines as (
     select
         totals.tenant_id,
         totals.ended_date,
-        quantile_disc(past.duration_seconds, 0.5) as median_seconds
+        {{ quantile('past.duration_seconds', '0.5') }} as median_seconds
     from run_day_totals as totals
     inner join run_days as past
         on totals.tenant_id = past.tenant_id
@@ -239,10 +239,10 @@ lost_wakes as (
     inner join known
         on answered.tenant_id = known.tenant_id
     where answered.is_wake
-        and answered.occurred_at + interval ({{ var('lost_wake_seconds') }}) second < known.known_as_of
+        and {{ seconds_after('answered.occurred_at', var('lost_wake_seconds')) }} < known.known_as_of
         and (
             answered.next_turn_at is null
-            or answered.next_turn_at > answered.occurred_at + interval ({{ var('lost_wake_seconds') }}) second
+            or answered.next_turn_at > {{ seconds_after('answered.occurred_at', var('lost_wake_seconds')) }}
         )
     group by answered.tenant_id, answered.session_id, answered.occurred_at
 ),
@@ -262,7 +262,7 @@ tenant_baselines as (
     select
         today.tenant_id,
         today.usage_date,
-        quantile_disc(past.reported_cost_usd, 0.5) as median_cost_usd
+        {{ quantile('past.reported_cost_usd', '0.5') }} as median_cost_usd
     from tenant_days as today
     inner join tenant_days as past
         on today.tenant_id = past.tenant_id
@@ -308,7 +308,7 @@ runaway_baselines as (
     select
         candidate_days.tenant_id,
         candidate_days.usage_date,
-        quantile_disc(past.tokens, 0.5) as median_tokens
+        {{ quantile('past.tokens', '0.5') }} as median_tokens
     from candidate_days
     inner join session_days as past
         on candidate_days.tenant_id = past.tenant_id
@@ -439,7 +439,7 @@ select
         when alert_kind in ('budget_exceeded', 'runaway_agent', 'stuck_loop', 'spend_spike') then 'critical'
         else 'warning'
     end as severity,
-    greatest(0, date_diff('second', occurred_at, known_at)) as detected_late_by_seconds,
+    greatest(0, {{ to_micros('known_at') }} // 1000000 - {{ to_micros('occurred_at') }} // 1000000) as detected_late_by_seconds,
     found_value,
     expected_value,
     reported_cost_usd,

@@ -44,7 +44,11 @@ select
     neighboured.rows_dropped,
     cast(
         greatest(
-            coalesce(neighboured.next_date - 1, {{ utc_date('horizon.known_as_of') }}) - neighboured.delivery_date, 0
+            {{ days_between(
+                'neighboured.delivery_date',
+                'coalesce(neighboured.next_date - 1, ' ~ utc_date('horizon.known_as_of') ~ ')'
+            ) }},
+            0
         ) as bigint
     ) as silent_days,
     neighboured.delivery_date,

@@ -45,9 +45,9 @@ select
     count(*) filter (where is_reopened) as reopened_tasks,
     count(*) filter (where state in ('other', 'deleted')) as dropped_tasks,
     count(seconds) filter (where state = 'open') as left_open_changes,
-    {{ quantile('seconds', '0.5') }} filter (where state = 'open') as open_p50_seconds,
-    {{ quantile('seconds', '0.5') }} filter (where state = 'working') as working_p50_seconds,
-    {{ quantile('seconds', '0.95') }} filter (where state = 'working') as working_p95_seconds,
+    {{ quantile('seconds', '0.5', where="state = 'open'") }} as open_p50_seconds,
+    {{ quantile('seconds', '0.5', where="state = 'working'") }} as working_p50_seconds,
+    {{ quantile('seconds', '0.95', where="state = 'working'") }} as working_p95_seconds,
     changed_date
 from led
 group by tenant_id, colony_id, queen_name, changed_date

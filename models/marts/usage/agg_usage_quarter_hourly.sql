@@ -111,7 +111,7 @@ quarters as (
         session_days._ingest_seq,
         session_days._rating_seq,
         measures.*,
-        {{ quarter_of('measures.occurred_at') }} as quarter_at
+        {{ bucket_of('measures.occurred_at', 15) }} as quarter_at
     from session_days
     inner join measures
         on session_days.tenant_id = measures.tenant_id

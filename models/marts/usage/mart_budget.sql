@@ -138,7 +138,7 @@ actuals as (
 past_days as (
     select
         firsts.budget_id,
-        cast(days.day as date) as day
+        days.day
     from (
         select
             periods.budget_id,
@@ -150,7 +150,7 @@ past_days as (
         group by periods.budget_id, periods.known_as_of_date
     ) as firsts
     cross join lateral (
-        select unnest(generate_series(firsts.first_date, firsts.known_as_of_date - 1, interval 1 day)) as day
+        select {{ dates_between('firsts.first_date', 'firsts.known_as_of_date - 1') }} as day
     ) as days
 ),
 
@@ -159,9 +159,9 @@ typical_days as (
     select
         past_days.budget_id,
         count(*) as past_days,
-        quantile_disc(coalesce(used_days.amount, 0), 0.5) as burn_rate_amount,
-        quantile_disc(coalesce(used_days.amount, 0), 0.1) as burn_rate_low_amount,
-        quantile_disc(coalesce(used_days.amount, 0), 0.9) as burn_rate_high_amount
+        {{ quantile('coalesce(used_days.amount, 0)', '0.5') }} as burn_rate_amount,
+        {{ quantile('coalesce(used_days.amount, 0)', '0.1') }} as burn_rate_low_amount,
+        {{ quantile('coalesce(used_days.amount, 0)', '0.9') }} as burn_rate_high_amount
     from past_days
     left join used_days
         on past_days.budget_id = used_days.budget_id
@@ -176,7 +176,7 @@ joined as (
         coalesce(actuals.used_today_amount, 0) as used_today_amount,
         coalesce(actuals.unpriced_tokens, 0) as unpriced_tokens,
         periods.period_end_date > periods.known_as_of_date as is_current,
-        periods.period_end_date - periods.known_as_of_date - 1 as days_left,
+        {{ days_between('periods.known_as_of_date', 'periods.period_end_date') }} - 1 as days_left,
         coalesce(typical_days.past_days, 0) as past_days,
         typical_days.burn_rate_amount,
         typical_days.burn_rate_low_amount,
@@ -209,7 +209,7 @@ exhaustion as (
         forecasts.period_start_date,
         min(forecasts.known_as_of_date + cast(steps.step as integer)) as runs_out_date
     from forecasts
-    cross join lateral (select unnest(generate_series(0, 31)) as step) as steps
+    cross join lateral (select {{ numbers_between(0, 31) }} as step) as steps
     where forecasts.is_current
         and steps.step <= forecasts.days_left
         and forecasts.used_amount - forecasts.used_today_amount

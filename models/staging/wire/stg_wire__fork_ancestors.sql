@@ -16,28 +16,11 @@ forks as (
     where forked_from_session_id <> session_id
 ),
 
--- `union`, not `union all`: forks that name one another in a circle are walked once.
 walk as (
-    select
-        forks.tenant_id,
-        forks.session_id,
-        forks.forked_from_session_id as ancestor_id
-    from forks
-    inner join holders
-        on forks.tenant_id = holders.tenant_id
-        and forks.session_id = holders.session_id
-    union
-    select
-        walk.tenant_id,
-        walk.session_id,
-        forks.forked_from_session_id as ancestor_id
-    from walk
-    inner join forks
-        on walk.tenant_id = forks.tenant_id
-        and walk.ancestor_id = forks.session_id
+    {{ walk_up('walk', starts='holders', edges='forks', parent='forked_from_session_id') }}
 )
 
-select
+select distinct
     tenant_id,
     session_id,
     ancestor_id
