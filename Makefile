@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check lint contract lock clean frozen-home wheels docs
+.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check scale test-scale lint contract lock clean frozen-home wheels docs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,9 +82,10 @@ contract: $(READY) ## write the files derived from the contract, metrics, requir
 	@$(BIN)/python -m tests.requirements
 	@$(BIN)/python -m tests.commands_page
 
-lock: ## resolve pyproject.toml into requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --group warehouse --group prices --group notebooks --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --quiet --output-file requirements.lock
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+lock: ## resolve pyproject.toml into requirements.lock, and into requirements-spark.lock what `make scale` installs
+	@$(BIN)/$(LOCK) --group warehouse --group prices --group notebooks --group dev --output-file requirements.lock
+	@$(BIN)/$(LOCK) --group warehouse --group dev --group spark --output-file requirements-spark.lock
 
 # The validator pins other versions of our libraries: it lives apart, and its environment is made once.
 FOCUS := .cache/focus
@@ -94,6 +95,23 @@ focus-check: $(READY) ## the statements of a simulated fleet before the public F
 	@rm -rf .cache/focus-home # of another state of the code its marts could not be built on
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/apiary demo > .cache/focus-demo.log
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/python -m bench.focus_check $(FOCUS)
+
+# Spark is half a gigabyte: it has an environment of its own, with everything the project has and the group `spark`.
+SPARK := .cache/spark
+$(SPARK)/.ready: $(READY) requirements-spark.lock
+	@echo "making $(SPARK) ..."
+	@test -x $(SPARK)/bin/python || $(PYTHON) -m venv $(SPARK)
+	@$(BIN)/uv pip sync --quiet --python $(SPARK)/bin/python --require-hashes requirements-spark.lock
+	@touch $@
+
+JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
+HAS_JAVA := $(JAVA) -version > /dev/null 2>&1 || { echo "skipped: Spark needs Java 17: install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME" >&2; exit 0; }
+
+scale: $(READY) ## the models on Spark and on DuckDB, every mart compared row by row (ARGS="--days 8"); needs Java 17
+	@$(HAS_JAVA); $(MAKE) --no-print-directory $(SPARK)/.ready && nice -n 10 $(SPARK)/bin/python -m bench.scale $(ARGS)
+
+test-scale: $(READY) ## a small form of it as tests
+	@$(HAS_JAVA); $(MAKE) --no-print-directory $(SPARK)/.ready && $(SPARK)/bin/python -m pytest -m scale tests/scale
 
 # As root it installs the Debian package where it is missing; else the test is skipped, and says so.
 spreadsheet-check: $(READY) ## LibreOffice opens the files of finance: its totals are those of the invoices

@@ -1,0 +1,3 @@
+"""dbt prints it."""
+
+version = "1.11.0"
