@@ -1,0 +1,116 @@
+"""The models on Spark, as a process of its own: `python -m bench.scale.spark_build INPUTS OUTPUTS --master URL`.
+
+INPUTS holds a folder of Parquet for each table that models read, `schema/table`; OUTPUTS gets one for each mart.
+Does not belong here: comparing (compare.py).
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from dbt.cli.main import dbtRunner
+from pyspark.sql import SparkSession
+
+from pipelines.home import ROOT
+
+PROJECT = ROOT / "dbt_project"
+# Hundreds of short queries: what the second compiler gains it does not earn back.
+JAVA = "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+
+
+def session(master: str, folder: Path, *, memory: str) -> SparkSession:
+    """A session in UTC whose decimals keep all their digits, and that fails where DuckDB fails."""
+    settings = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.decimalOperations.allowPrecisionLoss": "false",
+        "spark.sql.warehouse.dir": str(folder / "tables"),
+        "spark.sql.sources.default": "parquet",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.cteRecursionRowLimit": "-1",
+        "spark.sql.debug.maxToStringFields": "50",
+        "spark.driver.memory": memory,
+        "spark.executor.memory": "640m",
+        "spark.executor.cores": "1",
+        "spark.driver.extraJavaOptions": JAVA,
+        "spark.executor.extraJavaOptions": JAVA,
+        "spark.ui.enabled": "false",
+        # What is kept of queries that are done: of hundreds, with their plans, it fills the memory.
+        "spark.sql.ui.retainedExecutions": "1",
+        "spark.ui.retainedJobs": "1",
+        "spark.ui.retainedStages": "1",
+        "spark.ui.retainedTasks": "1",
+        "spark.local.dir": str(folder / "local"),
+    }
+    builder = SparkSession.builder.master(master).appName("apiary")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    found = builder.getOrCreate()
+    found.sparkContext.setLogLevel("ERROR")
+    return found
+
+
+def register(spark: SparkSession, inputs: Path) -> None:
+    """Every folder of Parquet as a table, where it lies."""
+    for schema in sorted(path for path in inputs.iterdir() if path.is_dir()):
+        spark.sql(f"create schema if not exists {schema.name}")
+        for table in sorted(path for path in schema.iterdir() if path.is_dir()):
+            spark.sql(f"create table {schema.name}.{table.name} using parquet location '{table}'")
+
+
+def build(select: list[str], folder: Path) -> dict[str, dict[str, object]]:
+    """Models and tests in the order of their dependencies; state, seconds and message of each."""
+    options = [
+        "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target", "spark",
+        "--target-path", str(folder / "target"), "--log-path", str(folder / "logs"),
+        "--exclude-resource-type", "seed", "unit_test",
+    ]  # fmt: skip
+    chosen = ["--select", *select] if select else []
+    result = dbtRunner().invoke(["build", *options, *chosen])
+    if result.exception is not None:
+        raise result.exception
+    return {
+        found.node.unique_id: {
+            "status": str(found.status), "seconds": found.execution_time, "message": found.message or "",
+        }
+        for found in result.result
+    }  # fmt: skip
+
+
+def write_marts(spark: SparkSession, outputs: Path) -> None:
+    """Each mart as Parquet."""
+    spark.sql("create schema if not exists marts")
+    for row in spark.sql("show tables in marts").collect():
+        spark.table(f"marts.{row.tableName}").coalesce(1).write.mode("overwrite").parquet(str(outputs / row.tableName))
+
+
+def main() -> int:
+    """Build, write the marts and `results.json`; 1 if a model or test failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("inputs", type=Path)
+    parser.add_argument("outputs", type=Path)
+    parser.add_argument("--master", default="local[2]")
+    parser.add_argument("--memory", default="1500m")
+    parser.add_argument("--select", nargs="*", default=[])
+    options = parser.parse_args()
+    sys.path.insert(0, str(PROJECT / "spark"))
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    folder = options.outputs.parent
+    begun = time.monotonic()
+    spark = session(options.master, folder, memory=options.memory)
+    register(spark, options.inputs)
+    started = time.monotonic()
+    results = build(options.select, folder)
+    built = time.monotonic()
+    write_marts(spark, options.outputs)
+    seconds = {"start": started - begun, "build": built - started, "write": time.monotonic() - built}
+    (options.outputs / "results.json").write_text(json.dumps({"seconds": seconds, "nodes": results}), "utf-8")
+    spark.stop()
+    return int(any(node["status"] not in ("success", "pass", "warn") for node in results.values()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
