@@ -76,7 +76,7 @@ def _parsed(sql: str) -> exp.Query:
 def _translated(tree: exp.Expr) -> str:
     _windows(tree)
     _replaced_columns(tree)
-    return _wide_integers(tree).sql(dialect="spark", unsupported_level=sqlglot.ErrorLevel.RAISE)
+    return str(_wide_integers(tree).sql(dialect="spark", unsupported_level=sqlglot.ErrorLevel.RAISE))
 
 
 class _Query:
@@ -151,7 +151,7 @@ def with_types(sql: str, types: Mapping[str, str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return exp.to_identifier(name, quoted=True).sql(dialect="spark")
+    return str(exp.to_identifier(name, quoted=True).sql(dialect="spark"))
 
 
 def _wide_integers(tree: exp.Expr) -> exp.Expr:
@@ -198,7 +198,7 @@ def _filtered(function: exp.Filter) -> exp.Expr:
     aggregate, condition = function.this, function.expression.this
     value = exp.Literal.number(1) if isinstance(aggregate.this, exp.Star) else aggregate.this
     aggregate.set("this", exp.Case(ifs=[exp.If(this=condition.copy(), true=value.copy())]))
-    return aggregate  # type: ignore[no-any-return]
+    return aggregate
 
 
 def _without_frame(window: exp.Window) -> None:
