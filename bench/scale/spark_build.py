@@ -29,6 +29,7 @@ def session(master: str, folder: Path, *, memory: str) -> SparkSession:
         "spark.sql.decimalOperations.allowPrecisionLoss": "false",
         "spark.sql.warehouse.dir": str(folder / "tables"),
         "spark.sql.sources.default": "parquet",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # else a form that tells no zone
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.cteRecursionRowLimit": "-1",
         "spark.sql.debug.maxToStringFields": "50",
