@@ -157,6 +157,45 @@ def test_a_contract_gives_every_column_its_type_by_name():
     )
 
 
+def test_a_star_that_replaces_leaves_the_column_out_and_adds_it():
+    assert dialect.to_spark("select t.* replace (x + 1 as x), y from s.t") == (
+        "SELECT t.* EXCEPT (x), x + 1 AS x, y FROM s.t"
+    )
+
+
+DOUBLING = "a0 as (select * from s.t)" + "".join(
+    f", a{n} as (select l.* from a{n - 1} as l join a{n - 1} as r on l.x = r.x)" for n in range(1, 7)
+)
+
+
+def test_what_would_be_written_out_many_times_becomes_tables():
+    parts = dialect.in_parts(f"with {DOUBLING} select * from a6 where x in (select a0.x from a0)", "s.m__")
+    assert [part.table for part in parts] == ["s.m__a0", "s.m__a1", "s.m__a2", "s.m__a3", "s.m__a4", "s.m__a5", ""]
+    assert parts[1].query == "SELECT l.* FROM s.m__a0 AS l JOIN s.m__a0 AS r ON l.x = r.x"
+    assert parts[-1].query == (
+        "WITH a6 AS (SELECT l.* FROM s.m__a5 AS l JOIN s.m__a5 AS r ON l.x = r.x)"
+        " SELECT * FROM a6 WHERE x IN (SELECT a0.x FROM s.m__a0 AS a0)"
+    )
+
+
+def test_a_query_that_reads_little_stays_one():
+    sql = "with a as (select * from s.t) select l.x from a as l join a as r on l.x = r.x"
+    assert [part.table for part in dialect.in_parts(sql, "s.m__")] == [""]
+
+
+def test_a_recursion_with_a_window_is_run_step_by_step():
+    sql = (
+        "with recursive first as (select x from s.t), walk as (select x, 0 as n from first union all"
+        " select sum(walk.x) over (order by walk.n) as x, walk.n + 1 as n from walk where walk.n < 5)"
+        " select * from walk"
+    )
+    beginning, whole = dialect.in_parts(sql, "s.m__")
+    assert (beginning.table, whole.table) == ("s.m__walk", "")
+    assert beginning.query.endswith("SELECT x, 0 AS n FROM first")
+    assert "FROM s.m__walk__last AS walk WHERE walk.n < 5" in beginning.step
+    assert whole.query == "SELECT * FROM s.m__walk AS walk"
+
+
 def test_what_is_no_sql_is_refused():
     with pytest.raises(sqlglot.errors.SqlglotError):
         dialect.to_spark("select from where")
