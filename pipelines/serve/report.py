@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import duckdb
 import jinja2
 
-from pipelines.contract.numbers import money, plain
 from pipelines.contract.pseudonyms import renaming
 from pipelines.errors import UsageError
 from pipelines.home import private_folder
+from pipelines.serve.cells import Cell, cell, heading
 from pipelines.serve.report_pages import HEADLINES, PAGES, ROWS, Chart, Page, Section
 from pipelines.warehouse.metrics import describe, metrics
 from pipelines.warehouse.reading import connect
@@ -36,7 +36,6 @@ TEMPLATES = Path(__file__).with_name("templates")
 MARKER = "report.json"
 """A file that only a report has: nothing else is ever replaced or deleted."""
 Meanings = Mapping[tuple[str, str], str]
-UNKNOWN_ENDINGS = ("_usd", "_tokens", "_share", "_amount")
 
 
 def write(published: Path, out: Path, *, tenant: str | None = None) -> Path:
@@ -143,14 +142,6 @@ class _Days:
         return "TRUE" if self.first is None else f"{column} BETWEEN DATE '{self.first}' AND DATE '{self.last}'"
 
 
-class _Cell(NamedTuple):
-    """What stands in a table: the text, the exact value where the text is not it, and whether it is a number."""
-
-    text: str
-    exact: str
-    is_number: bool
-
-
 class _Bar(NamedTuple):
     name: str
     text: str
@@ -225,11 +216,11 @@ def _is_cut(section: Section) -> bool:
     return section.chart is None or section.chart.kind != "columns"
 
 
-def _headlines(connection: duckdb.DuckDBPyConnection, days: _Days) -> list[tuple[str, str, _Cell, str]]:
+def _headlines(connection: duckdb.DuckDBPyConnection, days: _Days) -> list[tuple[str, str, Cell, str]]:
     formulas = ", ".join(metrics()[name].formula for name in HEADLINES)
     row = connection.execute(f"SELECT {formulas} FROM agg_usage_quarter_hourly WHERE {days['zone_date']}").fetchone()
     return [
-        (name, _heading(name), _cell(name, value), describe(name))
+        (name, heading(name), cell(name, value), describe(name))
         for name, value in zip(HEADLINES, row or (), strict=True)
     ]
 
@@ -241,12 +232,12 @@ def _section(
     is_more = _is_cut(section) and len(rows) > ROWS
     records = [dict(zip(names, row, strict=True)) for row in (rows[:ROWS] if is_more else rows)]
     shown = [name for name in names if name != "tenant" or scope.tenant is None]
-    cells = [{name: _cell(name, record[name], rename) for name in names} for record in records]
+    cells = [{name: cell(name, record[name], rename) for name in names} for record in records]
     return {
         "title": section.title,
         "id": re.sub(r"[^a-z]+", "-", section.title.lower()).strip("-"),
         "text": section.text,
-        "heads": [(_heading(name), any(row[name].is_number for row in cells)) for name in shown],
+        "heads": [(heading(name), any(row[name].is_number for row in cells)) for name in shown],
         "rows": [[row[name] for name in shown] for row in cells],
         "more": f"The first {ROWS}: the query below has all." if is_more else "",
         "definitions": _definitions(section, shown, meanings),
@@ -258,11 +249,11 @@ def _section(
 def _definitions(section: Section, names: Sequence[str], meanings: Meanings) -> list[tuple[str, str]]:
     """What the columns mean: metrics by the dictionary, others by the description of their mart's column."""
     found = ((name, describe(name) if name in metrics() else meanings.get((section.of, name))) for name in names)
-    return [(_heading(name), text) for name, text in found if text]
+    return [(heading(name), text) for name, text in found if text]
 
 
 def _chart(
-    chart: Chart, records: list[dict[str, Any]], cells: list[dict[str, _Cell]], *, is_of_all: bool
+    chart: Chart, records: list[dict[str, Any]], cells: list[dict[str, Cell]], *, is_of_all: bool
 ) -> dict[str, Any] | None:
     values = [float(record[chart.value] or 0) for record in records]
     most = max(values, default=0)
@@ -275,7 +266,7 @@ def _chart(
             if is_of_all and "tenant" in row:
                 name = f"{name} ({row['tenant'].text})"
             marks.append(_Bar(name, row[chart.value].text, round(100 * value / most, 2)))
-        return {"kind": "bars", "value": _heading(chart.value), "marks": marks}
+        return {"kind": "bars", "value": heading(chart.value), "marks": marks}
     first = next(iter(records[0]))
     by_place = {record[first]: (row[chart.value].text, value) for record, row, value in
                 zip(records, cells, values, strict=True)}  # fmt: skip
@@ -285,13 +276,13 @@ def _chart(
         for text, value in [by_place.get(place, ("0", 0.0))]
     ]
     return {
-        "kind": "columns", "value": _heading(chart.value), "marks": columns, "most": max(
+        "kind": "columns", "value": heading(chart.value), "marks": columns, "most": max(
             cells, key=lambda row: _value_of(row[chart.value]))[chart.value].text,
         "first": columns[0].name, "last": columns[-1].name,
     }  # fmt: skip
 
 
-def _value_of(cell: _Cell) -> Decimal:
+def _value_of(cell: Cell) -> Decimal:
     return Decimal(cell.exact) if cell.is_number and cell.exact else Decimal(0)
 
 
@@ -301,47 +292,6 @@ def _places(found: list[Any]) -> list[Any]:
         return sorted(found)
     first, last = min(found), max(found)
     return [date.fromordinal(number) for number in range(first.toordinal(), last.toordinal() + 1)]
-
-
-def _heading(name: str) -> str:
-    return name.removesuffix("_usd").replace("_", " ") + (" (USD)" if name.endswith("_usd") else "")
-
-
-def _cell(name: str, value: object, rename: Any = str) -> _Cell:
-    if value is None:
-        return _Cell("unknown" if name.endswith(UNKNOWN_ENDINGS) else "-", "", is_number=False)
-    if isinstance(value, bool):
-        return _Cell("yes" if value else "no", "", is_number=False)
-    if isinstance(value, (int, float, Decimal)):
-        return _number(name, Decimal(str(value)))
-    if isinstance(value, datetime):
-        at = value.astimezone(UTC)
-        return _Cell(f"{at:%Y-%m-%d %H:%M} UTC", at.isoformat(), is_number=False)
-    text = str(value)
-    renamed = rename(text)
-    return _Cell(renamed, text if renamed != text else "", is_number=False)
-
-
-def _number(name: str, value: Decimal) -> _Cell:
-    exact = plain(value)
-    if name.endswith("_seconds"):
-        return _Cell(_duration(value), exact, is_number=True)
-    if name.endswith("_share"):
-        return _Cell(f"{value * 100:.1f} %", exact, is_number=True)
-    if name.endswith("_usd") or value != value.to_integral_value():
-        return _Cell(money(value), exact, is_number=True)
-    return _Cell(f"{int(value):,}", exact, is_number=True)
-
-
-def _duration(seconds: Decimal) -> str:
-    """`2 d 3 h`, `4 min`, `1.5 s`: the two largest units."""
-    if seconds < 60:
-        return f"{seconds:.1f} s".replace(".0 s", " s")
-    whole = int(seconds)
-    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-    parts = [f"{whole % above // size} {unit}" for (size, unit), above in
-             zip(units, (10**12, 86400, 3600, 60), strict=True) if whole >= size]  # fmt: skip
-    return " ".join(parts[:2])
 
 
 def page_of(template: str, **values: object) -> str:

@@ -4,6 +4,7 @@ Does not belong here: whether the marts are right (tests/dbt, tests/end_to_end).
 """
 
 import re
+from html import unescape
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -47,9 +48,9 @@ NAMES = (
 )  # fmt: skip
 # What a notebook must say of the tree of tests/dbt/test_usage.py, once as it is and once ten times as large.
 SAID = {
-    "02_inheritance": ("inheritance_kind: fork  sessions: 2  input_tokens: 51700  inherited: 46200",),
-    "03_stalls": ("waste_kind: stalled  turns: 2  tokens: 484  reported_cost_usd: 8.",),
-    "05_tools": ("tool_name: web_search  calls: 4  errors: 0", "tool_name: several  turns: 2"),
+    "02_inheritance": ("inheritance kind|sessions|input tokens|inherited|", "fork|2|51,700|46,200|"),
+    "03_stalls": ("waste kind|turns|tokens|reported cost (USD)|", "stalled|2|484|8."),
+    "05_tools": ("tool name|calls|errors|", "web_search|4|0|", "several|2|"),
     "06_what_if": ("of turns: 24", "without a price: none"),
 }
 COST = sum((Decimal(row[-1]) for row in USAGE if row[-1]), Decimal(0))
@@ -167,7 +168,9 @@ def run_here(path: Path) -> tuple[str, list[str]]:
                 with capture_output() as captured:
                     result = shell.run_cell(cell.source)
                 result.raise_error()
-                said.append(captured.stdout)
+                tables = [output.data["text/html"] for output in captured.outputs if "text/html" in output.data]
+                rows = re.sub("</t[dh]>", "|", "".join(tables)).replace("</tr>", "\n")
+                said += [captured.stdout, unescape(re.sub("<[^>]*>", "", rows))]
                 pictures, _ = shell.display_formatter.format(result.result)
                 drawn += [pictures[SVG]] if SVG in pictures else []
     finally:

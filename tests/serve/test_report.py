@@ -16,6 +16,7 @@ from pipelines.contract.numbers import money, plain
 from pipelines.contract.pseudonyms import pseudonym
 from pipelines.home import Home
 from pipelines.serve import report, report_pages
+from pipelines.serve.cells import cell
 from pipelines.warehouse.metrics import metrics
 from pipelines.warehouse.reading import connect
 
@@ -180,7 +181,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_values_are_written_for_people(name: str, value: object, text: str) -> None:
-    assert report._cell(name, value).text == text
+    assert cell(name, value).text == text
 
 
 def test_every_link_leads_to_a_page(site: Path) -> None:
