@@ -265,6 +265,10 @@ def test_a_phase_lasts_until_another_begins(marts: Marts) -> None:
     ]  # fmt: skip
     row = one(marts["fct_status_intervals"], session_id="q", interval_kind="phase", phase="independent")
     assert some(row, "seconds", "is_current") == (1200.0, False)
+    # The phase that goes on is as long as the session was heard of in it.
+    row = one(marts["fct_status_intervals"], session_id="q", interval_kind="phase", phase="working")
+    heard = one(marts["mart_status_snapshot"], session_id="q")["last_event_at"]
+    assert some(row, "seconds", "is_current") == ((heard - at("10:20")).total_seconds(), True)
 
 
 def test_statuses_follow_one_another_without_a_gap(marts: Marts) -> None:
@@ -408,6 +412,25 @@ def test_no_stall_is_longer_than_its_session(marts: Marts) -> None:
         snapshot = snapshots[row["tenant_id"], row["session_id"]]
         alive = snapshot["uptime_seconds"] - snapshot["silent_seconds"]
         assert row["stalled_seconds"] <= max(alive, 0) + 900, row
+
+
+def test_nobody_is_active_who_is_silent(marts: Marts) -> None:
+    snapshots = {(r["tenant_id"], r["session_id"]): r["status"] for r in marts["mart_status_snapshot"]}
+    runs = {r["session_id"]: r for r in marts["mart_agent_executions"] if r["tenant_id"] == "acme"}
+    assert some(runs["w8"], "state", "is_active") == ("running", True)
+    assert some(runs["w6"], "state", "is_active", "is_finished") == ("silent", False, False)
+    assert some(runs["w1"], "state", "is_active", "is_finished") == ("completed", False, True)
+    for run in marts["mart_agent_executions"]:
+        if run["is_active"]:
+            assert snapshots[run["tenant_id"], run["session_id"]] in ("working", "waiting", "stalled"), run
+        assert not (run["is_active"] and run["is_finished"])
+
+
+def test_a_session_has_one_kind_of_agent(marts: Marts) -> None:
+    kinds = {(r["tenant_id"], r["session_id"]): r["agent_kind"] for r in marts["dim_sessions"]}
+    assert {kinds["acme", session] for session in ("q", "w1", "w8")} == {"queen", "worker"}
+    for mart in ("mart_status_snapshot", "mart_agent_executions"):
+        assert all(kinds[r["tenant_id"], r["session_id"]] == r["agent_kind"] for r in marts[mart]), mart
 
 
 def test_every_turn_of_a_worker_or_a_run_is_in_one_run(marts: Marts) -> None:

@@ -26,6 +26,7 @@ select
     assigned.agent_id,
     sessions.agent_name,
     sessions.session_kind,
+    {{ agent_kind_of_session('sessions.session_kind') }} as agent_kind,
     sessions.agent_type,
     sessions.project_id,
     sessions.entrypoint,

@@ -31,6 +31,7 @@ select
     runs.parent_session_id,
     coalesce(sessions.agent_name, sessions.queen_name, sessions.session_kind, 'unknown') as agent_name,
     coalesce(sessions.session_kind, 'unknown') as agent_type,
+    {{ agent_kind_of_session('sessions.session_kind') }} as agent_kind,
     runs.outcome,
     runs.state_now as state,
     runs.error_class,

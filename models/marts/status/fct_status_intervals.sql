@@ -98,6 +98,15 @@ judged as (
         and happenings.session_id = sessions.session_id
 ),
 
+last_signs as (
+    select
+        tenant_id,
+        session_id,
+        max(happened_at) as last_sign_at
+    from judged
+    group by tenant_id, session_id
+),
+
 phase_instants as (
     select
         tenant_id,
@@ -291,18 +300,22 @@ intervals as (
     from statuses_with_phase
 )
 
+-- An open interval is as long as it was observed: what a session did after its last sign of life nobody knows.
 select
-    tenant_id,
-    session_id,
-    interval_kind,
-    phase,
-    status,
-    idle_reason,
-    evidence_kind,
-    {{ seconds_between('started_at', 'ended_at') }} as seconds,
-    ended_at is null as is_current,
-    {{ utc_date('started_at') }} as started_date,
-    started_at,
-    ended_at,
-    _ingest_seq
+    intervals.tenant_id,
+    intervals.session_id,
+    intervals.interval_kind,
+    intervals.phase,
+    intervals.status,
+    intervals.idle_reason,
+    intervals.evidence_kind,
+    {{ seconds_between('intervals.started_at', 'coalesce(intervals.ended_at, last_signs.last_sign_at)') }} as seconds,
+    intervals.ended_at is null as is_current,
+    {{ utc_date('intervals.started_at') }} as started_date,
+    intervals.started_at,
+    intervals.ended_at,
+    intervals._ingest_seq
 from intervals
+inner join last_signs
+    on intervals.tenant_id = last_signs.tenant_id
+    and intervals.session_id = last_signs.session_id

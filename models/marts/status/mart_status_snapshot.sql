@@ -184,6 +184,7 @@ select
     current_task_id,
     active_node,
     session_kind,
+    {{ agent_kind_of_session('session_kind') }} as agent_kind,
     phase,
     status,
     case

@@ -12,17 +12,18 @@ intervals as (
         i.tenant_id,
         i.session_id,
         sum(
-            coalesce(
-                i.seconds,
-                greatest(
-                    least(
-                        {{ seconds_between('i.started_at', 'snapshot.known_as_of') }},
-                        {{ seconds_between('i.started_at', 'greatest(snapshot.last_event_at, i.started_at)') }}
-                        + {{ var('silence_seconds') }}
-                    ),
-                    0
-                )
-            )
+            case
+                when i.is_current
+                    then greatest(
+                        least(
+                            {{ seconds_between('i.started_at', 'snapshot.known_as_of') }},
+                            {{ seconds_between('i.started_at', 'greatest(snapshot.last_event_at, i.started_at)') }}
+                            + {{ var('silence_seconds') }}
+                        ),
+                        0
+                    )
+                else i.seconds
+            end
         ) filter (where i.status = 'stalled') as stalled_seconds,
         sum(i.seconds) filter (where i.status = 'silent') as silent_seconds,
         sum(i.seconds) filter (where i.status = 'working') as working_seconds,
