@@ -141,6 +141,7 @@
             bool_or(rates.status = 'approved') as is_priced,
             {{ fingerprint_of_all(fingerprint([
                 'rates.price_id', 'rates.status', 'rates.component', 'rates.context_from', 'rates.tod_from',
+                'aliases.is_dated',
                 'rates.known_from', 'rates.unit_price', 'rates.low_unit_price', 'rates.high_unit_price',
                 'greatest(rates.in_force_from, ' ~ utc_midnight('dates.usage_date') ~ ')',
                 'least(rates.in_force_to, ' ~ utc_midnight('dates.usage_date + 1') ~ ')'
@@ -148,6 +149,8 @@
         from dates
         inner join {{ ref('int_billing__models_resolved') }} as aliases
             on dates.model = aliases.model
+            and dates.usage_date >= aliases.valid_from
+            and dates.usage_date < aliases.valid_to
         inner join rates
             on aliases.provider_name = rates.provider_name
             and aliases.price_model = rates.model

@@ -1,10 +1,25 @@
-with aliases as (
+with spoken as (
     select
         model,
+        valid_from,
         {{ latest('provider_name', 'recorded_at') }} as provider_name,
         {{ latest('price_model', 'recorded_at') }} as price_model
     from {{ ref('stg_billing__model_aliases') }}
-    group by model
+    group by model, valid_from
+),
+
+-- A floating name, such as that of a family, means another model from a day on.
+aliases as (
+    select
+        model,
+        provider_name,
+        price_model,
+        coalesce(valid_from, date '1970-01-01') as valid_from,
+        coalesce(
+            lead(valid_from) over (partition by model order by valid_from nulls first), date '9999-12-31'
+        ) as valid_to,
+        valid_from is not null as is_dated
+    from spoken
 ),
 
 offers as (
@@ -31,7 +46,10 @@ unambiguous as (
     select
         model,
         min(provider_name) as provider_name,
-        min(price_model) as price_model
+        min(price_model) as price_model,
+        date '1970-01-01' as valid_from,
+        date '9999-12-31' as valid_to,
+        false as is_dated
     from exact
     group by model
     having count(*) = 1

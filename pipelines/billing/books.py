@@ -95,15 +95,6 @@ PREFIXES = Book(
     {"prefix": "string", "provider_name": "string", "recorded_at": "timestamp"},
     frozenset({"prefix"}), ("prefix", "provider_name"),
 )  # fmt: skip
-ALIASES = Book(
-    "model_aliases",
-    "One model name of the logs and the model of the price book that it means.",
-    {
-        "alias_id": "string", "model": "string", "provider_name": "string", "price_model": "string", "note": "string",
-        "recorded_at": "timestamp",
-    },
-    frozenset({"note"}), ("model", "recorded_at"),
-)  # fmt: skip
 CACHE_CONVENTIONS = Book(
     "cache_conventions",
     "How a source counts cache tokens, within its input tokens or beside them, for turns of a span of time.",
@@ -115,6 +106,15 @@ CACHE_CONVENTIONS = Book(
     frozenset({"tenant_id", "model", "gateway", "valid_to"}), ("cache_convention_id",),
 )  # fmt: skip
 SIGNED: dict[str, Type] = {"recorded_by": "string", "approved_by": "string"}
+ALIASES = Book(
+    "model_aliases",
+    "One model name of the logs and the model of the price book that it means, from a day on until another does.",
+    {
+        "alias_id": "string", "model": "string", "provider_name": "string", "price_model": "string", "note": "string",
+        "recorded_at": "timestamp", "valid_from": "date", **SIGNED,
+    },
+    frozenset({"note", "valid_from", *SIGNED}), ("model", "valid_from", "recorded_at"), ("valid_from", *SIGNED),
+)  # fmt: skip
 ACCOUNTS = Book(
     "billing_accounts",
     "One observation of the account that pays for a tenant's usage over a span of days; of a day, the newest speaks.",

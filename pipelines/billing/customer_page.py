@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pipelines.billing.current import Month
 
 BASES = {
-    "reported": "named by its source", "session": "the model that its session used",
+    "reported": "named by its source", "alias": "a floating name, as the book reads it that day",
+    "session": "the model that its session used",
     "default": "the account's default where no model is known", "unknown": "no model is known",
 }  # fmt: skip
 TEMPLATE = Path(__file__).parent / "templates" / "customer_page.html"

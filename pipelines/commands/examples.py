@@ -88,6 +88,8 @@ EXAMPLES = {
     "session-user list": "apiary session-user list --json",
     "prices import": "apiary prices import genai-prices",
     "prices propose": "apiary prices propose prices.csv",
+    "prices alias": "apiary prices alias sonnet --means anthropic/claude-sonnet-4-6 --from 2026-02-17"
+    " --by grace --approved-by rosa --reason 'the command line of that day'",
     "prices approve": 'apiary prices approve SHEET --by ada --reason "list of 2026-11"',
     "prices coverage": "apiary prices coverage --period 2026-10",
     "prices settle": "apiary prices settle --prefer genai-prices --by ada --reason newer",

@@ -4,6 +4,8 @@ Does not belong here: what the book is (pipelines/billing/prices.py), what catal
 """
 
 import argparse
+import difflib
+import hashlib
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from pipelines.commands.tables import as_json, show
 from pipelines.commands.terminal import Shared, Stop, say
+from pipelines.commands.terminal import day as parse_day
 from pipelines.contract.numbers import money, plain, pluralize
 from pipelines.home import Home
 
@@ -182,9 +185,35 @@ def _settle(options: argparse.Namespace) -> int:
         if not one.candidates:
             say(
                 f"no source has a price for {one.model} ({pluralize(one.unpriced_tokens, 'token')}):"
-                " `apiary prices propose FILE`, or a row of model_aliases.csv"
+                " `apiary prices propose FILE`, or `apiary prices alias` where it is another name of one that has"
             )
     say(f"{pluralize(len(settled), 'sheet')} approved; `apiary run` rates the days again that they touch")
+    return 0
+
+
+def _alias(options: argparse.Namespace) -> int:
+    from pipelines.billing import books, prices
+
+    folders, now = _folders(), datetime.now(UTC)
+    provider_name, _, price_model = options.means.partition("/")
+    sold = sorted({
+        f"{one.sheet.provider_name}/{one.sheet.model}" for one in prices.entries(folders)
+        if (last := one.last_decision(now)) and last[1] != "reject"
+    })  # fmt: skip
+    if options.means not in sold:
+        near = difflib.get_close_matches(options.means, sold, n=1)
+        raise Stop(2, f"{options.means!r} has no approved price" + (f": did you mean {near[0]!r}?" if near else
+                      ": write PROVIDER/MODEL as `apiary prices show` does"))  # fmt: skip
+    named = f"{options.model}\0{options.valid_from or ''}\0{now.isoformat()}"
+    row = {
+        "alias_id": hashlib.sha256(named.encode()).hexdigest()[:16], "model": options.model,
+        "provider_name": provider_name, "price_model": price_model, "note": options.reason,
+        "valid_from": options.valid_from, "recorded_at": now, "recorded_by": options.by,
+        "approved_by": options.approved_by,
+    }  # fmt: skip
+    books.append(books.ALIASES, folders[-1], [row])
+    since = f" from {options.valid_from} on" if options.valid_from else ""
+    say(f"{options.model} is {options.means}{since}; `apiary run` rates the days again that it touches")
     return 0
 
 
@@ -326,6 +355,7 @@ def add(group: Any, shared: Shared) -> None:
     )
     settle.add_argument("--prefer", required=True, metavar="SOURCE", help="a source by name, `lowest` or `highest`")
     settle.add_argument("--model", action="append", metavar="M", help="this model only, as the log names it")
+    _add_alias(commands, shared)
     for command in (approve, settle):
         command.add_argument("--by", required=True, metavar="NAME", help="who decides")
         command.add_argument("--reason", required=True, metavar="TEXT")
@@ -371,6 +401,17 @@ def add(group: Any, shared: Shared) -> None:
     for command in (listed, diff, convention, coverage, preview):
         command.add_argument("--json", action="store_true", help="one array on standard output")
     _add_what_if(group, shared)
+
+
+def _add_alias(commands: Any, shared: Shared) -> None:
+    alias = shared.add(commands, "alias", "say which model of the price book a name of the logs means", _alias)
+    alias.add_argument("model", metavar="MODEL", help="the name as the log has it, such as `sonnet`")
+    alias.add_argument("--means", required=True, metavar="PROVIDER/MODEL", help="of the price book")
+    alias.add_argument("--from", dest="valid_from", type=parse_day, metavar="D",
+                       help="for a floating name: the UTC day from which it means this model")  # fmt: skip
+    alias.add_argument("--by", required=True, metavar="NAME", help="who records it")
+    alias.add_argument("--approved-by", required=True, metavar="NAME")
+    alias.add_argument("--reason", required=True, metavar="TEXT")
 
 
 def _add_what_if(group: Any, shared: Shared) -> None:

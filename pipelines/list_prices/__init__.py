@@ -58,13 +58,16 @@ class ListPrices:
             said = (_time(row["decided_at"]), row["decision"])
             self._decisions[row["sheet_id"]] = max(self._decisions.get(row["sheet_id"], said), said)
         aliases = sorted(_rows(folder / "model_aliases.csv"), key=lambda row: _time(row["recorded_at"]))
-        self._aliases = {row["model"]: _Offer(row["provider_name"], row["price_model"]) for row in aliases}
+        self._aliases: dict[str, dict[str, _Offer]] = {}
+        for row in aliases:  # by the day from which a name means it, "" for always; the newest row speaks
+            spans = self._aliases.setdefault(row["model"], {})
+            spans[row.get("valid_from") or ""] = _Offer(row["provider_name"], row["price_model"])
         self._prefixes = {(row["prefix"], row["provider_name"]) for row in _rows(folder / "model_prefixes.csv")}
         self._offers: dict[str, _Offer | None] = {}
 
     def cost(self, usage: Usage) -> Decimal | None:
         """The cost of a turn in USD, exact; None if any of its tokens has no approved price in USD."""
-        offer = self._offer(usage.model)
+        offer = self._offer(usage.model, usage.occurred_at.astimezone(UTC).date().isoformat())
         sheet = self._sheet_in_force(offer, usage) if offer else None
         if sheet is None:
             return None
@@ -79,8 +82,12 @@ class ListPrices:
                     total += quantity * price / _MILLION
         return total if is_priced else None
 
-    def _offer(self, model: str) -> _Offer | None:
+    def _offer(self, model: str, day: str) -> _Offer | None:
         """Whose model a name of the logs means: by an alias, else by the whole id behind the prefix of its provider."""
+        if model in self._aliases:
+            spans = self._aliases[model]
+            last = max((start for start in spans if start <= day), default=None)
+            return spans[last] if last is not None else None
         if model not in self._offers:
             found = {
                 _Offer(provider, model[len(begin) :])
@@ -88,7 +95,7 @@ class ListPrices:
                 if model.startswith(begin := f"{prefix}/" if prefix else "")
             }
             sold = [offer for offer in found if offer in self._lines]
-            self._offers[model] = self._aliases.get(model) or (sold[0] if len(sold) == 1 else None)
+            self._offers[model] = sold[0] if len(sold) == 1 else None
         return self._offers[model]
 
     def _sheets_of(self, offer: _Offer) -> dict[str, list[_Row]]:

@@ -3,7 +3,7 @@
 It shares nothing with the SQL or with pipelines.billing.prices. Does not belong here: tests.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
@@ -75,11 +75,12 @@ def components(turn: Row) -> dict[str, tuple[int, int]]:
     return {"output": (turn["output_tokens"],) * 2} | found
 
 
-def offer(model: str, books: dict[str, list[Row]], known_at: datetime) -> Row | None:
+def offer(model: str, books: dict[str, list[Row]], known_at: datetime, day: date) -> Row | None:
     """The provider and the model of the book that a name of the logs means: by an alias, else by its whole id."""
     aliases = [a for a in books["model_aliases"] if a["model"] == model and a["recorded_at"] <= known_at]
     if aliases:
-        return max(aliases, key=lambda a: a["recorded_at"])
+        begun = [a for a in aliases if (a.get("valid_from") or date.min) <= day]
+        return max(begun, key=lambda a: (a.get("valid_from") or date.min, a["recorded_at"]), default=None)
     found = set()
     for row in books["model_prefixes"]:
         begin = f"{row['prefix']}/" if row["prefix"] else ""
@@ -103,7 +104,7 @@ def offered(turn: Row) -> tuple[str, bool]:
 
 def prices_at(turn: Row, component: str, books: dict[str, list[Row]], known_at: datetime) -> list[Row]:
     """The rows of the book that may be the price of a component of a turn, the one to charge first."""
-    alias = offer(turn["model"], books, known_at)
+    alias = offer(turn["model"], books, known_at, turn["occurred_at"].astimezone(UTC).date())
     if alias is None:
         return []
     at = turn["occurred_at"].astimezone(UTC)
@@ -171,7 +172,8 @@ def rate(turn: Row, books: dict[str, list[Row]], known_at: datetime) -> dict[str
 
 
 def _offer(turn: Row, books: dict[str, list[Row]]) -> Row:
-    found = offer(turn["model"], books, datetime.max.replace(tzinfo=UTC))
+    day = turn["occurred_at"].astimezone(UTC).date()
+    found = offer(turn["model"], books, datetime.max.replace(tzinfo=UTC), day)
     if found is None:
         return {"provider_name": None, "model": None}
     return {"provider_name": found["provider_name"], "model": found["price_model"]}

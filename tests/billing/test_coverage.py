@@ -104,6 +104,8 @@ def test_nearly_every_public_name_that_a_catalog_sells_has_a_price() -> None:
     assert named / len(public) >= 0.98, f"{named} of {len(public)}"
     few = {name: signed[name] for name in ("model_prefixes", "model_aliases")}
     haiku = [row for row in signed["price_book"] if row["model"].startswith("claude-haiku-4-5")]
-    found = offer("anthropic/claude-haiku-4-5-20251001", few | {"price_book": haiku}, NOW)
+    found = offer("anthropic/claude-haiku-4-5-20251001", few | {"price_book": haiku}, NOW, NOW.date())
     assert found is not None
-    assert offer("anthropic/claude-haiku-4-5-20251002", few | {"price_book": haiku}, NOW) is None, "no relative"
+    assert offer("anthropic/claude-haiku-4-5-20251002", few | {"price_book": haiku}, NOW, NOW.date()) is None, (
+        "no relative"
+    )

@@ -1,8 +1,10 @@
 """The price of a turn in a base install is what a second calculation says from the same book."""
 
 import random
+import shutil
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,3 +72,23 @@ def test_every_turn_costs_what_a_second_calculation_says(shipped: dict[str, list
             assert cost == expected(usage, found), usage
             outcomes.add(cost is None)
     assert outcomes == {True, False}
+
+
+def test_a_floating_name_has_the_price_of_what_it_meant_that_day(tmp_path: Path) -> None:
+    for path in FIRST_BOOKS.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "model_aliases.csv").write_text(
+        "alias_id,model,provider_name,price_model,note,recorded_at,valid_from,recorded_by,approved_by\n"
+        "a,family,anthropic,claude-opus-4-0,,2026-11-20T00:00:00Z,2026-02-01,,\n"
+        "b,family,anthropic,claude-sonnet-4-0,,2026-11-20T00:00:00Z,2026-03-01,,\n"
+    )
+    prices = ListPrices(tmp_path)
+
+    def cost(model: str, day: str) -> Decimal | None:
+        at = datetime.fromisoformat(f"{day}T23:59:59+00:00")
+        return prices.cost(Usage(model, at, input_tokens=1_000_000, output_tokens=0))
+
+    opus, sonnet = cost("claude-opus-4-0", "2026-02-01"), cost("claude-sonnet-4-0", "2026-02-01")
+    assert None not in (opus, sonnet)
+    days = ("2026-01-31", "2026-02-01", "2026-02-28", "2026-03-01")
+    assert [cost("family", day) for day in days] == [None, opus, opus, sonnet]

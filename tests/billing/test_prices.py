@@ -1,6 +1,6 @@
 """Which sheet counts when, as known when; who may decide what; when two sources agree."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines import cli
 from pipelines.billing import books, catalogs
 from pipelines.billing.prices import (
     INPUT_RATE,
@@ -205,3 +206,16 @@ def test_the_shipped_book_stands() -> None:
     unled = {offer[:2] for offer in current if offer[:2] not in known and offer[0] not in prefixes}
     assert unled == set(), "a price that no model name leads to"
     assert books.read(catalogs.NAMES, [books.SHIPPED])
+
+
+def test_finance_says_what_a_name_means(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """By a command, of a model that has a price; a name that nobody sells is refused with the nearest one."""
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path))
+    words = ["prices", "alias", "sonnet", "--by", "grace", "--approved-by", "rosa", "--reason", "as of the release"]
+    assert cli.main([*words, "--means", "anthropic/claude-sonnet-4-55"]) == 2
+    assert "did you mean 'anthropic/claude-sonnet-4-5'?" in capsys.readouterr().err
+    assert not (tmp_path / "billing").exists()
+    assert cli.main([*words, "--means", "anthropic/claude-sonnet-4-5", "--from", "2025-09-29"]) == 0
+    (row,) = books.read(books.ALIASES, [tmp_path / "billing"])
+    said = [row[name] for name in ("model", "provider_name", "price_model", "valid_from", "recorded_by", "approved_by")]
+    assert said == ["sonnet", "anthropic", "claude-sonnet-4-5", date(2025, 9, 29), "grace", "rosa"]

@@ -331,3 +331,54 @@ def test_a_day_is_rated_by_what_is_known(warehouse: Warehouse, tmp_path: Path) -
     warehouse.sign(tmp_path, shipped=False)
     warehouse.run("--select", "+fct_rated_lines")
     assert [row[1] + str(row[4]) for row in warehouse.query(rows)] == ["unpriced3", "unattributed2"]
+
+
+def test_a_floating_name_is_another_model_from_a_day_on(warehouse: Warehouse, tmp_path: Path) -> None:
+    """Before its first day nobody knows what it means; a day after which it is said otherwise is rated again alone."""
+    day = date(2026, 3, 1)
+    sheets = [
+        Sheet(
+            provider_name="p", model=model, valid_from=START - timedelta(days=30),
+            source=random_sheet(random.Random(7), model, -30).source,
+            prices=tuple(Price(component=name, unit_price=Decimal(price)) for name in ("input_uncached", "output")),
+        )
+        for model, price in (("m-1", 1), ("m-2", 2), ("m-3", 3))
+    ]  # fmt: skip
+    propose([tmp_path], sheets, now=START)
+    decide([tmp_path], [sheet.sheet_id for sheet in sheets], "approve", by="f", reason="r", now=START)
+
+    def say(model: str, since: date, at: datetime) -> None:
+        row = {"alias_id": f"{model}{since}", "model": "family", "provider_name": "p", "price_model": model}
+        books.append(books.ALIASES, tmp_path, [row | {"note": None, "recorded_at": at, "valid_from": since}])
+        warehouse.sign(tmp_path, shipped=False)
+        warehouse.run("--select", "+fct_rated_lines")
+
+    warehouse.load(
+        [
+            (
+                "llm_turns",
+                {
+                    "record_id": f"t{n}", "session_id": "s", "agent_role": "queen", "model": "family",
+                    "time_basis": "utc", "occurred_at": datetime(2026, 3, 1 + n, tzinfo=UTC),
+                    "input_tokens": 0, "output_tokens": 1_000_000,
+                },
+            )
+            for n in range(4)
+        ]
+    )  # fmt: skip
+    rated = (
+        "select price_model, model_basis, list_cost, _rating_seq from marts.fct_rated_lines where component = 'output'"
+        " order by usage_date"
+    )
+    say("m-1", day + timedelta(days=1), START)
+    say("m-2", day + timedelta(days=3), START)
+    first = warehouse.query(rated)
+    assert [row[:3] for row in first] == [
+        (None, "reported", None),
+        *[("m-1", "alias", Decimal(1))] * 2,
+        ("m-2", "alias", Decimal(2)),
+    ]  # fmt: skip
+    say("m-3", day + timedelta(days=2), START + timedelta(hours=1))
+    then = warehouse.query(rated)
+    assert [row[0] for row in then] == [None, "m-1", "m-3", "m-2"]
+    assert [old[3] == new[3] for old, new in zip(first, then, strict=True)] == [True, True, False, True]

@@ -41,7 +41,10 @@ turns as (
         coalesce(sessions.root_session_id, t.session_id) as root_session_id,
         sessions.colony_id,
         coalesce(assumed.model, t.model) as model,
-        coalesce(assumed.model_basis, case when t.model = 'unknown' then 'unknown' else 'reported' end) as model_basis,
+        coalesce(
+            assumed.model_basis,
+            case when t.model = 'unknown' then 'unknown' when aliases.is_dated then 'alias' else 'reported' end
+        ) as model_basis,
         aliases.provider_name,
         aliases.price_model,
         t.input_tokens,
@@ -82,6 +85,8 @@ turns as (
         and t.turn_id = assumed.turn_id
     left join {{ ref('int_billing__models_resolved') }} as aliases
         on coalesce(assumed.model, t.model) = aliases.model
+        and t.usage_date >= aliases.valid_from
+        and t.usage_date < aliases.valid_to
     left join contradicted
         on t.tenant_id = contradicted.tenant_id
         and t.model = contradicted.model

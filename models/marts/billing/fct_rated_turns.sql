@@ -21,7 +21,7 @@ turns as (
         lines.session_id,
         lines.colony_id,
         -- As the source says it: usage is counted by that.
-        case when lines.model_basis = 'reported' then lines.model else 'unknown' end as model,
+        case when lines.model_basis in ('reported', 'alias') then lines.model else 'unknown' end as model,
         sum(lines.quantity) as tokens,
         bool_and(
             lines.quantity = 0 or (lines.pricing_unit_price is not null and lines.pricing_currency = 'USD')

@@ -12,6 +12,7 @@ select
     provider_name,
     price_model,
     note,
+    valid_from,
     recorded_at
 from source
 where recorded_at <= (select known_at from knowledge)
