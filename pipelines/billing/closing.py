@@ -291,7 +291,7 @@ class _Found:
                 "exceptions", exposure < MATERIAL and not any(item.is_unknown for item in models),
                 f"{pluralize(lines, 'line has', 'lines have')} no price and may cost up to {plain(exposure)}"
                 + (f": {names}" if names else ""),
-                settled_by="apiary prices approve, an alias,"
+                settled_by="apiary prices approve, apiary prices alias,"
                 + (" apiary model-policy set," if any(item.model == "unknown" for item in models) else "")
                 + f" or apiary period settle {period:%Y-%m} --account {account} --write-off|--late",
             ),
