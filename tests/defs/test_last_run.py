@@ -24,7 +24,8 @@ DEVICE = "0" * 32
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home after a run that ended well; code stands for the code."""
     home, code = Home(tmp_path / "home"), tmp_path / "code"
-    monkeypatch.setattr(last_run, "ROOT", code)
+    monkeypatch.setattr(last_run, "SOURCE", code)
+    monkeypatch.setattr(last_run, "CODE", (code / "models", code / "pipelines"))
     for path in (
         home.warehouse, home.published / "versions" / "1" / "fct.parquet",
         home.exports / "daily" / "v0001" / "rows.csv", home.books / "seats.csv", home.books / "keys" / "site.ed25519",
@@ -71,8 +72,8 @@ CHANGES: dict[str, Callable[[Home], object]] = {
     "an operator acts": lambda home: operator_actions.record(
         home.operator_actions, action="note", tenant="acme", agent="queen:q", reason="dumb", actor="ada"
     ),
-    "a model changes": lambda _: (last_run.ROOT / "models" / "fct.sql").write_text("after."),
-    "a model is new": lambda _: (last_run.ROOT / "models" / "dim.sql").write_text("after."),
+    "a model changes": lambda _: (last_run.SOURCE / "models" / "fct.sql").write_text("after."),
+    "a model is new": lambda _: (last_run.SOURCE / "models" / "dim.sql").write_text("after."),
     "the warehouse is written by another command": lambda home: home.warehouse.write_text("after."),
     "a published file is removed": lambda home: (home.published / "versions" / "1" / "fct.parquet").unlink(),
     "another version is current": lambda home: (home.published / "current").unlink(),
@@ -111,5 +112,5 @@ def test_what_a_run_writes_for_itself_is_no_change(home: Home) -> None:
     """The site's key is made by the first statement, quota snapshots lie in the store, bytecode beside the code."""
     (home.books / "keys" / "site.ed25519").write_text("after.")
     open_store(home.store_url).put("quota/v1/eu/acme/snapshot", b"new")
-    (last_run.ROOT / "pipelines" / "__pycache__" / "a.pyc").write_text("after.")
+    (last_run.SOURCE / "pipelines" / "__pycache__" / "a.pyc").write_text("after.")
     assert is_unchanged(home)
