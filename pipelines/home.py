@@ -71,6 +71,11 @@ class Home:
         return self.root / "warehouse" / "first_arrival_day"
 
     @property
+    def last_run(self) -> Path:
+        """What the last run that ended well read and made (defs/last_run.py); none while one runs or if it failed."""
+        return self.root / "warehouse" / "last_run.json"
+
+    @property
     def published(self) -> Path:
         """What people read: Parquet per mart and `marts.duckdb`."""
         return self.root / "published"

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, date, datetime
@@ -105,6 +106,7 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
 
     Raises RunFailedError, StoreUnavailableError.
     """
+    started = time.monotonic()
     make_instance_home(home)
     end_orphaned_children()
     read = last_run.inputs(home, open_store(store_url), today=datetime.now(UTC))
@@ -114,7 +116,7 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
         waits = quarantine.may_pass(connection)
     if day is None and not waits:
-        last_run.record(home, read)
+        last_run.record(home, read, seconds=time.monotonic() - started)
 
 
 def erase(home: Home, store_url: str) -> None:

@@ -18,7 +18,6 @@ from pipelines.home import CODE, SOURCE, Home, replace_file
 from pipelines.store import Store
 from pipelines.warehouse import landing, suppression
 
-FILE = "last_run.json"
 NO_CODE = frozenset({"__pycache__", "target", "logs"})
 # What a run reads of a store. Presence, size and time of each object: one that was replaced or removed is a change.
 PREFIXES = (landing.ROOT, REQUESTS, suppression.ROOT)
@@ -49,15 +48,21 @@ def inputs(home: Home, store: Store, *, today: datetime) -> str:
     return digest.hexdigest()
 
 
-def record(home: Home, fingerprint: str) -> None:
-    """Write down that a run of these inputs ended well; the caller holds the lock of the warehouse. Raises OSError."""
-    said = {"inputs": fingerprint, "results": _results(home), "ended_at": datetime.now(UTC).isoformat()}
-    replace_file(_path(home), (json.dumps(said, indent=1) + "\n").encode())
+def record(home: Home, fingerprint: str, *, seconds: float) -> None:
+    """Write down that a run of these inputs ended well and how long it took. Raises OSError.
+
+    The caller holds the lock of the warehouse.
+    """
+    said = {
+        "inputs": fingerprint, "results": _results(home), "seconds": round(seconds, 3),
+        "ended_at": datetime.now(UTC).isoformat(),
+    }  # fmt: skip
+    replace_file(home.last_run, (json.dumps(said, indent=1) + "\n").encode())
 
 
 def forget(home: Home) -> None:
     """Before a run begins: of one that fails or is killed nothing is known."""
-    _path(home).unlink(missing_ok=True)
+    home.last_run.unlink(missing_ok=True)
 
 
 def unchanged_since(home: Home, store: Store, fingerprint: str) -> datetime | None:
@@ -67,7 +72,7 @@ def unchanged_since(home: Home, store: Store, fingerprint: str) -> datetime | No
     Raises OSError, StoreUnavailableError, StoreRefusedError.
     """
     try:
-        said = json.loads(_path(home).read_bytes())
+        said = json.loads(home.last_run.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     if not isinstance(said, dict) or said.get("inputs") != fingerprint or said.get("results") != _results(home):
@@ -100,7 +105,3 @@ def _code() -> Iterator[Path]:
 def _files(*folders: Path) -> Iterable[Path]:
     """Every file below, in the order of names."""
     return sorted(Path(folder, name) for root in folders for folder, _, names in os.walk(root) for name in names)
-
-
-def _path(home: Home) -> Path:
-    return home.warehouse.with_name(FILE)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from fastapi import FastAPI, HTTPException, Request
@@ -63,23 +64,45 @@ GAUGES = {
 }  # fmt: skip
 
 
-class _Publication:
-    """Reads the gauges of the present publication; the interface of prometheus_client's collectors."""
+class _Gauges:
+    """Reads the gauges of a home; the interface of prometheus_client's collectors."""
 
-    def __init__(self, published: Path) -> None:
-        self._published = published
+    def __init__(self, home: Home) -> None:
+        self._home = home
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Every gauge. Raises NothingPublishedError."""
-        with connect(self._published) as connection:
+        published = self._home.published
+        with connect(published) as connection:
             for name, (text, labels, query) in GAUGES.items():
                 gauge = GaugeMetricFamily(name, text, labels=labels)
                 for row in connection.execute(query).fetchall():
                     gauge.add_metric([str(value) for value in row[:-1]], float(row[-1]))
                 yield gauge
-        gauge = GaugeMetricFamily("apiary_published_timestamp_seconds", "When the data was published.")
-        gauge.add_metric([], published_at(self._published).timestamp())
-        yield gauge
+        yield _gauge(
+            "apiary_published_timestamp_seconds", "When the data was published.", published_at(published).timestamp()
+        )
+        last = _last_run(self._home)
+        if last:
+            ended = datetime.fromisoformat(last["ended_at"]).timestamp()
+            yield _gauge("apiary_run_ended_timestamp_seconds", "When the last run of `apiary run` ended well.", ended)
+        if "seconds" in last:
+            yield _gauge("apiary_run_seconds", "How long that run took.", last["seconds"])
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(name, text)
+    gauge.add_metric([], value)
+    return gauge
+
+
+def _last_run(home: Home) -> dict[str, Any]:
+    """The record of the last run; empty while one runs, after one failed, or if it is damaged."""
+    try:
+        said = json.loads(home.last_run.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return said if isinstance(said, dict) and "ended_at" in said else {}
 
 
 def published_at(published: Path) -> datetime:
@@ -115,5 +138,5 @@ def operation_routes(app: FastAPI) -> None:
         if key is None or not keys.opens_metrics(home, key):
             raise HTTPException(401, "no key of `apiary serve --make-metrics-key`", {"WWW-Authenticate": "Bearer"})
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Publication(home.published))
+        registry.register(_Gauges(home))
         return PlainTextResponse(generate_latest(registry).decode(), media_type=CONTENT_TYPE_LATEST)

@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         path.write_text("before")
     (home.published / "current").symlink_to(Path("versions") / "1")
     open_store(home.store_url).put(OBJECT, b"before")
-    last_run.record(home, now(home))
+    last_run.record(home, now(home), seconds=1)
     return home
 
 
@@ -50,7 +50,7 @@ def is_unchanged(home: Home, today: datetime = TODAY) -> bool:
 def erase(home: Home) -> None:
     """Put a line on the list, and let the record know it: what is left is that it waits."""
     suppression.record(open_store(home.store_url), scope="tenant", tenant="acme", subject="", actor="a", reason="b")
-    last_run.record(home, now(home))
+    last_run.record(home, now(home), seconds=1)
 
 
 def replace(home: Home) -> None:
@@ -79,7 +79,7 @@ CHANGES: dict[str, Callable[[Home], object]] = {
     "another version is current": lambda home: (home.published / "current").unlink(),
     "a statement is removed": lambda home: (home.exports / "daily" / "v0001" / "rows.csv").unlink(),
     "the next run began and did not end": last_run.forget,
-    "the record is damaged": lambda home: home.warehouse.with_name(last_run.FILE).write_text("{"),
+    "the record is damaged": lambda home: home.last_run.write_text("{"),
 }
 
 
@@ -97,7 +97,7 @@ def test_the_clock_is_seen_by_the_day(home: Home) -> None:
 
 def test_a_message_that_no_channel_has_heard_is_tried_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     export_alerts.write(home.exports, [Alert("missing", "2026-11", None, "A", "no statement")])
-    last_run.record(home, now(home))
+    last_run.record(home, now(home), seconds=1)
     assert is_unchanged(home), "nobody is to be told"
     monkeypatch.setenv(alert_channels.WEBHOOK, "http://localhost:1")
     assert not is_unchanged(home)

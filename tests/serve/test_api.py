@@ -3,6 +3,7 @@
 import re
 from base64 import b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,7 @@ def test_metrics_are_of_everybody_and_need_a_key_of_their_own(
     clients: dict[str, TestClient], published_home: Home
 ) -> None:
     name, key = keys.make_for_metrics(published_home)
+    published_home.last_run.write_text('{"ended_at": "2026-03-01T00:00:10+00:00", "seconds": 12.5}')
     found = clients[""].get("/metrics", headers={"Authorization": f"Bearer {key}"})
     assert found.status_code == 200
     samples = {
@@ -256,6 +258,11 @@ def test_metrics_are_of_everybody_and_need_a_key_of_their_own(
         assert samples["apiary_known_as_of_timestamp_seconds", tenant] == known
     assert {key[1]: value for key, value in samples.items() if key[0] == "apiary_budget_used_ratio"} == budgets
     assert samples["apiary_published_timestamp_seconds", None] > 0
+    assert samples["apiary_run_seconds", None] == 12.5
+    assert samples["apiary_run_ended_timestamp_seconds", None] == datetime(2026, 3, 1, 0, 0, 10, tzinfo=UTC).timestamp()
+    published_home.last_run.unlink()
+    without = clients[""].get("/metrics", headers={"Authorization": f"Bearer {key}"})
+    assert "apiary_run" not in without.text
     for other in ({}, {"X-API-Key": clients["tree"].headers["X-API-Key"]}):
         assert clients[""].get("/metrics", headers=other).status_code == 401
     assert clients[""].get("/api/budgets", headers={"X-API-Key": key}).status_code == 401
