@@ -74,7 +74,7 @@ OTHERS = {
         "devices open", "held release", "period close", "period reopen", "period settle", "account open",
         "account change", "account close", "seat hold", "seat end", "plan set", "plan end", "contract set",
         "contract end", "credit grant", "model-policy set", "session-user set", "prices import", "prices propose",
-        "prices approve", "prices settle", "agent fire", "agent note", "completion",
+        "prices approve", "prices alias", "prices settle", "agent fire", "agent note", "completion",
         "report", "verify", "prove", "export days",
         "export month", "export alerts", "reconcile import", "reconcile fetch", "backup", "restore",
     },
