@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-services test-long torture power-loss mutants focus-check spreadsheet-check scale test-scale lint contract lock clean frozen-home wheels docs
+.PHONY: help setup run dev test test-services test-long torture bench bench-quick power-loss mutants focus-check spreadsheet-check scale test-scale lint contract lock clean frozen-home wheels docs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,12 @@ test-long: $(READY) ## full counts of kills, fuzz and load
 
 torture: $(READY) ## kills, faults and full disks until 10,000 processes died; adds up in bench/reports (ARGS="--minutes 10")
 	@nice -n 19 $(BIN)/python -m bench.torture $(ARGS)
+
+bench: $(READY) ## processor seconds beside the least that the same data costs; writes bench/reports/latest.md
+	@$(BIN)/python -m bench.ratios --write
+
+bench-quick: $(READY) ## the same on little data; fails if a ratio is worse than the one in bench/reports/ratios.json
+	@$(BIN)/python -m bench.ratios --quick
 
 power-loss: $(READY) ## 1,200 losses of power, recovered; needs strace
 	@nice -n 19 $(BIN)/python -m bench.power_loss $(ARGS)

@@ -32,6 +32,8 @@ TARGETS = (
     "test-services",
     "test-long",
     "torture",
+    "bench",
+    "bench-quick",
     "power-loss",
     "mutants",
     "lint",
