@@ -1,6 +1,7 @@
-"""The models on Spark, as a process of its own: `python -m bench.scale.spark_build INPUTS OUTPUTS --master URL`.
+"""The models on Spark, as a process of its own: `python -m bench.scale.spark_build OUTPUTS INPUTS ... --master URL`.
 
-INPUTS holds a folder of Parquet for each table that models read, `schema/table`; OUTPUTS gets one for each mart.
+INPUTS holds a folder of Parquet for each table that models read, `schema/table`; OUTPUTS gets one for each mart. Of
+several INPUTS each is what was loaded by then: models are built on the first, and brought up to date with each other.
 Does not belong here: comparing (compare.py).
 """
 
@@ -17,6 +18,7 @@ from pyspark.sql import SparkSession
 from pipelines.home import ROOT
 
 PROJECT = ROOT / "dbt_project"
+PASSED = ("success", "pass", "warn")
 # Hundreds of short queries: what the second compiler gains it does not earn back.
 JAVA = "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
@@ -59,17 +61,19 @@ def register(spark: SparkSession, inputs: Path) -> None:
     for schema in sorted(path for path in inputs.iterdir() if path.is_dir()):
         spark.sql(f"create schema if not exists {schema.name}")
         for table in sorted(path for path in schema.iterdir() if path.is_dir()):
+            spark.sql(f"drop table if exists {schema.name}.{table.name}")  # the files stay
             spark.sql(f"create table {schema.name}.{table.name} using parquet location '{table}'")
 
 
-def build(select: list[str], folder: Path) -> dict[str, dict[str, object]]:
-    """Models and tests in the order of their dependencies; state, seconds and message of each."""
+def build(select: list[str], folder: Path, *, tests: bool) -> dict[str, dict[str, object]]:
+    """Models, and tests, in the order of their dependencies; state, seconds and message of each."""
     options = [
         "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target", "spark",
         "--target-path", str(folder / "target"), "--log-path", str(folder / "logs"),
-        "--exclude-resource-type", "seed", "unit_test",
+        "--exclude-resource-type", "seed", "unit_test", *([] if tests else ["test"]),
     ]  # fmt: skip
-    chosen = ["--select", *select] if select else []
+    # A test of several models runs if all of them are chosen.
+    chosen = ["--select", *select, "--indirect-selection", "cautious"] if select else []
     result = dbtRunner().invoke(["build", *options, *chosen])
     if result.exception is not None:
         raise result.exception
@@ -91,8 +95,8 @@ def write_marts(spark: SparkSession, outputs: Path) -> None:
 def main() -> int:
     """Build, write the marts and `results.json`; 1 if a model or test failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("inputs", type=Path)
     parser.add_argument("outputs", type=Path)
+    parser.add_argument("inputs", type=Path, nargs="+")
     parser.add_argument("--master", default="local[2]")
     parser.add_argument("--memory", default="1500m")
     parser.add_argument("--select", nargs="*", default=[])
@@ -102,15 +106,18 @@ def main() -> int:
     folder = options.outputs.parent
     begun = time.monotonic()
     spark = session(options.master, folder, memory=options.memory)
-    register(spark, options.inputs)
     started = time.monotonic()
-    results = build(options.select, folder)
+    for inputs in options.inputs:
+        register(spark, inputs)
+        results = build(options.select, folder, tests=inputs == options.inputs[-1])
+        if not all(node["status"] in PASSED for node in results.values()):
+            break
     built = time.monotonic()
     write_marts(spark, options.outputs)
     seconds = {"start": started - begun, "build": built - started, "write": time.monotonic() - built}
     (options.outputs / "results.json").write_text(json.dumps({"seconds": seconds, "nodes": results}), "utf-8")
     spark.stop()
-    return int(any(node["status"] not in ("success", "pass", "warn") for node in results.values()))
+    return int(not all(node["status"] in PASSED for node in results.values()))
 
 
 if __name__ == "__main__":
