@@ -282,13 +282,13 @@ class Protocol(RuleBasedStateMachine):
         return connection
 
     def _load(self, again: set[str], *, which: int | None = None) -> None:
-        judge = registry.judge(self.warehouse.parent, self.store)
+        policy = registry.admission_policy(self.warehouse.parent, self.store)
 
         def ask(arrival: Arrival, manifest: Manifest) -> str | None:
-            return judge(arrival, manifest) or ("of_today" if arrival.parts.seq % 3 == which else None)
+            return policy(arrival, manifest) or ("of_today" if arrival.parts.seq % 3 == which else None)
 
         arrivals = pending(self.store, load.known_manifests(self.connection) - again)
-        load.load(self.connection, self.store, arrivals, judge=ask, again=again)
+        load.load(self.connection, self.store, arrivals, admission=ask, again=again)
 
     @rule(point=st.sampled_from(("", *points.INGEST[1:9])), passes=st.integers(1, 3))
     def ingest(self, point: str, passes: int) -> None:
