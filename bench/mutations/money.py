@@ -39,7 +39,7 @@ MONEY = (
     Mutant("what is unproven is counted by the most", f"{MACROS}/cache_convention.sql", "{{ input }} + least({{ read }}, {{ write }})", "{{ input }} + greatest({{ read }}, {{ write }})", CACHE),
     Mutant("included units are charged", PLAN, "greatest(units - included_units, 0)", "units", PLANS),
     Mutant("a commitment is charged in full", PLAN, "commit_amount - case when item = 'rated_cost' then billed_cost else amount end as amount", "commit_amount as amount", PLANS),
-    Mutant("a seat does not pay its last day", f"{MACROS}/money.sql", "* 1000000 * ({{ end_day }}))", "* 1000000 * ({{ end_day }} - 1))", MONTHS),
+    Mutant("a seat does not pay its last day", f"{MACROS}/money.sql", "* 1000000 * (' ~ end_day ~ ')'", "* 1000000 * (' ~ end_day ~ ' - 1)'", MONTHS),
     Mutant("a grant of credit pays every month anew", CREDIT, "least(granted, so_far) - least(granted, so_far - can_pay)", "least(granted, can_pay)", YEARS),
     Mutant("a correction charges a second time", BOOKED, "-booked.{{ measure }} as {{ measure }}", "booked.{{ measure }} as {{ measure }}", CORRECTED),
     Mutant("a late line goes into the closed month", BOOKED, "        frozen.correction_period as billing_period,\n        coalesce(booked.effective_cost", "        dated.incurred_period as billing_period,\n        coalesce(booked.effective_cost", CORRECTED),

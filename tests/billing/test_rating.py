@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import jinja2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -399,15 +400,17 @@ def test_a_plan_costs_what_its_units_do_one_by_one(rating: Rating, made: Any) ->
 @given(price=AMOUNTS, days=st.integers(28, 31), cuts=st.sets(st.integers(1, 27), max_size=6))
 def test_the_parts_of_a_month_are_the_month(rating: Rating, price: Decimal, days: int, cuts: set[int]) -> None:
     """R11: however a month is cut into spans of days, the parts add up to the price exactly."""
-    macros = (Path(__file__).resolve().parents[2] / "dbt_project" / "macros" / "money.sql").read_text("utf-8")
-    body = macros.split("{% macro prorated(price, first_day, end_day, days) -%}")[1].split("{%- endmacro %}")[0]
-    parts = []
-    for first, end in itertools.pairwise([0, *sorted(cuts), days]):
-        sql = body
-        names = {"price": f"cast({price} as decimal(18, 9))", "first_day": first, "end_day": end, "days": days}
-        for name, value in names.items():
-            sql = sql.replace("{{ " + name + " }}", str(value))
-        parts.append(f"({sql})")
+    macros = Path(__file__).resolve().parents[2] / "dbt_project" / "macros"
+
+    def macro(file: str, name: str, called: str) -> str:
+        _, found, body = (macros / file).read_text("utf-8").partition("{% macro " + name + "(")
+        assert found, name
+        return "{% macro " + called + "(" + body.partition("{%- endmacro %}")[0] + "{%- endmacro %}"
+
+    quotient = macro("engine.sql", "duckdb__whole_quotient", "whole_quotient")
+    prorated = jinja2.Template(quotient + macro("money.sql", "prorated", "prorated")).module.prorated
+    whole = f"cast({price} as decimal(18, 9))"
+    parts = [prorated(whole, first, end, days) for first, end in itertools.pairwise([0, *sorted(cuts), days])]
     assert rating.connection.execute(f"select {' + '.join(parts)}").fetchone() == (price,)
 
 

@@ -103,6 +103,7 @@ def duckdb_only() -> set[str]:
     return {name.lower() for body in bodies for name in re.findall(r"(?<![\w.])(\w+) ?\(", body)}
 
 
+@pytest.mark.services
 def test_every_compiled_model_is_translated(warehouse, duckdb_only):
     result = warehouse.dbt("compile", "--select", "resource_type:model", "resource_type:test", "--full-refresh")
     assert result.success, result.exception

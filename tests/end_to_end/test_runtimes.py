@@ -28,7 +28,7 @@ MARTS = (
 )  # fmt: skip
 # What people wrote, their folders, names of their agents.
 MARKS = {"CANARY-", "/home/ilse", "hm1nd"}
-pytestmark = needs(*(SAMPLES / f"{runtime}-home.tar.gz" for runtime in RUNTIMES))
+pytestmark = [pytest.mark.services, needs(*(SAMPLES / f"{runtime}-home.tar.gz" for runtime in RUNTIMES))]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ MEASURES = {
     "cached_tokens": "cache_read_input_tokens", "cache_creation_tokens": "cache_write_input_tokens",
     "unpriced_turns": "unreported_turns",
 }  # fmt: skip
-pytestmark = needs(*(SAMPLES / f"hive-home-{layout}.tar.gz" for layout in LAYOUTS))
+pytestmark = [pytest.mark.services, needs(*(SAMPLES / f"hive-home-{layout}.tar.gz" for layout in LAYOUTS))]
 
 
 @dataclass(frozen=True)
