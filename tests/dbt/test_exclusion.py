@@ -54,9 +54,9 @@ def test_marts_follow_a_device_out_and_back(warehouse: Warehouse, tmp_path: Any)
     warehouse.run("--select", *SELECTED)
     whole = warehouse.marts()
 
-    out = registry.Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).judge
+    out = registry.Register(devices={CLONE: registry.Entry(expelled_at=START.isoformat())}).refusal
     with warehouse.connect() as connection:
-        done = exclusion.exclude(connection, store, exclusion.refused(connection, out), judge=out)
+        done = exclusion.exclude(connection, store, exclusion.refused(connection, out), admission=out)
     assert (done.batches, done.reloaded) == (1, 1)
     warehouse.run("--select", *SELECTED)
     by_what_changed = warehouse.marts()

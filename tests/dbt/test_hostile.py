@@ -72,8 +72,8 @@ def assert_alone(warehouse: Warehouse, folder: FolderStore, seeds: tuple[int, ..
     }
     with warehouse.connect() as connection:
         assert budgets.exceeded(connection, allowed) == []
-        out = Register(tenants={"evil": START.isoformat()}).judge
-        exclusion.exclude(connection, folder, exclusion.refused(connection, out), judge=out)
+        out = Register(tenants={"evil": START.isoformat()}).refusal
+        exclusion.exclude(connection, folder, exclusion.refused(connection, out), admission=out)
     warehouse.run()
     alone = of("acme", warehouse, warehouse.marts())
     assert sum(map(len, alone.values())) > 100

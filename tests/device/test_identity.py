@@ -108,6 +108,22 @@ def test_retries_of_nodes_in_one_tick_are_turns_of_their_own(tmp_path: Path) -> 
         assert tokens(read(state, tmp_path)) == (4, 5_000)
 
 
+@pytest.mark.parametrize(
+    "spans", [("0" * 15 + "1", "0" * 15 + "2"), ("the acme span", "another"), ("a" * 16, "b" * 16)],
+    ids=["digits only", "words", "generated"],
+)  # fmt: skip
+def test_a_step_that_was_written_twice_counts_once_whatever_its_span_looks_like(
+    tmp_path: Path, spans: tuple[str, str]
+) -> None:
+    """A failed write is repeated: the line stands twice, or behind its own torn start. Two equal steps are two."""
+    one, other = (dump(step(1, span_id=span)) for span in spans)
+    log = append(flat_folder(tmp_path) / "logs" / "tool_logs.jsonl", one + one + other + other[:70] + other)
+    append(flat_folder(tmp_path, LATER) / "logs" / "tool_logs.jsonl", log.read_bytes())
+    for _ in range(2):
+        with closing(State(MEMORY)) as state:
+            assert tokens(read(state, tmp_path)) == (2, 2 * 201)
+
+
 def test_a_state_that_told_turns_apart_by_names_finds_the_retries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

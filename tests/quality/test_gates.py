@@ -120,7 +120,8 @@ def test_a_suite_names_its_edge(tmp_path: Path) -> None:
     content = yaml.safe_load((REPOSITORY / "expectations" / "wire__batches.yml").read_text())
     (tmp_path / "wire__batches.yml").write_text(yaml.safe_dump(content))
     assert [suite.name for suite in gates.suites("arrival", tmp_path)] == ["wire__batches"]
-    assert gates.suites("departure", tmp_path) == []
+    with pytest.raises(FileNotFoundError, match="no suite of the departure gate"):
+        gates.suites("departure", tmp_path)
 
 
 # on a warehouse -------------------------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ def tool_starts(line: dict[str, Any]) -> Iterator[tuple[str, datetime]]:
                 yield name, started_at
 
 
-NUMBERS_OF_STEP = ("source_line", "step_index", "input_tokens", "output_tokens", "latency_ms", "tool_started_at")
+# Not the line's number: a failed write may be repeated. A line without a span has its place in its key.
+NUMBERS_OF_STEP = ("step_index", "input_tokens", "output_tokens", "latency_ms", "tool_started_at")
 
 
 def steps(line: dict[str, Any], place: Place) -> list[Record]:
