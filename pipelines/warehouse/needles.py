@@ -6,6 +6,7 @@ Does not belong here: which identifiers should be gone (erase.py), where to look
 
 import io
 import json
+import lzma
 import re
 import struct
 import zipfile
@@ -134,7 +135,8 @@ def members_of_zip(file: BinaryIO) -> Iterator[bytes]:
                         if total > MAX_UNPACKED_BYTES:
                             raise UnsearchableError("unpacks_to_too_much")
                         yield part
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):  # damaged, or encrypted
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError):
+        # Damaged, encrypted, or packed in a way that is not known here: what else escaped would end every erasure.
         raise UnsearchableError("no_zip") from None
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -759,3 +760,19 @@ def test_zip_unpacks_to_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> 
         list(needles.members_of_zip(archive))
     with pytest.raises(UnsearchableError, match="no_zip"):
         list(needles.members_of_zip(io.BytesIO(archive.getvalue()[:100])))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    method=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]),
+    at=st.floats(0, 1, exclude_max=True), put=st.binary(min_size=1, max_size=8),
+)  # fmt: skip
+def test_a_damaged_zip_is_told_and_stops_nothing(method: int, at: float, put: bytes) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", method) as file:
+        file.writestr("sheet.xml", b"<t>ada</t>" * 50)
+    data = bytearray(archive.getvalue())
+    place = int(at * len(data))
+    data[place : place + len(put)] = put
+    with suppress(UnsearchableError):  # any other error would end the search for everybody
+        list(needles.members_of_zip(io.BytesIO(bytes(data))))
