@@ -234,6 +234,107 @@ def test_runs_of_sub_agents_and_jobs_have_an_end_and_no_task(tmp_path: Path) -> 
     assert b"what-ada-wrote" not in kept
 
 
+def state_database(home: Path, *statements: str) -> Path:
+    """The database of a home's runs."""
+    path = home / "state" / "openclaw.sqlite"
+    path.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement in statements:
+            db.execute(statement)
+    return path
+
+
+RUN = "99803ff0-0000-4000-8000-000000000001"
+AT = 1_792_660_000_000
+CHILD = "agent:main:subagent:x"
+TASK_TABLE = "task_id TEXT, runtime TEXT, child_session_key TEXT, status TEXT, run_id TEXT, source_id TEXT"
+TOLD = {
+    "task": (
+        f"CREATE TABLE task_runs ({TASK_TABLE}, started_at INTEGER, ended_at INTEGER, tool_use_count INTEGER)",
+        f"INSERT INTO task_runs VALUES ('{THIRD}', 'subagent', '{CHILD}', 'succeeded', '{RUN}', '',"
+        f" {AT + 9}, {AT + 2000}, 4)",
+    ),
+    "run": (
+        "CREATE TABLE subagent_runs (run_id TEXT, child_session_key TEXT, payload_json TEXT)",
+        "INSERT INTO subagent_runs VALUES ('{run}', '{child}', '{payload}')".format(
+            run=RUN, child=CHILD, payload=json.dumps({
+                "childSessionKey": CHILD, "task": "what-ada-wrote",
+                "execution": {"startedAt": AT, "endedAt": AT + 2000, "outcome": {"status": "ok"}},
+            }),
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [("task", "run", "file"), ("file", "task", "run"), ("run", "file", "task")])
+def test_a_run_that_stands_in_several_places_is_one(tmp_path: Path, order: tuple[str, ...]) -> None:
+    home = tmp_path / ".openclaw"
+    database(home, {FIRST: [head(), response(1)]}, keys={FIRST: CHILD})
+    device = granted(tmp_path / "apiary", home)
+    file = home / "subagents" / "runs.json"
+    for place in order:
+        if place == "file":
+            file.parent.mkdir()
+            run = {"childSessionKey": CHILD, "startedAt": AT, "endedAt": AT + 2000, "outcome": {"status": "ok"}}
+            file.write_text(json.dumps({"version": 2, "runs": {RUN: run | {"task": "what-ada-wrote"}, "torn": None}}))
+        else:
+            state_database(home, *TOLD[place])
+        device.ship(home)
+    runs = {row["kind"]: row for row in device.delivered("agent_runs")}
+    assert len(device.delivered("agent_runs")) == len(runs) == 2
+    assert (runs["completed"]["duration_seconds"], runs["completed"]["tool_calls_used"]) == (2.0, 4)
+    assert runs["started"]["occurred_at"].timestamp() * 1000 == AT
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "apiary").rglob("*") if path.is_file())
+    assert b"what-ada-wrote" not in kept
+
+
+@pytest.mark.parametrize(
+    ("found", "kinds"),
+    [
+        ({"outcome": {"status": "timeout"}}, {"started", "failed"}),
+        ({"outcome": {"status": "error"}, "endedReason": "subagent-killed"}, {"started", "cancelled"}),
+        ({"outcome": {"status": "another"}}, {"started"}),
+        ({"endedAt": "soon"}, {"started"}),
+        ({"startedAt": -1, "outcome": {"status": "ok"}}, {"completed"}),
+        ({"childSessionKey": "agent:main:subagent:gone"}, set()),
+    ],
+)
+def test_a_sub_agents_run_ends_as_the_file_says(tmp_path: Path, found: Json, kinds: set[str]) -> None:
+    home = tmp_path / ".openclaw"
+    database(home, {FIRST: [head(), response(1)]}, keys={FIRST: CHILD})
+    path = home / "subagents" / "runs.json"
+    path.parent.mkdir()
+    run = {"childSessionKey": CHILD, "startedAt": AT, "endedAt": AT + 2000, **found}
+    path.write_text(json.dumps({"runs": {RUN: run}}))
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert {row["kind"] for row in device.delivered("agent_runs")} == kinds
+
+
+def test_a_scheduled_run_has_its_session_from_its_log_and_is_one_with_its_task(tmp_path: Path) -> None:
+    home = tmp_path / ".openclaw"
+    database(home, {FIRST: [head(), response(1)]})
+    job = "dd00b34c-d731-4492-b74f-d9b13e95d947"
+    child = f"agent:main:cron:{job}:run:{SECOND}"
+    state_database(
+        home,
+        "CREATE TABLE cron_run_logs (job_id TEXT, session_id TEXT, status TEXT, error TEXT, summary TEXT,"
+        " run_at_ms INTEGER, duration_ms INTEGER)",
+        f"INSERT INTO cron_run_logs VALUES ('{job}', '{SECOND}', 'error', 'timeout', 'what-ada-wrote', {AT}, 500)",
+        f"INSERT INTO cron_run_logs VALUES ('{job}', NULL, 'skipped', NULL, NULL, {AT + 5}, NULL)",
+        TOLD["task"][0],
+        f"INSERT INTO task_runs VALUES ('{THIRD}', 'cron', '{child}', 'failed', 'c', '{job}', {AT}, {AT + 500}, 2)",
+        f"INSERT INTO task_runs VALUES ('{FIRST}', 'cron', NULL, 'failed', 'cron:x', '{job}', {AT + 9}, {AT + 10}, 2)",
+    )
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert Counter((row["kind"], row["session_id"]) for row in device.delivered("agent_runs")) == {
+        ("started", SECOND): 1, ("failed", SECOND): 1,
+    }  # fmt: skip
+    (ended,) = (row for row in device.delivered("agent_runs") if row["kind"] == "failed")
+    assert (ended["error_class"], ended["tool_calls_used"], ended["duration_seconds"]) == ("timeout", 2, 0.5)
+
+
 def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:
     path = database(tmp_path, {FIRST: [head(), response(1)]})
     for sql in (
@@ -304,6 +405,19 @@ def test_the_sample_is_counted_to_the_token(tmp_path: Path, eras: tuple[str, ...
         for session in truth["sessions"]
         if session["usage_own"]["turns"]
     }
+    runs = set().union(
+        *(runs_in(tmp_path / "sample" / era / ".openclaw" / "state" / "openclaw.sqlite") for era in eras)
+    )
+    ends = [row for row in device.delivered("agent_runs") if row["kind"] != "started"]
+    assert (len(ends), sum(row["outcome"] == "success" for row in ends)) == (len(runs), len(runs))
+
+
+def runs_in(path: Path) -> set[tuple[object, ...]]:
+    """The runs of a home's database: sub-agents by their id, scheduled ones by their job and time."""
+    with closing(sqlite3.connect(path)) as db:
+        found = set(db.execute("SELECT run_id FROM subagent_runs"))
+        found |= set(db.execute("SELECT source_id, started_at FROM task_runs WHERE runtime = 'cron'"))
+    return found
 
 
 @pytest.mark.parametrize("era", ["files", "sqlite"])

@@ -32,7 +32,7 @@ CASES: dict[str, tuple[OtherHome, str, tuple[str, ...]]] = {
     ),
     "openclaw": (
         OpenClawSpec(seed=1, first_day=DAY, days=1, era="sqlite"),
-        r"agents/[^/]+/(sessions/[^/]+|agent/openclaw-agent\.sqlite)|state/openclaw\.sqlite",
+        r"agents/[^/]+/(sessions/[^/]+|agent/openclaw-agent\.sqlite)|state/openclaw\.sqlite|subagents/runs\.json",
         (
             "openclaw.json", "credentials/oauth.json", "state/other.sqlite", "agents/main/agent/auth-profiles.json",
             f"agents/main/session-sqlite-import-archive/main.{SESSION}.jsonl.imported-1", "workspace/MEMORY.md",

@@ -39,14 +39,18 @@ def read(path: Path, scratch: Path, agent: str) -> list[Item | Record]:
 
 
 def present_sessions(path: Path, scratch: Path) -> dict[str, str]:
-    """The present session of each key. Raises as `read` does."""
+    """The present session of each key; of a key that is gone the one that was archived. Raises as `read` does."""
 
     def found(connection: sqlite3.Connection) -> dict[str, str]:
-        known = sessions.Known("")
+        known, archived = sessions.Known(""), {}
+        if sqlite.has_table(connection, "session_transcript_archives"):
+            names = sqlite.columns(connection, "session_transcript_archives", ALLOWED, frozenset({"session_id"}))
+            if "session_key" in names:
+                archived = dict(connection.execute("SELECT session_key, session_id FROM session_transcript_archives"))
         if sqlite.has_table(connection, "session_nodes"):
             required = frozenset({"session_key", "current_session_id"})
             known.nodes(sqlite.rows(connection, "session_nodes", ALLOWED, required))
-        return known.present
+        return archived | known.present
 
     return sqlite.read(path, scratch, ALLOWED, found)
 

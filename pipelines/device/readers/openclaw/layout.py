@@ -74,6 +74,11 @@ def state_database(home: Path) -> Path:
     return home / "state" / "openclaw.sqlite"
 
 
+def subagent_runs(home: Path) -> Path:
+    """The runs of sub-agents before 2026.7."""
+    return home / "subagents" / "runs.json"
+
+
 def _entries(folder: Path) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:

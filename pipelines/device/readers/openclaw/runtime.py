@@ -51,7 +51,7 @@ class OpenClaw:
         def snapshots(reading: Reading) -> Iterator[Snapshot]:
             for agent in agents:
                 yield from _snapshots(agent, setting, reading)
-            yield _runs(home, agents, setting, reading)
+            yield from _runs(home, agents, setting, reading)
 
         return Contents(logs, snapshots)
 
@@ -122,22 +122,29 @@ def _snapshots(agent: Path, setting: Setting, reading: Reading) -> Iterator[Snap
     )  # fmt: skip
 
 
-def _runs(home: Path, agents: list[Path], setting: Setting, reading: Reading) -> Snapshot:
-    path = layout.state_database(home)
+def _runs(home: Path, agents: list[Path], setting: Setting, reading: Reading) -> Iterator[Snapshot]:
     stores = [place for agent in agents for place in (layout.session_store(agent), layout.database(agent))]
+    path, earlier = layout.state_database(home), layout.subagent_runs(home)
 
-    def read() -> list[Record]:
-        present: dict[str, str] = {}
+    def present() -> dict[str, str]:
+        found: dict[str, str] = {}
         for agent in agents:
-            present |= _store(agent, setting).present
+            found |= _store(agent, setting).present
             try:
-                present |= databases.present_sessions(layout.database(agent), reading.scratch)
+                found |= databases.present_sessions(layout.database(agent), reading.scratch)
             except (FileNotFoundError, lines.UnreadableError, CorruptError, UnknownLayoutError):
                 continue  # it is told where it is read for its transcripts
-        return runs.read(path, reading.scratch, present)
+        return found
 
-    files = (path, path.with_name(path.name + "-wal"), *stores)
-    return Snapshot(key="runs", files=files, kind="other", consent="events", read=read)
+    def read_earlier() -> list[Record] | None:
+        found = reading.document(earlier, "other")
+        return None if found is None else runs.subagents(found, present())
+
+    yield Snapshot(
+        key="runs", files=(path, path.with_name(path.name + "-wal"), *stores), kind="other", consent="events",
+        read=lambda: runs.read(path, reading.scratch, present()),
+    )  # fmt: skip
+    yield Snapshot(key="runs", files=(earlier, *stores), kind="other", consent="events", read=read_earlier)
 
 
 def _packed(found: layout.Transcript, agent: Path, setting: Setting) -> list[Record]:
