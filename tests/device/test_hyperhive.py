@@ -9,11 +9,14 @@ import sqlite3
 import tarfile
 from collections import Counter
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from pipelines.device.lines import UnreadableError
 from pipelines.device.readers import registry, sqlite
@@ -315,3 +318,105 @@ def test_a_simulated_home_is_counted_exactly(tmp_path: Path) -> None:
     home = tmp_path / "hive"
     spec = HyperhiveSpec(seed=3, first_day=date(2026, 11, 2), days=2, words="CANARY-WORDS-000077 of pears")
     counted_exactly(tmp_path, home, spec.write(home))
+
+
+# Any interleaving ends at the ledger ----------------------------------------------------------------------------------
+
+PHASES = [phase for phase in Phase if phase is not Phase.shrink]  # each try ships three times
+TRANSCRIPTS = ("whole", "gone", "resumed", "twice")
+
+
+@dataclass
+class Ledger:
+    """An agent's turns as a test invents them: its rows, the lines of its transcripts and of its sub-agents, and what
+    is right: (grain, output tokens) of each turn that counts."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[list[dict[str, Any]]] = field(default_factory=list)
+    """Of each turn the lines that its session's transcript has; empty where the transcript is gone."""
+    sessions: list[int] = field(default_factory=list)
+    """The session of each turn."""
+    aside: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    """Lines of sub-agents, with the number of their session."""
+    counts: list[tuple[str, int]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    """What became of the transcript of each session: `resumed` begins with the lines of the one before, `twice` lies
+    in a second project too."""
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> Ledger:
+    made = Ledger()
+    for session in range(draw(st.integers(1, 3))):
+        kind = draw(st.sampled_from(TRANSCRIPTS))
+        made.kinds.append(kind)
+        for _ in range(draw(st.integers(1, 3))):
+            number, at = len(made.rows) + 1, 100 * len(made.rows)
+            is_failed = draw(st.booleans())
+            outputs = draw(st.lists(st.integers(1, 500), min_size=1, max_size=2))
+            zeros = dict.fromkeys(turns.COUNTS, 0) if is_failed else {}
+            result = {"result_kind": "failed" if is_failed else "ok"}
+            made.rows.append(row(number, at) | {"output_tokens": sum(outputs)} | zeros | result)
+            made.sessions.append(session)
+            made.lines.append([
+                response(f"{number}{place}", session_id(session), at + 1 + place, output=output)
+                for place, output in enumerate(outputs)
+                if kind != "gone"
+            ])  # fmt: skip
+            made.counts += [("response", output) for output in outputs if kind != "gone"]
+            if kind == "gone" and not is_failed:  # of one that failed the row says nothing
+                made.counts.append(("turn", made.rows[-1]["output_tokens"]))
+            if draw(st.booleans()):
+                line = response(
+                    f"9{number}", session_id(session), at + 3, output=7, isSidechain=True, agentId="99803ff"
+                )
+                made.aside.append((session, line))
+                made.counts.append(("response", 7))
+    return made
+
+
+def write_turns(home: Path, made: Ledger, done: int, begun: int) -> None:
+    """Write an agent's files when `done` turns have a row, and of the next the first `begun` bytes of lines stand."""
+    claude = home / "agents" / "ada" / "claude"
+    before: list[dict[str, Any]] = []
+    for session, kind in enumerate(made.kinds):
+        places = [place for place, number in enumerate(made.sessions) if number == session]
+        own = [line for place in places if place < done for line in made.lines[place]]
+        next_ = dump(*made.lines[done]) if done in places else b""
+        if kind == "resumed":
+            own = [line | {"sessionId": session_id(session)} for line in before] + own
+        data = dump(*own) + next_[:begun]
+        if kind != "gone" and places[0] <= done and data:
+            for project in ("-root", "-copy") if kind == "twice" else ("-root",):
+                transcript(claude, session_id(session), project).write_bytes(data)
+        before = own
+    for session, _ in made.aside:
+        lines = [line for number, line in made.aside if number == session]
+        agent_transcript(claude, session_id(session)).write_bytes(dump(*lines))
+    for path in home.rglob("*.sqlite"):
+        path.unlink()
+    statistics(home, *made.rows[:done])
+
+
+@settings(max_examples=12, deadline=None, phases=PHASES)
+@given(made=ledgers(), data=st.data())
+def test_any_interleaving_of_rows_lines_and_layouts_ends_at_the_ledger(
+    made: Ledger, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("ledger")
+    home = folder / "hive"
+    (home / "agents" / "ada").mkdir(parents=True)
+    whole = len(made.rows)
+    stages = sorted(data.draw(st.lists(st.integers(0, whole), min_size=2, max_size=2)))
+    write_turns(home, made, stages[0], data.draw(st.integers(0, 900)))
+    device = granted(folder / "apiary", home)
+    device.ship(home)
+    write_turns(home, made, stages[1], 0 if stages[1] == whole else 10**6)
+    device.ship(home)
+    write_turns(home, made, whole, 0)
+    if data.draw(st.booleans()):  # the database of the layout before was left behind
+        statistics(home, *made.rows[: stages[1]], place="state", newer="")
+    device.ship(home)
+    assert [turn for turn in counted(device.delivered("llm_turns")) if turn != ("turn", 0)] == sorted(made.counts)
+    claims = device.delivered("control_totals")
+    assert sum(claim["output_tokens"] for claim in claims) == sum(row["output_tokens"] for row in made.rows)

@@ -7,12 +7,15 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from datetime import date
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from pipelines.device import lines
 from pipelines.device.clock import Clock
@@ -425,3 +428,82 @@ def test_a_simulated_home_is_counted_exactly(tmp_path: Path, era: Literal["files
     home = tmp_path / ".openclaw"
     spec = OpenClawSpec(seed=3, first_day=date(2026, 11, 2), days=2, era=era, words="CANARY-WORDS-000077 of pears")
     counted_exactly(tmp_path, home, spec.write(home))
+
+
+# Any interleaving ends at the ledger ----------------------------------------------------------------------------------
+
+PHASES = [phase for phase in Phase if phase is not Phase.shrink]  # each try ships three times
+FATES = ("stays", "reset", "deleted", "packed", "database")
+
+
+@dataclass
+class Ledger:
+    """What a test invents: the session of each response, and the sessions with their entries, in the order of their
+    beginnings."""
+
+    responses: dict[str, str] = field(default_factory=dict)
+    sessions: dict[str, list[Json]] = field(default_factory=dict)
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> Ledger:
+    """One to four sessions, some of them forks of an earlier one: they begin with copies of its entries."""
+    made, number = Ledger(), 0
+    for place in range(draw(st.integers(1, 4))):
+        session = f"{place + 1}0000000-0000-4000-8000-00000000000{place + 1}"
+        parent = draw(st.sampled_from([None, *made.sessions]))
+        copied = [entry for entry in made.sessions.get(parent or "", []) if entry["type"] == "message"]
+        copied = copied[: draw(st.integers(0, len(copied)))]
+        more = {"parentSession": f"/home/ada/x/{parent}.jsonl"} if parent else {}
+        number += 1
+        began = datetime.fromtimestamp(1_792_660_000 + number, UTC).isoformat(timespec="milliseconds")
+        entries = [head(session, **more, timestamp=began.replace("+00:00", "Z")), *copied]
+        for _ in range(draw(st.integers(1, 3))):
+            number += 1
+            entries.append(response(number, session=session))
+            made.responses[f"resp_{number:032x}"] = session
+        made.sessions[session] = entries
+    return made
+
+
+@settings(max_examples=15, deadline=None, phases=PHASES)
+@given(made=ledgers(), data=st.data())
+def test_any_interleaving_of_lines_copies_and_eras_ends_at_the_ledger(
+    made: Ledger, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("ledger")
+    home = folder / ".openclaw"
+    fates = {session: data.draw(st.sampled_from(FATES), label=session) for session in made.sessions}
+    device: Device | None = None
+    for is_last in (False, False, True):
+        for session, entries in data.draw(st.permutations(sorted(made.sessions.items()))):
+            whole = lines_of(entries)
+            path = home / "agents" / "main" / "sessions" / f"{session}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            seen = path.stat().st_size if path.exists() else 0
+            path.write_bytes(whole[: len(whole) if is_last else data.draw(st.integers(seen, len(whole)))])
+        if is_last:
+            change_places(home, made, fates)
+        device = device or granted(folder / "apiary", home)
+        device.ship(home)
+    assert device is not None
+    rows = turns(device)
+    assert {row["response_id"]: row["session_id"] for row in rows} == made.responses
+    assert len(rows) == len(made.responses)
+    assert sum(row["output_tokens"] for row in rows) == 10 * len(rows)
+
+
+def change_places(home: Path, made: Ledger, fates: dict[str, str]) -> None:
+    """Archive sessions as their fates say, and move those of the database into it."""
+    folder = home / "agents" / "main" / "sessions"
+    stamp = "2026-10-22T09-11-18.924Z"
+    for session, fate in fates.items():
+        path = folder / f"{session}.jsonl"
+        if fate in ("reset", "deleted"):
+            path.rename(folder / f"{session}.jsonl.{fate}.{stamp}")
+        elif fate == "packed":
+            (folder / f"{session}.jsonl.deleted.{stamp}.{'a' * 32}.zst").write_bytes(packed(path.read_bytes()))
+            path.unlink()
+        elif fate == "database":
+            path.unlink()
+    database(home, {session: made.sessions[session] for session, fate in fates.items() if fate == "database"})
