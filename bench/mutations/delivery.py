@@ -7,6 +7,7 @@ EVERY_POINT = "tests/torture/test_protocol.py::test_dying_once_at_every_point_lo
 POWER = "tests/torture/test_power_loss.py::test_no_committed_batch_is_lost_with_the_power[20]"
 LINES, SHIP, SPOOL = "tests/device/test_lines.py", "tests/device/test_ship.py", "tests/device/test_spool.py"
 CONSENT, COLLECT = "tests/device/test_consent.py", "tests/device/test_collect.py"
+UNCHANGED = "tests/device/test_unchanged.py"
 LANDING, LOAD = "tests/warehouse_part/test_landing.py", "tests/warehouse_part/test_load.py"
 
 DELIVERY = (
@@ -43,6 +44,24 @@ DELIVERY = (
         "    )\n",
         "    return _hash(file, 0, checkpoint.head_length) == checkpoint.head_hash\n",
         f"{LINES}::test_a_rewrite_that_drops_lines_between_two_passes_is_read_from_its_start",
+    ),
+    Mutant(
+        "a torn end is nothing to wait for", "pipelines/device/collect.py", "return lines.is_finished(checkpoint)",
+        "return True", f"{UNCHANGED}::test_a_torn_end_is_given_up_on_in_a_file_that_nobody_touches",
+    ),
+    Mutant(
+        "a folder that had something to do is passed over", "pipelines/device/collect.py",
+        "return self._sources - before if all(idle) else None", "return self._sources - before",
+        f"{UNCHANGED}::test_a_torn_end_is_given_up_on_in_a_file_that_nobody_touches",
+    ),
+    Mutant(
+        "a file is passed over within a tick of the clock", "pipelines/device/unchanged.py",
+        "if files.state.changed_ns < self._settled_ns:", "if True:",
+        f"{UNCHANGED}::test_a_file_within_a_tick_of_the_clock_is_looked_at_again",
+    ),
+    Mutant(
+        "runtime logs of a passed-over folder are not looked at", "pipelines/device/readers/hive/layout.py",
+        'files = files.beside(f"{path}/logs", LOG_FILES)', "pass", f"{UNCHANGED}::test_every_change_is_seen",
     ),
     Mutant(
         "spool files without fsync", "pipelines/device/spool.py", "            os.fsync(file.fileno())\n", "            pass\n", POWER,

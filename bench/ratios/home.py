@@ -65,6 +65,11 @@ def write_quiet(root: Path, sessions: int) -> None:
         (folder / "meta.json").write_text('{"status": "completed", "phase": "independent"}', "utf-8")
 
 
+def one_turn(session: str, number: int) -> str:
+    """One more turn of a session; each number is another one."""
+    return _turn(session, (START + timedelta(seconds=number)).isoformat(), number, Sums())
+
+
 def _event(kind: str, session: str, stamp: str, data: dict[str, object]) -> str:
     return json.dumps({
         "type": kind, "stream_id": "queen", "node_id": "queen", "execution_id": session, "data": data,

@@ -18,7 +18,7 @@ from pipelines import __version__
 from pipelines.contract import wire
 from pipelines.contract.keys import Constant, is_fixed_form, record_id
 from pipelines.contract.table import Keep, Table
-from pipelines.device import lines
+from pipelines.device import lines, migrations
 from pipelines.device.clock import Clock, epoch_time
 from pipelines.device.consent import Consent
 from pipelines.device.documents import load
@@ -29,6 +29,7 @@ from pipelines.device.readers.base import (
     At,
     Contents,
     CorruptError,
+    FileSet,
     Group,
     Item,
     Log,
@@ -42,6 +43,7 @@ from pipelines.device.readers.base import (
 from pipelines.device.readers.registry import AgentHome
 from pipelines.device.redact import Redactor, Row
 from pipelines.device.state import PASSED_OVER, Counts, Rejection, State, Unread
+from pipelines.device.unchanged import Unchanged
 from pipelines.errors import UsageError
 from pipelines.failpoints import fp
 
@@ -222,22 +224,65 @@ class Collector:
         return home.runtime.contents(home.path, Setting(self._clock, self._kinds))
 
     def _logs(self, contents: Contents) -> list[Log]:
-        return [log for log in contents.logs if log.consent in self._kinds]
+        return [log for log in contents.all_logs() if log.consent in self._kinds]
 
     def _home(self, home: AgentHome) -> None:
+        unchanged = Unchanged(self._state, self._source(home.path), self._decided_by(home))
         contents = self._enter(home)
-        logs = self._logs(contents)
-        for done, log in enumerate(logs):
-            self._progress(done, len(logs))
+        sets, logs = contents.file_sets, [log for log in contents.logs if log.consent in self._kinds]
+        total = len(sets) + len(logs)
+        live = frozenset() if self._since is None else self._state.live_sessions()
+        to_do: list[tuple[FileSet, bytes, int | None]] = []
+        for done, files in enumerate(sets):
+            self._progress(done, total)
+            digest = unchanged.digest(files, is_live=self._is_live(files, live))
+            sources = unchanged.sources(digest)
+            if sources is None:
+                to_do.append((files, digest, self._logs_of(files)))
+            else:
+                self._sources += sources
+        for done, log in enumerate(logs, len(sets)):
+            self._progress(done, total)
             self._log(log)
         # Logs first: they say which sessions are alive, and without history only those may be described.
-        for snapshot in contents.snapshots(Reading(self._scratch, self._document)):
-            if snapshot.consent in self._kinds:
-                self._snapshot(snapshot)
+        reading = Reading(self._scratch, self._document)
+        for files, digest, sources in to_do:
+            if self._snapshots(files.snapshots(reading)) and sources is not None:
+                unchanged.keep(files, digest, sources)
+        self._snapshots(contents.snapshots(reading))
         for path in contents.passed_over():
             self.passed_over.append(path)
             self._note(path, "other", Counts(outcome="unknown_layout"))
-        self._progress(len(logs), len(logs))
+        with self._state.step():
+            unchanged.save()
+        self._progress(total, total)
+
+    def _decided_by(self, home: AgentHome) -> str:
+        """Another text if there may be something to do for files that have not changed."""
+        consent, enrolment = self._consent, self._enrolment
+        runtime = home.runtime.name if home.runtime else ""
+        facts = (
+            __version__, migrations.NEWEST, consent.consent_id, self._since, sorted(self._kinds), runtime,
+            enrolment.tenant, enrolment.user, enrolment.timezone,
+        )  # fmt: skip
+        return self._redactor.keyed(f"unchanged:{facts}")
+
+    def _is_live(self, files: FileSet, live: frozenset[str]) -> bool:
+        """Whether snapshots of a file set may leave without history."""
+        if self._since is None:
+            return True
+        return any(self._redactor.identifier(SESSION, session) in live for session in files.lives_with)
+
+    def _logs_of(self, files: FileSet) -> int | None:
+        """Read what is new in the logs of a file set. How many there are, None if there was something to do."""
+        before = self._sources
+        idle = [self._log(log) for log in files.logs() if log.consent in self._kinds]
+        return self._sources - before if all(idle) else None
+
+    def _snapshots(self, snapshots: Iterable[Snapshot]) -> bool:
+        """Read those that have changed. Whether there was nothing to do."""
+        idle = [self._snapshot(snapshot) for snapshot in snapshots if snapshot.consent in self._kinds]
+        return all(idle)
 
     def baseline(self, homes: Sequence[Path]) -> None:
         """Write down what is there now: a consent without history begins after it. Raises UsageError, DeviceError."""
@@ -253,7 +298,7 @@ class Collector:
             for log in self._logs(contents):
                 sizes.append((self._source(log.path), _size(log.path)))
                 history += self._untimed_ids(log)
-            for snapshot in contents.snapshots(reading):
+            for snapshot in contents.all_snapshots(reading):
                 if snapshot.is_line and snapshot.consent in self._kinds:
                     history += self._untimed(found for found in snapshot.read() or () if isinstance(found, Record))
         with self._state.step():
@@ -290,23 +335,24 @@ class Collector:
             self._state.forget_checkpoint(self._source(path))
             self._state.set_snapshot(marker, "known", 0)
 
-    def _log(self, log: Log) -> None:
+    def _log(self, log: Log) -> bool:
+        """Read what is new in a log. Whether there was nothing to do, and will not be until it changes."""
         path = log.path
         if log.is_copy and self._since is None:
             self._read_copy_again(path)
         try:
             status = path.lstat()
         except FileNotFoundError:
-            return
+            return True
         except OSError:
             self._note(path, log.kind, Counts(outcome="unreadable"))
-            return
+            return False
         self._sources += 1
         source = self._source(path)
         checkpoint = self._state.checkpoint(source)
         if lines.is_unchanged(status, checkpoint, now=self._now.timestamp()):
             self._missing.pop(source, None)
-            return
+            return lines.is_finished(checkpoint)
         modified_at = epoch_time(Decimal(status.st_mtime_ns) / 1_000_000_000)
         try:
             if log.look_back is not None:
@@ -324,12 +370,13 @@ class Collector:
                     self._state.count(self._run, source, log.kind, counts)
                     fp("stage.checkpoint")
         except FileNotFoundError:
-            return
+            return False
         except lines.UnreadableError:
             self._note(path, log.kind, Counts(bytes=status.st_size, outcome="unreadable"))
         if not checkpoint.inode:
             self._fresh.add((status.st_dev, status.st_ino))
         self._note_unread(source, log.kind, status, self._state.checkpoint(source))
+        return False
 
     def _line(self, line: lines.Line, source: str, log: Log, modified_at: datetime | None, counts: Counts) -> None:
         data = line.data
@@ -458,7 +505,8 @@ class Collector:
 
     # snapshots ----------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, snapshot: Snapshot) -> None:
+    def _snapshot(self, snapshot: Snapshot) -> bool:
+        """Read a snapshot if it has changed. Whether there was nothing to do, and will not be until it does."""
         first = snapshot.files[0]
         source = self._source(first)
         item_key = source if snapshot.is_counted else self._redactor.keyed(f"{snapshot.key}:{first}")
@@ -467,26 +515,26 @@ class Collector:
         )
         seen = [_signature(path) for path in snapshot.files]
         if snapshot.is_counted and seen[0] is None:
-            return
+            return True
         # Another zone tells local times anew.
         signature = json.dumps([*seen, is_live, str(self._since), self._enrolment.timezone])
         if self._state.snapshot(item_key)[0] == signature:
-            return
+            return True
         try:
             found = snapshot.read()
         except FileNotFoundError:
-            return
+            return False
         except lines.UnreadableError:
             self._note(first, snapshot.kind, Counts(bytes=_size(first), outcome="unreadable"))
-            return
+            return False
         except CorruptError:
             self._note(first, snapshot.kind, Counts(bytes=_size(first), outcome="corrupt"))
-            return
+            return False
         except UnknownLayoutError:
             self._note(first, snapshot.kind, Counts(bytes=_size(first), outcome="unknown_layout"))
-            return
+            return False
         if found is None and not snapshot.is_line:
-            return  # torn or being written: what was seen before holds until it can be read
+            return False  # torn or being written: what was seen before holds until it can be read
         items = list(found or ())
         counts = Counts(layout=snapshot.layout, runtime=self._runtime)
         left_out = self._redactor.left_out
@@ -505,6 +553,7 @@ class Collector:
             if snapshot.is_counted:
                 self._sources += not snapshot.is_line
                 self._state.count(self._run, source, snapshot.kind, counts)
+        return False
 
     def _take_group(self, group: Group, source: str, counts: Counts) -> None:
         """Stage the records of a group, unless nothing of it has changed."""

@@ -187,6 +187,11 @@ def is_unchanged(status: os.stat_result, checkpoint: Checkpoint, *, now: float =
     return not _is_torn_for_good(checkpoint, status, now)
 
 
+def is_finished(checkpoint: Checkpoint) -> bool:
+    """Whether nothing of a file waits to be read or given up on."""
+    return checkpoint.size in (checkpoint.offset, checkpoint.given_up)
+
+
 def _continues(file: BinaryIO, status: os.stat_result, checkpoint: Checkpoint) -> bool:
     if status.st_size < checkpoint.offset or not checkpoint.inode:
         return False

@@ -184,6 +184,12 @@ def _stage_in_blocks(db: sqlite3.Connection) -> None:
     db.execute("DROP TABLE old_staged")
 
 
+def _remember_unchanged(db: sqlite3.Connection) -> None:
+    """Of each home a digest of the files of each session for which there was nothing to do (decision 0074)."""
+    db.execute("CREATE TABLE unchanged (home TEXT PRIMARY KEY, digests BLOB NOT NULL)")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
-    _begin, _add_observed, _tell_turns_apart, _tell_retries_apart, _stage_in_blocks,
+    _begin, _add_observed, _tell_turns_apart, _tell_retries_apart, _stage_in_blocks, _remember_unchanged,
 )  # fmt: skip
+NEWEST = len(MIGRATIONS)

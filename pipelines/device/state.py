@@ -194,8 +194,8 @@ def _set_aside(path: Path) -> DeviceError:
 
 
 FORGOTTEN = (
-    "baseline", "history", "source", "unread", "snapshot", "seen", "variant", "observed", "session", "staged",
-    "waiting", "batch", "counter", "trouble", "run", "run_source", *usage.FORGOTTEN,
+    "baseline", "history", "source", "unread", "unchanged", "snapshot", "seen", "variant", "observed", "session",
+    "staged", "waiting", "batch", "counter", "trouble", "run", "run_source", *usage.FORGOTTEN,
 )  # fmt: skip
 MAX_SHARED_SECONDS = 1.0  # what a kill can undo
 MAX_UNWRITTEN = 1_000  # staged rows held in memory within a transaction
@@ -460,6 +460,15 @@ class State:
         if unread is not None:
             self._db.execute(f"INSERT INTO unread VALUES ({', '.join('?' * 7)})", (source, *astuple(unread)))
 
+    def unchanged(self, home: str) -> bytes:
+        """The digests of the file sets of a home for which there was nothing to do (unchanged.py)."""
+        row = self._db.execute("SELECT digests FROM unchanged WHERE home = ?", (home,)).fetchone()
+        return bytes(row[0]) if row else b""
+
+    def set_unchanged(self, home: str, digests: bytes) -> None:
+        """Keep them, in place of those before."""
+        self._db.execute("INSERT OR REPLACE INTO unchanged VALUES (?, ?)", (home, digests))
+
     def snapshot(self, item: str) -> tuple[str, int]:
         """The signature last seen of a small file or a row, and how often it has changed."""
         row = self._db.execute("SELECT signature, observation FROM snapshot WHERE item = ?", (item,)).fetchone()
@@ -610,6 +619,10 @@ class State:
         """Whether a record of the session may leave (it lived after the consent)."""
         row = self._db.execute("SELECT is_live FROM session WHERE session_id = ?", (session_id,)).fetchone()
         return bool(row and row[0])
+
+    def live_sessions(self) -> frozenset[str]:
+        """Every such session."""
+        return frozenset(session for (session,) in self._db.execute("SELECT session_id FROM session WHERE is_live"))
 
     # runs --------------------------------------------------------------------------------------------------------
 

@@ -150,7 +150,7 @@ def row_by_row(db: sqlite3.Connection) -> None:
         for seq, table, data in found
         for row in rows_in(data)
     ]
-    for table in ("staged", "waiting"):
+    for table in ("staged", "waiting", "unchanged"):
         db.execute(f"DROP TABLE {table}")
     db.execute(next(text for text in migrations.FIRST_SCHEMA.split(";") if "EXISTS staged" in text))
     db.executemany("INSERT INTO staged VALUES (?, ?, ?, ?)", rows)

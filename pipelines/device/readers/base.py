@@ -5,7 +5,9 @@ Does not belong here: anything that only one runtime has; redaction, identity ha
 what it found.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -197,6 +199,42 @@ class Snapshot:
     """Whether it is one line of a log: of one that cannot be read a rejected line is told."""
 
 
+class FileState(NamedTuple):
+    """How some files stood. `text` is another one after any of them came, went or was written to, moved or replaced.
+    `changed_ns`: when that was done last, by the clock of the file system, in nanoseconds since 1970."""
+
+    text: str = ""
+    changed_ns: int = 0
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[str, os.stat_result]]) -> "FileState":
+        """The state of files by their names."""
+        texts, changed_ns = [], 0
+        for name, status in sorted(found):
+            # Nobody can set the time of the last change: a file with the same one was not written to.
+            changed = status.st_ctime_ns
+            texts.append(f"{name}/{status.st_dev}/{status.st_ino}/{status.st_size}/{status.st_mtime_ns}/{changed}/")
+            changed_ns = max(changed_ns, changed)
+        return cls("".join(texts), changed_ns)
+
+    def beside(self, folder: str, names: Iterable[str]) -> "FileState":
+        """Of these files and of those of some names in a folder that is not listed."""
+        found = []
+        for name in names:
+            try:
+                found.append((name, os.lstat(f"{folder}/{name}")))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return NOT_LISTED
+        others = FileState.of(found)
+        return FileState(f"{self.text}/{others.text}", max(self.changed_ns, others.changed_ns))
+
+
+NOT_LISTED = FileState(changed_ns=sys.maxsize)
+"""Of files that could not be looked at."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What the device offers to a reader of snapshots.
@@ -207,6 +245,23 @@ class Reading:
 
     scratch: Path
     document: Callable[[Path, str], Json | None]
+
+
+class FileSet(NamedTuple):
+    """Files that are passed over together, without a look at each, while none has changed since a pass found nothing
+    to do for them.
+
+    `path`: where they lie. `said`: what else decides what is read of them, such as whether they are copies.
+    `state`: of every file of which the logs and snapshots are made, before any of them is opened. `lives_with`: of all
+    snapshots.
+    """
+
+    path: str
+    said: str
+    state: FileState
+    logs: Callable[[], Iterable[Log]]
+    snapshots: Callable[[Reading], Iterable[Snapshot]]
+    lives_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,12 +275,28 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contents:
-    """What may be read of a home. All logs are read before the first snapshot: they say which sessions are alive."""
+    """What may be read of a home. All logs are read before the first snapshot: they say which sessions are alive.
+
+    `logs` and `snapshots` are looked at one by one in every pass, after those of the `file_sets`.
+    """
 
     logs: list[Log]
     snapshots: Callable[[Reading], Iterator[Snapshot]]
     passed_over: Callable[[], Iterable[Path]] = tuple
     """Folders that look like a session's by the names in them and are not read: no known version keeps any there."""
+    file_sets: Sequence[FileSet] = ()
+
+    def all_logs(self) -> Iterator[Log]:
+        """Every log."""
+        for files in self.file_sets:
+            yield from files.logs()
+        yield from self.logs
+
+    def all_snapshots(self, reading: Reading) -> Iterator[Snapshot]:
+        """Every snapshot."""
+        for files in self.file_sets:
+            yield from files.snapshots(reading)
+        yield from self.snapshots(reading)
 
 
 class Runtime(Protocol):

@@ -7,20 +7,22 @@ and tracker databases match no pattern. Does not belong here: opening files, wha
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines.contract.keys import is_generated
+from pipelines.device.readers.base import NOT_LISTED, FileState
 from pipelines.device.readers.hive.copies import glued, marked, session_of, told_apart
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SessionFolder:
     """One folder of a session. The session is known by its id, never by the path: folders move.
 
     `logs` is the folder of its runtime logs, if it has one of its own (a link to one elsewhere is none). `layout` is
     the version of the source that keeps sessions there. `is_copy`: its place or its name tells that it is a copy of the
-    session's folder.
+    session's folder. `files`: how the files in it that may be read stood when it was listed.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class SessionFolder:
     logs: Path | None = None
     layout: str = "other"
     is_copy: bool = False
+    files: FileState = field(default=NOT_LISTED, compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,41 @@ class ColonyFolder:
     colony_name: str
 
 
-Make = Callable[[Path, list[str]], SessionFolder]
+class Listing(NamedTuple):
+    """What is in a folder: the names of the real folders, and how the files that may be read stand. A folder that may
+    be entered and not listed has no names."""
+
+    folders: tuple[str, ...] = ()
+    files: FileState = NOT_LISTED
+
+    def has_folder(self, path: str, name: str) -> bool:
+        """Whether a real folder of a name is in the folder at `path`."""
+        return name in self.folders if self.files is not NOT_LISTED else _is_folder(Path(path, name))
+
+
+Make = Callable[[str, list[str], Listing], SessionFolder]
 
 
 def _folder(kind: str, layout: str, *, is_copy: bool = False, **places: int) -> Make:
     """A maker of session folders of one kind and layout; `places` says which `*` of the pattern holds which name."""
 
-    def make(path: Path, parts: list[str]) -> SessionFolder:
+    def make(path: str, parts: list[str], listed: Listing) -> SessionFolder:
         names = {name: parts[index] for name, index in places.items()}
         session_id, is_named_copy = session_of(parts[-1])
         if "parent_session_id" in names:
             names["parent_session_id"], is_in_copy = session_of(names["parent_session_id"])
             is_named_copy |= is_in_copy
-        logs = path if kind == "legacy_run" else path / "logs"
+        files = listed.files
+        if kind == "legacy_run":
+            logs = Path(path)
+        elif listed.has_folder(path, "logs"):
+            logs = Path(path, "logs")
+            files = files.beside(f"{path}/logs", LOG_FILES)
+        else:
+            logs = None
         return SessionFolder(
-            path, session_id, kind, logs=logs if _is_folder(logs) else None, layout=layout,
-            is_copy=is_copy or is_named_copy, **names,
+            Path(path), session_id, kind, logs=logs, layout=layout, is_copy=is_copy or is_named_copy, files=files,
+            **names,
         )  # fmt: skip
 
     return make
@@ -106,6 +128,9 @@ SESSION_ENTRIES = (
 SESSION_LOGS = (
     "events.jsonl", "tool_logs.jsonl", "details.jsonl", "logs/tool_logs.jsonl", "logs/details.jsonl",
 )  # fmt: skip
+LOG_FILES = ("tool_logs.jsonl", "details.jsonl", "summary.json")
+SESSION_FILES = frozenset({"events.jsonl", "runs.jsonl", "meta.json", "state.json", "tasks.json", *LOG_FILES})
+"""Every file of a session that a reader opens."""
 NEVER_LISTED = frozenset({
     "conversations", "artifacts", "data", "logs", "credentials", "secrets", "failed_requests", "llm_logs", "event_logs",
     "memories", ".message_index", "mcp_registry", "seed_conversation", "profiles", "tracker", "browser-logs",
@@ -149,11 +174,12 @@ def homes_in(home: Path) -> list[Path]:
 
 def session_folders(home: Path) -> list[SessionFolder]:
     """Every session folder of a home, earliest session first, an original before its copies."""
-    found: dict[Path, SessionFolder] = {}
+    found: dict[str, SessionFolder] = {}
+    listed: dict[str, Listing] = {}
     for pattern, make in SESSION_FOLDERS:
-        for path, parts in _matches(home, pattern):
-            if path not in found:  # patterns overlap, and making a folder looks at the disk
-                found[path] = make(path, parts)
+        for path, parts in _descend(str(home), pattern.split("/"), [], listed):
+            if path not in found:  # patterns overlap
+                found[path] = make(path, parts, _list(path, listed))
     return list(told_apart(found.values()))
 
 
@@ -172,18 +198,20 @@ def passed_over(home: Path, known: Iterable[SessionFolder]) -> Iterator[Path]:
 
     Nothing in them is read. A folder of content is not even listed.
     """
-    paths = {folder.path for folder in known}
-    waiting, left = [home], MAX_FOLDERS
+    paths = {str(folder.path) for folder in known}
+    root = str(home)
+    waiting, left = [root], MAX_FOLDERS
     while waiting and left > 0:
         folder = waiting.pop()
-        for name in _folders(folder):
-            path = folder / name
-            if path in paths or name in NEVER_LISTED or (folder == home and name == "users"):
+        for name in _list(folder, {}).folders:
+            path = f"{folder}/{name}"
+            if path in paths or name in NEVER_LISTED or (folder == root and name == "users"):
                 continue
             left -= 1
             is_named = glued(name) is not None or is_generated(name)
-            if any(os.path.lexists(path / entry) for entry in (*SESSION_LOGS, *(("meta.json",) if is_named else ()))):
-                yield path
+            entries = (*SESSION_LOGS, *(("meta.json",) if is_named else ()))
+            if any(os.path.lexists(f"{path}/{entry}") for entry in entries):
+                yield Path(path)
             else:
                 waiting.append(path)
 
@@ -195,28 +223,44 @@ def progress_dbs(colony: ColonyFolder) -> list[Path]:
 
 
 def _matches(home: Path, pattern: str) -> Iterator[tuple[Path, list[str]]]:
-    yield from _descend(home, pattern.split("/"), [])
+    for path, parts in _descend(str(home), pattern.split("/"), [], {}):
+        yield Path(path), parts
 
 
-def _descend(folder: Path, pattern: list[str], parts: list[str]) -> Iterator[tuple[Path, list[str]]]:
+def _descend(
+    folder: str, pattern: list[str], parts: list[str], listed: dict[str, Listing]
+) -> Iterator[tuple[str, list[str]]]:
+    """The folders that match a pattern, and the names that its stars stand for. `listed`: what was listed before."""
     if not pattern:
         yield folder, parts
         return
     head, *rest = pattern
-    if head == "*":
-        for name in _folders(folder):
-            yield from _descend(folder / name, rest, [*parts, name])
-    elif _is_folder(folder / head):
-        yield from _descend(folder / head, rest, parts)
+    found = _list(folder, listed)
+    if head != "*":
+        if found.has_folder(folder, head):
+            yield from _descend(f"{folder}/{head}", rest, parts, listed)
+        return
+    for name in found.folders:
+        yield from _descend(f"{folder}/{name}", rest, [*parts, name], listed)
 
 
-def _folders(folder: Path) -> list[str]:
-    """Names of real folders; a link is not followed, an unreadable folder is empty."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return []
+def _list(folder: str, listed: dict[str, Listing]) -> Listing:
+    """What is in a folder, which is listed once. A link is not followed."""
+    found = listed.get(folder)
+    if found is None:
+        folders, files = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif entry.name in SESSION_FILES:
+                        files.append((entry.name, entry.stat(follow_symlinks=False)))
+            found = Listing(tuple(sorted(folders)), FileState.of(files))
+        except OSError:
+            found = Listing()
+        listed[folder] = found
+    return found
 
 
 def _is_folder(path: Path) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 
-from pipelines.device.readers.base import At, Contents, Item, Json, Log, Reading, Record, Setting, Snapshot
+from pipelines.device.readers.base import At, Contents, FileSet, Item, Json, Log, Reading, Record, Setting, Snapshot
 from pipelines.device.readers.hive import events, layout, logs, progress_db, state
 from pipelines.device.readers.hive.layout import ColonyFolder, SessionFolder
 from pipelines.device.readers.hive.offsets import Offsets
@@ -29,25 +29,30 @@ class Hive:
     homes_in = staticmethod(layout.homes_in)
 
     def contents(self, home: Path, setting: Setting) -> Contents:
-        """Logs of sessions; then what sessions and colonies say of themselves."""
+        """Of each session its logs, then what it says of itself; what colonies say."""
         folders = layout.session_folders(home)
         colonies = layout.colony_folders(home)
         offsets = Offsets(setting.clock, folders, setting.consented)
         tool_starts: ToolStarts = {}
+        described: set[str] = set()
+        file_sets = []
+        for folder in folders:
+            # A copy says what a session is only where no original is left.
+            is_spoken_for = folder.is_copy and folder.session_id in described
+            described.add(folder.session_id)
+            file_sets.append(FileSet(
+                path=str(folder.path), state=folder.files, lives_with=(folder.session_id,),
+                said=f"{folder.session_id}/{folder.parent_session_id}/{folder.is_copy}/{is_spoken_for}",
+                logs=partial(_logs, folder, setting, offsets, tool_starts),
+                snapshots=partial(_of_session, folder, setting, offsets, is_spoken_for),
+            ))  # fmt: skip
 
         def snapshots(reading: Reading) -> Iterator[Snapshot]:
-            described: set[str] = set()
-            for folder in folders:
-                # A copy says what a session is only where no original is left.
-                is_spoken_for = folder.is_copy and folder.session_id in described
-                described.add(folder.session_id)
-                yield from _of_session(folder, setting, reading, offsets, is_spoken_for=is_spoken_for)
             if setting.consented & {"descriptions", "tasks"}:  # tasks: whose list it is stands in the metadata
                 for colony in colonies:
                     yield from _of_colony(colony, reading)
 
-        logs = [log for folder in folders for log in _logs(folder, setting, offsets, tool_starts)]
-        return Contents(logs, snapshots, partial(layout.passed_over, home, folders))
+        return Contents([], snapshots, partial(layout.passed_over, home, folders), file_sets)
 
 
 HIVE = Hive()
@@ -99,7 +104,11 @@ def _logs(folder: SessionFolder, setting: Setting, offsets: Offsets, tool_starts
 
 
 def _of_session(
-    folder: SessionFolder, setting: Setting, reading: Reading, offsets: Offsets, *, is_spoken_for: bool
+    folder: SessionFolder,
+    setting: Setting,
+    offsets: Offsets,
+    is_spoken_for: bool,
+    reading: Reading,
 ) -> Iterator[Snapshot]:
     if folder.logs is not None:
         # Never the one beside meta.json: a cache of the chat.
