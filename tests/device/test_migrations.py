@@ -130,10 +130,12 @@ def test_an_earlier_state_keeps_everything(original: tuple[Path, Path], tmp_path
     assert content(made.state_file) == before, "and changes nothing"
     with made.state():
         after = content(made.state_file)
-    assert (after["source"] == []) == (shape is not row_by_row), "the logs are read once more"
+    are_read_again = shape not in (row_by_row, without_unchanged)
+    assert (after["source"] == []) == are_read_again, "the logs are read once more"
     assert staged(after) == staged(before) != []
     waiting = {row["record_id"] for seq, _, row in staged(after) if not seq}
-    assert {row["record_id"].hex() for row in after["waiting"]} == waiting, "which may be corrected still"
+    if shape is not without_unchanged:
+        assert {row["record_id"].hex() for row in after["waiting"]} == waiting, "which may be corrected still"
     for table, rows in before.items():
         if table in ("source", "staged"):
             continue
@@ -166,7 +168,7 @@ def test_a_migration_that_was_killed_goes_on(original: tuple[Path, Path], tmp_pa
         migrations.migrate(db)
         db.set_trace_callback(None)
     whole = content(made.state_file)
-    assert len(copies) > 15
+    assert len(copies) > (5 if shape is without_unchanged else 15)
     for left in copies:
         with closing(sqlite3.connect(left / "state.db", isolation_level=None)) as db:
             migrations.migrate(db)
