@@ -24,6 +24,7 @@ from pipelines.billing import (
 from pipelines.billing.statements import StatementStore
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
+from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.quality import gates
@@ -50,7 +51,7 @@ def export_context(
 
 @dg.asset(
     key=["billing", "statements"], deps=[published_marts, dg.AssetKey(["marts", "export_focus_daily"])],
-    **labels("billing"), kinds={"csv", "parquet"}, pool=WRITER,
+    **labels("billing"), kinds={"csv", "parquet"}, pool=WRITER, **BY_ARRIVAL,
 )  # fmt: skip
 def billing_statements(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource

@@ -11,6 +11,7 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import books, ledger
 from pipelines.defs.ownership import labels
+from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import WRITER, FoldersResource
 from pipelines.home import private_folder
 from pipelines.warehouse import book_changes
@@ -32,7 +33,7 @@ def _specs() -> list[dg.AssetSpec]:
     ]
 
 
-@dg.multi_asset(name="books", specs=_specs(), pool=WRITER)
+@dg.multi_asset(name="books", specs=_specs(), pool=WRITER, **BY_ARRIVAL)
 def signed_books(duckdb: DuckDBResource, folders: FoldersResource) -> Iterator[dg.MaterializeResult[None]]:
     """Read every book: the shipped rows, then the site's own."""
     private_folder(Path(duckdb.database).parent)

@@ -24,6 +24,7 @@ from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import PROJECT, descriptions
 from pipelines.defs.erasure_requests import erasure_requests
 from pipelines.defs.ownership import labels
+from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
@@ -37,6 +38,7 @@ FINISHED = "every_request_is_finished"
 
 @dg.asset(
     key=["erasure", "receipts"], deps=[erasure_requests], **labels("erasure"), pool=WRITER, kinds={"duckdb"},
+    **BY_ARRIVAL,
     check_specs=[dg.AssetCheckSpec(FINISHED, asset=["erasure", "receipts"], description="No request waits.")],
 )  # fmt: skip
 def erasure_receipts(

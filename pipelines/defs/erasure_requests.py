@@ -8,12 +8,13 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
+from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.warehouse import suppression
 
 
-@dg.asset(key=["erasure", "requests"], **labels("erasure"), pool=WRITER)
+@dg.asset(key=["erasure", "requests"], **labels("erasure"), pool=WRITER, **BY_ARRIVAL)
 def erasure_requests(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, store: StoreResource
 ) -> dg.MaterializeResult[None]:

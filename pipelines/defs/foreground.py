@@ -21,6 +21,7 @@ import psutil
 import yaml
 from dagster_duckdb import DuckDBResource
 
+from pipelines import log_format
 from pipelines.defs import last_run
 from pipelines.defs.orphaned_runs import IN_PROGRESS, end_orphaned_children, fail_orphaned_runs, process_tags
 from pipelines.defs.partitions import arrival_range, nearest
@@ -36,12 +37,30 @@ nux: {enabled: false}
 concurrency: {pools: {default_limit: 1, granularity: run}} # the warehouse has one writer: a whole run
 run_monitoring:
   enabled: true
-  start_timeout_seconds: 180
+  start_timeout_seconds: 600 # a backfill of many days is written down before it starts, each asset of each day
   cancel_timeout_seconds: 60
   free_slots_after_run_end_seconds: 5 # of a run that ended without giving them back
 """
+POSTGRES = "APIARY_DAGSTER_POSTGRES"
+# The address holds a password: it stays in the environment.
+STORAGE = f"""\
+storage:
+  postgres:
+    postgres_url: {{env: {POSTGRES}}} # without it: SQLite files in this folder
+"""
 # Files that apiary wrote and nobody has edited: they are replaced by the one above.
 EARLIER = (
+    """\
+# Written once by apiary; edit it as you like.
+telemetry: {enabled: false}
+nux: {enabled: false}
+concurrency: {pools: {default_limit: 1, granularity: run}} # the warehouse has one writer: a whole run
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 180
+  cancel_timeout_seconds: 60
+  free_slots_after_run_end_seconds: 5 # of a run that ended without giving them back
+""",
     """\
 # Written once by apiary; edit it as you like.
 telemetry: {enabled: false}
@@ -67,17 +86,20 @@ _set_here: str | None = None  # the DAGSTER_HOME that this process set; any othe
 def make_instance_home(home: Home) -> Path:
     """Dagster's own folder, with its settings, and the variable that names it. A file that a person edited stays.
 
+    Records of runs are kept in PostgreSQL where `APIARY_DAGSTER_POSTGRES` is its address, otherwise in that folder.
     A DAGSTER_HOME that the caller's environment sets is used as it is.
     """
     global _set_here  # noqa: PLW0603
     named = os.environ.get("DAGSTER_HOME", "")
     folder = private_folder(Path(named).expanduser().absolute() if named not in ("", _set_here) else home.dagster)
     settings = folder / "dagster.yaml"
-    if not settings.exists() or settings.read_text("utf-8") in EARLIER:
-        settings.write_text(INSTANCE, "utf-8")
+    wanted = INSTANCE + (STORAGE if os.environ.get(POSTGRES) else "")
+    if not settings.exists() or settings.read_text("utf-8") in {*EARLIER, INSTANCE, INSTANCE + STORAGE} - {wanted}:
+        settings.write_text(wanted, "utf-8")
     for line in _lacking(settings):
-        sys.stderr.write(
-            f"apiary: {settings} lacks `{line}`: add it, or a run that is killed may keep others waiting\n"
+        log_format.write(
+            f"apiary: {settings} lacks `{line}`: add it, or a run that is killed may keep others waiting",
+            level="warning",
         )
     os.environ["DAGSTER_HOME"] = str(folder)
     if folder == home.dagster:
@@ -126,7 +148,8 @@ def erase(home: Home, store_url: str) -> None:
     """
     make_instance_home(home)
     next(iter(open_store(store_url).list(landing.ROOT)), None)  # one that does not answer is told in its own words
-    _execute(home, "erasure", {})
+    today = datetime.now(UTC).date()
+    _execute(home, "erasure", arrival_range(today, today))
 
 
 def _execute(home: Home, job: str, tags: dict[str, str]) -> None:
@@ -143,7 +166,7 @@ def _execute(home: Home, job: str, tags: dict[str, str]) -> None:
         )
         checks = defs.get_repository_def().asset_graph.asset_check_keys
         for failure in operation_alerts.tell(home, operation_alerts.find(instance, checks, now=datetime.now(UTC))):
-            sys.stderr.write(f"{failure}\n")
+            log_format.write(failure, level="warning")
     if not result.success:
         raise RunFailedError(f"{_why(result)}; {_what_is_done(result)}")
 
@@ -192,8 +215,7 @@ def _end_when_signalled(reading: int) -> None:
     while numbers := os.read(reading, 64):
         asked = {signal.SIGINT, signal.SIGTERM}.intersection(numbers)
         if asked:
-            sys.stderr.write("apiary: stopped; what was done stays done, run it again to go on\n")
-            sys.stderr.flush()
+            log_format.write("apiary: stopped; what was done stays done, run it again to go on", level="warning")
             for child in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
                     child.kill()
@@ -240,7 +262,8 @@ def _pending_days(home: Home, store_url: str) -> tuple[date, date]:
     """The arrival days of what is not loaded yet; today if there is nothing."""
     known: set[str] = set()
     for aside in opening.make_openable(home.warehouse):
-        sys.stderr.write(f"{aside} would not open and was set aside; what it held is loaded again from the landing\n")
+        text = f"{aside} would not open and was set aside; what it held is loaded again from the landing"
+        log_format.write(text, level="warning")
     if home.warehouse.exists():
         # The resource waits for a process that is about to let go of the file, such as the dbt of a killed run.
         with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
@@ -261,7 +284,7 @@ class _Counter(io.TextIOBase):
         for line in text.splitlines():
             found = self._done.search(line)
             if found and found[3] in ("FAIL", "ERROR"):
-                sys.stderr.write(f"          {line}\n")
+                log_format.write(f"          {line}", level="error", step="models")
             elif found and found[3] != "START" and sys.stderr.isatty():
                 sys.stderr.write(f"\r          {found[1]} of {found[2]}\r")
         return len(text)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 import dagster as dg
+import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
 from pipelines.defs.resources import WRITER
@@ -63,6 +64,29 @@ def _number(found: str) -> float | str:
     except ValueError:
         return found
     return number if math.isfinite(number) else found
+
+
+def is_in_run(context: dg.AssetExecutionContext, definition: dg.AssetsDefinition) -> bool:
+    """Whether a run executes a step with all of its assets and checks; a run of some assets may not."""
+    layer = context.job_def.asset_layer
+    steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    return (
+        definition.op.name in steps
+        and definition.keys <= set(layer.executable_asset_keys)
+        and definition.check_keys <= set(layer.asset_graph.asset_check_keys)
+    )
+
+
+def require(edge: Edge, connection: engine.DuckDBPyConnection) -> None:
+    """Judge a gate that is no step of the run. Raises dagster.Failure if a critical expectation is not met."""
+    failed = [
+        f"gate {suite.name}: {result.column} is {result.found}: {result.notes}"
+        for suite in gates.suites(edge)
+        for result in gates.run(suite, connection)
+        if result.is_critical and not result.passed and result.groups is None
+    ]
+    if failed:
+        raise dg.Failure(f"the {edge} gate does not pass: {'; '.join(failed)}", allow_retries=False)
 
 
 arrival_gate = gate("arrival")

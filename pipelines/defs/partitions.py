@@ -1,9 +1,12 @@
-"""How work is cut by day. Ingestion goes by the day of arrival, which is the store's clock.
+"""How runs are cut by day: by the day of arrival, which is the store's clock.
 
-Does not belong here: the days of usage; those are the marts' and may be touched by any arrival.
+A partition of the wire is what arrived on that day. A partition of everything behind it says that the day has gone
+through it. All assets of the daily job share one definition: Dagster makes one run of a backfill of them, and more of
+one whose definitions differ. Does not belong here: the days of usage; any arrival may touch any of them.
 """
 
 from datetime import date
+from typing import TypedDict
 
 import dagster as dg
 
@@ -14,6 +17,16 @@ from pipelines.warehouse import arrivals
 FIRST_DAY = arrivals.first_day(Home.from_environment().first_arrival_day)
 AND_BEFORE = "apiary/and_before"  # of a run: its first day was the first partition for whoever asked for it
 ARRIVAL_DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), end_offset=1)
+
+
+class ByArrival(TypedDict):
+    """Arguments of `dg.asset`, `dg.multi_asset` and `dbt_assets`."""
+
+    partitions_def: dg.DailyPartitionsDefinition
+    backfill_policy: dg.BackfillPolicy
+
+
+BY_ARRIVAL: ByArrival = {"partitions_def": ARRIVAL_DAYS, "backfill_policy": dg.BackfillPolicy.single_run()}
 
 
 def covered(day: date, *, first: date, last: date, today: date, and_before: bool = False) -> bool:

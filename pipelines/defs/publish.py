@@ -6,23 +6,31 @@ Does not belong here: writing files (warehouse/publish.py).
 from pathlib import Path
 
 import dagster as dg
+from dagster_dbt import DbtCliResource
 from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import descriptions
+from pipelines.defs.gates import departure_gate, is_in_run
 from pipelines.defs.ownership import labels
+from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import WRITER, FoldersResource
-from pipelines.defs.transform import models
+from pipelines.defs.transform import models, require_tested
 from pipelines.warehouse import publish
 
 MARTS = [key for key in models.keys if key.path[0] == "marts"]
 
 
-@dg.asset(key=["published", "marts"], deps=MARTS, **labels("published"), kinds={"parquet", "duckdb"}, pool=WRITER)
+@dg.asset(
+    key=["published", "marts"], deps=MARTS, **labels("published"), kinds={"parquet", "duckdb"}, pool=WRITER,
+    **BY_ARRIVAL,
+)  # fmt: skip
 def published_marts(
-    context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
+    context: dg.AssetExecutionContext, dbt: DbtCliResource, duckdb: DuckDBResource, folders: FoldersResource
 ) -> dg.MaterializeResult[None]:
-    """Every mart as Parquet and in one read-only DuckDB file, replaced together."""
+    """Every mart as Parquet and in one read-only DuckDB file, replaced together; never past a gate or a test."""
+    if not (is_in_run(context, models) and is_in_run(context, departure_gate)):
+        require_tested(dbt, Path(duckdb.database))
     with duckdb.get_connection() as connection:
         published = publish.publish(connection, Path(folders.published), descriptions=descriptions())
     context.log.info(f"published {pluralize(len(published.rows), 'mart')} in {published.folder}")

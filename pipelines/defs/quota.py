@@ -8,6 +8,7 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
+from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, StoreResource
 from pipelines.defs.retries import retried
@@ -16,7 +17,7 @@ from pipelines.warehouse import quota
 
 @dg.asset(
     key=["quota", "snapshots"], deps=[published_marts, dg.AssetKey(["marts", "mart_budget"])], **labels("quota"),
-    kinds={"json"}, pool=WRITER,
+    kinds={"json"}, pool=WRITER, **BY_ARRIVAL,
 )  # fmt: skip
 def quota_snapshots(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, store: StoreResource

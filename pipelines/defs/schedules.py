@@ -8,10 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from pipelines.defs.partitions import arrival_range, nearest
+from pipelines.defs.partitions import AND_BEFORE, FIRST_DAY, arrival_range, nearest
 
 SCHEDULES = "APIARY_SCHEDULES"
-LOOK_BACK_DAYS = 31  # a batch is loaded on the day it arrives; after an outage the days missed are taken along
+LOOK_BACK_DAYS = 31  # after an outage the partitions that were missed are made good, this far back
+WIRE = dg.AssetKey(["wire", "batches"])
 
 
 def _are_on() -> bool:
@@ -58,16 +59,23 @@ month_end = dg.define_asset_job(
 
 @dg.schedule(job=daily, cron_schedule="15 1 * * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS)
 def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Every night: what arrived until now. Batches loaded before are passed over, so days may overlap."""
+    """Every night: all that arrived until now and is not loaded, whenever that was.
+
+    Its partitions begin on the day before the first one that was missed: that day may have gone on after its run.
+    """
     today: date = (context.scheduled_execution_time or datetime.now(UTC)).date()
-    first = nearest(today - timedelta(days=LOOK_BACK_DAYS), today=today)
-    return dg.RunRequest(tags=arrival_range(first, today))
+    done = context.instance.get_materialized_partitions(WIRE)
+    days = (today - timedelta(days=back) for back in range(LOOK_BACK_DAYS, -1, -1))
+    missed = next((day for day in days if day >= FIRST_DAY and day.isoformat() not in done), today)
+    first = nearest(missed - timedelta(days=1), today=today)
+    return dg.RunRequest(tags=arrival_range(first, today) | {AND_BEFORE: "true"})
 
 
-erasure_schedule = dg.ScheduleDefinition(
-    name="erasure_schedule", job=erasure, cron_schedule="45 0,12 * * *", execution_timezone="UTC",
-    default_status=SCHEDULE_STATUS,
-)  # fmt: skip
+@dg.schedule(job=erasure, cron_schedule="45 0,12 * * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS)
+def erasure_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Twice a day, so that nobody waits for a night's run to be forgotten."""
+    today: date = (context.scheduled_execution_time or datetime.now(UTC)).date()
+    return dg.RunRequest(tags=arrival_range(today, today))
 
 
 @dg.schedule(job=monthly, cron_schedule="15 3 4 * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS)

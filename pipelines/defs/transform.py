@@ -18,11 +18,13 @@ from dagster_duckdb import DuckDBResource
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_checks import with_readable_tests
 from pipelines.defs.dbt_project import manifest
+from pipelines.defs.gates import arrival_gate, is_in_run, require
 from pipelines.defs.ownership import labels
+from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.setting_aside import MOST_ROUNDS, OVER_BUDGET, Failure, failure_after, failure_of, set_aside, told
 from pipelines.home import private_folder
-from pipelines.warehouse import budgets, definitions, registry
+from pipelines.warehouse import budgets, definitions, load, registry
 
 BUILT = ("seeds", "intermediate", "marts")  # the schemas of tables; staging is views
 INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
@@ -83,6 +85,7 @@ def _cautious_selection() -> Iterator[None]:
     dagster_dbt_translator=Translator(settings=DagsterDbtTranslatorSettings(enable_asset_checks=True)),
     name="models",
     pool=WRITER,
+    **BY_ARRIVAL,
 )
 def models(
     context: dg.AssetExecutionContext, config: BuildConfig, dbt: DbtCliResource, duckdb: DuckDBResource,
@@ -92,11 +95,15 @@ def models(
 
     After an upgrade that changed the definition of an incremental model all models are built from the start, once.
     """
-    warehouse = Path(duckdb.database)
-    folder = private_folder(HOME.root / "dbt")
-    folder.chmod(0o700)  # dbt made it for everybody once
+    warehouse, folder = Path(duckdb.database), _target()
+    if not is_in_run(context, arrival_gate):
+        with duckdb.get_connection() as connection:
+            load.prepare(connection)  # of models that were chosen alone, before anything was loaded
+            require("arrival", connection)
+    chosen = {".".join(key.path) for key in context.selected_asset_keys}
     parsed = json.loads(manifest().read_text("utf-8"))
-    changed = definitions.changed(warehouse, parsed)
+    is_whole = context.selected_asset_keys >= models.keys  # not those of `context.assets_def`: they are what was chosen
+    changed = [model for model in definitions.changed(warehouse, parsed) if model in chosen]
     if changed:
         context.log.warning(  # the terminal shows no less of this step
             f"{pluralize(len(changed), 'model')} with a changed definition, such as {changed[0]}: full refresh"
@@ -110,7 +117,7 @@ def models(
                 target_path=folder, raise_on_error=False,
             )  # fmt: skip
         events = list(invocation.stream())  # an asset is told of once: what an earlier round said is out of date
-        failure = _failure(invocation, warehouse)
+        failure = _failure(invocation, warehouse, is_whole=is_whole)
         if failure is None or is_last:
             break
         context.log.warning(f"{failure.reason}: looking for the batches that it comes from")
@@ -128,16 +135,37 @@ def models(
                 context.add_asset_metadata({"dagster/row_count": rows}, key)
     yield from events
     if invocation.is_successful():
-        definitions.record(warehouse, parsed)
+        definitions.record(warehouse, parsed, built=chosen)
     if (error := invocation.get_error()) is not None:
         raise error
     if failure is not None and failure.reason.startswith(OVER_BUDGET):  # a gate that stops says so itself
         raise dg.Failure(f"{failure.reason}: more rows than max_rows_per_input_row allows, and no batch is the cause")
 
 
-def _failure(invocation: Any, warehouse: Path) -> Failure | None:
+def require_tested(dbt: DbtCliResource, warehouse: Path) -> None:
+    """Judge all that is built, for a run that did not build it: every dbt test, the budgets, the departure gate.
+
+    Raises dagster.Failure.
+    """
+    command = ["build", "--resource-type", "test", *LOG_LEVEL]
+    invocation = dbt.cli(command, target_path=_target(), raise_on_error=False).wait()
+    failure = _failure(invocation, warehouse, is_whole=True)
+    if failure is not None:
+        raise dg.Failure(f"{failure.reason}: nothing is published; run the job `daily`", allow_retries=False)
+    if (error := invocation.get_error()) is not None:
+        raise error
+
+
+def _target() -> Path:
+    folder = private_folder(HOME.root / "dbt")
+    folder.chmod(0o700)  # dbt made it for everybody once
+    return folder
+
+
+def _failure(invocation: Any, warehouse: Path, *, is_whole: bool) -> Failure | None:
+    """What failed; of a build of some models not what is judged over all of them."""
     if invocation.is_successful():
-        return failure_after(warehouse, invocation.get_artifact("manifest.json"))
+        return failure_after(warehouse, invocation.get_artifact("manifest.json")) if is_whole else None
     try:
         return failure_of(invocation.get_artifact("run_results.json"))
     except FileNotFoundError:

@@ -18,7 +18,7 @@ from pipelines.contract.numbers import pluralize
 from pipelines.contract.wire import BY_NAME, TABLES
 from pipelines.defs.erasure import erasure_receipts
 from pipelines.defs.ownership import labels
-from pipelines.defs.partitions import AND_BEFORE, ARRIVAL_DAYS, FIRST_DAY, covered, nearest
+from pipelines.defs.partitions import AND_BEFORE, BY_ARRIVAL, FIRST_DAY, covered, nearest
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
@@ -91,9 +91,8 @@ def _judge_quarantine(refused: list[dict[str, Any]]) -> dg.AssetCheckResult:
             description="No batch is refused. Reasons, keys and tenants: see docs/runbook.md, A batch was quarantined.",
         )
     ],
-    partitions_def=ARRIVAL_DAYS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
     pool=WRITER,
+    **BY_ARRIVAL,
 )
 def wire(
     context: dg.AssetExecutionContext, duckdb: DuckDBResource, store: StoreResource

@@ -6,7 +6,7 @@ Does not belong here: building (defs/transform.py), changing the wire's tables (
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,20 @@ def changed(warehouse: Path, manifest: Mapping[str, Any]) -> list[str]:
     )
 
 
-def record(warehouse: Path, manifest: Mapping[str, Any]) -> None:
-    """Write down that the models were built by the definitions of this manifest. Raises duckdb.Error."""
+def record(warehouse: Path, manifest: Mapping[str, Any], *, built: Collection[str]) -> None:
+    """Write down that these models (`schema.name`) were built by the definitions of this manifest.
+
+    Of models that were not built it stays what is written. Raises duckdb.Error.
+    """
+    rows = [[model, definition] for model, definition in fingerprints(manifest).items() if model in built]
     with duckdb.connect(str(warehouse)) as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS intermediate")
         connection.execute("BEGIN")
-        connection.execute(f"CREATE OR REPLACE TABLE {TABLE} (model VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL)")
-        connection.executemany(
-            f"INSERT INTO {TABLE} VALUES (?, ?)", [list(item) for item in fingerprints(manifest).items()]
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {TABLE} (model VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL)"
         )
+        if rows:
+            connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)
         connection.execute("COMMIT")
 
 

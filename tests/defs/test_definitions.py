@@ -41,11 +41,13 @@ from pipelines.defs.transform import models
 repository = defs.get_repository_def()
 graph = repository.asset_graph
 job = defs.resolve_job_def("daily")
+opened_instance = dg.instance_for_test()
+instance = opened_instance.__enter__()
 ticks = []
 now = datetime.now(timezone.utc)
 for days in (0, 0, 400):
     at = now + timedelta(days=days)
-    context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=repository)
+    context = dg.build_schedule_context(instance, scheduled_execution_time=at, repository_def=repository)
     found = repository.get_schedule_def("daily_schedule").evaluate_tick(context)
     ticks.append([[request.run_key, dict(request.tags)] for request in found.run_requests])
 schedule, monthly, erasure = (
@@ -86,6 +88,10 @@ print(json.dumps({
         for key in graph.get_all_asset_keys()
     },
     "partitioned": [key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned],
+    "cut": sorted({
+        f"{str(graph.get(key).partitions_def).split(',')[0]} {graph.get(key).backfill_policy.policy_type.name}"
+        for key in job.asset_layer.executable_asset_keys
+    }),
     "executor": job.executor_def.name,
     "first_day": ARRIVAL_DAYS.get_first_partition_key(),
     "today": f"{now:%Y-%m-%d}",
@@ -280,8 +286,9 @@ def test_dbt_tests_are_checks_of_their_models(loaded: dict[str, Any]) -> None:
     assert {key for key in loaded["assets"] if key.startswith("marts/")} <= tested
 
 
-def test_only_ingestion_is_cut_by_days(loaded: dict[str, Any]) -> None:
-    assert {key.split("/")[0] for key in loaded["partitioned"]} == {"wire"}
+def test_all_of_the_daily_job_is_cut_alike_so_that_a_backfill_is_one_run(loaded: dict[str, Any]) -> None:
+    assert set(loaded["partitioned"]) == set(loaded["in_job"])
+    assert loaded["cut"] == ["Daily SINGLE_RUN"]
 
 
 def test_the_schedule_asks_for_the_last_days_and_always_for_the_same(loaded: dict[str, Any]) -> None:
@@ -292,12 +299,13 @@ def test_the_schedule_asks_for_the_last_days_and_always_for_the_same(loaded: dic
     assert one == again != later
     now = date.fromisoformat(loaded["today"])
     assert loaded["first_day"] == loaded["today"], "of an empty landing there is no day before"
-    for tick, today, first_day in ((one, now, now), (later, now + timedelta(400), now + timedelta(400 - 31))):
+    for tick, today, first_day in ((one, now, now), (later, now + timedelta(400), now + timedelta(400 - 32))):
         ((run_key, tags),) = tick
         assert run_key is None
         first = date.fromisoformat(tags["dagster/asset_partition_range_start"])
         assert date.fromisoformat(tags["dagster/asset_partition_range_end"]) == today
         assert first == first_day, "an outage of a month is made good, from the first partition on"
+        assert tags["apiary/and_before"] == "true", "what arrived before is loaded all the same"
 
 
 @pytest.mark.parametrize(

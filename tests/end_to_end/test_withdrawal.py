@@ -133,7 +133,8 @@ def test_a_withdrawal_is_confirmed(site: Site) -> None:
         "schema": "marts", "name": "built", "resource_type": "model", "raw_code": "select 1", "columns": {},
         "config": {"materialized": "incremental"}, "depends_on": {"macros": [], "nodes": []},
     }  # fmt: skip
-    definitions.record(home.warehouse, {"nodes": {"model.apiary.built": model}, "macros": {}})  # as every build does
+    parsed = {"nodes": {"model.apiary.built": model}, "macros": {}}
+    definitions.record(home.warehouse, parsed, built=["marts.built"])  # as every build does
     (home.root / "notes.txt").write_text(f"look at {session}")
     settled = {  # by an owner who keeps the books as well: her signature is no device's
         "settlement_id": "s", "billing_account_id": "A", "billing_period": date(2026, 3, 1), "kind": "late",

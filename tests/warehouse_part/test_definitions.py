@@ -33,7 +33,7 @@ def built(tmp_path: Path, manifest: Manifest) -> Path:
         for name in definitions.fingerprints(manifest):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {name.split('.')[0]}")
             connection.execute(f"CREATE TABLE {name} (a INTEGER)")
-    definitions.record(path, manifest)
+    definitions.record(path, manifest, built=definitions.fingerprints(manifest))
     return path
 
 
@@ -61,7 +61,7 @@ def test_what_decides_rows_is_found(built: Path, manifest: Manifest, change: Cal
     found = definitions.changed(built, changed)
     assert "marts.fct_llm_turns" in found
     assert "marts.agg_usage_session_daily" in found, "and what is built on it"
-    definitions.record(built, changed)
+    definitions.record(built, changed, built=definitions.fingerprints(changed))
     assert definitions.changed(built, changed) == []
 
 
@@ -84,3 +84,12 @@ def test_where_nothing_was_built_nothing_changed(tmp_path: Path, manifest: Manif
     with duckdb.connect(str(tmp_path / "empty.duckdb")):
         pass
     assert definitions.changed(tmp_path / "empty.duckdb", manifest) == []
+
+
+def test_a_build_of_some_models_says_nothing_of_the_others(built: Path, manifest: Manifest) -> None:
+    changed = copy.deepcopy(manifest)
+    change_rule(changed)
+    definitions.record(built, changed, built=["marts.agg_usage_session_daily"])
+    found = definitions.changed(built, changed)
+    assert "marts.fct_llm_turns" in found
+    assert "marts.agg_usage_session_daily" not in found
