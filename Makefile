@@ -90,7 +90,7 @@ contract: $(READY) ## write the files derived from the contract, metrics, requir
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock: ## resolve pyproject.toml into requirements.lock, and into requirements-spark.lock what `make scale` installs
-	@$(BIN)/$(LOCK) --group warehouse --group prices --group notebooks --group dev --output-file requirements.lock
+	@$(BIN)/$(LOCK) --group warehouse --group postgres --group prices --group notebooks --group dev --output-file requirements.lock
 	@$(BIN)/$(LOCK) --group warehouse --group spark --output-file requirements-spark.lock
 
 # The validator pins other versions of our libraries: it lives apart, and its environment is made once.

@@ -12,21 +12,21 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from pipelines import __version__
+from pipelines import __version__, log_format
 from pipelines.commands import completion
 from pipelines.commands.terminal import Parser, Shared, Stop, tell
 from pipelines.errors import ExpectedError
 
 COMMANDS = (
-    "me", "device", "doctor", "warehouse", "loading", "erasure", "reading", "periods", "finance", "accounts", "prices",
-    "agent", "upgrade", "backup", "compare", "demo",
+    "me", "device", "doctor", "warehouse", "orchestration", "loading", "erasure", "reading", "periods", "finance",
+    "accounts", "prices", "agent", "upgrade", "backup", "compare", "demo",
 )  # fmt: skip
 """The modules of pipelines/commands in the order of the help. An installed device part has only its own."""
 WAREHOUSE_COMMANDS = frozenset({
-    "account", "agent", "backup", "contract", "credit", "dev", "devices", "erase", "export", "held", "ingest",
+    "account", "agent", "backup", "contract", "credit", "daemon", "dev", "devices", "erase", "export", "held", "ingest",
     "landing", "model-policy", "month-end", "period", "plan", "prices", "prove", "quarantine", "rebuild", "reconcile",
     "report", "restore", "retain", "retention", "run", "seat", "serve", "session-user", "shadow", "usage", "verify",
-    "what-if",
+    "webserver", "what-if",
 })  # fmt: skip
 """What an installed device part has not."""
 
@@ -38,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # It asks once: only for a process that ends with the command.
         for name in ("numpy", "pandas"):
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    try:
+        log_format.is_json()
+    except ValueError as error:
+        sys.stderr.write(f"apiary: {error}\n")
+        return 2
     command = next(iter(sys.argv[1:] if arguments is None else arguments), "")
     if command in WAREHOUSE_COMMANDS and find_spec("pipelines.commands.warehouse") is None:
         return tell(1, f"`apiary {command}` is a command of the warehouse: install apiary-warehouse")

@@ -16,4 +16,4 @@ class CheckoutMetadata(MetadataHookInterface):
         version, groups = checkout["project"]["version"], checkout["dependency-groups"]
         metadata["version"] = version
         metadata["dependencies"] = [f"apiary=={version}", *groups["warehouse"]]
-        metadata["optional-dependencies"] = {name: groups[name] for name in ("prices", "notebooks")}
+        metadata["optional-dependencies"] = {name: groups[name] for name in ("postgres", "prices", "notebooks")}

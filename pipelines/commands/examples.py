@@ -26,6 +26,8 @@ EXAMPLES = {
     "run": "apiary run --date 2026-11-20",
     "usage": "apiary usage --by model --from 2026-11-01",
     "dev": "apiary dev --port 4000",
+    "webserver": "apiary webserver --read-only --port 4000",
+    "daemon": "apiary daemon",
     "quarantine list": "apiary quarantine list --since 2026-11-01",
     "quarantine show": "apiary quarantine show KEY",
     "quarantine replay": "apiary quarantine replay --reason schema",

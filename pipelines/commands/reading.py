@@ -8,8 +8,18 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
+from pipelines import log_format
 from pipelines.commands.terminal import Shared, Stop, note, say
 from pipelines.home import Home
+
+LOG_CONFIG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "pipelines.log_format.JsonFormatter"}},
+    "handlers": {"default": {"formatter": "json", "class": "logging.StreamHandler"}},
+    "loggers": {"uvicorn": {"handlers": ["default"], "propagate": False}},
+}
+"""Of the server's own messages where logs are JSON."""
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -39,12 +49,16 @@ def _serve(options: argparse.Namespace) -> int:
     if not options.beyond_loopback and not is_loopback(options.host):
         raise Stop(2, f"{options.host} can be reached from elsewhere: say --beyond-loopback if that is meant")
     import uvicorn
+    from uvicorn.config import LOGGING_CONFIG
 
     from pipelines.serve.app import make_app
 
     url = f"http://{options.host}:{options.port}"
     note(f"{url}/docs describes the API, {url}/report/ is for people")
-    uvicorn.run(make_app(home), host=options.host, port=options.port, log_level="warning", server_header=False)
+    uvicorn.run(
+        make_app(home), host=options.host, port=options.port, log_level="warning", server_header=False,
+        log_config=LOG_CONFIG if log_format.is_json() else LOGGING_CONFIG,
+    )  # fmt: skip
     return 0
 
 

@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipelines import log_format
 from pipelines.commands.examples import EXAMPLES
 from pipelines.home import Home
 
@@ -94,6 +95,9 @@ class Parser(argparse.ArgumentParser):
 
 def tell(code: int, text: str) -> int:
     """Say one line on standard error, wrapped between words on a terminal; the exit code."""
+    if log_format.is_json():
+        log_format.write(text, level="error" if code else "info")
+        return code
     width = max(20, shutil.get_terminal_size().columns) if sys.stderr.isatty() else None
     sys.stderr.write("\n".join(wrapped(f"apiary: {text}", width)) + "\n")
     return code
@@ -101,8 +105,7 @@ def tell(code: int, text: str) -> int:
 
 def note(text: str) -> None:
     """Say what is going on, on standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    log_format.write(text)
 
 
 def say(*texts: object) -> None:

@@ -1,13 +1,11 @@
-"""`apiary run`, `ingest`, `usage` and `dev`: what the data team types.
+"""`apiary run`, `ingest` and `usage`: what the data team types.
 
-Does not belong here: what the commands do (pipelines/warehouse, pipelines/defs).
+Does not belong here: what the commands do (pipelines/warehouse, pipelines/defs), Dagster's programs (orchestration.py).
 """
 
 import argparse
 import json
 import os
-import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -19,9 +17,8 @@ from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.contract.numbers import pluralize
-from pipelines.home import ROOT, Home
+from pipelines.home import Home
 
-PORT, DEFAULT_PORT = "APIARY_PORT", "3000"  # of `apiary dev`
 HEADINGS = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_input_tokens": "cache read",
     "cache_write_input_tokens": "cache write", "reported_cost_usd": "reported cost USD",
@@ -156,54 +153,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _dev(options: argparse.Namespace) -> int:
-    from pipelines.defs import foreground
-    from pipelines.store import StoreUnavailableError, open_store
-    from pipelines.warehouse import arrivals
-
-    home = Home.from_environment()
-    os.environ["APIARY_HOME"] = str(home.root)
-    os.environ["APIARY_WAREHOUSE"] = str(home.warehouse)
-    os.environ["APIARY_STORE"] = store_of(options)
-    port = options.port or _port_setting()
-    if (reason := _unusable(port)) is not None:
-        raise Stop(2, f"port {port}: {reason}; name another with --port or {PORT}")
-    try:
-        arrivals.note_first_day(home.first_arrival_day, open_store(os.environ["APIARY_STORE"]))
-    except StoreUnavailableError as error:
-        note(f"apiary: {error}: the partitions begin today until a run has reached it")
-    foreground.make_instance_home(home)
-    program = str(Path(sys.executable).with_name("dagster"))
-    arguments = [program, "dev", "-h", "127.0.0.1", "-p", str(port), "-w", str(ROOT / "workspace.yaml")]
-    os.execv(program, arguments)  # noqa: S606 - the interface takes this process's place and its signals
-
-
-def _port_setting() -> int:
-    text = os.environ.get(PORT) or DEFAULT_PORT
-    try:
-        return port_number(text)
-    except argparse.ArgumentTypeError as error:
-        raise Stop(2, f"{PORT}: {error}") from None
-
-
-def port_number(text: str) -> int:
-    """A TCP port. Raises argparse.ArgumentTypeError."""
-    if text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
-
-
-def _unusable(port: int) -> str | None:
-    """Why nothing can listen on a port of the loopback address; None if something can."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.strerror
-    return None
-
-
 def add(group: Any, shared: Shared) -> None:
     """The commands under `apiary`."""
     ingest = shared.add(group, "ingest", "bring in a folder that a device exported", _ingest, shared.store)
@@ -218,7 +167,3 @@ def add(group: Any, shared: Shared) -> None:
     usage.add_argument("--limit", type=_count, default=LIMIT, metavar="N", help=f"rows of the table ({LIMIT})")
     usage.add_argument("--all", action="store_true", help="all rows")
     usage.add_argument("--json", action="store_true", help="one array of all rows on standard output, exact")
-    dev = shared.add(group, "dev", "open the Dagster UI on 127.0.0.1", _dev, shared.store)
-    dev.add_argument(
-        "--port", type=port_number, metavar="N", help=f"the port; otherwise {PORT}, otherwise {DEFAULT_PORT}"
-    )

@@ -4,10 +4,11 @@ Does not belong here: Dagster's own event log; that has everything.
 """
 
 import logging
-import sys
 from typing import Any
 
 import dagster as dg
+
+from pipelines import log_format
 
 SHOWN = {
     "STEP_START": "…",
@@ -33,13 +34,19 @@ class _Story(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         meta: dict[str, Any] = getattr(record, "dagster_meta", {})
         event, step = meta.get("dagster_event"), meta.get("step_key") or ""
+        about = {"run_id": meta.get("run_id"), "step": step or None}
         if event is not None and event.event_type_value in SHOWN:
+            kind = event.event_type_value
             took = getattr(event.event_specific_data, "duration_ms", None)
             seconds = f" {took / 1000:.1f} s" if took else ""
-            sys.stderr.write(f"  {SHOWN[event.event_type_value]:<7} {TITLES.get(step, step)}{seconds}\n")
+            log_format.write(
+                f"  {SHOWN[kind]:<7} {TITLES.get(step, step)}{seconds}",
+                level="error" if kind == "STEP_FAILURE" else "info", event=kind,
+                seconds=took / 1000 if took else None, **about,
+            )  # fmt: skip
         elif event is None and record.levelno >= (logging.WARNING if step == "models" else logging.INFO):
-            sys.stderr.write(f"          {meta.get('orig_message', record.getMessage())}\n")
-        sys.stderr.flush()
+            text = meta.get("orig_message", record.getMessage())
+            log_format.write(f"          {text}", level=record.levelname.lower(), **about)
 
 
 @dg.logger(config_schema={})

@@ -317,7 +317,14 @@ def test_a_file_of_an_earlier_release_is_replaced_and_one_that_a_person_edited_i
         settings.write_text(earlier, "utf-8")
         foreground.make_instance_home(home)
         assert settings.read_text("utf-8") == foreground.INSTANCE
-    edited = foreground.EARLIER[0] + "retention: {sensor: {purge_after_days: 7}}\n"
+    monkeypatch.setenv(foreground.POSTGRES, "postgresql://apiary:a-password@localhost/dagster")
+    foreground.make_instance_home(home)
+    stored = yaml.safe_load(settings.read_text("utf-8"))["storage"]
+    assert stored == {"postgres": {"postgres_url": {"env": foreground.POSTGRES}}}, "the password stays out of the file"
+    monkeypatch.delenv(foreground.POSTGRES)
+    foreground.make_instance_home(home)
+    assert settings.read_text("utf-8") == foreground.INSTANCE
+    edited = foreground.EARLIER[-1] + "retention: {sensor: {purge_after_days: 7}}\n"
     settings.write_text(edited, "utf-8")
     foreground.make_instance_home(home)
     assert settings.read_text("utf-8") == edited

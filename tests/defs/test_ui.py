@@ -45,6 +45,41 @@ def test_the_ui_is_asked_to_listen_on_loopback(monkeypatch: pytest.MonkeyPatch, 
     assert options[options.index("-p") + 1] == port
 
 
+@pytest.mark.parametrize(
+    ("command", "settings", "started"),
+    [
+        (["webserver"], {}, ["dagster-webserver", "-h", "127.0.0.1"]),
+        (["webserver"], {"APIARY_UI_READ_ONLY": "on", "APIARY_LOG_FORMAT": "json"},
+         ["dagster-webserver", "-h", "127.0.0.1", "--read-only", "--log-format", "json"]),
+        (["webserver", "--read-only"], {}, ["dagster-webserver", "-h", "127.0.0.1", "--read-only"]),
+        (["webserver", "--host", "0.0.0.0"], {}, None),
+        (["webserver", "--host", "0.0.0.0", "--beyond-loopback"], {}, ["dagster-webserver", "-h", "0.0.0.0"]),
+        (["webserver"], {"APIARY_UI_READ_ONLY": "yes"}, None),
+        (["daemon"], {"APIARY_LOG_FORMAT": "json"}, ["dagster-daemon", "run", "--log-format", "json"]),
+    ],
+)  # fmt: skip
+def test_each_server_is_started_with_the_settings_of_the_site(
+    command: list[str], settings: dict[str, str], started: list[str] | None, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """What takes the place of the process; ports and the workspace aside."""
+    seen: list[list[str]] = []
+    for name, value in {"APIARY_HOME": str(tmp_path), "APIARY_WAREHOUSE": "", "DAGSTER_HOME": "", **settings}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("APIARY_STORE", (tmp_path / "store").as_uri())
+    monkeypatch.setattr(os, "execv", lambda _program, arguments: seen.append(arguments))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("APIARY_PORT", str(free.getsockname()[1]))
+    code = cli.main(command)
+    if started is None:
+        assert (code, seen) == (2, [])
+        return
+    ((program, *arguments),) = seen
+    said = [word for word in arguments if word not in ("-p", os.environ["APIARY_PORT"])]
+    assert [Path(program).name, *said] == [*started, "-w", str(REPOSITORY / "workspace.yaml")]
+
+
 def ask(port: int, query: str, host: str = "127.0.0.1") -> dict[str, Any]:
     request = urllib.request.Request(
         f"http://{host}:{port}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
