@@ -39,6 +39,7 @@ def warehouse(dbt_home: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 def published_home(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home with a publication: the tree of tests/dbt/test_usage.py as tenant `tree`, and again, ten times as large,
     as tenant `bolt`."""
+    from pipelines.billing import books
     from pipelines.warehouse import publish
     from tests.dbt.test_usage import TREE, at
 
@@ -62,7 +63,7 @@ def published_home(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
         warehouse = Warehouse(dbt_home / "warehouse.duckdb", dbt_home / "target")
-        warehouse.seed("budgets", [budget, budget | {"budget_id": "c", "tenant_id": "bolt"}])
+        warehouse.enter(books.BUDGETS, [budget, budget | {"budget_id": "c", "tenant_id": "bolt"}])
         warehouse.load(rows)
         warehouse.run()
         with warehouse.connect() as connection:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from dbt.contracts.graph.manifest import Manifest
 from dbt_common.events.base_types import BaseEvent, EventLevel
@@ -98,6 +99,14 @@ class Warehouse:
             for row in rows:
                 marks = ", ".join("?" * len(row))
                 connection.execute(f"insert into seeds.{name} ({', '.join(row)}) values ({marks})", [*row.values()])
+
+    def enter(self, book: books.Book, rows: Iterable[Row]) -> None:
+        """Replace the rows of a book until the books are read anew."""
+        blank: dict[str, Any] = dict.fromkeys(book.columns) | {"recorded_at": datetime(1970, 1, 1, tzinfo=UTC)}
+        table = pa.Table.from_pylist([blank | row for row in rows], schema=book.schema)
+        with duckdb.connect(str(self.path)) as connection:
+            connection.register("book_rows", table)
+            connection.execute(f"create or replace table billing.{book.name} as select * from book_rows")
 
     def sign(self, *folders: Path, shipped: bool = True) -> None:
         """Read the books anew: the shipped ones, then those of the folders."""

@@ -193,12 +193,37 @@ def set_contract_rate(folders: Sequence[Path], signature: Signature, *, rate_id:
 
 
 def end(folders: Sequence[Path], signature: Signature, book: Book, *, name: str, valid_to: date) -> Row:
-    """Let a plan item or a contract rate end on a day. Raises BookError if there is none."""
+    """Let a plan item, a contract rate or a budget end on a day. Raises BookError if there is none."""
     (key,) = (column for column in book.key if column != "recorded_at")
     found = [row for row in _newest(book, folders, (key,)) if row[key] == name]
     if not found:
         raise BookError(f"{name} is not in {book.name}")
     return _add(book, folders, found[0] | {"valid_to": valid_to} | signature.columns)
+
+
+def set_budget(folders: Sequence[Path], signature: Signature, *, budget_id: str, tenant_id: str, **columns: Any) -> Row:
+    """A limit on use, new or put right. Raises BookError."""
+    if not is_slug(tenant_id):
+        raise BookError(f"{tenant_id!r} is no tenant: lower-case letters, digits, - and _")
+    row = dict.fromkeys(books.BUDGETS.columns) | columns | {"budget_id": budget_id, "tenant_id": tenant_id}
+    return _add(books.BUDGETS, folders, row | signature.columns)
+
+
+def move_budgets(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], *, at: datetime) -> int:
+    """Bring budgets that were a seed of dbt up to release 0.1.0 into the book, once; how many."""
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'seeds' AND table_name = 'budgets'"
+    ).fetchone()
+    if not found or not found[0]:
+        return 0
+    known = {row["budget_id"] for row in books.read(books.BUDGETS, folders)}
+    signature = Signature("budgets.csv", "budgets.csv", at)
+    rows = connection.execute("SELECT * FROM seeds.budgets ORDER BY budget_id").to_arrow_table().to_pylist()
+    moved = [row for row in rows if row["budget_id"] not in known]
+    for row in moved:
+        _add(books.BUDGETS, folders, row | signature.columns)
+    connection.execute("DROP TABLE seeds.budgets")
+    return len(moved)
 
 
 def grant_credit(
@@ -248,6 +273,8 @@ def _add(book: Book, folders: Sequence[Path], row: Row) -> Row:
                 raise BookError(f"{name} is {text!r}: {error}") from None
             if not is_same or (name in books.NOT_NEGATIVE and value < 0):
                 raise BookError(f"{name} is {text!r}: no such value")
+    if wrong := books.contradiction(row):
+        raise BookError(wrong)
     taken = {tuple(other[name] for name in book.key) for other in books.read(book, folders)}
     if tuple(row[name] for name in book.key) in taken:
         raise BookError(f"{book.name} says that already, recorded at {row['recorded_at']:%Y-%m-%d %H:%M:%S}")

@@ -208,9 +208,19 @@ MODEL_POLICIES = Book(
     },
     frozenset({"tenant_id", "default_model", "valid_to"}), ("tenant_id", "valid_from", "recorded_at"),
 )  # fmt: skip
+BUDGETS = Book(
+    "budgets",
+    "One limit on use, by day or month, of a tenant, one of its users or colonies; of a budget, the newest speaks.",
+    {
+        "budget_id": "string", "tenant_id": "string", "scope": "string", "scope_id": "string", "period": "string",
+        "measure": "string", "limit_amount": "amount", "warn_at": "rate", "unpriced_limit_tokens": "int64",
+        "valid_from": "date", "valid_to": "date", "recorded_at": "timestamp", **SIGNED,
+    },
+    frozenset({"scope_id", "unpriced_limit_tokens", "valid_to"}), ("budget_id", "recorded_at"),
+)  # fmt: skip
 BOOKS = (
     PRICES, DECISIONS, PREFIXES, ALIASES, CACHE_CONVENTIONS, ACCOUNTS, CONTRACT_RATES, FX_RATES, PLAN_ITEMS, PLAN_TIERS,
-    SEATS, CREDIT_GRANTS, SETTLEMENTS, SESSION_USERS, MODEL_POLICIES,
+    SEATS, CREDIT_GRANTS, SETTLEMENTS, SESSION_USERS, MODEL_POLICIES, BUDGETS,
 )  # fmt: skip
 # What the marts know how to charge: any other word would be charged as nothing.
 WORDS: dict[str, frozenset[str]] = {
@@ -221,6 +231,9 @@ WORDS: dict[str, frozenset[str]] = {
     "convention": frozenset({"inclusive", "exclusive", "read_inclusive", "unknown"}),
     "kind": frozenset({"write_off", "late"}),
     "rule": frozenset({"session", "default", "unknown"}),
+    "scope": frozenset({"tenant", "user", "colony"}),
+    "period": frozenset({"day", "month"}),
+    "measure": frozenset({"tokens", "reported_cost_usd", "rated_cost_usd", "turns"}),
 }
 # ISO 4217 codes without digits behind the point, as macros/statement.sql has them.
 NO_MINOR_UNIT = frozenset({
@@ -231,7 +244,10 @@ NO_MINOR_UNIT = frozenset({
 FINER_CURRENCIES = frozenset({"BHD", "CLF", "IQD", "JOD", "KWD", "LYD", "OMR", "TND", "UYW"})
 UNATTRIBUTED = "UNATTRIBUTED"
 """Stands for an account where nobody opened one: its usage is a worklist, on no invoice."""
-NOT_NEGATIVE = frozenset({"unit_price", "factor", "rate", "amount", "commit_amount", "included_units", "tier_from"})
+NOT_NEGATIVE = frozenset({
+    "unit_price", "factor", "rate", "amount", "commit_amount", "included_units", "tier_from", "limit_amount",
+    "unpriced_limit_tokens",
+})  # fmt: skip
 
 
 def read(book: Book, folders: Sequence[Path]) -> list[Row]:
@@ -389,15 +405,31 @@ def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
                         raise ValueError("no IANA time zone has that name; write one such as Europe/Berlin")
                 except (ValueError, KeyError, InvalidOperation) as error:
                     raise BookError(f"{path}, line {lines.line_num}: {name} is {text!r}: {error}") from None
-            if wrong := _contradiction(row):
+            if wrong := contradiction(row):
                 raise BookError(f"{path}, line {lines.line_num}: {wrong}")
             yield lines.line_num, row
 
 
-def _contradiction(row: Row) -> str | None:
+def contradiction(row: Row) -> str | None:
     """What no row may say, although each of its cells is sound."""
     if row.get("expires_on") is not None and row["expires_on"] <= row["granted_on"]:
         return "expires_on is not after granted_on"
     if row.get("rule") == "default" and row["default_model"] is None:
         return "the rule default needs a default_model"
+    return _wrong_budget(row) if "budget_id" in row else None
+
+
+def _wrong_budget(row: Row) -> str | None:
+    """What a device would refuse a whole snapshot of budgets for."""
+    if (row["scope"] == "tenant") != (row["scope_id"] is None):
+        return "scope_id names the user or the colony, and is empty for the tenant"
+    if not 0 < row["warn_at"] <= 1:
+        return "warn_at is a share of the limit: above 0 and at most 1"
+    if not row["measure"].endswith("_usd"):
+        if row["unpriced_limit_tokens"] is not None:
+            return "unpriced_limit_tokens is for a budget of cost"
+        if row["limit_amount"] != row["limit_amount"].to_integral_value():
+            return f"a limit of {row['measure']} is a whole number"
+    if row["valid_to"] is not None and row["valid_to"] <= row["valid_from"]:
+        return "valid_to is not after valid_from"
     return None

@@ -1,4 +1,4 @@
-"""`apiary account`, `seat`, `plan`, `contract`, `credit`, `model-policy` and `session-user`: what people decided.
+"""`apiary account`, `seat`, `plan`, `contract`, `credit`, `budget`, `model-policy`, `session-user`: what was decided.
 
 Does not belong here: what the rows mean (billing/agreements.py).
 """
@@ -180,6 +180,7 @@ def add(group: Any, shared: Shared) -> None:
     _add_plans(group, shared, signed)
     _add_contracts(group, shared, signed)
     _add_credit(group, shared, signed)
+    _add_budgets(group, shared, signed)
     _add_model_policies(group, shared, signed)
     _add_session_users(group, shared, signed)
 
@@ -314,6 +315,58 @@ def _add_credit(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> 
     grant.add_argument("--expires", type=parse_day, metavar="D", help="first day that it pays no month any more")
     _from(grant, end=False)
     _list(credit, shared, "grants of credit", book)
+
+
+def _add_budgets(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> None:
+    def book() -> Book:
+        from pipelines.billing import books
+
+        return books.BUDGETS
+
+    budgets = group.add_parser("budget", help="limits on use").add_subparsers(required=True, metavar="COMMAND")
+    limit = shared.add(budgets, "set", "a limit, new or put right", _changes(_set_budget), signed)
+    limit.add_argument("--id", required=True, metavar="ID", help="the budget's name; said again, it is put right")
+    limit.add_argument("--tenant", required=True, metavar="ID", help="whose")
+    only = limit.add_mutually_exclusive_group()
+    only.add_argument("--user", metavar="ID", help="of this user's use only; default: of all of the tenant's")
+    only.add_argument("--colony", metavar="ID", help="of this colony's use only; watched in the warehouse alone")
+    limit.add_argument(
+        "--period", required=True, choices=["day", "month"], help="the UTC day or month it begins anew with"
+    )
+    limit.add_argument(
+        "--measure", required=True, choices=["tokens", "turns", "reported_cost_usd", "rated_cost_usd"],
+        help="what is counted; rated_cost_usd is watched in the warehouse alone: a device has no price book",
+    )  # fmt: skip
+    limit.add_argument("--limit", type=_number, required=True, metavar="N", help="use that reaches it blocks")
+    limit.add_argument(
+        "--warn-at", type=_number, default=Decimal("0.8"), metavar="SHARE", help="warn from this share on (0.8)"
+    )
+    limit.add_argument(
+        "--unpriced-limit", type=int, metavar="TOKENS", help="as many tokens without a price block a budget of cost"
+    )
+    _from(limit)
+    ended = shared.add(budgets, "end", "a budget ends", _changes(_end_budget), signed)
+    ended.add_argument("--id", required=True, metavar="ID")
+    _to(ended)
+    _list(budgets, shared, "budgets", book)
+
+
+def _set_budget(folders: list[Path], signature: Signature, options: argparse.Namespace) -> Row:
+    from pipelines.billing import agreements
+
+    return agreements.set_budget(
+        folders, signature, budget_id=options.id, tenant_id=options.tenant,
+        scope="user" if options.user else "colony" if options.colony else "tenant",
+        scope_id=options.user or options.colony, period=options.period, measure=options.measure,
+        limit_amount=options.limit, warn_at=options.warn_at, unpriced_limit_tokens=options.unpriced_limit,
+        valid_from=options.valid_from, valid_to=options.valid_to,
+    )  # fmt: skip
+
+
+def _end_budget(folders: list[Path], signature: Signature, options: argparse.Namespace) -> Row:
+    from pipelines.billing import agreements, books
+
+    return agreements.end(folders, signature, books.BUDGETS, name=options.id, valid_to=options.valid_to)
 
 
 def _add_model_policies(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> None:

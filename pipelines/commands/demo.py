@@ -19,6 +19,14 @@ from pipelines.home import Home
 
 if TYPE_CHECKING:
     from pipelines.simulate.fleet import DeviceSpec
+    from pipelines.warehouse.operator_actions import Kind
+
+
+ACTIONS: tuple[tuple[Kind, str, str, str], ...] = (
+    ("fire", "northwind-orchards", "queen:queen_technology", "derailed"),
+    ("note", "quarry-and-sons", "queen:queen_technology", "unresponsive"),
+)
+"""What a person decided about an agent: the action, its tenant, the agent, the reason."""
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -102,9 +110,11 @@ def _ship_fleet(home: Home) -> None:
 
 
 def sign_books(home: Home, devices: tuple[DeviceSpec, ...]) -> None:
-    """Accounts and contracts of the simulated tenants, once. Where finance keeps books already, nothing is added."""
+    """What was agreed with the simulated tenants and decided about their agents, once. Where finance keeps books
+    already, nothing is added."""
     from pipelines.billing import books, prices
     from pipelines.simulate import contracts
+    from pipelines.warehouse import operator_actions
 
     if (home.books / f"{books.ACCOUNTS.name}.csv").exists():
         return
@@ -121,6 +131,10 @@ def sign_books(home: Home, devices: tuple[DeviceSpec, ...]) -> None:
     prices.decide(folders, [sheet.sheet_id], "approve", by="demo", reason="the demo's own price list", now=now)
     for book in books.BOOKS:
         books.append(book, home.books, made.get(book.name, ()))
+    for action, tenant, agent, reason in ACTIONS:
+        operator_actions.record(
+            home.operator_actions, action=action, tenant=tenant, agent=agent, reason=reason, actor="demo", now=now
+        )
 
 
 def add(group: Any, shared: Shared) -> None:

@@ -82,6 +82,10 @@ EXAMPLES = {
     "contract list": "apiary contract list --json",
     "credit grant": "apiary credit grant --id welcome --account acc-lantern --amount 100 --reason goodwill"
     " --from 2026-11-01 --by ada --approved-by grace",
+    "budget set": "apiary budget set --id acme-month --tenant acme --period month --measure rated_cost_usd --limit 500"
+    " --from 2026-11-01 --by ada --approved-by eve",
+    "budget end": "apiary budget end --id acme-month --to 2026-12-01 --by ada --approved-by eve",
+    "budget list": "apiary budget list --json",
     "credit list": "apiary credit list --json",
     "model-policy set": "apiary model-policy set --rule unknown --from 2026-11-01 --by ada --approved-by grace",
     "model-policy list": "apiary model-policy list --json",

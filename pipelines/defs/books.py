@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import books, ledger
+from pipelines.billing import agreements, books, ledger
 from pipelines.defs.ownership import labels
 from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import WRITER, FoldersResource
@@ -39,6 +39,7 @@ def signed_books(duckdb: DuckDBResource, folders: FoldersResource) -> Iterator[d
     private_folder(Path(duckdb.database).parent)
     signed = [books.SHIPPED, Path(folders.books)]
     with duckdb.get_connection() as connection:
+        agreements.move_budgets(connection, signed, at=agreements.now())
         book_changes.touch(
             connection, {book.name: books.read(book, signed) for book in (books.CACHE_CONVENTIONS, books.SESSION_USERS)}
         )

@@ -1,5 +1,5 @@
 """What the demo's tenants have agreed to: an account each, one in euros with a commitment, one with a
-discount and credit, one with a plan.
+discount and credit, one with a plan; a budget each.
 
 Rows for the books of finance (pipelines/billing/books.py says what they mean); nothing is written here.
 """
@@ -66,12 +66,31 @@ def demo_contracts(fleet: tuple[DeviceSpec, ...], *, signed_at: datetime) -> dic
             for device in fleet
             if device.tenant == "quarry-and-sons"
         ],
+        "budgets": [
+            _budget("northwind-month", signed, tenant_id="northwind-orchards", valid_from=month),
+            _budget(
+                "lantern-ravi", signed, tenant_id="lantern-freight", valid_from=month, scope="user",
+                scope_id="ravi-osei", period="day", measure="tokens", limit_amount=Decimal(500_000),
+            ),
+            _budget(
+                "quarry-month", signed, tenant_id="quarry-and-sons", valid_from=month, measure="turns",
+                limit_amount=Decimal(5000),
+            ),
+        ],
         "credit_grants": [
             {
                 "credit_grant_id": "lantern-welcome", "billing_account_id": "acc-lantern", "reason": "welcome",
                 "granted_by": "demo", "amount": CREDIT, "granted_on": month, **signed,
             }
         ],
+    }  # fmt: skip
+
+
+def _budget(name: str, signed: Row, **columns: object) -> Row:
+    return {
+        "budget_id": name, "scope": "tenant", "scope_id": None, "period": "month", "measure": "rated_cost_usd",
+        "limit_amount": Decimal(10), "warn_at": Decimal("0.8"), "unpriced_limit_tokens": None, "valid_to": None,
+        "recorded_by": "demo", "approved_by": "demo", **signed, **columns,
     }  # fmt: skip
 
 

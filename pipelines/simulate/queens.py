@@ -215,6 +215,7 @@ class QueenSession:
         voice.announce("webhook_received", hook, at)
         self._trigger_events(at)
         self._task_events(at)
+        self._missed_firings(at)
 
     def _trigger_events(self, at: datetime) -> None:
         words = self.scene.words
@@ -227,6 +228,17 @@ class QueenSession:
         for kind in ("available", "activated", "fired", "updated", "deactivated", "removed"):
             at += timedelta(seconds=2)
             self._voice.announce(f"trigger_{kind}", trigger, at)
+
+    def _missed_firings(self, at: datetime) -> None:
+        """A timer of ten minutes that fires after ten, and then after thirty: twice it did not."""
+        timer: Json = {
+            "trigger_id": self.scene.words.name("trigger"),
+            "trigger_type": "timer",
+            "trigger_config": {"interval_minutes": 10},
+        }
+        for minute, kind in ((1, "activated"), (11, "fired"), (41, "fired"), (42, "deactivated")):
+            self.clock.now = at + timedelta(minutes=minute)
+            self._voice.announce(f"trigger_{kind}", timer, self.clock.now)
 
     def _task_events(self, at: datetime) -> None:
         words = self.scene.words

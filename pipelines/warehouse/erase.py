@@ -681,13 +681,15 @@ def _is_unsearchable(needles: Needles, path: Path) -> bool:
 
 
 def _seated(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """Users whom finance's books name, by a seat or as whose a session is, if they were ever read."""
+    """Users whom the books name, by a seat, as whose a session is or by a budget, if they were ever read."""
+    queries = {
+        "seats": "SELECT user_id FROM old.billing.seats",
+        "session_users": "SELECT user_id FROM old.billing.session_users",
+        "budgets": "SELECT scope_id FROM old.billing.budgets WHERE scope = 'user'",
+    }
     tables = connection.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = 'old' AND schema_name = 'billing'"
-        " AND table_name IN ('seats', 'session_users')"
     ).fetchall()
     return {
-        user
-        for (table,) in tables
-        for (user,) in connection.execute(f"SELECT user_id FROM old.billing.{table}").fetchall()
+        user for (table,) in tables if table in queries for (user,) in connection.execute(queries[table]).fetchall()
     }

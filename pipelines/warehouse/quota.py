@@ -20,7 +20,7 @@ from pipelines.store import Store
 _BUDGETS = """
     SELECT b.tenant_id, b.scope, b.scope_id, b.period, b.measure, b.limit_amount, b.warn_at, b.unpriced_limit_tokens,
         b.budget_id
-    FROM seeds.budgets AS b
+    FROM staging.stg_billing__budgets AS b
     WHERE b.scope IN ('tenant', 'user') AND b.measure <> 'rated_cost_usd'
         AND b.valid_from <= $today AND (b.valid_to IS NULL OR b.valid_to > $today)
     ORDER BY b.budget_id

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +48,9 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
          "2026-01-01"),
         ("credit", "grant", "--id", "g", "--account", "A", "--amount", "25", "--reason", "pilot", "--from",
          "2026-01-01", "--expires", "2026-07-01"),
+        ("budget", "set", "--id", "b", "--tenant", "acme", "--user", "bob", "--period", "day", "--measure", "tokens",
+         "--limit", "2000000", "--from", "2026-01-01"),
+        ("budget", "end", "--id", "b", "--to", "2026-06-01"),
         ("model-policy", "set", "--rule", "session", "--from", "2026-01-01"),
         ("model-policy", "set", "--tenant", "acme", "--rule", "default", "--default-model", "openai/gpt-5", "--from",
          "2026-01-01", "--to", "2026-04-01"),
@@ -56,6 +61,10 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
             assert (site / name).read_bytes().startswith(data), "what stood in a book stays"
     capsys.readouterr()
     folders = [site]
+    (budget,) = agreements.newest(books.BUDGETS, folders)
+    assert (budget["scope"], budget["scope_id"], budget["warn_at"], budget["valid_to"]) == (
+        "user", "bob", Decimal("0.8"), date(2026, 6, 1),
+    )  # fmt: skip
     assert [r["currency"] for r in books.read(books.ACCOUNTS, folders)] == ["USD", "EUR"]
     assert agreements.payer_on(folders, "acme", date(2026, 5, 31))["currency"] == "USD"
     assert agreements.payer_on(folders, "acme", date(2026, 6, 1))["currency"] == "EUR"
@@ -68,7 +77,7 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
     assert [(r["tenant_id"], r["rule"]) for r in agreements.newest(books.MODEL_POLICIES, folders)] == [
         (None, "session"), ("acme", "default"),
     ]  # fmt: skip
-    for what in ("account", "seat", "plan", "contract", "credit", "model-policy"):
+    for what in ("account", "seat", "plan", "contract", "credit", "budget", "model-policy"):
         assert cli.main([what, "list", "--json"]) == 0
         assert "2026-01-01" in capsys.readouterr().out
 
@@ -196,3 +205,47 @@ def test_the_mart_says_the_same_of_each_day(statement_models: Mapping[str, str],
         ).fetchall()  # fmt: skip
         assert found == ([(payer["billing_account_id"], payer["currency"])] if payer else []), day
     rating.connection.close()
+
+
+BUDGET: dict[str, object] = {
+    "budget_id": "b", "tenant_id": "acme", "scope": "tenant", "scope_id": None, "period": "month",
+    "measure": "reported_cost_usd", "limit_amount": Decimal("10.5"), "warn_at": Decimal("0.8"),
+    "unpriced_limit_tokens": 5, "valid_from": date(2026, 1, 1), "valid_to": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"scope_id": "bob"}, "scope_id"), ({"scope": "user"}, "scope_id"), ({"warn_at": Decimal(0)}, "warn_at"),
+        ({"warn_at": Decimal("1.1")}, "warn_at"), ({"measure": "turns"}, "unpriced_limit_tokens"),
+        ({"measure": "tokens", "unpriced_limit_tokens": None}, "whole"), ({"valid_to": date(2026, 1, 1)}, "valid_to"),
+        ({"limit_amount": Decimal(-1)}, "limit_amount"), ({"period": "week"}, "period"), ({"tenant_id": "A B"}, "A B"),
+    ],
+)  # fmt: skip
+def test_a_budget_that_a_device_would_refuse_is_refused(tmp_path: Path, wrong: dict[str, object], said: str) -> None:
+    columns: dict[str, Any] = BUDGET | wrong
+    with pytest.raises(BookError, match=said):
+        agreements.set_budget([tmp_path], sign(), **columns)
+    assert books.read(books.BUDGETS, [tmp_path]) == []
+    agreements.set_budget([tmp_path], sign(), **dict(BUDGET))
+    assert len(books.read(books.BUDGETS, [tmp_path])) == 1
+
+
+def test_budgets_that_were_a_seed_move_into_the_book_once(tmp_path: Path) -> None:
+    names = ", ".join(BUDGET)
+    with duckdb.connect() as connection:
+        assert agreements.move_budgets(connection, [tmp_path], at=AT) == 0
+        connection.execute("CREATE SCHEMA seeds")
+        connection.execute(
+            "CREATE TABLE seeds.budgets (budget_id VARCHAR, tenant_id VARCHAR, scope VARCHAR, scope_id VARCHAR,"
+            " period VARCHAR, measure VARCHAR, limit_amount DECIMAL(38, 20), warn_at DECIMAL(9, 4),"
+            " unpriced_limit_tokens BIGINT, valid_from DATE, valid_to DATE)"
+        )
+        for number in range(2):
+            values = list((BUDGET | {"budget_id": f"b{number}"}).values())
+            connection.execute(f"INSERT INTO seeds.budgets ({names}) VALUES ({', '.join('?' * len(values))})", values)
+        assert agreements.move_budgets(connection, [tmp_path], at=AT) == 2
+        assert agreements.move_budgets(connection, [tmp_path], at=AT) == 0
+    moved = agreements.newest(books.BUDGETS, [tmp_path])
+    assert [{name: row[name] for name in BUDGET} for row in moved] == [BUDGET | {"budget_id": f"b{n}"} for n in (0, 1)]

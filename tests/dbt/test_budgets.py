@@ -135,8 +135,8 @@ def query(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APIARY_WAREHOUSE", str(dbt_home / "warehouse.duckdb"))
         warehouse = Warehouse(dbt_home / "warehouse.duckdb", dbt_home / "target")
-        warehouse.seed("budgets", BUDGETS)
         warehouse.sign(folder, shipped=False)
+        warehouse.enter(books.BUDGETS, BUDGETS)
         warehouse.load([*use(), *runs(), *troubles()])
         warehouse.run("--select", "+mart_alerts")
         file = warehouse.copy(dbt_home / "budgets.duckdb")

@@ -1,4 +1,4 @@
-"""A limit in the warehouse stops an agent at home: seed, mart, snapshot in the store, device."""
+"""A limit in the warehouse stops an agent at home: book, mart, snapshot in the store, device."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.billing import books
 from pipelines.contract.quota import parse, period_of, prefix
 from pipelines.store import open_store
 from pipelines.warehouse import quota
@@ -42,7 +43,7 @@ def test_a_device_answers_from_the_published_snapshot(
     def build(*budgets: dict) -> list[str]:
         common = {"scope": "tenant", "scope_id": None, "period": "month", "valid_from": now.date().replace(day=1),
                   "warn_at": Decimal("0.8"), "tenant_id": "acme"}  # fmt: skip
-        warehouse.seed("budgets", [common | {"budget_id": f"b{n}"} | row for n, row in enumerate(budgets)])
+        warehouse.enter(books.BUDGETS, [common | {"budget_id": f"b{n}"} | row for n, row in enumerate(budgets)])
         warehouse.run("--select", "mart_budget")
         with warehouse.connect() as connection:
             return quota.publish(connection, open_store(store_url))
@@ -95,7 +96,7 @@ def test_a_device_answers_from_the_published_snapshot(
     for limit, moment in ((5, now), (6, now), (7, now), (8, now - timedelta(seconds=10))):
         budget = {"budget_id": "b", "scope": "tenant", "scope_id": None, "period": "month", "measure": "turns",
                   "valid_from": now.date().replace(day=1), "warn_at": Decimal("0.8"), "tenant_id": "acme"}  # fmt: skip
-        warehouse.seed("budgets", [budget | {"limit_amount": Decimal(limit)}])
+        warehouse.enter(books.BUDGETS, [budget | {"limit_amount": Decimal(limit)}])
         with warehouse.connect() as connection:
             (key,) = quota.publish(connection, open_store(store_url), now=moment)
         assert key == next(iter(open_store(store_url).list(prefix("eu", "acme")))).key

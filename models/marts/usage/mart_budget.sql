@@ -1,5 +1,5 @@
 with budgets as (
-    select * from {{ ref('budgets') }}
+    select * from {{ ref('stg_billing__budgets') }}
 ),
 
 known as (
