@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev test test-services test-long torture bench bench-quick power-loss mutants focus-check spreadsheet-check scale test-scale lint contract lock clean frozen-home wheels docs
+.PHONY: help setup run dev services audit test test-services test-long torture bench bench-quick power-loss mutants focus-check spreadsheet-check scale test-scale lint contract lock clean frozen-home wheels docs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ run: $(READY) ## the whole job on a simulated fleet (HIVE_HOME=path CONSENT=incl
 
 dev: $(READY) ## the Dagster UI on 127.0.0.1:3000 (APIARY_PORT=4000 for another port)
 	@$(BIN)/apiary dev
+
+services: $(READY) ## an object server, PostgreSQL, the UI, the daemon and `apiary serve` on the loopback, until Ctrl-C
+	@$(BIN)/python -m deploy.services
 
 test: $(READY) lint ## all checks: lint, types, import rules, derived files, unit, dbt, end to end
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -101,6 +104,19 @@ focus-check: $(READY) ## the statements of a simulated fleet before the public F
 	@rm -rf .cache/focus-home # of another state of the code its marts could not be built on
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/apiary demo > .cache/focus-demo.log
 	@APIARY_HOME=$(CURDIR)/.cache/focus-home $(BIN)/python -m bench.focus_check $(FOCUS)
+
+# What audits has dependencies of its own: it lives apart too.
+AUDIT := .cache/audit
+SBOM := .cache/sbom.cdx.json
+audit: $(READY) ## .cache/sbom.cdx.json, the bill of materials (CycloneDX), and known vulnerabilities of all that is locked
+	@test -x $(AUDIT)/bin/pip-audit || { rm -rf $(AUDIT) && $(BIN)/uv venv --quiet --python $(BIN)/python $(AUDIT) && \
+		$(BIN)/uv pip install --quiet --python $(AUDIT)/bin/python pip-audit==2.10.1 cyclonedx-bom==7.5.0; }
+	@$(AUDIT)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o $(SBOM) && echo "written: $(SBOM)"
+	@code=0; $(AUDIT)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip \
+		--vulnerability-service osv --progress-spinner off > $(AUDIT)/found 2>&1 || code=$$?; \
+		if grep -q "known vulnerabilit" $(AUDIT)/found; then cat $(AUDIT)/found; exit $$code; fi; tail -n 1 $(AUDIT)/found >&2; \
+		echo "audit: the service that knows vulnerabilities could not be asked: whether there are any is unknown" >&2; exit 3
 
 # Spark is half a gigabyte: it has an environment of its own, with everything the project has and the group `spark`.
 SPARK := .cache/spark

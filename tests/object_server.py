@@ -38,7 +38,7 @@ class ObjectServer:
         }  # fmt: skip
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free, and free 10,000 above too: the server opens a second one there for each."""
     found: list[int] = []
     while len(found) < count:
@@ -62,7 +62,7 @@ def object_server(folder: Path, *, others: Sequence[dict[str, Any]] = ()) -> Ite
 
     Raises RuntimeError if it does not come up.
     """
-    master, volume, filer, s3 = _free_ports(4)
+    master, volume, filer, s3 = free_ports(4)
     server = ObjectServer(f"http://127.0.0.1:{s3}")
     folder.mkdir(parents=True)
     identity = {

@@ -40,6 +40,8 @@ TARGETS = (
     "contract",
     "docs",
     "wheels",
+    "services",
+    "audit",
 )
 
 # SQL text with names in it is put together here and nowhere else: the names are columns and tables of the contract,

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,6 +19,11 @@ from typing import Any
 import dagster as dg
 import psutil
 import yaml
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.execution.api import execute_run
+from dagster._core.execution.execution_result import ExecutionResult
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster_duckdb import DuckDBResource
 
 from pipelines import log_format
@@ -73,6 +78,7 @@ NEEDED = {
     ("run_monitoring", "enabled"): True,
     ("run_monitoring", "free_slots_after_run_end_seconds"): 5,
 }
+LOCATION = "apiary"  # of workspace.yaml
 STOP_SECONDS = 0.5  # for marking the run; who cannot be told finds its process gone
 
 
@@ -158,17 +164,22 @@ def _execute(home: Home, job: str, tags: dict[str, str]) -> None:
 
     with dg.DagsterInstance.get() as instance, _counted_dbt():
         fail_orphaned_runs(instance)
-        result = defs.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            tags=tags | process_tags(),
-            run_config={"loggers": {"progress": {}}},
-            raise_on_error=False,
-        )
+        result = execute(defs.resolve_job_def(job), instance, tags | process_tags(), {"loggers": {"progress": {}}})
         checks = defs.get_repository_def().asset_graph.asset_check_keys
         for failure in operation_alerts.tell(home, operation_alerts.find(instance, checks, now=datetime.now(UTC))):
             log_format.write(failure, level="warning")
     if not result.success:
         raise RunFailedError(f"{_why(result)}; {_what_is_done(result)}")
+
+
+def execute(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, tags: Mapping[str, str], run_config: Mapping[str, Any]
+) -> ExecutionResult:
+    """Run a job in this process. Its run belongs to the code location, so that the UI shows it among the daemon's."""
+    location = RegisteredCodeLocationOrigin(LOCATION)
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job.name)
+    run = instance.create_run_for_job(job, tags=tags, run_config=run_config, remote_job_origin=origin)
+    return execute_run(InMemoryJob(job), run, instance)
 
 
 RESULTS = {
@@ -177,7 +188,7 @@ RESULTS = {
 }  # fmt: skip
 
 
-def _what_is_done(result: dg.ExecuteInProcessResult) -> str:
+def _what_is_done(result: ExecutionResult) -> str:
     """What a failed run has changed for its readers: told by what it materialised, not by where it failed."""
     made = {
         tuple(event.asset_key.path) for event in result.all_events if event.is_step_materialization and event.asset_key
@@ -234,7 +245,7 @@ def _cancel_own_run() -> None:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def _why(result: dg.ExecuteInProcessResult) -> str:
+def _why(result: ExecutionResult) -> str:
     checks = [
         f"{evaluation.asset_key.path[-1]}.{evaluation.check_name}"
         for evaluation in result.get_asset_check_evaluations()
