@@ -156,10 +156,11 @@ class Daemon:
         )
         end = time.monotonic() + 300
         while True:
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+            try:  # once it listens it is asked once: a run is written down before the answer, however long that takes
+                with urllib.request.urlopen(request, timeout=STEP_SECONDS) as answer:
                     told: dict[str, Any] = json.load(answer)
-            except OSError:
+            except OSError as error:
+                assert not isinstance(error, TimeoutError), "the server never answered"
                 assert time.monotonic() < end, "the server never answered"
                 time.sleep(1)
                 continue
