@@ -36,8 +36,8 @@ def main() -> int:
         connection = duckdb.connect(copy)
         connection.execute("SET TimeZone = 'UTC'")
         # Each proof asks for the booked lines of one row: worked out once for all of them.
-        connection.execute("CREATE TABLE main.booked AS FROM intermediate.int_billing__booked_lines")
-        connection.execute("CREATE OR REPLACE VIEW intermediate.int_billing__booked_lines AS FROM main.booked")
+        connection.execute("CREATE TABLE main.booked AS FROM statements.int_billing__booked_lines")
+        connection.execute("CREATE OR REPLACE VIEW statements.int_billing__booked_lines AS FROM main.booked")
         for key in kinds:
             links = prove(connection, key, home.exports, store, book).links
             broken += [f"{key}: {text}" for text, holds in links if not holds]

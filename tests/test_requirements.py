@@ -9,6 +9,7 @@ from functools import cache
 
 import yaml
 
+from tests import marts
 from tests.requirements import PAGE, ROOT, Line, asked, lines, page
 
 NUMBERS = re.compile(r"Tests? (\d+(?:, \d+)*)\b")
@@ -17,12 +18,7 @@ NUMBERS = re.compile(r"Tests? (\d+(?:, \d+)*)\b")
 @cache
 def columns() -> set[str]:
     """Columns of all marts, as `mart.column`."""
-    return {
-        f"{model['name']}.{column['name']}"
-        for file in (ROOT / "models" / "marts").rglob("*.yml")
-        for model in yaml.safe_load(file.read_text("utf-8")).get("models", ())
-        for column in model.get("columns", ())
-    }
+    return {f"{mart}.{column}" for mart, types in marts.types().items() for column in types}
 
 
 @cache

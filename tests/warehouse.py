@@ -23,6 +23,7 @@ from pipelines.contract.wire import BY_NAME
 from pipelines.store import open_store
 from pipelines.warehouse.landing import pending
 from pipelines.warehouse.load import Loaded, known_manifests, load, prepare
+from pipelines.warehouse.schemas import BUILT, MARTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = REPOSITORY / "dbt_project"
@@ -60,6 +61,13 @@ class _Warnings(EventManager):
 ctx_set_event_manager(_Warnings())
 
 
+def schema_of(model: str) -> str:
+    """The schema of a model, by its place among the layers."""
+    (path,) = (REPOSITORY / "models").rglob(f"{model}.sql")
+    layer, *folders = path.relative_to(REPOSITORY / "models").parts
+    return layer if layer == "staging" or folders[0] == "internal" else MARTS
+
+
 class Warehouse:
     """One DuckDB file, emptied for each test: dbt keeps it open, and a deleted file would live on behind its path."""
 
@@ -74,7 +82,7 @@ class Warehouse:
         """Make it empty: the wire's tables and nothing else."""
         self.loads = 0
         with duckdb.connect(str(self.path)) as connection:
-            for schema in ("marts", "intermediate", "staging", "wire", "billing"):
+            for schema in (*BUILT, "wire", "billing"):
                 connection.execute(f"drop schema if exists {schema} cascade")
             for statement in create_wire():
                 connection.execute(statement)

@@ -12,10 +12,13 @@ CLOSING = "tests/billing/test_closing.py"
 CORRECTED = f"{CLOSING}::test_c5_a_price_correction_is_a_reversal_and_a_replacement"
 CACHE = "tests/dbt/test_cache_conventions.py::test_the_input_with_cache_is_what_a_second_calculation_says"
 MACROS, MODELS = "dbt_project/macros", "models"
-LINES, RATES = f"{MODELS}/marts/billing/fct_rated_lines.sql", f"{MODELS}/intermediate/int_billing__rates_in_force.sql"
-PLAN, CREDIT = f"{MODELS}/intermediate/int_billing__plan_charges.sql", f"{MODELS}/marts/billing/fct_credit_ledger.sql"
-INVOICES = f"{MODELS}/marts/billing/fct_invoice_lines.sql"
-BOOKED = f"{MODELS}/intermediate/int_billing__booked_lines.sql"
+LINES, RATES = f"{MODELS}/rating/fct_rated_lines.sql", f"{MODELS}/rating/internal/int_billing__rates_in_force.sql"
+PLAN, CREDIT = (
+    f"{MODELS}/statements/internal/int_billing__plan_charges.sql",
+    f"{MODELS}/statements/fct_credit_ledger.sql",
+)
+INVOICES = f"{MODELS}/statements/fct_invoice_lines.sql"
+BOOKED = f"{MODELS}/statements/internal/int_billing__booked_lines.sql"
 
 MONEY = (
     Mutant("shares by name, not by remainder", "pipelines/billing/prove.py", "key=lambda name: (whole[name] - exact[name] / unit, name))", "key=lambda name: name)", f"{RULES}::test_an_invoice_is_spread_by_largest_remainder"),

@@ -24,9 +24,8 @@
     group by tenant_id, session_id
 {% endmacro %}
 
-{# The same, and sessions whose user, colony or root became another one through rows of other sessions, or whose tenant
-   reports in another zone now. #}
-{% macro changed_or_moved_sessions() %}
+{# The same, and sessions whose user, colony or root became another one through rows of other sessions. #}
+{% macro changed_or_moved_sessions(watches_time_zone=false) %}
     select
         tenant_id,
         session_id,
@@ -43,15 +42,24 @@
         left join {{ ref('int_sessions__tree_resolved') }} as resolved
             on stored.tenant_id = resolved.tenant_id
             and stored.session_id = resolved.session_id
+        {%- if watches_time_zone %}
         left join {{ ref('int_tenants__time_zones') }} as zones
             on stored.tenant_id = zones.tenant_id
+        {%- endif %}
         where stored.user_id is distinct from resolved.user_id
             or stored.colony_id is distinct from resolved.colony_id
             or stored.root_session_id is distinct from resolved.root_session_id
+            {%- if watches_time_zone %}
             or stored.time_zone is distinct from coalesce(zones.time_zone, 'UTC')
+            {%- endif %}
         {% endif %}
     ) as candidates
     group by tenant_id, session_id
+{% endmacro %}
+
+{# The same, and sessions whose tenant reports in another zone now. #}
+{% macro changed_moved_or_rezoned_sessions() %}
+    {{- changed_or_moved_sessions(watches_time_zone=true) -}}
 {% endmacro %}
 
 {# Sessions that changed, and the children of those: what a child took over depends on its parent's turns. #}
@@ -75,13 +83,24 @@
     group by tenant_id, session_id
 {% endmacro %}
 
-{# Days on which any session changed, or used to have rows before it changed. #}
-{% macro changed_days() %}
+{# Days on which the turns of any session changed, or used to be before it changed. #}
+{% macro changed_turn_days() %}
     select
         tenant_id,
         usage_date,
         max(_ingest_seq) as _ingest_seq
     from {{ ref('int_usage__session_days') }}
+    where _ingest_seq > {{ watermark() }}
+    group by tenant_id, usage_date
+{% endmacro %}
+
+{# The same of everything that analytics say of a day: turns, tool calls, waste, the tenant's time zone. #}
+{% macro changed_days() %}
+    select
+        tenant_id,
+        usage_date,
+        max(_ingest_seq) as _ingest_seq
+    from {{ ref('int_analytics__session_days') }}
     where _ingest_seq > {{ watermark() }}
     group by tenant_id, usage_date
 {% endmacro %}
@@ -296,6 +315,61 @@
         {%- endif %}
 {% endmacro %}
 
+{# Days whose usage or rating differs from what analytics were built of. `_rating_seq` counts the builds that found one. #}
+{% macro changed_usage_inputs() %}
+    with days as (
+        select
+            tenant_id,
+            usage_date,
+            max(_ingest_seq) as _ingest_seq
+        from {{ ref('int_analytics__session_days') }}
+        group by tenant_id, usage_date
+    ),
+
+    current_days as (
+        select
+            days.tenant_id,
+            days.usage_date,
+            rated._rating_seq as _rated_seq,
+            days._ingest_seq
+        from days
+        left join {{ ref('int_billing__rating_days') }} as rated
+            on days.tenant_id = rated.tenant_id
+            and days.usage_date = rated.usage_date
+    )
+
+    select
+        current_days.tenant_id,
+        current_days.usage_date,
+        current_days._rated_seq,
+        current_days._ingest_seq,
+        {% if is_incremental() -%}
+        cast((select coalesce(max(_rating_seq), 0) + 1 from {{ this }}) as bigint) as _rating_seq
+    from current_days
+    left join {{ this }} as stored
+        on current_days.tenant_id = stored.tenant_id
+        and current_days.usage_date = stored.usage_date
+    where current_days._rated_seq is distinct from stored._rated_seq
+        or current_days._ingest_seq is distinct from stored._ingest_seq
+        {%- else -%}
+        cast(1 as bigint) as _rating_seq
+    from current_days
+        {%- endif %}
+{% endmacro %}
+
+{# Days of usage to sum up again. #}
+{% macro changed_usage_days() %}
+    select
+        tenant_id,
+        usage_date,
+        _ingest_seq,
+        _rating_seq
+    from {{ ref('int_analytics__usage_days') }}
+    {% if is_incremental() -%}
+    where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
+    {%- endif %}
+{% endmacro %}
+
 {# Days to rate again. #}
 {% macro changed_rating_days() %}
     select
@@ -324,8 +398,8 @@
         from {{ ref('mart_held_turns') }}
         union all
         select tenant_id, delivery_date as usage_date
-        from {{ ref('mart_coverage') }}
-        where turn_lines_rejected > 0
+        from {{ ref('int_delivery__device_days') }}
+        where turn_lines_rejected > 0 and device_id <> 'ERASED'
         {% if is_incremental() -%}
         union all
         select tenant_id, usage_date

@@ -105,7 +105,7 @@
             days.usage_date,
             {{ fingerprint_of_all(fingerprint(['days.session_id', 'sessions.queen_name'])) }} as _fingerprint
         from {{ ref('int_usage__session_days') }} as days
-        inner join {{ ref('dim_sessions') }} as sessions
+        inner join {{ ref('int_sessions__observations_merged') }} as sessions
             on days.tenant_id = sessions.tenant_id
             and days.root_session_id = sessions.session_id
         where sessions.queen_name is not null

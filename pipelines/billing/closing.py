@@ -230,7 +230,7 @@ def close(
 def pending(connection: duckdb.DuckDBPyConnection, period: date, accounts: Sequence[str]):  # type: ignore[no-untyped-def]
     """The lines of a period of some accounts that are in no sealed file yet, as an Arrow table of `ledger.LINES`."""
     return connection.execute(
-        f"SELECT {', '.join(LINES.names)} FROM intermediate.int_billing__booked_lines"
+        f"SELECT {', '.join(LINES.names)} FROM statements.int_billing__booked_lines"
         " WHERE billing_period = ? AND seal_seq IS NULL AND list_contains(?, billing_account_id)",
         [period, list(accounts)],
     ).to_arrow_table()
@@ -426,7 +426,7 @@ def _rows_off(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, 
             coalesce(lines.events, 0) - coalesce(shown.events, 0)
         FROM (
             SELECT billing_account_id, sum(billed_cost) AS cost, sum(events) AS events
-            FROM intermediate.int_billing__booked_lines WHERE billing_period = $1 GROUP BY ALL
+            FROM statements.int_billing__booked_lines WHERE billing_period = $1 GROUP BY ALL
         ) AS lines
         FULL OUTER JOIN (
             SELECT "BillingAccountId" AS billing_account_id, sum("BilledCost") AS cost, sum("x_EventCount") AS events

@@ -2,7 +2,7 @@
 
 A statement of an open period is a snapshot: when its rows change, the next version stands beside the last one and says
 which rows differ and why. A closed period is finished once and never looked at again.
-Does not belong here: writing a version (statements.py), the rows (models/marts/billing), what may leave (gate.py).
+Does not belong here: writing a version (statements.py), the rows (models/statements), what may leave (gate.py).
 """
 
 import hashlib

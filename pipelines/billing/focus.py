@@ -2,7 +2,7 @@
 
 FOCUS (focus.finops.org) names a column in PascalCase; columns of our own begin with `x_` and stand behind the others.
 Numbers are decimals, times UTC, periods half open. A column may be added; anything else is another schema.
-Does not belong here: what is in a row (models/marts/billing/export_focus_daily.sql), files (statements.py).
+Does not belong here: what is in a row (models/statements/export_focus_daily.sql), files (statements.py).
 """
 
 import json

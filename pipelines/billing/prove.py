@@ -76,7 +76,7 @@ def prove(
     )
     _prove_statement(proof, row, exports)
     lines = _query(
-        connection, "SELECT * FROM intermediate.int_billing__booked_lines WHERE row_key = ? ORDER BY line_id", [row_key]
+        connection, "SELECT * FROM statements.int_billing__booked_lines WHERE row_key = ? ORDER BY line_id", [row_key]
     )
     _prove_sum(proof, row, lines)
     sealed = [item for item in book.transitions if item.seal] if book else []
@@ -232,7 +232,7 @@ def _prove_reversal(proof: Proof, connection: duckdb.DuckDBPyConnection, line: R
     """A reversal is a line that was billed before, with other signs."""
     before = _query(
         connection,
-        "SELECT * FROM intermediate.int_billing__booked_lines WHERE tenant_id = ? AND line_id = ?"
+        "SELECT * FROM statements.int_billing__booked_lines WHERE tenant_id = ? AND line_id = ?"
         " AND billing_account_id = ? AND line_kind <> 'reversal' AND seal_seq IS NOT NULL"
         " AND (CAST(? AS BIGINT) IS NULL OR seal_seq < ?) ORDER BY seal_seq DESC LIMIT 1",
         [line["tenant_id"], line["line_id"], line["billing_account_id"], line["seal_seq"], line["seal_seq"]],
@@ -260,7 +260,7 @@ def _prove_charge(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row
     """A charge comes to what all its bookings come to, and to what its plan says, worked out here again."""
     key = [line["tenant_id"], line["line_id"], line["billing_account_id"]]
     lines = (
-        "SELECT billed_cost FROM intermediate.int_billing__booked_lines"
+        "SELECT billed_cost FROM statements.int_billing__booked_lines"
         " WHERE tenant_id = ? AND line_id = ? AND billing_account_id = ?"
     )
     charges = _query(
@@ -311,7 +311,7 @@ def _missing(connection: duckdb.DuckDBPyConnection, item: Row, charge: Row) -> s
     """What is missing to a commitment: of all the usage of the month, or of what the item's units cost."""
     if item["item"] == "rated_cost":
         sql = (
-            "SELECT coalesce(billed_cost, 0) AS used FROM intermediate.int_billing__account_months"
+            "SELECT coalesce(billed_cost, 0) AS used FROM statements.int_billing__account_months"
             " WHERE billing_account_id = ? AND billing_month = ?"
         )
         found = _query(connection, sql, [charge["billing_account_id"], charge["billing_month"]])

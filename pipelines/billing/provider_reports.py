@@ -3,7 +3,7 @@
 A report is one JSON file per pull, named by its content, in `billing/provider/<provider>/<kind>/`. Amounts are read
 from the text of the number, never through a float: OpenAI writes dollars, Anthropic cents as text. Token counts come in
 two conventions; here the kinds never overlap.
-Does not belong here: asking a provider (provider_client.py), comparing (models/marts/billing/rpt_reconciliation.sql).
+Does not belong here: asking a provider (provider_client.py), comparing (models/rating/rpt_reconciliation.sql).
 """
 
 import hashlib

@@ -31,16 +31,18 @@ RATED_BY = (
 # days of the period are rated; turns of other days tell which model a session used and how its source counts.
 USAGE = """
     CREATE SCHEMA marts;
-    CREATE SCHEMA intermediate;
-    CREATE TABLE marts.dim_sessions AS SELECT * FROM published.dim_sessions;
+    CREATE SCHEMA core;
+    CREATE SCHEMA rating;
+    CREATE TABLE core.int_sessions__tree_resolved AS
+        SELECT tenant_id, session_id, user_id, root_session_id, colony_id FROM published.dim_sessions;
     CREATE TABLE marts.fct_llm_turns AS
         SELECT turns.* REPLACE (coalesce(replaced.other, turns.model) AS model), CAST(1 AS BIGINT) AS _ingest_seq
         FROM published.fct_llm_turns AS turns
         LEFT JOIN replaced ON turns.model = replaced.model;
-    CREATE TABLE intermediate.int_usage__day_models AS
+    CREATE TABLE rating.int_usage__day_models AS
         SELECT DISTINCT tenant_id, usage_date, model FROM marts.fct_llm_turns
         WHERE usage_date >= (SELECT first_day FROM period) AND usage_date < (SELECT end_day FROM period);
-    CREATE TABLE intermediate.int_usage__session_days AS
+    CREATE TABLE core.int_usage__session_days AS
         SELECT DISTINCT tenant_id, session_id, usage_date, CAST(1 AS BIGINT) AS _ingest_seq FROM marts.fct_llm_turns
         WHERE usage_date >= (SELECT first_day FROM period) AND usage_date < (SELECT end_day FROM period);
 """

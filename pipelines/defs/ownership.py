@@ -8,12 +8,13 @@ from typing import TypedDict
 
 import dagster as dg
 
+from pipelines.warehouse.schemas import INTERNAL
+
 OWNERS = {"billing": "team:finance-data", "books": "team:finance-data", "erasure": "team:privacy"}
 DEFAULT_OWNER = "team:data-platform"
 # The daily job runs once a day: an hour late is told, two days without one is a failure.
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26))
-KEPT_FRESH = ("marts", "published")
-PERSONAL = ("wire", "staging", "intermediate", "marts", "published", "erasure")
+PERSONAL = ("wire", "staging", *INTERNAL, "published", "erasure")
 """Groups whose rows name a user or a device, if only by a hash."""
 
 
@@ -32,5 +33,5 @@ def labels(group: str) -> Labels:
         "group_name": group,
         "owners": [OWNERS.get(group, DEFAULT_OWNER)],
         "tags": {"layer": group, "personal_data": "true" if group in PERSONAL else "false"},
-        "freshness_policy": FRESHNESS if group in KEPT_FRESH else None,
+        "freshness_policy": FRESHNESS if group == "published" else None,
     }

@@ -19,14 +19,13 @@ from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_checks import with_readable_tests
 from pipelines.defs.dbt_project import manifest
 from pipelines.defs.gates import arrival_gate, is_in_run, require
-from pipelines.defs.ownership import labels
+from pipelines.defs.ownership import FRESHNESS, labels
 from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.setting_aside import MOST_ROUNDS, OVER_BUDGET, Failure, failure_after, failure_of, set_aside, told
 from pipelines.home import private_folder
-from pipelines.warehouse import budgets, definitions, load, registry
+from pipelines.warehouse import budgets, definitions, load, registry, schemas
 
-BUILT = ("seeds", "intermediate", "marts")  # the schemas of tables; staging is views
 INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
 # At its own level, debug, dbt spends an eighth of a build on writing some 13 MB of log.
 LOG_LEVEL = ("--log-level-file", "info")
@@ -47,19 +46,20 @@ class Translator(DagsterDbtTranslator):
         return dg.AssetKey([schema, dbt_resource_props["name"]])
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        """The layer."""
-        return str(dbt_resource_props["schema"])
+        """The layer, which is the folder of a model."""
+        return str(dbt_resource_props["fqn"][1] if dbt_resource_props["resource_type"] == "model" else "seeds")
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
-        """With the team that the model names, and the subject of a mart: its folder."""
+        """With the team that the model names; what a mart is about, by its folder; what is published is kept fresh."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         node = self.get_resource_props(manifest, unique_id)
         given = labels(spec.group_name or node["schema"])
         if owner := node.get("meta", {}).get("owner"):
             given["owners"] = [f"team:{owner}"]
-        folders = node["fqn"][1:-1]
-        if folders[:1] == ["marts"] and len(folders) > 1:
-            given["tags"]["subject"] = folders[1]
+        if subject := [folder for folder in node["fqn"][2:-1] if folder != "internal"]:
+            given["tags"]["subject"] = subject[0]
+        if node["schema"] == schemas.MARTS:
+            given["freshness_policy"] = FRESHNESS
         return spec.replace_attributes(**given)
 
 
@@ -130,7 +130,7 @@ def models(
     for line in told(registry.load(warehouse.parent).batches):
         context.log.warning(line)
     with engine.connect(str(warehouse)) as connection:
-        for (schema, table), rows in budgets.row_counts(connection, BUILT).items():
+        for (schema, table), rows in budgets.row_counts(connection, ("seeds", *schemas.TABLES)).items():
             if (key := dg.AssetKey([schema, table])) in context.selected_asset_keys:
                 context.add_asset_metadata({"dagster/row_count": rows}, key)
     yield from events

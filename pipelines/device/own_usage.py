@@ -127,7 +127,7 @@ def unmatched_steps(steps: Iterable[Row], events: Iterable[Row], ancestors: Iter
     """The steps of Hive's logs that are turns of their own: those without an event of the same tokens in their session,
     or in one that it was forked from. Each event stands for one step.
 
-    The warehouse asks for node, iteration and time as well (models/intermediate/int_usage__steps_matched.sql).
+    The warehouse asks for node, iteration and time as well (models/core/internal/int_usage__steps_matched.sql).
     """
     free = Counter((str(row["session_id"]), row["input_tokens"], row["output_tokens"]) for row in events)
     scopes: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What usage costs by the shipped price book, in a base install: the rules of models/marts/billing/fct_rated_turns.sql
+"""What usage costs by the shipped price book, in a base install: the rules of models/rating/fct_rated_turns.sql
 for one turn at a time, without a site's own prices or agreements.
 
 Does not belong here: reading what a site signed (books.py, which needs the warehouse's stack), rating for statements

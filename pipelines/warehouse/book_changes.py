@@ -1,7 +1,7 @@
 """Names the sessions to build again after somebody changed a book that turns and sessions are built by.
 
 Books change without a load, and turns are built by touched sessions. Does not belong here: what a book's rows make of
-a turn (dbt_project/macros/cache_convention.sql) or a session (models/intermediate), the books (pipelines/billing).
+a turn (dbt_project/macros/cache_convention.sql) or a session (models/core), the books (pipelines/billing).
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,7 +12,9 @@ from typing import Any
 
 import duckdb
 
-TABLE = "intermediate.model_definitions"  # beside what it tells of: a warehouse that is written anew has neither
+from pipelines.warehouse import schemas
+
+TABLE = "core.model_definitions"  # beside what it tells of: a warehouse that is written anew has neither
 
 
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -71,11 +73,14 @@ def changed(warehouse: Path, manifest: Mapping[str, Any]) -> list[str]:
 def record(warehouse: Path, manifest: Mapping[str, Any], *, built: Collection[str]) -> None:
     """Write down that these models (`schema.name`) were built by the definitions of this manifest.
 
-    Of models that were not built it stays what is written. Raises duckdb.Error.
+    Of models that were not built it stays what is written. Schemas of an older release are dropped: nothing reads them
+    any more. Raises duckdb.Error.
     """
     rows = [[model, definition] for model, definition in fingerprints(manifest).items() if model in built]
     with duckdb.connect(str(warehouse)) as connection:
-        connection.execute("CREATE SCHEMA IF NOT EXISTS intermediate")
+        for schema in schemas.OUTDATED:
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {TABLE.split('.', maxsplit=1)[0]}")
         connection.execute("BEGIN")
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {TABLE} (model VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL)"

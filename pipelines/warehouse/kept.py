@@ -1,7 +1,7 @@
 """What stays of erased usage: sums by tenant, model, charge class and UTC day, so that what was billed adds up.
 
 They name neither user nor session nor device, and lie in the store: a warehouse that is rebuilt has them too.
-Does not belong here: erasing (erase.py), what a bill makes of them (models/marts/billing).
+Does not belong here: erasing (erase.py), what a bill makes of them (models/statements).
 """
 
 import json

@@ -2,7 +2,7 @@
 
 An action is written down here and carried out by people: nothing here stops an agent. It holds no text: a reason is
 one of five words, everything else an identifier.
-Does not belong here: what the numbers say of an agent (models/marts/agents), printing (pipelines/commands).
+Does not belong here: what the numbers say of an agent (models/analytics/agents), printing (pipelines/commands).
 """
 
 import json

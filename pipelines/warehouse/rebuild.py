@@ -18,11 +18,9 @@ from pipelines.contract.wire import TABLES
 from pipelines.errors import ExpectedError
 from pipelines.home import ROOT, private_folder
 from pipelines.store import Store
-from pipelines.warehouse import kept, landing, load
+from pipelines.warehouse import kept, landing, load, schemas
 from pipelines.warehouse.landing import AdmissionPolicy
 from pipelines.warehouse.load import Loaded, Progress
-
-BUILT = ("seeds", "staging", "intermediate", "marts")  # what dbt makes; compared are the marts, which others read
 
 
 class RebuildError(ExpectedError):
@@ -147,7 +145,7 @@ def _carry_over(connection: duckdb.DuckDBPyConnection, warehouse: Path) -> None:
     for schema, table, statement in tables:
         if schema == "wire" and table in DECISIONS:
             connection.execute(f"INSERT INTO wire.{table} BY NAME SELECT * FROM before.wire.{table}")
-        elif schema not in ("wire", "main", *BUILT):
+        elif schema not in ("wire", "main", "seeds", *schemas.BUILT, *schemas.OUTDATED):
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
             connection.execute(statement)  # with its keys and constraints
             connection.execute(f'INSERT INTO "{schema}"."{table}" SELECT * FROM before."{schema}"."{table}"')

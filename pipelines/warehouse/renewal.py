@@ -13,9 +13,9 @@ import duckdb
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.keys import GENERATED_ID, KEYED
 from pipelines.contract.wire import BY_NAME
-from pipelines.warehouse import load
+from pipelines.warehouse import load, schemas
 
-BUILT_ANEW = ("staging", "intermediate", "marts")
+BUILT_ANEW = (*schemas.BUILT, *schemas.OUTDATED)
 WIRE = [*BY_NAME, *BOOKS]
 """Tables of the wire that this release makes. Another one, of another release, is left behind: the new warehouse has no
 place for it, and what cannot be copied would stop every erasure."""

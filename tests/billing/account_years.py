@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipelines.billing import books, ledger
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
 from tests.billing.ledgers import BUILT, CHARGED, RATED, rating_tables
+from tests.warehouse import schema_of
 
 Row = dict[str, Any]
 YEAR = 2025
@@ -53,23 +54,22 @@ class Years:
             self._open(f"a{number:05}")
         self._write()
         names = ("stg_billing__knowledge", *RATED, *BUILT, *CHARGED)
-        self.connection.execute("drop table intermediate.int_billing__account_months")
+        self.connection.execute("drop table statements.int_billing__account_months")
         for name in ("dim_billing_accounts", "fct_rated_lines", "fct_charges"):
             self.connection.execute(f"drop table marts.{name}")
         for name in _in_order(names, models):
-            schema = {"stg": "staging", "int": "intermediate"}.get(name[:3], "marts")
             kind = "table" if name in TABLES else "view"
-            self.connection.execute(f"create {kind} {schema}.{name} as {models[name]}")
+            self.connection.execute(f"create {kind} {schema_of(name)}.{name} as {models[name]}")
 
     def build(self) -> None:
         """Everything anew from the books and the turns."""
         ledger.load(self.connection, self.folder)
-        self.connection.execute("delete from marts.fct_llm_turns; delete from intermediate.int_billing__rating_days")
+        self.connection.execute("delete from marts.fct_llm_turns; delete from rating.int_billing__rating_days")
         self.connection.register("given", pa.Table.from_pylist(self.turns))
         self.connection.execute(
             """
             insert into marts.fct_llm_turns by name select * from given;
-            insert into intermediate.int_billing__rating_days
+            insert into rating.int_billing__rating_days
             select distinct tenant_id, usage_date, 1, 1 from given
             """
         )

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import yaml
 
 from pipelines.billing import books, closing, exports, ledger, periods, provider_reports
 from pipelines.billing.gate import Check
 from pipelines.billing.statements import StatementStore
 from pipelines.contract.ddl import create_wire
-from tests.warehouse import REPOSITORY, Warehouse
+from pipelines.warehouse import schemas
+from tests import marts
+from tests.warehouse import Warehouse, schema_of
 
 ISSUER = "Apiary"
 BUILT = (
@@ -40,22 +41,13 @@ RATED = (
 CHARGED = ("stg_billing__credit_grants", "int_billing__account_months", "fct_credit_ledger", "fct_charges")
 """What a month of an account comes to beside usage: tests/billing/account_years.py runs all of it."""
 GIVEN = (
-    "fct_rated_lines", "fct_charges", "dim_billing_accounts", "dim_prices", "dim_sessions", "fct_llm_turns",
-    "mart_coverage", "mart_held_turns", "mart_usage_crosscheck",
+    "fct_rated_lines", "fct_charges", "dim_billing_accounts", "dim_prices", "fct_llm_turns", "mart_held_turns",
+    "mart_usage_crosscheck",
 )  # fmt: skip
 """Marts that the statements read: made empty here, by the types of their contracts."""
 MET = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=True, found="0")
 NOON = timedelta(hours=12)
 Line = dict[str, Any]
-
-
-def contracted() -> dict[str, dict[str, str]]:
-    """Column types of every billing and usage mart."""
-    found = {}
-    for path in sorted((REPOSITORY / "models" / "marts").rglob("_*__models.yml")):
-        for model in yaml.safe_load(path.read_text("utf-8"))["models"]:
-            found[model["name"]] = {column["name"]: column["data_type"] for column in model["columns"]}
-    return found
 
 
 def compiled(folder: Path) -> dict[str, str]:
@@ -65,7 +57,7 @@ def compiled(folder: Path) -> dict[str, str]:
     """
     path = folder / "warehouse.duckdb"
     with duckdb.connect(str(path)) as connection:
-        for schema in ("marts", "intermediate", "staging", "wire", "billing"):
+        for schema in (*schemas.BUILT, "wire", "billing"):
             connection.execute(f"drop schema if exists {schema} cascade")
         rating_tables(connection)
     warehouse = Warehouse.__new__(Warehouse)
@@ -82,7 +74,7 @@ def template(models: Mapping[str, str], path: Path) -> Path:
         connection.execute(f"attach '{path}' as warehouse; use warehouse; set TimeZone = 'UTC'")
         rating_tables(connection)
         for name in BUILT:
-            schema = {"stg": "staging", "int": "intermediate"}.get(name.partition("_")[0], "marts")
+            schema = schema_of(name)
             kind = "table" if schema == "marts" else "view"
             connection.execute(f"create {kind} {schema}.{name} as {models[name]}")
         connection.execute("checkpoint warehouse; use memory; detach warehouse")
@@ -91,20 +83,25 @@ def template(models: Mapping[str, str], path: Path) -> Path:
 
 def rating_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """The wire, the books and the marts that are given, all of them empty."""
-    types = contracted()
-    for schema in ("marts", "intermediate", "staging", "billing"):
+    for schema in (*schemas.BUILT, "billing"):
         connection.execute(f"create schema if not exists {schema}")
     for statement in create_wire():
         connection.execute(statement)
     for name in GIVEN:
-        columns = ", ".join(f"{column} {kind}" for column, kind in types[name].items())
+        columns = ", ".join(f"{column} {kind}" for column, kind in marts.types()[name].items())
         connection.execute(f"create table marts.{name} ({columns})")
     connection.execute(
-        "create table intermediate.int_billing__rating_days"
+        "create table core.int_sessions__tree_resolved (tenant_id varchar, session_id varchar, user_id varchar,"
+        " user_basis varchar, root_session_id varchar, colony_id varchar);"
+        " create table core.int_sessions__observations_merged"
+        " (tenant_id varchar, session_id varchar, queen_name varchar);"
+        " create table core.int_delivery__device_days"
+        " (tenant_id varchar, device_id varchar, delivery_date date, turn_lines_rejected bigint);"
+        " create table rating.int_billing__rating_days"
         " (tenant_id varchar, usage_date date, _ingest_seq bigint, _rating_seq bigint);"
-        " create table intermediate.int_usage__session_days"
+        " create table core.int_usage__session_days"
         " (tenant_id varchar, session_id varchar, root_session_id varchar, usage_date date);"
-        " create table intermediate.int_billing__account_months (billing_account_id varchar, tokens bigint,"
+        " create table statements.int_billing__account_months (billing_account_id varchar, tokens bigint,"
         " colony_days bigint, billed_cost decimal(38, 15), billing_month date)"
     )
     books.load(connection, [Path("/nowhere")])
@@ -188,7 +185,7 @@ class Ledger:
         ledger.load_restatements(self.connection, self.exports)
         self.connection.execute(
             """
-            create or replace table intermediate.int_billing__rating_days as
+            create or replace table rating.int_billing__rating_days as
             select tenant_id, usage_date, 1::bigint as _ingest_seq, 1::bigint as _rating_seq from (
                 select tenant_id, usage_date from marts.fct_rated_lines
                 union select tenant_id, charge_start_date from billing.closed_lines
@@ -278,7 +275,7 @@ class Ledger:
     def booked(self, columns: str = "*", where: str = "true", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Booked lines, sealed and pending."""
         return self.connection.execute(
-            f"select {columns} from intermediate.int_billing__booked_lines where {where} order by all", list(values)
+            f"select {columns} from statements.int_billing__booked_lines where {where} order by all", list(values)
         ).fetchall()
 
     def copy(self, folder: Path) -> "Ledger":

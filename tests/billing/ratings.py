@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from pipelines.billing import books
 from tests.billing.ledgers import RATED, rating_tables
+from tests.warehouse import schema_of
 
 Row = dict[str, Any]
-MADE = {"fct_rated_lines": "marts", "dim_billing_accounts": "marts"}
 
 
 class Rating:
@@ -31,8 +31,7 @@ class Rating:
         self.sign()
         self.connection.execute(f"create view staging.stg_billing__knowledge as {models['stg_billing__knowledge']}")
         for name in RATED:
-            schema = MADE.get(name) or {"stg": "staging", "int": "intermediate"}[name[:3]]
-            self.connection.execute(f"create view {schema}.{name} as {models[name]}")
+            self.connection.execute(f"create view {schema_of(name)}.{name} as {models[name]}")
 
     def sign(self) -> None:
         """Read the books anew."""
@@ -44,8 +43,8 @@ class Rating:
         self.connection.execute(
             """
             update marts.fct_llm_turns set usage_date = cast(occurred_at at time zone 'UTC' as date);
-            delete from intermediate.int_billing__rating_days;
-            insert into intermediate.int_billing__rating_days
+            delete from rating.int_billing__rating_days;
+            insert into rating.int_billing__rating_days
             select distinct tenant_id, usage_date, 1, 1 from marts.fct_llm_turns
             """
         )

@@ -89,7 +89,7 @@ def run(years: Years) -> int:
     check(years, billed, MONTHS)
     assert closed_rows(years, first[-1]) == before, "what was closed is as it was"
     assert [path.read_bytes() for path in sealed] == contents
-    pending = "select count(*) from intermediate.int_billing__booked_lines where seal_seq is null"
+    pending = "select count(*) from statements.int_billing__booked_lines where seal_seq is null"
     assert years.connection.execute(pending).fetchone() == (0,)
     return sum(amount != 0 for amount in billed.values())
 

@@ -237,7 +237,7 @@ def close_as_before(ledger: Ledger, month: date) -> None:
     """Close a month as earlier versions did: of all accounts, with what nobody owes."""
     ledger.build()
     lines = ledger.connection.execute(
-        f"select {', '.join(files.LINES.names)} from intermediate.int_billing__booked_lines"
+        f"select {', '.join(files.LINES.names)} from statements.int_billing__booked_lines"
         " where billing_period = ? and seal_seq is null", [month],
     ).to_arrow_table()  # fmt: skip
     unowned = [

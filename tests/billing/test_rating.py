@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from pipelines.billing import books
 from pipelines.billing.exports import MEASURES, totals
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
+from tests import marts
 from tests.billing import oracle
-from tests.billing.ledgers import RATED, contracted
+from tests.billing.ledgers import RATED
 from tests.billing.ratings import Rating
 from tests.dbt.test_contracts import unit_by_unit
 from tests.dbt.test_rating import COLUMNS, MODELS, START, TENANTS, write_books
@@ -382,10 +383,10 @@ def test_a_plan_costs_what_its_units_do_one_by_one(rating: Rating, made: Any) ->
     rating.put("billing.plan_tiers", tiers)
     used = {"billed_cost": Decimal(0), "billing_month": JANUARY}
     rating.put(
-        "intermediate.int_billing__account_months",
+        "statements.int_billing__account_months",
         [used | {"billing_account_id": name, "tokens": count, "colony_days": count} for name, count in units.items()],
     )
-    charges = "select plan_item_id, charge_kind, amount from intermediate.int_billing__plan_charges"
+    charges = "select plan_item_id, charge_kind, amount from statements.int_billing__plan_charges"
     found: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for name, kind, amount in rating.connection.execute(charges).fetchall():
         found[name, kind] += amount
@@ -417,7 +418,7 @@ def test_the_parts_of_a_month_are_the_month(rating: Rating, price: Decimal, days
 def test_ten_million_nano_dollars_are_a_cent() -> None:
     """Test 57: M1, in every type that money has here, summed one by one; floats miss it."""
     kinds = {
-        kind for columns in contracted().values() for name, kind in columns.items()
+        kind for columns in marts.types().values() for name, kind in columns.items()
         if kind.startswith("decimal") and re.search("cost|price|amount|usd|balance", name)
     } - {"decimal(18,2)"}  # fmt: skip  # what is payable
     assert len(kinds) >= 3

@@ -367,15 +367,15 @@ def test_a_reversal_is_what_was_billed_with_other_signs() -> None:
         return proof.is_whole
 
     with duckdb.connect() as connection:
-        connection.execute("CREATE SCHEMA intermediate")
+        connection.execute("CREATE SCHEMA statements")
         values = ", ".join(f"{value} AS {name}" for name, value in amounts.items())
         connection.execute(
-            "CREATE TABLE intermediate.int_billing__booked_lines AS SELECT 't' AS tenant_id, 'l' AS line_id,"
+            "CREATE TABLE statements.int_billing__booked_lines AS SELECT 't' AS tenant_id, 'l' AS line_id,"
             f" 'a' AS billing_account_id, 'original' AS line_kind, 1::BIGINT AS seal_seq, {values}"
         )
         assert holds()
         assert not any(holds(**{name: Decimal(-2)}) for name in amounts)
-        connection.execute("UPDATE intermediate.int_billing__booked_lines SET seal_seq = NULL")
+        connection.execute("UPDATE statements.int_billing__booked_lines SET seal_seq = NULL")
         assert not holds(), "what was never sealed was never billed"
 
 

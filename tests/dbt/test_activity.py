@@ -229,7 +229,7 @@ def marts(dbt_home: Path) -> Marts:
             f" ('act', 'bolt', 'worker:queen_growth', null, 'ada', 'fire', 'dumb', '{at('00:00', 8)}'),"
             f" ('odd', 'bolt', 'queen:nobody', null, 'ada', 'note', 'derailed', '{at('00:00', 8)}')"
         )
-        warehouse.run("--select", "+path:models/marts/status", "+path:models/marts/agents", "+path:models/marts/usage")
+        warehouse.run("--select", *(f"+path:models/analytics/{area}" for area in ("status", "agents", "usage")))
         names = warehouse.query("select table_name from information_schema.tables where table_schema = 'marts'")
         found: Marts = {}
         for (name,) in names:

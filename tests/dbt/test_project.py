@@ -5,20 +5,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from dbt.contracts.graph.nodes import ModelNode
 
-from tests.warehouse import Warehouse
+from pipelines.billing import books
+from tests.warehouse import PARSED, Warehouse, schema_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LINK = REPOSITORY / "dbt_project" / "models"
-# What counts or judges rows of facts, or compares days: the only intermediate models behind a mart.
-COUNTS_FACTS = (
-    "int_usage__session_", "int_usage__day_models", "int_usage__turns_judged", "int_billing__rating_days",
-    "int_status__session_", "int_billing__models_assumed", "int_agents__session_models", "int_billing__booked_lines",
-    "int_billing__booking_days", "int_billing__account_months", "int_billing__account_terms", "int_billing__frozen",
-    "int_billing__plan_charges",
-)  # fmt: skip
+# Which layers a model may read, by its own. Statements never read analytics: the bill depends on what it bills alone.
+READS = {
+    "staging": {"staging"},
+    "core": {"staging", "core"},
+    "rating": {"staging", "core", "rating"},
+    "statements": {"staging", "core", "rating", "statements"},
+    "analytics": {"staging", "core", "rating", "analytics"},
+}
 # How a sentence about a table starts; the grain is what a reader needs first.
 GRAIN = re.compile(r"One row for each ")
+
+
+def layer(node: ModelNode) -> str:
+    """The folder of a model."""
+    return node.fqn[1]
 
 
 @pytest.fixture
@@ -39,7 +47,8 @@ def test_models_folder_is_built_through_the_link(models):
 
 def test_marts_keep_their_promises(models):
     marts = {name: node for name, node in models.items() if node.schema == "marts"}
-    assert {node.schema for node in models.values()} == {"staging", "intermediate", "marts"}
+    for name, node in models.items():
+        assert node.schema == schema_of(name), name
     for name, node in marts.items():
         columns = node.columns.values()
         assert node.config.contract.enforced, name
@@ -53,14 +62,43 @@ def test_marts_keep_their_promises(models):
         assert node.schema == "marts" or node.access == "private", name
 
 
-def test_arrows_go_one_way(models):
-    rank = {"staging": 1, "intermediate": 2, "marts": 3}
+def test_arrows_between_layers_go_one_way(models):
+    assert {layer(node) for node in models.values()} == set(READS)
     for name, node in models.items():
         sources = [parent for parent in node.depends_on.nodes if parent.startswith("source.")]
-        assert bool(sources) == (node.schema == "staging"), name
-        if not name.startswith(COUNTS_FACTS):
-            parents = [models[p.split(".")[-1]] for p in node.depends_on.nodes if p.startswith("model.")]
-            assert all(rank[parent.schema] <= rank[node.schema] for parent in parents), name
+        assert bool(sources) == (layer(node) == "staging"), name
+        parents = [models[p.split(".")[-1]] for p in node.depends_on.nodes if p.startswith("model.")]
+        assert [p.name for p in parents if layer(p) not in READS[layer(node)]] == [], name
+
+
+def test_an_error_in_analytics_does_not_stop_the_bill(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No model of analytics can be built, waste labels and display zones among them: every other one is, and tested."""
+    turn = {
+        "record_id": "t", "session_id": "s", "agent_role": "queen", "model": "anthropic/claude-opus-4-6",
+        "input_tokens": 1_000_000, "output_tokens": 0, "time_basis": "utc",
+        "occurred_at": datetime(2026, 3, 1, tzinfo=UTC),
+    }  # fmt: skip
+    account = {
+        "billing_account_id": "A", "tenant_id": "acme", "name": "Acme", "currency": "USD", "reporting_timezone": "UTC",
+        "charged_by": "tokens", "recorded_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }  # fmt: skip
+    books.append(books.ACCOUNTS, tmp_path, [account])
+    warehouse.sign(tmp_path)
+    warehouse.load([("llm_turns", turn)])
+    assert warehouse.dbt("parse").success
+    nodes = PARSED[warehouse.target].nodes
+    broken = {key for key, node in nodes.items() if node.resource_type == "model" and layer(node) == "analytics"}
+    assert {"int_usage__turns_judged", "int_tenants__time_zones"} <= {nodes[key].name for key in broken}
+    for key in broken:
+        monkeypatch.setattr(nodes[key], "raw_code", "select broken from nowhere")
+    result = warehouse.dbt("build", "--exclude-resource-type", "unit_test")
+    assert not result.success
+    failed = {found.node.unique_id for found in result.result if found.status not in ("success", "pass")}
+    assert broken <= failed
+    assert [key for key in failed - broken if not broken & set(nodes[key].depends_on.nodes)] == []
+    assert warehouse.query('select sum("BilledCost") > 0 from marts.export_focus_daily') == [(True,)]
 
 
 def test_money_is_never_a_float_nor_divided():

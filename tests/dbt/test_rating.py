@@ -207,7 +207,7 @@ def test_sql_and_a_second_calculation_agree_on_every_line(warehouse: Warehouse, 
 
 def _assert_the_zone_of_the_machine_does_not_matter(warehouse: Warehouse) -> None:
     """R3: the compiled SQL under another zone of the session gives the rows that stand."""
-    compiled = warehouse.target / "compiled" / "apiary" / "models" / "marts" / "billing" / "fct_rated_lines.sql"
+    compiled = warehouse.target / "compiled" / "apiary" / "models" / "rating" / "fct_rated_lines.sql"
     with warehouse.connect() as connection:
         connection.execute("set timezone = 'Pacific/Auckland'")
         connection.execute("set threads = 1")
@@ -269,11 +269,11 @@ def test_cost_rises_with_tokens_within_a_tier(warehouse: Warehouse, tmp_path: Pa
 
 
 def test_sql_of_money_divides_nothing_and_rounds_in_one_macro() -> None:
-    """M1: in the billing marts no division, no average, no float; rounding of money only in two files of macros."""
+    """M1: where rated and billed no division, no average, no float; rounding of money only in two files of macros."""
     import re
 
-    folder = PROJECT.parent / "models" / "marts" / "billing"
-    for path in [*folder.glob("*.sql"), *(PROJECT.parent / "models" / "intermediate").glob("int_billing__*.sql")]:
+    layers = (PROJECT.parent / "models" / layer for layer in ("rating", "statements", "analytics/billing"))
+    for path in (path for layer in layers for path in layer.rglob("*.sql")):
         sql = re.sub(r"\{#.*?#\}|\{\{.*?\}\}|--[^\n]*|'[^']*'", "", path.read_text("utf-8"), flags=re.DOTALL).lower()
         assert not re.search(r"/|\b(avg|double|float|real|round|ceil|floor|trunc)\b", sql), path.name
     macros = (PROJECT / "macros").glob("*.sql")

@@ -108,7 +108,7 @@ class Matcher:
         self.warehouse = warehouse
         warehouse.run("--select", "+int_usage__steps_matched")
         models = ("stg_wire__fork_ancestors", "int_usage__steps_matched")
-        warehouse.execute("drop table intermediate.int_usage__steps_matched")  # compiled as a first build is
+        warehouse.execute("drop table core.int_usage__steps_matched")  # compiled as a first build is
         compiled = warehouse.dbt("compile", "--select", *models)
         code = {result.node.name: result.node.compiled_code for result in compiled.result or []}
         self.ancestors, self.matched = (code[name] for name in models)

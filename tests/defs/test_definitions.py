@@ -15,8 +15,11 @@ import pytest
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import TABLES
 from pipelines.quality import gates
+from pipelines.warehouse.schemas import BUILT
+from tests.warehouse import schema_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MODELS = list((REPOSITORY / "models").rglob("*.sql"))
 NEEDED = ("pipelines", "models", "dbt_project", "expectations", "policies")
 SCRIPT = """
 import json, socket, sys
@@ -144,16 +147,15 @@ def test_every_asset_is_named_by_its_relation(loaded: dict[str, Any]) -> None:
     assets = loaded["assets"]
     assert all(len(key.split("/")) == 2 for key in assets)
     schemas = {key.split("/")[0] for key in assets}
-    assert schemas == {"wire", "seeds", "staging", "intermediate", "marts", "published", "billing", "erasure", "quota"}
+    assert schemas == {"wire", "seeds", *BUILT, "published", "billing", "erasure", "quota"}
     assert {key for key in assets if key.startswith("wire/")} == {
         f"wire/{name}" for name in [*(table.name for table in TABLES), *BOOKS, "quarantine"]
     }
-    models = {
-        f"{path.relative_to(REPOSITORY / 'models').parts[0]}/{path.stem}"
-        for path in (REPOSITORY / "models").rglob("*.sql")
-    }
-    assert models == {key for key in assets if key.split("/")[0] in ("staging", "intermediate", "marts")}
-    own_group = {key for key, asset in assets.items() if asset["group"] != key.split("/")[0]}
+    layers = {path.stem: path.relative_to(REPOSITORY / "models").parts[0] for path in MODELS}
+    models = {f"{schema_of(name)}/{name}" for name in layers}
+    assert models == {key for key in assets if key.split("/")[0] in BUILT}
+    assert {key: assets[key]["group"] for key in models} == {key: layers[key.split("/")[1]] for key in models}
+    own_group = {key for key, asset in assets.items() if asset["group"] != key.split("/")[0]} - models
     assert {assets[key]["group"] for key in own_group} == {"books"}
     assert {key.split("/")[0] for key in own_group} == {"billing"}, "what people sign stands apart from statements"
     assert [key for key, asset in assets.items() if not asset["described"]] == []
@@ -165,16 +167,16 @@ def test_every_asset_says_who_answers_for_it_and_what_people_read_is_kept_fresh(
         "team:data-platform", "team:finance-data", "team:privacy",
     }  # fmt: skip
     assert [key for key, asset in assets.items() if not asset["owners"] or "layer" not in asset["tags"]] == []
-    fresh = {asset["group"] for asset in assets.values() if asset["is_kept_fresh"]}
-    assert fresh == {"marts", "published"}
-    assert [key for key, asset in assets.items() if asset["is_kept_fresh"] != (asset["group"] in fresh)] == []
+    assert {key for key, asset in assets.items() if asset["is_kept_fresh"]} == {
+        key for key in assets if key.split("/")[0] in ("marts", "published")
+    }
 
 
 def test_no_billing_statement_stands_before_a_book_in_the_graph_of_groups(loaded: dict[str, Any]) -> None:
-    """Only intermediate and marts stand behind one another: facts are marts, and days are counted from them."""
+    """No two groups stand behind one another: the groups of models are their layers."""
     group = {key: asset["group"] for key, asset in loaded["assets"].items()}
     arrows = {(group[parent], group[key]) for key, parents in loaded["behind"].items() for parent in parents}
-    arrows = {(a, b) for a, b in arrows if a != b} - {("marts", "intermediate")}
+    arrows = {(a, b) for a, b in arrows if a != b}
     left = set(group.values())
     while ends := {name for name in left if not any(a == name and b in left for a, b in arrows)}:
         left -= ends
@@ -248,23 +250,18 @@ def test_whatever_opens_the_warehouse_shares_one_slot(loaded: dict[str, Any]) ->
 
 
 def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
-    order = ["seeds", "wire", "staging", "intermediate", "marts", "published", "quota", "billing", "erasure"]
+    order = [
+        "seeds", "wire", "staging", "core", "rating", "statements", "analytics", "published", "quota", "billing",
+        "erasure",
+    ]  # fmt: skip
+    group = {key: asset["group"] for key, asset in loaded["assets"].items()}
     for key, parents in loaded["behind"].items():
         for parent in parents:
             if not loaded["behind"][parent] and parent.startswith("billing/"):
                 continue  # a book: people sign it, nothing of ours stands before it
             if parent.startswith("erasure/"):
                 continue  # what somebody wants erased comes before everything
-            # Days are counted over the facts before them, and lines are booked that were rated before: the places
-            # where intermediate stands behind marts.
-            behind_facts = (
-                "int_usage__session_", "int_usage__turns_judged", "int_billing__rating_days", "int_status__session_",
-                "int_agents__session_models", "int_billing__booked_lines", "int_billing__booking_days",
-                "int_billing__account_months", "int_billing__account_terms", "int_billing__frozen",
-                "int_billing__plan_charges", "int_usage__day_models", "int_billing__models_assumed",
-            )  # fmt: skip
-            if not key.startswith(tuple(f"intermediate/{name}" for name in behind_facts)):
-                assert order.index(parent.split("/")[0]) <= order.index(key.split("/")[0]), (key, parent)
+            assert order.index(group[parent]) <= order.index(group[key]), (key, parent)
     marts = {key for key in loaded["assets"] if key.startswith("marts/")}
     assert set(loaded["behind"]["published/marts"]) == marts
     assert "published/marts" in loaded["behind"]["billing/statements"], "nothing is billed that was not published"

@@ -131,10 +131,10 @@ def test_e2_statements_verify_and_their_tokens_are_the_truth(site: Site) -> None
 # What stands in the first and not in the second.
 CHAINS = {
     "rows without lines": (
-        'SELECT "x_RowKey" FROM marts.export_focus_daily', "SELECT row_key FROM intermediate.int_billing__booked_lines"
+        'SELECT "x_RowKey" FROM marts.export_focus_daily', "SELECT row_key FROM statements.int_billing__booked_lines"
     ),
     "lines without what is billed": (
-        "SELECT line_id FROM intermediate.int_billing__booked_lines",
+        "SELECT line_id FROM statements.int_billing__booked_lines",
         "SELECT rated_line_id FROM marts.fct_rated_lines WHERE billed_cost IS NOT NULL"
         " UNION ALL SELECT charge_id FROM marts.fct_charges",
     ),

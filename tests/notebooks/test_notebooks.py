@@ -22,6 +22,7 @@ from traitlets.config import Config
 from pipelines.contract.numbers import plain
 from pipelines.home import Home
 from pipelines.warehouse import publish
+from tests import marts
 
 pytestmark = pytest.mark.services
 
@@ -56,20 +57,12 @@ SAID = {
 COST = sum((Decimal(row[-1]) for row in USAGE if row[-1]), Decimal(0))
 
 
-def columns_of_marts() -> dict[str, list[tuple[str, str]]]:
-    """Columns and types as the marts' contracts name them: a notebook must not read a column that is gone."""
-    files = (REPOSITORY / "models" / "marts").rglob("_*__models.yml")
-    models = [model for file in files for model in yaml.safe_load(file.read_text("utf-8"))["models"]]
-    return {model["name"]: [(c["name"], c["data_type"]) for c in model["columns"]] for model in models}
-
-
 def publish_marts(home: Home, usage: tuple[tuple[Any, ...], ...]) -> None:
     """A published folder with a few rows in the marts that notebooks read."""
-    contracts = columns_of_marts()
     with duckdb.connect() as connection:
         connection.execute("CREATE SCHEMA marts")
         for mart in MARTS:
-            typed = ", ".join(f"{name} {kind}" for name, kind in contracts[mart])
+            typed = ", ".join(f"{name} {kind}" for name, kind in marts.types()[mart].items())
             connection.execute(f"CREATE TABLE marts.{mart} ({typed})")
         marks = ", ".join("?" * len(NAMES))
         for row in usage:

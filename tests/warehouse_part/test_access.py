@@ -7,12 +7,11 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from pipelines.errors import UsageError
 from pipelines.warehouse import access, publish, reading
+from tests import marts
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SESSIONS = {"acme": "session_20260301_120000_aaaaaaaa", "bolt": "session_20260301_120000_bbbbbbbb"}
 # What a person may have typed as a name, had one a way in: as a value it is stored literally, in every file.
 HOSTILE = (
@@ -22,19 +21,13 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def contracts() -> dict[str, list[tuple[str, str]]]:
-    """Columns and types of every mart, as the models promise them."""
-    files = (REPOSITORY / "models" / "marts").rglob("_*__models.yml")
-    models = [model for file in files for model in yaml.safe_load(file.read_text("utf-8"))["models"]]
-    return {model["name"]: [(c["name"], c["data_type"]) for c in model["columns"]] for model in models}
-
-
 @pytest.fixture(scope="module")
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """A warehouse in which every mart has a row of two tenants, and hostile text where text may stand."""
     with duckdb.connect() as opened:
         opened.execute("CREATE SCHEMA marts")
-        for mart, columns in contracts().items():
+        for mart, types in marts.types().items():
+            columns = types.items()
             typed = ", ".join(f"{name} {kind}" for name, kind in columns)
             opened.execute(f"CREATE TABLE marts.{mart} ({typed})")
             known = {"tenant_id"} | {name for name, _ in columns if name.endswith("session_id") or name == "colony_id"}
@@ -102,7 +95,7 @@ def test_only_the_operator_sees_devices_and_no_session(folder: Path) -> None:
 
 def test_every_mart_has_a_reader() -> None:
     roles = access.load().roles
-    assert [mart for mart in contracts() if not any(role.reads(mart) for role in roles)] == []
+    assert [mart for mart in marts.types() if not any(role.reads(mart) for role in roles)] == []
 
 
 def test_a_tenant_gets_its_rows_and_no_byte_of_another(folder: Path) -> None:
@@ -122,9 +115,9 @@ def test_a_tenant_gets_its_rows_and_no_byte_of_another(folder: Path) -> None:
 def test_a_tenants_file_is_of_its_role(folder: Path) -> None:
     """The marts and columns that the policy names for tenants, and no others."""
     (role,) = (role for role in access.load().roles if role.name == "analyst")
-    known = contracts()
+    known = marts.types()
     expected = {
-        mart: [name for name, _ in columns if not name.startswith("_") and name not in role.without]
+        mart: [name for name in columns if not name.startswith("_") and name not in role.without]
         for mart, columns in known.items()
         if role.reads(mart) and "tenant_id" in dict(columns)
     }
@@ -143,7 +136,7 @@ def test_names_are_stored_literally(connection: duckdb.DuckDBPyConnection, folde
         assert {model for (model,) in opened.execute("SELECT model FROM fct_llm_turns").fetchall()} == expected
     assert set(pq.read_table(folder / "fct_llm_turns.parquet")["model"].to_pylist()) == expected
     schemas = connection.execute("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'marts'")
-    assert schemas.fetchone() == (len(contracts()),)
+    assert schemas.fetchone() == (len(marts.types()),)
 
 
 @pytest.mark.parametrize("tenant", ["../../outside", "a/b", "=1+1", "Acme", ""])

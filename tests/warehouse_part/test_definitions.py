@@ -75,7 +75,7 @@ def test_words_and_tests_decide_no_rows(built: Path, manifest: Manifest) -> None
 
 def test_a_warehouse_of_before_definitions_were_written_down_is_built_anew(built: Path, manifest: Manifest) -> None:
     with duckdb.connect(str(built)) as connection:
-        connection.execute("DROP TABLE intermediate.model_definitions")
+        connection.execute("DROP TABLE core.model_definitions")
     assert definitions.changed(built, manifest) == sorted(definitions.fingerprints(manifest))
 
 

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipelines.warehouse import metrics
 from pipelines.warehouse.metrics import Metric
+from tests import marts
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -40,33 +40,23 @@ def test_words_may_be_improved_within_a_version() -> None:
 
 
 def test_formulas_name_columns_of_their_mart() -> None:
-    marts = {
-        model["name"]: {column["name"] for column in model["columns"]}
-        for file in (REPOSITORY / "models" / "marts").rglob("_*__models.yml")
-        for model in yaml.safe_load(file.read_text("utf-8"))["models"]
-    }
     words = re.compile(r"'[^']*'|\b[a-z_]+\b(?!\()")
     for metric in metrics.metrics().values():
         named = {word for word in words.findall(metric.formula) if not word.startswith("'")}
-        assert named <= marts[metric.of], metric.name
+        assert named <= marts.types()[metric.of].keys(), metric.name
         assert named, metric.name
 
 
 def test_columns_of_marts_are_described_by_the_dictionary() -> None:
     """dbt's docs say of a measure what the dictionary says."""
-    text = "".join(file.read_text("utf-8") for file in (REPOSITORY / "models" / "marts").rglob("_*__models.yml"))
+    text = "".join(file.read_text("utf-8") for file in marts.FILES)
     used = set(re.findall(r"doc\('metric_(\w+)'\)", text))
     assert used <= metrics.metrics().keys()
     assert {"turns", "input_tokens", "reported_cost_usd", "wasted_tokens", "inherited_input_tokens"} <= used
 
 
 def test_accepted_values_are_the_vocabularies() -> None:
-    columns = {
-        (model["name"], column["name"]): column
-        for file in (REPOSITORY / "models" / "marts").rglob("_*__models.yml")
-        for model in yaml.safe_load(file.read_text("utf-8"))["models"]
-        for column in model["columns"]
-    }
+    columns = {(mart, column["name"]): column for mart, found in marts.columns().items() for column in found}
     for vocabulary in metrics.vocabularies().values():
         for named in vocabulary.columns:
             mart, _, name = named.partition(".")

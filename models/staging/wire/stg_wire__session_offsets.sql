@@ -1,8 +1,6 @@
 {{
     config(
         materialized='incremental',
-        incremental_strategy='replace_changed',
-        on_schema_change='fail',
         meta={'replace': {'keys': ['tenant_id', 'session_id'], 'changed': 'changed_sessions'}}
     )
 }}
