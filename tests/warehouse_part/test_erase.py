@@ -201,17 +201,25 @@ def test_a_table_that_another_release_made_stops_no_erasure(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "tenant", "seated", "gone"),
-    [(GUEST, "bolt", (), ["eve"]), (GUEST, "bolt", ("eve",), []), (DEVICE, "acme", (), [])],
-    ids=["no device is left", "finance keeps a seat", "another device is left"],
+    ("device", "tenant", "named", "gone"),
+    [
+        (GUEST, "bolt", None, ["eve"]),
+        (GUEST, "bolt", "seats (user_id) VALUES ('eve')", []),
+        (GUEST, "bolt", "budgets (scope, scope_id) VALUES ('user', 'eve')", []),
+        (GUEST, "bolt", "budgets (scope, scope_id) VALUES ('colony', 'eve')", ["eve"]),
+        (DEVICE, "acme", None, []),
+    ],
+    ids=["no device is left", "a seat is hers", "a budget is hers", "a colony has her name", "another device is left"],
 )
 def test_whose_last_device_goes_goes_by_name(
-    site: Site, device: str, tenant: str, seated: tuple[str, ...], gone: list[str]
+    site: Site, device: str, tenant: str, named: str | None, gone: list[str]
 ) -> None:
     with duckdb.connect(str(site.warehouse)) as connection:
         connection.execute("CREATE SCHEMA billing")
-        connection.execute("CREATE TABLE billing.seats (user_id VARCHAR)")
-        connection.executemany("INSERT INTO billing.seats VALUES (?)", [[user] for user in seated] or [["somebody"]])
+        connection.execute("CREATE TABLE billing.seats AS SELECT 'somebody' AS user_id")
+        connection.execute("CREATE TABLE billing.budgets (scope VARCHAR, scope_id VARCHAR)")
+        if named:
+            connection.execute(f"INSERT INTO billing.{named}")
     site.suppress("device", device, tenant)
     work = erase.Pass(site.warehouse, site.store)
     assert work.rewrite(build, now=NOW)
