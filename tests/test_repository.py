@@ -58,6 +58,7 @@ SQL_BUILDERS = {
     "pipelines/device/migrations.py",
     "pipelines/device/state.py",
     "pipelines/device/usage.py",
+    "pipelines/warehouse/analyst_views.py",
     "pipelines/warehouse/arrivals.py",
     "pipelines/warehouse/definitions.py",
     "pipelines/warehouse/book_changes.py",

@@ -13,7 +13,7 @@ _DIGITS = 2
 _ALL_DIGITS = 35  # 128 bits less the 14 of the words: a pseudonym with all of them is the hash in other letters
 
 # 128 of each: 7 bits of the hash choose a word. A changed or moved word renames everything that people have learned.
-_ADJECTIVES = (
+ADJECTIVES = (
     "able", "agile", "amber", "ample", "azure", "basic", "beige", "bold", "brave", "brief", "bright", "brisk",
     "broad", "bronze", "busy", "calm", "candid", "chief", "civil", "clean", "clear", "clever", "close", "cobalt",
     "cool", "coral", "cosy", "crisp", "cubic", "cyan", "daily", "dapper", "deep", "dense", "dry", "eager", "early",
@@ -26,7 +26,7 @@ _ADJECTIVES = (
     "outer", "pale", "patient", "plain", "polite", "prime", "proud", "pure", "quick", "quiet", "rapid", "rare",
     "ready", "regal", "rich", "royal", "ruby",
 )  # fmt: skip
-_NOUNS = (
+NOUNS = (
     "acorn", "alder", "anchor", "apple", "arch", "aspen", "atlas", "badger", "bamboo", "barley", "basil", "bay",
     "beacon", "beaver", "birch", "bison", "bobbin", "brook", "bridge", "cabin", "cactus", "canal", "canoe", "canyon",
     "cedar", "cherry", "cliff", "clover", "cloud", "comet", "compass", "condor", "copper", "cove", "crane", "creek",
@@ -44,10 +44,10 @@ _NOUNS = (
 def pseudonym(keyed: str, digits: int = _DIGITS) -> str:
     """The pseudonym of one keyed hash, such as `amber-otter-42`; more digits begin with the same ones."""
     number = int(keyed.removeprefix("k1_"), 16)
-    number, adjective = divmod(number, len(_ADJECTIVES))
-    number, noun = divmod(number, len(_NOUNS))
+    number, adjective = divmod(number, len(ADJECTIVES))
+    number, noun = divmod(number, len(NOUNS))
     decimals = f"{number:0{_ALL_DIGITS}d}"[::-1]  # the last decimals first: they are the evenly distributed ones
-    return f"{_ADJECTIVES[adjective]}-{_NOUNS[noun]}-{decimals[:digits]}"
+    return f"{ADJECTIVES[adjective]}-{NOUNS[noun]}-{decimals[:digits]}"
 
 
 def is_pseudonym(text: str) -> bool:

@@ -19,6 +19,7 @@ import duckdb
 from pipelines.contract.keys import is_slug
 from pipelines.failpoints import fp
 from pipelines.home import private_folder, sync_folder
+from pipelines.warehouse import analyst_views
 from pipelines.warehouse.access import Access, Role
 from pipelines.warehouse.access import load as load_access
 from pipelines.warehouse.needles import Needles
@@ -92,6 +93,7 @@ def publish(
             rows[mart] = _write(connection, mart, columns, file, described.get(mart), same=same)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             files[mart] = {"rows": rows[mart], "sha256": digest, "fingerprint": prints[mart]}
+        analyst_views.create(connection, "published")
     roles = {
         role.name: _write_role(connection, role, listed, aside, described, before=before.folder, unchanged=unchanged)
         for role in access.roles
@@ -294,6 +296,7 @@ def _write_role(
             else:
                 same = before / "roles" / role.name / file.name if mart in unchanged else None
                 _write(connection, mart, columns, file, described.get(mart), same=same)
+        analyst_views.create(connection, "published")
     return read
 
 
@@ -319,6 +322,7 @@ def _write_tenants(
                     [tenant],
                 )
                 _comment(connection, mart, role.columns(columns), described.get(mart))
+            analyst_views.create(connection, "published")
 
 
 def _settle(folder: Path) -> None:

@@ -12,7 +12,7 @@ KEYED = st.integers(0, 2**128 - 1).map(lambda number: f"k1_{number:032x}")
 
 
 def test_words_are_many_and_plain() -> None:
-    for words in (pseudonyms._ADJECTIVES, pseudonyms._NOUNS):
+    for words in (pseudonyms.ADJECTIVES, pseudonyms.NOUNS):
         assert len(set(words)) == len(words) == 128
         assert all(re.fullmatch("[a-z]{3,8}", word) for word in words)
 

@@ -53,7 +53,7 @@ def folder(connection: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempP
 
 def tables(file: Path) -> dict[str, list[str]]:
     with reading.open_published(file) as opened:
-        names = [name for (name,) in opened.execute("SHOW TABLES").fetchall()]
+        names = [name for (name,) in opened.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         return {name: [column for (column, *_) in opened.execute(f"DESCRIBE {name}").fetchall()] for name in names}
 
 
