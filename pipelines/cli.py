@@ -19,7 +19,7 @@ from pipelines.errors import ExpectedError
 
 COMMANDS = (
     "me", "device", "doctor", "warehouse", "orchestration", "loading", "erasure", "reading", "periods", "finance",
-    "accounts", "prices", "agent", "upgrade", "backup", "compare", "demo",
+    "accounts", "prices", "agent", "upgrade", "backup", "compare", "demo", "simulate",
 )  # fmt: skip
 """The modules of pipelines/commands in the order of the help. An installed device part has only its own."""
 WAREHOUSE_COMMANDS = frozenset({

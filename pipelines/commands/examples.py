@@ -112,4 +112,5 @@ EXAMPLES = {
     "restore": "apiary restore apiary-backup.tar",
     "compare": "apiary compare --with ccusage",
     "demo": "apiary demo",
+    "simulate": "apiary simulate --devices 20 --days 30 --turns-per-day 500",
 }

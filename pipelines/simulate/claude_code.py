@@ -47,7 +47,8 @@ def write_claude_home(root: Path, spec: ClaudeCodeSpec) -> Usage:
     home = _Home(root, spec)
     for day in range(spec.days):
         for number in range(spec.sessions_per_day):
-            start = datetime.combine(spec.first_day + timedelta(days=day), time(8 + 3 * number, 5), UTC)
+            apart = timedelta(seconds=min(10_800, 54_000 // spec.sessions_per_day))
+            start = datetime.combine(spec.first_day + timedelta(days=day), time(8, 5), UTC) + number * apart
             home.session(start, has_fork=number == 0)
     (root / "history.jsonl").write_text(json.dumps({"display": spec.words}) + "\n", "utf-8")
     return home.usage

@@ -86,9 +86,10 @@ class _Home:
     def without_transcripts(self, agent: str) -> Usage:
         """An agent of which only rows are left."""
         usage, rows = Usage(), []
+        apart = timedelta(seconds=min(7_200, 57_600 // self._spec.turns_per_day))
         for number in range(self._spec.days * self._spec.turns_per_day):
             day, place = divmod(number, self._spec.turns_per_day)
-            start = datetime.combine(self._spec.first_day + timedelta(days=day), time(7 + 2 * place, 20), UTC)
+            start = datetime.combine(self._spec.first_day + timedelta(days=day), time(7, 20), UTC) + place * apart
             read, written = self._rng.randint(5_000, 200_000), self._rng.randint(0, 9_000)
             tools = {tool: self._rng.randint(1, 3) for tool in self._rng.sample(["Read", "Bash", "Edit"], 2)}
             row: dict[str, Any] = {

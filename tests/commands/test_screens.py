@@ -81,7 +81,7 @@ OTHERS = {
         "export month", "export alerts", "reconcile import", "reconcile fetch", "backup", "restore",
     },
     "they take minutes, and print by `table` and `show` like those above": {
-        "run", "demo", "rebuild", "shadow", "erase", "what-if", "prices preview", "compare", "upgrade",
+        "run", "demo", "simulate", "rebuild", "shadow", "erase", "what-if", "prices preview", "compare", "upgrade",
         "quarantine show", "export restatement",
     },
     "they do not end": {"serve", "dev"},
