@@ -509,7 +509,7 @@ def test_each_command_is_the_devices_or_the_warehouses(call: Call, monkeypatch: 
     everything = commands()
     monkeypatch.setattr(cli, "find_spec", lambda name: name.rpartition(".")[2] in device or None)
     ours = commands()
-    assert everything - ours - {"compare", "demo"} == cli.WAREHOUSE_COMMANDS
+    assert everything - ours - {"compare", "demo", "simulate"} == cli.WAREHOUSE_COMMANDS
     for name in ("run", "usage"):
         code, _, err = call(name, "--whatever")
         assert (code, one_line(err)) == (1, True)

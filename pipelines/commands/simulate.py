@@ -46,7 +46,7 @@ def _simulate(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - begun
     say(
         f"{pluralize(written.turns, 'turn')} of {pluralize(len(made), 'device')}, {written.input_tokens:,} input and"
-        f" {written.output_tokens:,} output tokens, {written.turns / seconds * 60:,.0f} turns a minute:"
+        f" {written.output_tokens:,} output tokens, {pluralize(round(written.turns / seconds * 60), 'turn')} a minute:"
         f" {store_url if options.landing else home.devices}"
     )
     return 0
