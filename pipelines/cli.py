@@ -23,10 +23,10 @@ COMMANDS = (
 )  # fmt: skip
 """The modules of pipelines/commands in the order of the help. An installed device part has only its own."""
 WAREHOUSE_COMMANDS = frozenset({
-    "account", "agent", "backup", "contract", "credit", "daemon", "dev", "devices", "erase", "export", "held", "ingest",
-    "landing", "model-policy", "month-end", "period", "plan", "prices", "prove", "quarantine", "rebuild", "reconcile",
-    "report", "restore", "retain", "retention", "run", "seat", "serve", "session-user", "shadow", "usage", "verify",
-    "webserver", "what-if",
+    "account", "agent", "backup", "budget", "contract", "credit", "daemon", "dev", "devices", "erase", "export",
+    "held", "ingest", "landing", "model-policy", "month-end", "period", "plan", "prices", "prove", "quarantine",
+    "rebuild", "reconcile", "report", "restore", "retain", "retention", "run", "seat", "serve", "session-user",
+    "shadow", "usage", "verify", "webserver", "what-if",
 })  # fmt: skip
 """What an installed device part has not."""
 

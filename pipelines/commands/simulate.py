@@ -45,8 +45,8 @@ def _simulate(options: argparse.Namespace) -> int:
                 step(done, len(made))
     seconds = time.monotonic() - begun
     say(
-        f"{pluralize(written.turns, 'turn')} of {pluralize(len(made), 'device')}, {written.input_tokens:,} input and"
-        f" {written.output_tokens:,} output tokens, {pluralize(round(written.turns / seconds * 60), 'turn')} a minute:"
+        f"{pluralize(written.turns, 'turn')} of {pluralize(len(made), 'device')}, tokens in: {written.input_tokens:,},"
+        f" out: {written.output_tokens:,}, {pluralize(round(written.turns / seconds * 60), 'turn')} a minute:"
         f" {store_url if options.landing else home.devices}"
     )
     return 0
