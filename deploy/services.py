@@ -1,7 +1,9 @@
 """`make services`: everything that a site runs, on the loopback of one machine, until Ctrl-C.
 
 An S3-compatible server (SeaweedFS), PostgreSQL for Dagster's records, the UI, the daemon and `apiary serve`. Data lie
-in `services/` under APIARY_HOME. The services of a server are started by systemd (deploy/systemd) or compose instead.
+beside APIARY_HOME, in the folder of its name with `-services`: an erasure looks into every byte of APIARY_HOME, and
+what an object server or a database deletes stays in their files for a while. The services of a server are started by
+systemd (deploy/systemd) or compose instead.
 Does not belong here: what the programs do (pipelines/commands/orchestration.py).
 """
 
@@ -164,8 +166,7 @@ def start_postgres(services: Services, programs: Path) -> None:
 
         owner = pwd.getpwnam("postgres")
         as_user = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
-        for path in (services.folder.parent, services.folder):
-            path.chmod(path.stat().st_mode | 0o011)  # it has to get to its own folder
+        services.folder.chmod(services.folder.stat().st_mode | 0o011)  # it has to get to its own folder
         os.chown(folder, owner.pw_uid, owner.pw_gid)
     if not secret.exists():
         secret.touch(mode=0o600)
@@ -204,7 +205,8 @@ def started(home: Home, settings: Mapping[str, str], *, say: Callable[[str], Non
 
     Raises ServiceError, subprocess.CalledProcessError.
     """
-    services = Services(private_folder(home.root / "services"), dict(settings) | {"APIARY_HOME": str(home.root)})
+    folder = private_folder(home.root.with_name(f"{home.root.name}-services"))
+    services = Services(folder, dict(settings) | {"APIARY_HOME": str(home.root)})
     with ExitStack() as stack:
         stack.callback(services.stop)
         programs = Path(sys.executable).parent
