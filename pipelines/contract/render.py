@@ -3,7 +3,10 @@
 Does not belong here: anything a person edits. A test fails when a derived file is stale.
 """
 
+import itertools
 import sys
+import textwrap
+from collections import Counter
 from pathlib import Path
 
 from pipelines.contract.ddl import BOOKS, LINEAGE
@@ -27,19 +30,39 @@ def _quoted(text: str) -> str:
 
 
 def sources_yml() -> str:
-    """dbt's description of the wire schema."""
+    """dbt's description of the wire schema. A column that several tables have is written once: the others name it."""
+    tables = {
+        table.name: [(c.name, DUCKDB[c.type], c.why) for c in table.columns]
+        + [(name, kind, why) for name, (kind, why) in LINEAGE.items()]
+        for table in TABLES
+    }
+    tables |= {
+        book: [(name, kind.removesuffix(" PRIMARY KEY"), why) for name, (kind, why) in columns.items()]
+        for book, columns in BOOKS.items()
+    }
+    grains = {table.name: table.grain for table in TABLES}
+    uses = Counter(column for columns in tables.values() for column in columns)
+    anchors: dict[tuple[str, str, str], str] = {}
     lines = [f"# {GENERATED}", "version: 2", "sources:", "  - name: wire", "    schema: wire", "    tables:"]
-    for table in TABLES:
-        lines += [f"      - name: {table.name}", f"        description: {_quoted(table.grain)}", "        columns:"]
-        described = [(c.name, DUCKDB[c.type], c.why) for c in table.columns]
-        described += [(name, kind, why) for name, (kind, why) in LINEAGE.items()]
-        for name, kind, why in described:
-            lines.append(f"          - {{name: {name}, data_type: {_quoted(kind)}, description: {_quoted(why)}}}")
-    for book, columns in BOOKS.items():
-        lines += [f"      - name: {book}", "        columns:"]
-        for name, (kind, why) in columns.items():
-            data_type = kind.removesuffix(" PRIMARY KEY")
-            lines.append(f"          - {{name: {name}, data_type: {_quoted(data_type)}, description: {_quoted(why)}}}")
+    for table, columns in tables.items():
+        lines.append(f"      - name: {table}")
+        if table in grains:
+            lines.append(f"        description: {_quoted(grains[table])}")
+        lines.append("        columns: [")
+        for is_known, group in itertools.groupby(columns, key=lambda column: column in anchors):
+            if is_known:
+                known = " ".join(f"*{anchors[column]}," for column in group)
+                lines += textwrap.wrap(known, 118, initial_indent=" " * 10, subsequent_indent=" " * 10)
+                continue
+            for name, kind, why in group:
+                anchor = ""
+                if uses[name, kind, why] > 1:
+                    anchors[name, kind, why] = f"c{len(anchors)}_{name}"
+                    anchor = f"&{anchors[name, kind, why]} "
+                lines.append(
+                    f"          {anchor}{{name: {name}, data_type: {_quoted(kind)}, description: {_quoted(why)}}},"
+                )
+        lines.append("        ]")
     return "\n".join(lines) + "\n"
 
 

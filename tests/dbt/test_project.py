@@ -1,13 +1,16 @@
 """The dbt project itself: the models folder is built, marts keep the house's rules, the tests can fail."""
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from dbt.contracts.graph.nodes import ModelNode
 
 from pipelines.billing import books
+from tests import marts
 from tests.warehouse import PARSED, Warehouse, schema_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -99,6 +102,19 @@ def test_an_error_in_analytics_does_not_stop_the_bill(
     assert broken <= failed
     assert [key for key in failed - broken if not broken & set(nodes[key].depends_on.nodes)] == []
     assert warehouse.query('select sum("BilledCost") > 0 from marts.export_focus_daily') == [(True,)]
+
+
+def test_a_column_is_described_once():
+    """Within a file by an alias, in several files by a block of models/_columns.md."""
+    told: dict[tuple[str, str], Path] = {}
+    for path in marts.FILES:
+        columns = [c for model in yaml.safe_load(path.read_text("utf-8"))["models"] for c in model["columns"]]
+        written = {id(column): column for column in columns}.values()  # an alias is the column that it names
+        assert len({json.dumps(column, sort_keys=True) for column in written}) == len(written), path
+        for column in written:
+            text = column["description"]
+            is_block = re.fullmatch(r"\{\{ doc\('\w+'\) \}\}", text) or text.startswith("The same")
+            assert is_block or told.setdefault((column["name"], text), path) == path, (path, column["name"])
 
 
 def test_money_is_never_a_float_nor_divided():
