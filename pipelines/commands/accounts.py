@@ -11,6 +11,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from pipelines.commands.names import model_named
 from pipelines.commands.tables import show
 from pipelines.commands.terminal import Shared, say
 from pipelines.commands.terminal import day as parse_day
@@ -136,7 +137,8 @@ def _set_contract(folders: list[Path], signature: Signature, options: argparse.N
 
     return agreements.set_contract_rate(
         folders, signature, rate_id=options.id, billing_account_id=options.account, provider_name=options.provider,
-        model=options.model, component=options.component, note=options.note, factor=options.factor,
+        model=model_named(options.model) if options.model else None,
+        component=options.component, note=options.note, factor=options.factor,
         unit_price=options.unit_price, valid_from=options.valid_from, valid_to=options.valid_to,
     )  # fmt: skip
 

@@ -78,14 +78,24 @@ def moment(text: str) -> datetime:
     return found
 
 
+def _until_now(text: str) -> datetime:
+    """An instant that is not in the future. Raises argparse.ArgumentTypeError."""
+    from datetime import UTC
+
+    found = moment(text)
+    if found > datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text} lies in the future: nothing is known as of then")
+    return found
+
+
 def as_of_option(*, required: bool) -> argparse.ArgumentParser:
     """`--as-of`."""
     from datetime import UTC
 
     parser = argparse.ArgumentParser(add_help=False)
-    text = "the instant the decision is made for, with its zone" + ("" if required else "; default: now")
+    text = "the instant the decision is made for, with its zone, not after now" + ("" if required else "; default: now")
     default: Any = None if required else datetime.now(UTC)
-    parser.add_argument("--as-of", type=moment, required=required, default=default, metavar="T", help=text)
+    parser.add_argument("--as-of", type=_until_now, required=required, default=default, metavar="T", help=text)
     return parser
 
 

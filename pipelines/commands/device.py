@@ -37,7 +37,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _enroll(options: argparse.Namespace) -> int:
-    from pipelines.device import enrolment
+    from pipelines.device import consent, enrolment
     from pipelines.store import open_store
 
     home = Home.from_environment()
@@ -46,6 +46,15 @@ def _enroll(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise Stop(2, str(error)) from None
     before = enrolment.load(home)
+    with consent.open_state(home) as state:
+        current = consent.current(state) if state else None
+    stands = current is not None and current.state in ("granted", "paused")
+    if before is not None and before.user != options.user and stands:
+        raise Stop(
+            2,
+            f"this device is enrolled for {before.user}, whose consent stands: {options.user} needs an APIARY_HOME of"
+            " their own, or that consent is ended first with `apiary device consent withdraw`",
+        )
     enrolled = enrolment.enroll(
         home, tenant=options.tenant, user=options.user, region=options.region, timezone=options.timezone,
         store=options.store, tenant_key=options.tenant_key, credentials=options.credentials, now=datetime.now(UTC),
@@ -59,7 +68,10 @@ def _enroll(options: argparse.Namespace) -> int:
             " common key cannot recognise each other's copies of records that rest on names (docs/contract.md); tokens"
             " are counted once in any case"
         )
-    say(f"kept in {home.device}; nothing is read or sent before `apiary device consent grant`")
+    if current is not None and stands:
+        say(f"kept in {home.device}; the consent of {current.at:%Y-%m-%d %H:%M} UTC stands ({current.state})")
+    else:
+        say(f"kept in {home.device}; nothing is read or sent before `apiary device consent grant`")
     return 0
 
 

@@ -20,6 +20,7 @@ from pipelines.commands.billing_warehouse import (
     opened,
     signed_options,
 )
+from pipelines.commands.names import model_named
 from pipelines.commands.tables import as_json, table
 from pipelines.commands.terminal import Shared, Stop, note, say
 from pipelines.contract.numbers import pluralize
@@ -111,7 +112,8 @@ def _next(period: date, ready: Sequence[Readiness]) -> str:
         return f"{month} --actor NAME --reason TEXT starts closing: late usage is waited for"
     waiting = [item for item in ready if item.status == "closing"]
     if not waiting:
-        return f"nothing: {period:%Y-%m} is closed" if ready else f"nothing: no account has a month {period:%Y-%m}"
+        closed = f"{period:%Y-%m} is closed for {', '.join(item.account for item in ready)}"
+        return f"nothing: {closed}" if ready else f"nothing: no account has a month {period:%Y-%m}"
     sign = closing.signature(waiting)[: closing.SIGNATURE_LENGTH]
     close = f"{month} --actor NAME --reason TEXT --sign {sign}"
     if any(not item.unmet() for item in waiting):
@@ -202,7 +204,7 @@ def _settle(options: argparse.Namespace) -> int:
         if book.status(period, options.account) == "closed":
             raise Stop(2, f"{options.period} is closed for {options.account}: settle it in an open month")
         waiting = closing.unpriced_models(connection, period, options.account)
-    models = options.model or waiting
+    models = list(map(model_named, options.model)) if options.model else waiting
     if unknown := sorted(set(models) - set(waiting)):
         raise Stop(2, f"{', '.join(unknown)}: no usage of {options.account} without a price is of this model")
     if not models:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from pipelines.commands.names import model_named
 from pipelines.commands.tables import as_json, show
 from pipelines.commands.terminal import Shared, Stop, say
 from pipelines.commands.terminal import day as parse_day
@@ -170,10 +171,11 @@ def _settle(options: argparse.Namespace) -> int:
     from pipelines.billing import coverage
 
     folders, now = _folders(), datetime.now(UTC)
+    chosen = set(map(model_named, options.model or ()))
     models = [
         one
         for one in coverage.used(folders, Home.from_environment().published, now=now)
-        if one.unpriced_tokens and (not options.model or one.model in options.model)
+        if one.unpriced_tokens and (not chosen or one.model in chosen)
     ]
     settled = coverage.settle(
         folders, models, prefer=options.prefer, by=options.by, reason=options.reason, now=now,
@@ -194,7 +196,7 @@ def _settle(options: argparse.Namespace) -> int:
 def _alias(options: argparse.Namespace) -> int:
     from pipelines.billing import books, prices
 
-    folders, now = _folders(), datetime.now(UTC)
+    folders, now, model = _folders(), datetime.now(UTC), model_named(options.model)
     provider_name, _, price_model = options.means.partition("/")
     sold = sorted({
         f"{one.sheet.provider_name}/{one.sheet.model}" for one in prices.entries(folders)
@@ -204,9 +206,9 @@ def _alias(options: argparse.Namespace) -> int:
         near = difflib.get_close_matches(options.means, sold, n=1)
         raise Stop(2, f"{options.means!r} has no approved price" + (f": did you mean {near[0]!r}?" if near else
                       ": write PROVIDER/MODEL as `apiary prices show` does"))  # fmt: skip
-    named = f"{options.model}\0{options.valid_from or ''}\0{now.isoformat()}"
+    named = f"{model}\0{options.valid_from or ''}\0{now.isoformat()}"
     row = {
-        "alias_id": hashlib.sha256(named.encode()).hexdigest()[:16], "model": options.model,
+        "alias_id": hashlib.sha256(named.encode()).hexdigest()[:16], "model": model,
         "provider_name": provider_name, "price_model": price_model, "note": options.reason,
         "valid_from": options.valid_from, "recorded_at": now, "recorded_by": options.by,
         "approved_by": options.approved_by,
@@ -230,7 +232,8 @@ def _stakes(model: Any) -> str | None:
 def _cache_convention(options: argparse.Namespace) -> int:
     from pipelines.billing import books, cache_conventions
 
-    named = {"tenant_id": options.tenant, "model": options.model, "gateway": options.gateway}
+    model = model_named(options.model) if options.model else None
+    named = {"tenant_id": options.tenant, "model": model, "gateway": options.gateway}
     if options.convention is None:
         published = Home.from_environment().published
         rows: list[dict[str, Any]] = [

@@ -6,6 +6,7 @@ Does not belong here: what the commands do (pipelines/warehouse, pipelines/defs)
 import argparse
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -17,6 +18,7 @@ from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.contract.numbers import pluralize
+from pipelines.contract.pseudonyms import renaming
 from pipelines.home import Home
 
 HEADINGS = {
@@ -131,7 +133,13 @@ def usage_table(rows: Sequence[dict[str, Any]], *, is_exact: bool = False, limit
         say(f"{pluralize(more, 'more row')}: see all with --all")
     if unpriced := sum(row["unpriced_tokens"] for row in rows):
         tokens = sum(row["input_tokens"] + row["output_tokens"] for row in rows)
-        models = sorted({model for row in rows for model in row["unpriced_models"]})
+        weights: Counter[str] = Counter()
+        for row in rows:
+            for model in row["unpriced_models"]:
+                weights[model] += row["unpriced_tokens"]
+        models = [model for model, _ in sorted(weights.items(), key=lambda item: (-item[1], item[0]))]
+        if not is_exact:
+            models = list(map(renaming(models), models))
         more_models = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
         say(
             f"the rated cost is of {tokens - unpriced:,} of {pluralize(tokens, 'token')};"

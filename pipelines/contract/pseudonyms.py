@@ -51,8 +51,9 @@ def pseudonym(keyed: str, digits: int = _DIGITS) -> str:
 
 
 def is_pseudonym(text: str) -> bool:
-    """Whether a text looks like a pseudonym."""
-    return _PSEUDONYM.fullmatch(text) is not None
+    """Whether a text is made like a pseudonym, of our words: a model may be called `claude-opus-45`."""
+    adjective, noun, _ = [*text.split("-"), "", "", ""][:3]
+    return _PSEUDONYM.fullmatch(text) is not None and adjective in ADJECTIVES and noun in NOUNS
 
 
 def pseudonym_of(text: str, keyed: str) -> bool:

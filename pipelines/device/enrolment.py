@@ -48,12 +48,13 @@ def enroll(
     for name, value in (("tenant", tenant), ("user", user), ("region", region)):
         if not is_slug(value):
             raise UsageError(f"--{name} {value!r} does not match [a-z0-9][a-z0-9_-]{{0,62}}: choose a short plain name")
-    zone = timezone or local_zone()
+    before = load(home)
+    zone = timezone or (before.timezone if before else local_zone())
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise UsageError(f"--timezone {zone!r} is no IANA zone: name one such as Europe/Berlin") from None
-    if (before := load(home)) is not None and before.tenant != tenant:
+    if before is not None and before.tenant != tenant:
         raise UsageError(
             f"this device is enrolled with tenant {before.tenant!r}: use another APIARY_HOME for tenant {tenant!r}"
         )

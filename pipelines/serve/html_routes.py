@@ -77,7 +77,7 @@ def _routes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "text": described.get("description", described["summary"]),
                 "parameters": [
                     {"name": one["name"], "place": one["in"], "is_required": one["required"],
-                     "values": _values(one["schema"]), "text": one.get("description", "")}
+                     "allowed": _values(one["schema"]), "text": one.get("description", "")}
                     for one in described.get("parameters", ())
                 ],
             }  # fmt: skip

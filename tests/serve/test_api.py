@@ -227,6 +227,7 @@ def test_the_documentation_loads_nothing_and_has_every_route(clients: dict[str, 
         assert f"GET {path}" in page.text
         for parameter in methods["get"].get("parameters", ()):
             assert f"<td>{parameter['name']}" in page.text
+    assert "&lt;" not in page.text, "an object is shown instead of its text"
     assert clients[""].get("/").url.path == "/docs"
 
 
