@@ -55,7 +55,8 @@ class Services:
 
     def start(self, name: str, command: list[str | Path], **more: str) -> None:
         """Start a program with the settings; what it says goes into `<name>.log`."""
-        with (self.folder / f"{name}.log").open("ab") as log:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with open(os.open(self.folder / f"{name}.log", flags, 0o600), "ab") as log:  # noqa: PTH123
             self.running[name] = subprocess.Popen(
                 command, env=self.settings | more, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 start_new_session=True, cwd=self.folder,
