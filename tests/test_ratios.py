@@ -25,7 +25,14 @@ def test_a_benchmark_has_two_sides_a_ratio_to_compare_with_and_a_limit(benchmark
     if benchmark in ratios.QUICK:
         assert committed["whole"][benchmark.name]["ratio"] > 0
         assert committed["quick"][benchmark.name]["ratio"] > 0
+        assert committed["test"][benchmark.name]["ratio"] > 0
     assert ratios.LIMITS[benchmark.name]
+
+
+def test_no_ratio_is_worse_than_the_committed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """`make bench-quick` on the least data. A change that is meant to cost something writes new ratios:
+    `python -m bench.ratios --test --write`, `--quick --write`."""
+    assert ratios.main(["--test"]) == 0, capsys.readouterr().out
 
 
 def test_the_device_and_its_floor_find_what_was_written(tmp_path: Path) -> None:
@@ -34,6 +41,7 @@ def test_the_device_and_its_floor_find_what_was_written(tmp_path: Path) -> None:
     assert sums.steps, "both kinds of sessions"
     assert device.ship_backlog(tmp_path) == sums.told()
     assert device.read_backlog(tmp_path) == sums.told()
+    assert device.read_json(tmp_path) == sums.told()
 
 
 @pytest.mark.parametrize(

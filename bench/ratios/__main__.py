@@ -14,69 +14,102 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.ratios import device, idle, job, landing
+from bench.ratios import device, idle, job, landing, memory, plot, tiny
 from bench.ratios.measure import Benchmark, Found, add_pairs
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 COMMITTED, REPORT = REPORTS / "ratios.json", REPORTS / "latest.md"
 WORSE = 0.25
-PAIRS, MORE_PAIRS, ROUNDS = 2, 2, 3
+MORE_PAIRS, ROUNDS = 2, 3
 DEVICE, LANDING, JOB = "bench.ratios.device", "bench.ratios.landing", "bench.ratios.job"
+MEMORY = "bench.ratios.memory"
+KINDS = ("test", "quick", "whole")
 
 QUICK = (
     Benchmark(
         "device_backlog", "B1: the device reads, seals and delivers a backlog of logs",
         "each line that matters parsed by orjson, the same columns written by pyarrow; no state, no rules",
-        device.prepare_backlog, f"{DEVICE}:ship_backlog", f"{DEVICE}:read_backlog", target=2.0, size=(8, 32),
+        device.prepare_backlog, f"{DEVICE}:ship_backlog", f"{DEVICE}:read_backlog", target=2.0, size=(8, 8, 32),
     ),
     Benchmark(
         "device_idle", "B2: the device looks at quiet sessions, the whole process",
         "`os.scandir` and `stat` of the same tree, the whole process",
-        idle.prepare_quiet, "bench.ratios.idle:look_again", "bench.ratios.tree:walk", target=2.0, size=(2_000, 10_000),
-        is_process=True,
+        idle.prepare_quiet, "bench.ratios.idle:look_again", "bench.ratios.tree:walk", target=2.0,
+        size=(2_000, 2_000, 10_000), is_process=True, allowance=0.5,
     ),
     Benchmark(
         "wire_size", "B4: bytes in the landing", "the same fields of the same rows as CSV, `gzip -9`",
-        landing.prepare_wire, f"{LANDING}:wire_bytes", f"{LANDING}:gzip_bytes", target=1.0, size=(8, 32), unit="B",
+        landing.prepare_wire, f"{LANDING}:wire_bytes", f"{LANDING}:gzip_bytes", target=1.0, size=(2, 8, 32), unit="B",
     ),
     Benchmark(
         "load", "B5: landing to wire, with gate, ledger and dedupe",
         "DuckDB `INSERT … SELECT * FROM read_parquet` of the same files",
-        landing.prepare_landing, f"{LANDING}:load", f"{LANDING}:insert", target=2.0, size=(60_000, 240_000),
+        landing.prepare_landing, f"{LANDING}:load", f"{LANDING}:insert", target=2.0, size=(20_000, 60_000, 240_000),
     ),
 )  # fmt: skip
 WHOLE = (
     *QUICK,
     Benchmark(
+        "device_peer", "B1: the same backlog beside a peer",
+        "DuckDB `read_json` of the same lines on one thread, what matters written as Parquet",
+        device.prepare_backlog, f"{DEVICE}:ship_backlog", f"{DEVICE}:read_json", target=4.0, size=(2, 8, 32),
+    ),
+    Benchmark(
+        "device_line", "B2: one new line in one of the quiet sessions, the whole process", "the same pass without it",
+        idle.prepare_quiet, "bench.ratios.idle:read_one_line", "bench.ratios.idle:look_again", target=1.0,
+        size=(400, 2_000, 10_000), is_process=True, allowance=0.05,
+    ),
+    Benchmark(
+        "device_memory", "B3: memory of the device on a backlog of 1 GB", "the limit of 150 MB",
+        memory.prepare_backlog, f"{MEMORY}:ship_backlog", f"{MEMORY}:limit", target=1.0, size=(2, 100, 1_000),
+        unit="MB", pairs=1,
+    ),
+    Benchmark(
+        "device_long_line", "B3: memory of the device on a line of 200 MB", "the limit of 150 MB",
+        memory.prepare_long_line, f"{MEMORY}:ship_backlog", f"{MEMORY}:limit", target=1.0, size=(40, 100, 200),
+        unit="MB", pairs=1,
+    ),
+    Benchmark(
+        "tiny_batches", "B6: load of batches of one row", "the same objects listed, read and hashed",
+        tiny.prepare, "bench.ratios.tiny:load", "bench.ratios.tiny:read", target=12.0, size=(50, 200, 2_000), pairs=1,
+    ),
+    Benchmark(
         "run_again", "`apiary run` with nothing new, the whole process",
         "`apiary --version`, and the ledger asked for the number of its batches",
-        job.prepare_run, f"{JOB}:run_again", f"{JOB}:version_and_ledger", target=2.0, size=(0, 0), is_process=True,
+        job.prepare_run, f"{JOB}:run_again", f"{JOB}:version_and_ledger", target=2.0, size=(0, 0, 0), is_process=True,
     ),
     Benchmark(
         "usage_by_session", "B10: `apiary usage --by session`, the whole process",
         "DuckDB asked the same of the published Parquet, the whole process",
-        job.prepare_usage, f"{JOB}:usage", f"{JOB}:query", target=2.0, size=(0, 0), is_process=True,
+        job.prepare_usage, f"{JOB}:usage", f"{JOB}:query", target=2.0, size=(0, 0, 0), is_process=True,
     ),
 )  # fmt: skip
 LIMITS = {
     "device_backlog": "what the floor does not do takes the rest: a record is redacted, identified, dated by the clock"
-    " of its log, looked up, and held in a database until it is delivered: each is a few microseconds of Python a row",
-    "device_idle": "start-up and imports, then one lookup of the checkpoint per log and of the signature per file",
+    " of its log, looked up, and held in a database until it is delivered: each is a few microseconds of Python a row,"
+    " and none takes more than 7 %",
+    "device_peer": "as above; DuckDB parses in C++ and keeps no state",
+    "device_idle": "of 62 microseconds a session 15 are the kernel's, the rest is Python: a name is parsed, told from"
+    " copies, and looked for among the digests",
+    "device_line": "the digests of all sessions are written again, and the folder that changed is looked at twice",
+    "device_memory": "pyarrow and the interpreter take 70 MB, a chunk's lines and the rows of a batch the rest",
+    "device_long_line": "up to 32 MB of a line are held, and again as text and as objects",
     "wire_size": "the text of `record_id`, 32 hexadecimal digits that nothing packs below 16 bytes, is most of a row",
     "load": "the gate decodes each batch in a child of its own, and rows are compared with all that are loaded",
+    "tiny_batches": "a batch costs its manifest, its checks and its place in the ledger, however few rows it has",
     "run_again": "the listing of the landing and the fingerprints of books, code and results",
     "usage_by_session": "start-up and imports of the command line",
 }
 """What keeps a benchmark from its target, where it does."""
 
 
-def measured(benchmark: Benchmark, root: Path, *, is_quick: bool, committed: dict[str, Any] | None) -> Found:
+def measured(benchmark: Benchmark, root: Path, *, kind: str, committed: dict[str, Any] | None) -> Found:
     """Measure, and measure more while the ratio looks worse than the committed one."""
     folder = root / ("job" if benchmark.prepare.__module__ == JOB else benchmark.name)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = benchmark.prepare(folder, benchmark.size[0 if is_quick else 1])
+    wanted = benchmark.prepare(folder, benchmark.size[KINDS.index(kind)])
     found = Found()
-    add_pairs(benchmark, folder, wanted, found, PAIRS)
+    add_pairs(benchmark, folder, wanted, found, benchmark.pairs)
     for _ in range(ROUNDS):
         if not (committed and is_worse(found, committed)):
             break
@@ -89,13 +122,19 @@ def is_worse(found: Found, committed: dict[str, Any]) -> bool:
     return found.ratio > committed["ratio"] * (1 + WORSE) * (1 + max(found.spread, committed["spread"]))
 
 
+def is_met(benchmark: Benchmark, told: dict[str, Any]) -> bool:
+    """Whether a target was reached."""
+    met: bool = told["ours"] <= told["floor"] * benchmark.target + benchmark.allowance
+    return met
+
+
 def line(benchmark: Benchmark, told: dict[str, Any]) -> str:
     """A row of the report."""
-    is_met = told["ratio"] <= benchmark.target
+    target = f"{benchmark.target:g}" + (f" and {benchmark.allowance:g} s" if benchmark.allowance else "")
     sums = ", ".join(f"{name} {number:,}" for name, number in told["sums"].items())
     return (
         f"| {benchmark.title} | {benchmark.floor_title} | {told['ratio']:.2f} | {told['spread']:.0%} of {told['pairs']}"
-        f" pairs | {benchmark.target:g} | {'yes' if is_met else 'no'} | {told['ours']:,} {benchmark.unit} |"
+        f" pairs | {target} | {'yes' if is_met(benchmark, told) else 'no'} | {told['ours']:,} {benchmark.unit} |"
         f" {told['floor']:,} {benchmark.unit} | {sums} |"
     )
 
@@ -109,13 +148,13 @@ def report(results: dict[str, dict[str, Any]]) -> str:
         f"- {benchmark.title}: {results[benchmark.name]['ratio']:.2f} times the floor instead of {benchmark.target:g}:"
         f" {LIMITS[benchmark.name]}."
         for benchmark in done
-        if results[benchmark.name]["ratio"] > benchmark.target
+        if not is_met(benchmark, results[benchmark.name])
     ]
     return "\n".join([
         "# Ratios to the floor", "",
         "Written by `make bench`. A ratio is the least that our side took to the least that the floor took, in"
         " processor seconds (or bytes) of the same data in the same run; the sums of both sides are equal, or there is"
-        " no report."
+        " no report. The bars of ratios.svg are these ratios."
         f" {os.cpu_count()} cores, Python {platform.python_version()}.", "",
         "| what | floor | ratio | spread | target | reached | ours | floor | sums of both |",
         "|---|---|---|---|---|---|---|---|---|", *rows, "", "## Not reached", "", *missed, *missing, "",
@@ -126,20 +165,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small data, and nothing that needs a warehouse")
+    parser.add_argument("--test", action="store_true", help="the least data, as `make test` runs it")
     parser.add_argument("--write", action="store_true", help="keep the ratios as those to compare with")
     parser.add_argument("--only", metavar="NAME", help="one benchmark")
     options = parser.parse_args(arguments)
-    kind = "quick" if options.quick else "whole"
+    kind = "test" if options.test else "quick" if options.quick else "whole"
     committed = json.loads(COMMITTED.read_text("utf-8")) if COMMITTED.exists() else {}
     old = committed.get(kind, {})
     results: dict[str, dict[str, Any]] = {}
     worse = []
     with tempfile.TemporaryDirectory() as root:
-        for benchmark in QUICK if options.quick else WHOLE:
+        for benchmark in WHOLE if kind == "whole" else QUICK:
             if options.only not in (None, benchmark.name):
                 continue
             before = None if options.write else old.get(benchmark.name)
-            found = measured(benchmark, Path(root), is_quick=options.quick, committed=before)
+            found = measured(benchmark, Path(root), kind=kind, committed=before)
             results[benchmark.name] = found.told()
             said = f"{benchmark.name:<18} {found.ratio:7.2f} ± {found.spread:4.0%}  target {benchmark.target:g}"
             print(said, f"  committed {before['ratio']:.2f}" if before else "", flush=True)
@@ -149,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         committed = json.loads(COMMITTED.read_text("utf-8")) if COMMITTED.exists() else {}
         committed[kind] = committed.get(kind, {}) | results
         COMMITTED.write_text(json.dumps(committed, indent=1) + "\n", "utf-8")
-        if not options.quick:
+        if kind == "whole":
+            (REPORTS / "ratios.svg").write_text(plot.bars(committed[kind], {b.name: b for b in WHOLE}), "utf-8")
             REPORT.write_text(report(committed[kind]), "utf-8")
     if worse:
         print(f"worse than the committed ratio by more than a quarter: {', '.join(worse)}", file=sys.stderr)

@@ -84,6 +84,45 @@ def read_backlog(folder: Path) -> dict[str, int]:
     return sums_of(sorted(out.glob("*.parquet")))
 
 
+def read_json(folder: Path) -> dict[str, int]:
+    """The peer: DuckDB reads every line with `read_json` on one thread and writes what matters of it as Parquet."""
+    import duckdb
+
+    out = folder / "peer"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    logs = {name: str(folder / "hive" / "**" / name) for name in ("events.jsonl", "tool_logs.jsonl")}
+    tokens = "input_tokens BIGINT, output_tokens BIGINT"
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        connection.execute(
+            'CREATE TABLE events AS SELECT type, stream_id, node_id, execution_id, "timestamp", data FROM read_json('
+            f"'{logs['events.jsonl']}', format = 'newline_delimited', columns = {{type: 'VARCHAR',"
+            " stream_id: 'VARCHAR', node_id: 'VARCHAR', execution_id: 'VARCHAR', \"timestamp\": 'VARCHAR', data:"
+            " 'STRUCT(model VARCHAR,"
+            f" stop_reason VARCHAR, iteration BIGINT, {tokens}, cached_tokens BIGINT, cache_creation_tokens BIGINT,"
+            " cost_usd DOUBLE, tool_name VARCHAR, tool_use_id VARCHAR, is_error BOOLEAN, action VARCHAR)'})"
+            " WHERE type IN ('llm_turn_complete', 'tool_call_completed', 'judge_verdict', 'context_usage_updated')"
+        )
+        connection.execute(
+            "CREATE TABLE steps AS SELECT span_id, trace_id, step_index, input_tokens, output_tokens, latency_ms,"
+            f" verdict, len(tool_calls) AS tool_calls FROM read_json("
+            f"'{logs['tool_logs.jsonl']}', format = 'newline_delimited',"
+            " columns = {span_id: 'VARCHAR', trace_id: 'VARCHAR', step_index: 'BIGINT', input_tokens: 'BIGINT',"
+            " output_tokens: 'BIGINT', latency_ms: 'BIGINT', verdict: 'VARCHAR', tool_calls: 'JSON[]'})"
+        )
+        for table in ("events", "steps"):
+            connection.execute(f"COPY {table} TO '{out / table}.parquet' (COMPRESSION zstd)")
+        found = connection.execute(
+            "SELECT count(*) FILTER (type = 'llm_turn_complete'), (SELECT count(*) FROM steps),"
+            " count(*) FILTER (type = 'tool_call_completed') + (SELECT sum(tool_calls) FROM steps),"
+            " sum(data.input_tokens) + (SELECT sum(input_tokens) FROM steps),"
+            " sum(data.output_tokens) + (SELECT sum(output_tokens) FROM steps) FROM events"
+        ).fetchone()
+    assert found is not None
+    return dict(zip(("turns", "steps", "tool_calls", "input_tokens", "output_tokens"), map(int, found), strict=True))
+
+
 def _write(path: Path, columns: Columns) -> None:
     pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
 

@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Benchmark:
     """One thing that is measured: `module:function` of ours and of its floor, which are given a prepared folder.
 
-    `target`: the highest ratio that is wanted. `size`: what `prepare` is asked for, in quick runs and in whole ones.
-    `is_process`: whether start-up and imports count, as they do where little is done. `unit`: what the sides cost.
+    `target`: the highest ratio that is wanted; `allowance`: seconds that ours may take beyond it, for its start-up.
+    `size`: what `prepare` is asked for by `make test`, in quick runs and in whole ones. `is_process`: whether start-up
+    and imports count, as they do where little is done. `unit`: what the sides cost. `pairs`: how many are measured.
     """
 
     name: str
@@ -32,9 +33,11 @@ class Benchmark:
     ours: str
     floor: str
     target: float
-    size: tuple[float, float]
+    size: tuple[float, float, float]
     is_process: bool = False
     unit: str = "s"
+    allowance: float = 0.0
+    pairs: int = 2
 
 
 @dataclass
