@@ -514,3 +514,10 @@ def test_each_command_is_the_devices_or_the_warehouses(call: Call, monkeypatch: 
         code, _, err = call(name, "--whatever")
         assert (code, one_line(err)) == (1, True)
         assert "install apiary-warehouse" in err
+
+
+@pytest.mark.parametrize("command", [["export", "days"], ["period", "status"], ["month-end", "2026-10"]])
+def test_nothing_is_decided_as_of_a_day_that_has_not_come(call: Call, command: list[str]) -> None:
+    code, _, err = call(*command, "--as-of", "2999-01-01T00:00:00Z")
+    assert code == 2
+    assert "lies in the future" in err

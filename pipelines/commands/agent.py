@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from pipelines.commands.tables import show
-from pipelines.commands.terminal import Shared, Stop, say
+from pipelines.commands.terminal import Shared, Stop, note, say
 from pipelines.contract.numbers import pluralize
 from pipelines.contract.pseudonyms import is_pseudonym, pseudonym_of
 from pipelines.home import Home
@@ -32,10 +32,11 @@ def _act(options: argparse.Namespace) -> int:
     from pipelines.warehouse import operator_actions
 
     tenant = _tenant(options)
+    agent = _agent(options.agent, tenant)
     actor = options.actor or re.sub(r"[^a-z0-9_-]", "-", getpass.getuser().lower()).lstrip("-_")
     made = operator_actions.record(
         Home.from_environment().operator_actions, action=options.action, tenant=tenant,
-        agent=_agent(options.agent, tenant), reason=options.reason, actor=actor, session=options.session,
+        agent=agent, reason=options.reason, actor=actor, session=options.session,
     )  # fmt: skip
     said = "is written down as fired" if made.action == "fire" else "has a note"
     say(f"{made.agent_id} of {made.tenant_id} {said} ({made.reason}, by {made.actor_id})")
@@ -50,10 +51,15 @@ def _agent(named: str, tenant: str) -> str:
     from pipelines.warehouse import operator_actions, reading
 
     role, _, name = named.partition(":")
-    if not is_pseudonym(name):
+    published = Home.from_environment().published
+    if not is_pseudonym(name) and not (published / "current").exists():
         return named
-    with reading.connect(Home.from_environment().published) as connection:
+    with reading.connect(published) as connection:
         known = [str(row["agent"]) for row in operator_actions.agents(connection, tenant=tenant)]
+    if not is_pseudonym(name):
+        if named not in known:
+            note(f"no published data of {tenant} has an agent {named}: `apiary agent list --tenant {tenant}`")
+        return named
     found = [agent for agent in known if pseudonym_of(name, agent.removeprefix(f"{role}:"))]
     if len(found) != 1:
         raise Stop(2, f"{pluralize(len(found), 'agent is', 'agents are')} called {named}: `apiary agent list --json`")

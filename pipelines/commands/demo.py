@@ -53,6 +53,8 @@ def _demo(options: argparse.Namespace) -> int:
         ("billing exports", home.exports / "daily"),
     ]  # fmt: skip
     table(["what", "where"], [list(place) for place in places])
+    own = f"APIARY_HOME={home.root} " if os.environ.get("APIARY_HOME") else ""
+    note(f"go on with `{own}apiary usage --by model`, `apiary report` or `apiary dev`, with the same APIARY_HOME")
     return 0
 
 

@@ -47,8 +47,17 @@ def _data(request: Request, key: Key) -> Iterator[TenantData]:
     tenant = keys.tenant_of(home, key) if key else None
     if tenant is None:
         raise HTTPException(401, "no valid key in X-API-Key or Authorization: Bearer", {"WWW-Authenticate": "Bearer"})
+    _refuse_unknown(request)
     with open_tenant(home.published, tenant) as data:
         yield data
+
+
+def _refuse_unknown(request: Request) -> None:
+    """A filter with a typing error would answer with everything, and be summed up."""
+    described = request.app.openapi()["paths"][request.scope["route"].path]["get"].get("parameters", ())
+    known = [one["name"] for one in described if one["in"] == "query"]
+    if unknown := sorted(set(request.query_params) - set(known)):
+        raise HTTPException(422, f"unknown parameter {', '.join(unknown)}: known are {', '.join(known) or 'none'}")
 
 
 Data = Annotated[TenantData, Depends(_data)]

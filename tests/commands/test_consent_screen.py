@@ -133,3 +133,17 @@ def test_a_real_terminal_is_asked(agents: Path) -> None:
     os.close(controller)
     assert asked.wait(30) == 0
     assert said.index(b"[y/N]") < said.index(b"granted at")
+
+
+def test_another_person_gets_no_consent_of_the_one_before(grant: Grant, capsys: pytest.CaptureFixture[str]) -> None:
+    enroll = ["device", "enroll", "--tenant", "acme", "--user"]
+    assert cli.main([*enroll, "ada", "--timezone", "Europe/Berlin"]) == 0
+    assert grant("--yes", answer=None)[0] == 0
+    assert cli.main([*enroll, "bob"]) == 2
+    assert "consent stands" in capsys.readouterr().err
+    assert cli.main([*enroll, "ada"]) == 0
+    told = capsys.readouterr().out
+    assert "zone Europe/Berlin" in told, "what was not named again stays"
+    assert "stands (granted)" in told
+    assert cli.main(["device", "consent", "withdraw"]) == 0
+    assert cli.main([*enroll, "bob"]) == 0

@@ -126,7 +126,8 @@ def test_a_key_opens_one_tenants_rows(clients: dict[str, TestClient]) -> None:
         answer = clients["nobody"].get(path)
         assert answer.status_code == 404 or answer.json() == {"known_as_of": None, "rows": [], "next": None}, path
     for query in ("&tenant=bolt", "&tenant_id=bolt"):
-        assert rows(clients["tree"], f"/api/usage/rollup?group_by=tenant{query}")[0]["tenant"] == "tree"
+        assert clients["tree"].get(f"/api/usage/rollup?group_by=tenant{query}").status_code == 422
+    assert rows(clients["tree"], "/api/usage/rollup?group_by=tenant")[0]["tenant"] == "tree"
     assert [row["tenant"] for row in rows(clients["bolt"], "/api/usage/rollup?group_by=tenant")] == ["bolt"]
 
 
@@ -229,6 +230,16 @@ def test_the_documentation_loads_nothing_and_has_every_route(clients: dict[str, 
             assert f"<td>{parameter['name']}" in page.text
     assert "&lt;" not in page.text, "an object is shown instead of its text"
     assert clients[""].get("/").url.path == "/docs"
+
+
+def test_a_parameter_that_a_route_does_not_know_is_refused(clients: dict[str, TestClient]) -> None:
+    for path in ("/api/sessions?colour=red", "/api/budgets?usr=ada&limit=1"):
+        answer = clients["tree"].get(path)
+        assert answer.status_code == 422
+        assert "unknown parameter" in answer.json()["detail"]
+    following = clients["tree"].get("/api/sessions?limit=1").json()["next"]
+    assert following
+    assert clients["tree"].get(following).status_code == 200
 
 
 def test_health_says_whether_there_is_something_to_serve(clients: dict[str, TestClient], tmp_path: Path) -> None:
