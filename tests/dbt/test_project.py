@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dbt.contracts.graph.nodes import ModelNode
+from dbt.contracts.graph.nodes import GenericTestNode, ModelNode
 
 from pipelines.billing import books
 from tests import marts
@@ -72,6 +72,28 @@ def test_arrows_between_layers_go_one_way(models):
         assert bool(sources) == (layer(node) == "staging"), name
         parents = [models[p.split(".")[-1]] for p in node.depends_on.nodes if p.startswith("model.")]
         assert [p.name for p in parents if layer(p) not in READS[layer(node)]] == [], name
+
+
+def test_models_keep_the_conventions(models, warehouse):
+    """What dbt-project-evaluator asks for, of the rules that hold here: names, roots, leaves, keys, chains of views."""
+    prefixes = {"staging": {"stg"}, "marts": {"agg", "dim", "exc", "export", "fct", "mart", "rpt"}}
+    by_id = {node.unique_id: node for node in models.values()}
+    read = {parent for node in models.values() for parent in node.depends_on.nodes}
+    tests = [node for node in PARSED[warehouse.target].nodes.values() if isinstance(node, GenericTestNode)]
+    keyed = {test.attached_node for test in tests if test.test_metadata.name in ("unique", "unique_combination")}
+
+    def views(unique_id: str) -> int:
+        node = by_id.get(unique_id)
+        if node is None or node.config.materialized != "view":
+            return 0
+        return 1 + max(map(views, node.depends_on.nodes), default=0)
+
+    for name, node in models.items():
+        assert name.split("_")[0] in prefixes.get(node.schema, {"int"}), name
+        assert node.depends_on.nodes, f"{name} reads nothing"
+        assert node.schema == "marts" or node.unique_id in read, f"nothing reads {name}"
+        assert node.config.materialized != "incremental" or node.unique_id in keyed, f"{name} has no key"
+        assert views(node.unique_id) <= 3, f"{name} is worked out again by each reader"
 
 
 def test_an_error_in_analytics_does_not_stop_the_bill(
