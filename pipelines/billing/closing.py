@@ -290,6 +290,7 @@ class _Found:
             Condition(
                 "exceptions", exposure < MATERIAL and not any(item.is_unknown for item in models),
                 f"{pluralize(lines, 'line has', 'lines have')} no price and may cost up to {plain(exposure)}"
+                " in the account's currency"
                 + (f": {names}" if names else ""),
                 settled_by="apiary prices approve, apiary prices alias,"
                 + (" apiary model-policy set," if any(item.model == "unknown" for item in models) else "")
@@ -331,8 +332,10 @@ def _in_order(book: Book, period: date, account: str) -> Condition:
 
 
 def _silent_devices(connection: duckdb.DuckDBPyConnection, period: date, *, as_of: datetime) -> dict[str, int]:
-    """Devices of an account's tenants that were heard of before the end of the month and not after it."""
+    """Devices of an account's tenants that were heard of before the end of the month and not after it: none before."""
     end = periods.end_of(period)
+    if as_of < end:
+        return {}
     return dict(
         connection.execute(
             """

@@ -93,7 +93,7 @@ def _grant(options: argparse.Namespace) -> int:
         say(f"goes to: {store_of(options)}")
         say(
             "take it back at any time with `apiary device consent withdraw`: nothing more is read, what was not sent is"
-            " deleted here, and a request to delete what was sent goes there"
+            " deleted here, and a request to delete what was sent goes there; sums that were billed stay, without names"
         )
         say("see every row and column before you decide: `apiary device preview --json`")
         if not options.yes and not _agrees("grant this consent? [y/N] "):
@@ -224,7 +224,10 @@ def _preview(options: argparse.Namespace) -> int:
         if len(shown.passed_over) > MAX_PATHS:
             say("  ... all of them: `apiary device preview --json`")
     if shown.consent == "none":
-        say("nothing leaves: there is no consent. This is what a consent with `--history include` would send.")
+        say(
+            "nothing leaves: there is no consent. This is what a consent with `--history include` would send; one"
+            " without it sends what happens from then on"
+        )
     say("every row and column: `apiary device preview --json`")
     return 0
 
@@ -248,7 +251,10 @@ def _ship(options: argparse.Namespace) -> int:
                 f" {pluralize(shipped.waiting, 'batch waits', 'batches wait')} safely in the spool"
             )
         elif shipped.rows == shipped.report_rows:
-            say(f"nothing new to send; the report of this run went to {shipped.store}")
+            say(
+                f"nothing new to send; the report of this run went to {shipped.store}"
+                f" ({pluralize(shipped.rows, 'row')}: of the run, and of sizes and lines of files)"
+            )
         else:
             size = f"{pluralize(shipped.batches, 'batch')} ({pluralize(shipped.bytes, 'byte')})"
             say(f"sent {pluralize(shipped.rows, 'row')} in {size} to {shipped.store}")

@@ -36,7 +36,7 @@ def demo_contracts(fleet: tuple[DeviceSpec, ...], *, signed_at: datetime) -> dic
         "billing_accounts": [
             {
                 "billing_account_id": account, "tenant_id": tenant, "name": name, "currency": currency,
-                "reporting_timezone": "UTC", "charged_by": charged_by, **signed,
+                "reporting_timezone": "UTC", "charged_by": charged_by, "valid_from": month, **signed,
             }
             for tenant, account, name, charged_by, currency in ACCOUNTS
         ],
