@@ -7,15 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-from bench.ratios import home as homes
-from bench.ratios.device import enrol
-from pipelines.device import unchanged
-from pipelines.device.ship import ship
-from pipelines.home import Home
-
 
 def prepare_quiet(folder: Path, sessions: float) -> dict[str, int]:
     """A home of quiet sessions that were read before."""
+    # Here, not above: what the measured process imports is what the command imports.
+    from bench.ratios import home as homes
+    from bench.ratios.device import enrol
+    from pipelines.device import unchanged
+    from pipelines.device.ship import ship
+    from pipelines.home import Home
+
     homes.write_quiet(folder / "hive", int(sessions))
     enrol(folder)
     # Not looked for while the pass is measured.
@@ -34,6 +35,8 @@ def look_again(folder: Path) -> dict[str, int]:
 
 def read_one_line(folder: Path) -> dict[str, int]:
     """A pass that finds one new line in one log."""
+    from bench.ratios import home as homes
+
     log = Path((folder / "log").read_text("utf-8"))
     with log.open("a", encoding="utf-8") as file:
         file.write(homes.one_turn(log.parent.name, log.stat().st_size) + "\n")
