@@ -59,9 +59,41 @@ def _homes(place: Path, device: DeviceSpec, _: str) -> Written:
 
 
 def _landing(place: Path, device: DeviceSpec, store_url: str) -> Written:
+    return write_landing(Home(place), device, store_url)
+
+
+def write_landing(mine: Home, device: DeviceSpec, store_url: str, *, is_first: bool = True) -> Written:
+    """Enrol a device, deliver the batches of its days and keep its state, so that more days may follow (`is_first`:
+    whether it was not enrolled before)."""
+    from pipelines.device import consent, enrolment, grant
+    from pipelines.device.redact import Redactor
+    from pipelines.device.retry import Retry, utc_now
+    from pipelines.device.ship import deliver
+    from pipelines.device.spool import Spool
     from pipelines.simulate import scale
 
-    return scale.write_landing(Home(place), device, store_url)
+    spec, now = device.home, datetime.now(UTC)
+    if is_first:
+        enrolment.enroll(
+            mine, tenant=device.tenant, user=device.user, region=device.region, timezone=spec.timezone,
+            store=store_url, tenant_key=None, now=now,
+        )  # fmt: skip
+        grant.grant(mine, [], history="include", now=now)
+    enrolled = enrolment.require(mine)
+    redactor, spool = Redactor(enrolment.tenant_key(mine)), Spool(mine.device / "spool")
+    store = enrolment.open_store(mine, store_url)
+    written = scale.Written()
+    with consent.open_state(mine) as state:
+        assert state is not None  # noqa: S101 - the grant made it
+        granted = consent.require(state)
+        for number in range(spec.days):
+            with state.step():
+                for table, row, turns in scale.rows_of(device, redactor, spec.first_day + timedelta(days=number)):
+                    state.stage(table, row)
+                    written += turns
+        spool.seal_all(state, enrolled, granted, now)
+        deliver(state, spool, store, Retry(state, store.url, lambda _: None, utc_now, is_forced=True, on_retry=None))
+    return written
 
 
 def add(group: Any, shared: Shared) -> None:

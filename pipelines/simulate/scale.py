@@ -1,8 +1,8 @@
 """Devices of any number with work of any size: homes of all runtimes as agents write them, or the batches of a landing.
 
-A landing that is written directly takes the way of rows that a device has read: redacted, staged, sealed, delivered.
-What reading would add (copies, torn lines, other runtimes) is in homes only.
-Does not belong here: what a home looks like (homes.py and those beside it).
+Rows that are written directly are those of a device that has read them; what reading would add (copies, torn lines,
+other runtimes) is in homes only.
+Does not belong here: what a home looks like (homes.py and those beside it), delivering rows (commands/simulate.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 from pipelines.contract import wire
 from pipelines.contract.table import Table
-from pipelines.home import Home
 from pipelines.simulate.claude_code import ClaudeCodeSpec
 from pipelines.simulate.counts import Usage
 from pipelines.simulate.fleet import DeviceSpec, OtherHome
@@ -103,41 +102,8 @@ def write_homes(folder: Path, device: DeviceSpec) -> Written:
 # A landing -----------------------------------------------------------------------------------------------------------
 
 
-def write_landing(mine: Home, device: DeviceSpec, store_url: str, *, is_first: bool = True) -> Written:
-    """Enrol a device, deliver the batches of its days and keep its state, so that more days may follow (`is_first`:
-    whether it was not enrolled before)."""
-    from pipelines.device import consent, enrolment, grant
-    from pipelines.device.redact import Redactor
-    from pipelines.device.retry import Retry, utc_now
-    from pipelines.device.ship import deliver
-    from pipelines.device.spool import Spool
-
-    spec, now = device.home, datetime.now(UTC)
-    if is_first:
-        enrolment.enroll(
-            mine, tenant=device.tenant, user=device.user, region=device.region, timezone=spec.timezone,
-            store=store_url, tenant_key=None, now=now,
-        )  # fmt: skip
-        grant.grant(mine, [], history="include", now=now)
-    enrolled = enrolment.require(mine)
-    redactor, spool = Redactor(enrolment.tenant_key(mine)), Spool(mine.device / "spool")
-    store = enrolment.open_store(mine, store_url)
-    written = Written()
-    with consent.open_state(mine) as state:
-        assert state is not None  # noqa: S101 - the grant made it
-        granted = consent.require(state)
-        for number in range(spec.days):
-            with state.step():
-                for table, row, turns in _day(device, redactor, spec.first_day + timedelta(days=number)):
-                    state.stage(table, row)
-                    written += turns
-        spool.seal_all(state, enrolled, granted, now)
-        deliver(state, spool, store, Retry(state, store.url, lambda _: None, utc_now, is_forced=True, on_retry=None))
-    return written
-
-
-def _day(device: DeviceSpec, redactor: Any, day: date) -> Iterator[tuple[str, dict[str, Any], Written]]:
-    """The rows of a device's day, and what they count for."""
+def rows_of(device: DeviceSpec, redactor: Any, day: date) -> Iterator[tuple[str, dict[str, Any], Written]]:
+    """The rows of a device's day by table, as it stages them, and what they count for. `redactor`: the device's."""
     spec, nothing = device.home, Written()
     for place in range(spec.queens_per_day):
         name = f"{device.tenant}/{device.name}/{spec.seed}/{day}/{place}"

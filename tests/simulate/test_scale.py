@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from pipelines.cli import main
+from pipelines.commands.simulate import write_landing
 from pipelines.home import Home
 from pipelines.simulate import scale
 from pipelines.store import FolderStore
@@ -43,7 +44,7 @@ def test_a_landing_is_loaded_and_goes_on(tmp_path: Path) -> None:
     for last_day, days, is_first in ((LAST_DAY, 3, True), (LAST_DAY + timedelta(days=1), 1, False)):
         for device in scale.devices(2, days=days, turns_per_day=250, last_day=last_day, only_hive=True):
             place = Home(tmp_path / device.name)
-            wanted += scale.write_landing(place, device, store.as_uri(), is_first=is_first)
+            wanted += write_landing(place, device, store.as_uri(), is_first=is_first)
     with duckdb.connect() as connection:
         load.prepare(connection)
         found = FolderStore(store)
