@@ -89,8 +89,8 @@ LIMITS = {
     " of its log, looked up, and held in a database until it is delivered: each is a few microseconds of Python a row,"
     " and none takes more than 7 %",
     "device_peer": "as above; DuckDB parses in C++ and keeps no state",
-    "device_idle": "of 62 microseconds a session 15 are the kernel's, the rest is Python: a name is parsed, told from"
-    " copies, and looked for among the digests",
+    "device_idle": "some 62 microseconds a session, most of them Python: a name is parsed, told from copies, and looked"
+    " for among the digests",
     "device_line": "the digests of all sessions are written again, and the folder that changed is looked at twice",
     "device_memory": "pyarrow and the interpreter take 70 MB, a chunk's lines and the rows of a batch the rest",
     "device_long_line": "up to 32 MB of a line are held, and again as text and as objects",
