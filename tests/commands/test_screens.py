@@ -84,7 +84,7 @@ OTHERS = {
         "run", "demo", "simulate", "rebuild", "shadow", "erase", "what-if", "prices preview", "compare", "upgrade",
         "quarantine show", "export restatement",
     },
-    "they do not end": {"serve", "dev"},
+    "they do not end": {"serve", "dev", "webserver", "daemon"},
 }  # fmt: skip
 
 SIGNED = ["--by", "ada", "--approved-by", "grace"]

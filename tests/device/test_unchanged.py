@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.device.driving import (
     LATER,
     OWN_TABLES,
     SESSION,
+    ZONE,
     Device,
     append,
     dump,
@@ -195,7 +197,7 @@ def test_a_session_that_comes_to_life_elsewhere_is_described(tmp_path: Path) -> 
     folder = written(home)
     made = settled(home, history="exclude")
     assert not made.delivered("sessions")
-    lives = turn(9, at=f"{datetime.now(UTC) + timedelta(hours=3):%Y-%m-%dT%H:%M:%S.5}")
+    lives = turn(9, at=f"{datetime.now(ZoneInfo(ZONE)):%Y-%m-%dT%H:%M:%S.%f}")
     append(folder.with_name(f"{SESSION}.bak") / "events.jsonl", dump(lives))
     for _ in range(2):
         made.ship(home)
