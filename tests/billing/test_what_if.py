@@ -57,7 +57,7 @@ def ask(warehouse: Warehouse, tmp_path: Path) -> Ask:
             ("llm_turns", turn | {"record_id": "3", "model": "x", "occurred_at": datetime(2026, 3, 9, tzinfo=UTC)}),
         ]
     )
-    warehouse.run("--select", "+fct_rated_lines")
+    warehouse.run("--select", "+fct_rated_lines", "+dim_sessions")
     with warehouse.connect() as connection:
         publish(connection, published)
 
