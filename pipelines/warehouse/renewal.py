@@ -19,6 +19,9 @@ BUILT_ANEW = (*schemas.BUILT, *schemas.OUTDATED)
 WIRE = [*BY_NAME, *BOOKS]
 """Tables of the wire that this release makes. Another one, of another release, is left behind: the new warehouse has no
 place for it, and what cannot be copied would stop every erasure."""
+LEDGER = ["closed_lines", "read_seals", "restatements"]
+"""Tables of `billing` that are read again from their files once these are redacted. Copied and dropped, their rows
+would stay in blocks of the file that nothing has overwritten, and the search would find them."""
 PROGRAMS = ["contract_hash", "gate_hash", "uploader_version"]  # of programs, not of people
 IDENTIFIER = rf"{GENERATED_ID}|{KEYED}|[0-9a-f]{{12,64}}|landing/.*"
 
@@ -35,12 +38,13 @@ def beside(fresh: Path, old: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def copy_tables(connection: duckdb.DuckDBPyConnection, tenants: list[str], gone: list[str]) -> None:
-    """Copy every table that is not built: of these tenants only the rows of batches that cannot be loaded again."""
+    """Copy every table that is neither built nor read from files anew: of these tenants only the rows of batches that
+    cannot be loaded again."""
     tables = connection.execute(
         "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'old'"
         " AND NOT list_contains(?, schema_name) AND (schema_name <> 'wire' OR list_contains(?, table_name))"
-        " ORDER BY ALL",
-        [list(BUILT_ANEW), WIRE],
+        " AND NOT (schema_name = 'billing' AND list_contains(?, table_name)) ORDER BY ALL",
+        [list(BUILT_ANEW), WIRE, LEDGER],
     ).fetchall()
     for schema, table in tables:
         if schema != "wire":

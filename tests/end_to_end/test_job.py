@@ -102,7 +102,7 @@ def test_the_job_keeps_neither_content_nor_a_credential(site: Site) -> None:
 def test_every_mart_is_published_twice_the_same(site: Site) -> None:
     folder = site.home.published / "current"
     with duckdb.connect(str(folder / "marts.duckdb"), read_only=True) as connection:
-        tables = [name for (name,) in connection.execute("SHOW TABLES").fetchall()]
+        tables = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         assert {f"{name}.parquet" for name in tables} == {path.name for path in folder.glob("*.parquet")}
         assert len(tables) >= 12
         for name in tables:

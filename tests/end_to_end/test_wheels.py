@@ -15,7 +15,10 @@ from tests.device.driving import append, dump, queen_folder, turn
 pytestmark = pytest.mark.services
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
-DEVELOPMENT = ("pipelines/simulate/", "pipelines/peers/", "pipelines/commands/compare.py", "pipelines/commands/demo.py")
+DEVELOPMENT = (
+    "pipelines/simulate/", "pipelines/peers/", "pipelines/commands/compare.py", "pipelines/commands/demo.py",
+    "pipelines/commands/simulate.py",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

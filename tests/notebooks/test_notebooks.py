@@ -71,7 +71,7 @@ def publish_marts(home: Home, usage: tuple[tuple[Any, ...], ...]) -> None:
             )
         connection.execute("UPDATE marts.agg_usage_session_daily SET cache_write_input_tokens = 0, tool_calls = 0")
         for mart, key in (("agg_usage_model_daily", "model, "), ("agg_usage_tenant_daily", "")):
-            numbers = [name for name, kind in contracts[mart] if kind in ("bigint", "decimal(38,20)")]
+            numbers = [name for name, kind in marts.types()[mart].items() if kind in ("bigint", "decimal(38,20)")]
             measures = [name for name in numbers if not name.startswith("_")]
             sums = ", ".join(f"sum({name}) AS {name}" for name in measures)
             connection.execute(

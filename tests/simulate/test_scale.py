@@ -19,6 +19,7 @@ from pipelines.store import FolderStore
 from pipelines.warehouse import landing, load
 from tests.device.driving import granted
 
+pytestmark = pytest.mark.services
 LAST_DAY = date(2026, 5, 31)
 
 
