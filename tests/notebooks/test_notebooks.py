@@ -44,8 +44,8 @@ USAGE = (
     (LAST, "bolt", "s4", "eve", None, "anthropic/glm-5.1", 1, 0, 100, 0, 10, "0.00000000000000000001"),
 )
 NAMES = (
-    "usage_date", "tenant_id", "session_id", "user_id", "colony_id", "model", "turns", "unreported_turns",
-    "input_tokens", "cache_read_input_tokens", "output_tokens", "reported_cost_usd",
+    "usage_date", "tenant_id", "session_id", "user_id", "colony_id", "model", "turns", "unpriced_turns",
+    "input_tokens", "cache_read_input_tokens", "output_tokens", "rated_cost_usd",
 )  # fmt: skip
 # What a notebook must say of the tree of tests/dbt/test_usage.py, once as it is and once ten times as large.
 SAID = {
@@ -188,10 +188,10 @@ def test_notebooks_run_on_published_data(
 def test_usage_adds_up(home: Home, tmp_path: Path) -> None:
     publish_marts(home, USAGE)
     notebook = executed(REPOSITORY / "notebooks" / "01_usage.ipynb", tmp_path)
-    assert f"total reported cost in USD: {plain(COST)}\n" in printed(notebook)
+    assert f"rated cost in USD: {plain(COST)}\n" in printed(notebook)
     assert "turns: 15, of which unpriced: 8\n" in printed(notebook)
     cost, tokens, top = charts(notebook)
-    assert abs(drawn(cost, "reported cost (USD)") - COST) < Decimal("1e-6")  # a picture is drawn with floats
+    assert abs(drawn(cost, "rated cost (USD)") - COST) < Decimal("1e-6")  # a picture is drawn with floats
     assert drawn(cost, "unpriced turns") == 8
     assert drawn(tokens, "tokens") == 2600 + 260
     assert "2026-03-02" in cost, "a day without usage has its place"
@@ -201,4 +201,4 @@ def test_usage_adds_up(home: Home, tmp_path: Path) -> None:
 def test_usage_of_nobody(home: Home, tmp_path: Path) -> None:
     publish_marts(home, ())
     notebook = executed(REPOSITORY / "notebooks" / "01_usage.ipynb", tmp_path)
-    assert "total reported cost in USD: none reported\n" in printed(notebook)
+    assert "rated cost in USD: nothing has a price\n" in printed(notebook)
