@@ -209,21 +209,29 @@ def set_budget(folders: Sequence[Path], signature: Signature, *, budget_id: str,
     return _add(books.BUDGETS, folders, row | signature.columns)
 
 
-def move_budgets(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], *, at: datetime) -> int:
-    """Bring budgets that were a seed of dbt up to release 0.1.0 into the book, once; how many."""
+def move_budgets(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], *, at: datetime) -> dict[str, str]:
+    """Bring budgets that were a seed of dbt up to release 0.1.0 into the book, once; why those that do not fit stay.
+
+    What stays is tried again until the book has a budget of its id (`apiary budget set`). Raises BookError for a book
+    that cannot be read.
+    """
     found = connection.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'seeds' AND table_name = 'budgets'"
     ).fetchone()
     if not found or not found[0]:
-        return 0
+        return {}
     known = {row["budget_id"] for row in books.read(books.BUDGETS, folders)}
-    signature = Signature("budgets.csv", "budgets.csv", at)
-    rows = connection.execute("SELECT * FROM seeds.budgets ORDER BY budget_id").to_arrow_table().to_pylist()
-    moved = [row for row in rows if row["budget_id"] not in known]
-    for row in moved:
-        _add(books.BUDGETS, folders, row | signature.columns)
-    connection.execute("DROP TABLE seeds.budgets")
-    return len(moved)
+    signature, refused = Signature("budgets.csv", "budgets.csv", at), {}
+    for row in connection.execute("SELECT * FROM seeds.budgets ORDER BY budget_id").to_arrow_table().to_pylist():
+        if row["budget_id"] in known:
+            continue
+        try:
+            _add(books.BUDGETS, folders, row | signature.columns)
+        except BookError as error:  # one tenant's budget must not stop the run of all
+            refused[row["budget_id"]] = str(error)
+    if not refused:
+        connection.execute("DROP TABLE seeds.budgets")
+    return refused
 
 
 def grant_credit(

@@ -34,12 +34,15 @@ def _specs() -> list[dg.AssetSpec]:
 
 
 @dg.multi_asset(name="books", specs=_specs(), pool=WRITER, **BY_ARRIVAL)
-def signed_books(duckdb: DuckDBResource, folders: FoldersResource) -> Iterator[dg.MaterializeResult[None]]:
+def signed_books(
+    context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
+) -> Iterator[dg.MaterializeResult[None]]:
     """Read every book: the shipped rows, then the site's own."""
     private_folder(Path(duckdb.database).parent)
     signed = [books.SHIPPED, Path(folders.books)]
     with duckdb.get_connection() as connection:
-        agreements.move_budgets(connection, signed, at=agreements.now())
+        for budget, reason in agreements.move_budgets(connection, signed, at=agreements.now()).items():
+            context.log.warning(f"budget {budget} of an earlier release is not in force: {reason}; `apiary budget set`")
         book_changes.touch(
             connection, {book.name: books.read(book, signed) for book in (books.CACHE_CONVENTIONS, books.SESSION_USERS)}
         )

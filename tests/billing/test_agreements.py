@@ -235,17 +235,21 @@ def test_a_budget_that_a_device_would_refuse_is_refused(tmp_path: Path, wrong: d
 def test_budgets_that_were_a_seed_move_into_the_book_once(tmp_path: Path) -> None:
     names = ", ".join(BUDGET)
     with duckdb.connect() as connection:
-        assert agreements.move_budgets(connection, [tmp_path], at=AT) == 0
+        assert agreements.move_budgets(connection, [tmp_path], at=AT) == {}
         connection.execute("CREATE SCHEMA seeds")
         connection.execute(
             "CREATE TABLE seeds.budgets (budget_id VARCHAR, tenant_id VARCHAR, scope VARCHAR, scope_id VARCHAR,"
             " period VARCHAR, measure VARCHAR, limit_amount DECIMAL(38, 20), warn_at DECIMAL(9, 4),"
             " unpriced_limit_tokens BIGINT, valid_from DATE, valid_to DATE)"
         )
-        for number in range(2):
-            values = list((BUDGET | {"budget_id": f"b{number}"}).values())
+        for row in ({"budget_id": "b0"}, {"budget_id": "b1"}, {"budget_id": "bad", "warn_at": Decimal(0)}):
+            values = list((BUDGET | row).values())
             connection.execute(f"INSERT INTO seeds.budgets ({names}) VALUES ({', '.join('?' * len(values))})", values)
-        assert agreements.move_budgets(connection, [tmp_path], at=AT) == 2
-        assert agreements.move_budgets(connection, [tmp_path], at=AT) == 0
-    moved = agreements.newest(books.BUDGETS, [tmp_path])
+        for _ in range(2):  # what does not fit stays, and stops nothing
+            assert list(agreements.move_budgets(connection, [tmp_path], at=AT)) == ["bad"]
+        moved = agreements.newest(books.BUDGETS, [tmp_path])
+        columns: dict[str, Any] = BUDGET | {"budget_id": "bad"}
+        agreements.set_budget([tmp_path], sign(1), **columns)
+        assert agreements.move_budgets(connection, [tmp_path], at=AT) == {}
+        assert not connection.execute("SELECT * FROM duckdb_tables() WHERE table_name = 'budgets'").fetchall()
     assert [{name: row[name] for name in BUDGET} for row in moved] == [BUDGET | {"budget_id": f"b{n}"} for n in (0, 1)]

@@ -226,6 +226,17 @@ def test_whose_last_device_goes_goes_by_name(
     assert work.journal.names == set(gone)
 
 
+def test_lines_of_closed_months_are_not_copied(site: Site) -> None:
+    """They are read again from their redacted files: once dropped, they would stay in free blocks."""
+    with duckdb.connect(str(site.warehouse)) as connection:
+        connection.execute("CREATE SCHEMA billing")
+        for table in ("closed_lines", "seats"):
+            connection.execute(f"CREATE TABLE billing.{table} AS SELECT '{DEVICE}' AS user_id")
+    site.suppress("device", DEVICE)
+    assert erase.Pass(site.warehouse, site.store).rewrite(build, now=NOW)
+    assert site.query("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'billing'") == [("seats",)]
+
+
 def test_of_two_copies_the_other_ones_stays(site: Site) -> None:
     owner = "SELECT _device_id FROM wire.llm_turns WHERE record_id = ?".replace("?", f"'{record('llm_turns copy')}'")
     assert site.query(owner) == [(min(DEVICE, OTHER),)]
