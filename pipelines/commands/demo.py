@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,9 @@ ACTIONS: tuple[tuple[Kind, str, str, str], ...] = (
 def _demo(options: argparse.Namespace) -> int:
     from pipelines.warehouse import usage
 
-    home = Home.from_environment()
+    home, program = Home.from_environment(), os.path.relpath(sys.argv[0])
+    # Dagster's parts set the variable for themselves while the job runs.
+    same = f", with APIARY_HOME={home.root} before each" if os.environ.get("APIARY_HOME") else ""
     if options.home:
         if options.consent != "include":
             raise Stop(2, "a real home is read with its owner's consent only: add CONSENT=include to ship its history")
@@ -53,8 +56,7 @@ def _demo(options: argparse.Namespace) -> int:
         ("billing exports", home.exports / "daily"),
     ]  # fmt: skip
     table(["what", "where"], [list(place) for place in places])
-    own = f"APIARY_HOME={home.root} " if os.environ.get("APIARY_HOME") else ""
-    note(f"go on with `{own}apiary usage --by model`, `apiary report` or `apiary dev`, with the same APIARY_HOME")
+    note(f"go on with `{program} usage --by model`, `{program} report` or `{program} dev`{same}")
     return 0
 
 
