@@ -233,8 +233,8 @@ LLM_TURNS = Table(
         _added(_flag("is_copy", "Only copies were seen, of which the source says whose they are.", fact=False)),
         *_utc_offset(),
         _at("occurred_at", "Day and price of the turn."),
-        _added(_at("transcript_ended_at", "Last time in the transcript it was read from: of two that hold an unmarked copy"
-                   " the one that ended first is the origin.")),
+        _added(_at("transcript_ended_at", "Last time in the transcript it was read from, of a line that was copied the time it"
+                   " was forked: of two that hold it the earlier one tells the origin.")),
         _basis(),
     ),
     superseded_by=("is_final", "is_covered", "output_tokens", "occurred_at"),

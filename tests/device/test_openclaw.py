@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -338,6 +339,29 @@ def test_a_scheduled_run_has_its_session_from_its_log_and_is_one_with_its_task(t
     assert (ended["error_class"], ended["tool_calls_used"], ended["duration_seconds"]) == ("timeout", 2, 0.5)
 
 
+@pytest.mark.parametrize("order", list(permutations((FIRST, SECOND, THIRD))))
+def test_a_copy_of_a_copy_is_the_first_sessions(tmp_path: Path, order: tuple[str, ...]) -> None:
+    """A fork of a fork names its own parent: whose a response is must not depend on which transcript is read first."""
+    forked = {"parentSession": f"/home/ada/x/{FIRST}.jsonl", "timestamp": "2026-10-22T09:10:00.000Z"}
+    again = {"parentSession": f"/home/ada/x/{SECOND}.jsonl", "timestamp": "2026-10-22T09:11:00.000Z"}
+    entries = {
+        FIRST: [head(), response(1)], SECOND: [head(SECOND, **forked), response(1)],
+        THIRD: [head(THIRD, **again), response(1)],
+    }  # fmt: skip
+    for number in (1, 2, 3):
+        home = tmp_path / str(number) / ".openclaw"
+        device: Device | None = None
+        for session in order[:number]:
+            transcript(home, f"{session}.jsonl", *entries[session])
+            device = device or granted(tmp_path / str(number) / "apiary", home)
+            device.ship(home)
+        assert device is not None
+        (row,) = turns(device)
+        is_original = FIRST in order[:number]
+        assert row["session_id"] == (SECOND if order[:number] == (THIRD,) else FIRST)
+        assert row["is_copy"] is not is_original
+
+
 def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:
     path = database(tmp_path, {FIRST: [head(), response(1)]})
     for sql in (
@@ -371,7 +395,8 @@ def test_public_files_have_the_counts_that_others_found() -> None:
         if record.is_turn
     ]
     assert len(logs) == 1, "a checkpoint is a copy"
-    assert [(record.values["input_tokens"], record.values["output_tokens"]) for record in found] == [(5, 10)]
+    used = [record.parts["usage"].values for record in found]
+    assert [(values["input_tokens"], values["output_tokens"]) for values in used] == [(5, 10)]
 
 
 @needs(SAMPLE)

@@ -118,7 +118,7 @@ def _response(found: Json, message: Fields, context: Context) -> Iterator[Record
         yield Record(
             wire.STATUS_EVENTS, (Constant("openclaw"), Constant("api_error"), *key),
             values={
-                "agent_runtime": RUNTIME, "session_id": origin["session_id"], "kind": "api_error",
+                "agent_runtime": RUNTIME, "session_id": origin.values["session_id"], "kind": "api_error",
                 "agent_role": "worker" if context.is_subagent else "agent",
                 "error_class": message.get("errorMessage") or "error", "occurred_at": at,
                 "time_basis": "utc" if at else None,
@@ -127,21 +127,23 @@ def _response(found: Json, message: Fields, context: Context) -> Iterator[Record
         )  # fmt: skip
     if not any((fresh, read_, written, output)):
         return
+    used = {
+        "agent_runtime": RUNTIME, "agent_role": "worker" if context.is_subagent else "agent", "model": model,
+        "stop_reason": STOP_REASONS.get(str(reason), "other") if reason else None,
+        "response_id": message.get("responseId"), "turn_grain": "response", "request_kind": "message",
+        "input_tokens": fresh + read_ + written, "cache_read_input_tokens": read_,
+        "cache_write_input_tokens": written, "output_tokens": output,
+        "reasoning_output_tokens": reasoning if isinstance(reasoning, int) else None,
+        "reported_cost_usd": cost, "is_sidechain": context.is_subagent, "is_final": True, "occurred_at": at,
+        "time_basis": "utc" if at else None,
+    }  # fmt: skip
     yield Record(
         wire.LLM_TURNS, (Constant("openclaw"), Constant("response"), *key), at=at, is_turn=True,
         fields_dropped=message.dropped,
-        fallback_key=(origin["session_id"], fresh, read_, written, output),
+        fallback_key=(origin.values["session_id"], fresh, read_, written, output),
         fields_unknown=message.beside(_KNOWN_FIELDS),
-        values=origin | {
-            "agent_runtime": RUNTIME, "agent_role": "worker" if context.is_subagent else "agent", "model": model,
-            "stop_reason": STOP_REASONS.get(str(reason), "other") if reason else None,
-            "response_id": message.get("responseId"), "turn_grain": "response", "request_kind": "message",
-            "input_tokens": fresh + read_ + written, "cache_read_input_tokens": read_,
-            "cache_write_input_tokens": written, "output_tokens": output,
-            "reasoning_output_tokens": reasoning if isinstance(reasoning, int) else None,
-            "reported_cost_usd": cost, "is_sidechain": context.is_subagent, "is_final": True, "occurred_at": at,
-            "time_basis": "utc" if at else None,
-        },
+        parts={"usage": Part((), used), "origin": origin},
+        needed=frozenset({"usage", "origin"}),
     )  # fmt: skip
     for call_id, name in _calls(found, message, context):
         yield _call(
@@ -169,14 +171,13 @@ def _result(found: Json, message: Json, context: Context) -> Iterator[Record]:
 def _call(
     key: tuple[object, ...], context: Context, at: datetime | None, values: dict[str, object], *, name: str = "call"
 ) -> Record:
-    shared: dict[str, object] = {}
     if name == "call":
-        shared = _origin(at, context) | {
+        values = values | {
             "agent_runtime": RUNTIME, "origin": "event", "agent_role": "worker" if context.is_subagent else "agent",
             "is_sidechain": context.is_subagent, "is_final": False, "time_basis": "utc" if at else None,
         }  # fmt: skip
-    rank = (bool(shared.get("is_copy")), 0 if name == "call" else 1)
-    return Record(wire.TOOL_CALLS, key, at=at, parts={name: Part(rank, shared | values)}, needed=frozenset({"call"}))
+    parts = {name: Part((0 if name == "call" else 1,), values), "origin": _origin(at, context)}
+    return Record(wire.TOOL_CALLS, key, at=at, parts=parts, needed=frozenset({"call", "origin"}))
 
 
 def _compaction(found: Json, context: Context) -> Iterator[Record]:
@@ -186,7 +187,7 @@ def _compaction(found: Json, context: Context) -> Iterator[Record]:
     yield Record(
         wire.STATUS_EVENTS, key, at=at,
         values={
-            "agent_runtime": RUNTIME, "session_id": _origin(at, context)["session_id"], "kind": "compacted",
+            "agent_runtime": RUNTIME, "session_id": _origin(at, context).values["session_id"], "kind": "compacted",
             "agent_role": "worker" if context.is_subagent else "agent",
             "context_tokens": before if isinstance(before, int) else None, "occurred_at": at,
             "time_basis": "utc" if at else None,
@@ -194,15 +195,21 @@ def _compaction(found: Json, context: Context) -> Iterator[Record]:
     )  # fmt: skip
 
 
-def _origin(at: datetime | None, context: Context) -> dict[str, object]:
-    """Whose a line is: what stands in a fork and is older than the fork was copied from its parent."""
+def _origin(at: datetime | None, context: Context) -> Part:
+    """Whose a line is: what stands in a fork and is older than the fork was copied from its parent.
+
+    The parent may hold a copy of it, too, and name its own parent. So the line of a session that is no copy speaks
+    first, then the copy in the transcript that was forked first, in whatever order they are read.
+    """
     made = context.head()
-    is_copy = bool(made.parent_session_id and at and made.started_at and at < made.started_at)
-    session = made.parent_session_id if is_copy else context.session_id
-    return {
-        "session_id": session, "is_copy": is_copy,
-        "parent_session_id": None if is_copy else context.parent_session_id,
+    if not (made.parent_session_id and at and made.started_at and at < made.started_at):
+        values = {"session_id": context.session_id, "is_copy": False, "parent_session_id": context.parent_session_id}
+        return Part((0, 0), values)
+    values = {
+        "session_id": made.parent_session_id, "is_copy": True, "parent_session_id": None,
+        "transcript_ended_at": made.started_at,
     }  # fmt: skip
+    return Part((1, int(made.started_at.timestamp() * 1000)), values)
 
 
 def _key(found: Json, message: Json, context: Context) -> tuple[object, ...]:
