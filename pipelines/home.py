@@ -96,6 +96,11 @@ class Home:
         return self.root / "operator" / "actions.jsonl"
 
     @property
+    def raised_alerts(self) -> Path:
+        """Alerts about the pipeline itself as they began (warehouse/raised_alerts.py)."""
+        return self.root / "operation" / "raised.jsonl"
+
+    @property
     def api_keys(self) -> Path:
         """The hashes of the keys of `apiary serve`."""
         return self.root / "serve" / "keys.json"

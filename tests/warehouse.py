@@ -21,6 +21,7 @@ from pipelines.billing import books, ledger
 from pipelines.contract.ddl import create_wire
 from pipelines.contract.wire import BY_NAME
 from pipelines.store import open_store
+from pipelines.warehouse import raised_alerts
 from pipelines.warehouse.landing import pending
 from pipelines.warehouse.load import Loaded, known_manifests, load, prepare
 from pipelines.warehouse.schemas import BUILT, MARTS
@@ -82,10 +83,11 @@ class Warehouse:
         """Make it empty: the wire's tables and nothing else."""
         self.loads = 0
         with duckdb.connect(str(self.path)) as connection:
-            for schema in (*BUILT, "wire", "billing"):
+            for schema in (*BUILT, "wire", "billing", "operation"):
                 connection.execute(f"drop schema if exists {schema} cascade")
             for statement in create_wire():
                 connection.execute(statement)
+            raised_alerts.prepare(connection)
             seeded = connection.execute("select count(*) from duckdb_schemas() where schema_name = 'seeds'").fetchone()
         if not seeded or not seeded[0] or self._reseed.exists():
             result = self.dbt("seed", "--full-refresh")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-SCHEMAS = ("wire", "billing", "seeds")
+SCHEMAS = ("wire", "billing", "operation", "seeds")
 
 
 def export(warehouse: Path, folder: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The books as assets: what people signed, brought into the warehouse before the models rate by it.
+"""The books as assets: what people signed and what was noted of the pipeline, brought into the warehouse first.
 
 Does not belong here: reading and writing books (billing/books.py, billing/ledger.py).
 """
@@ -12,9 +12,9 @@ from dagster_duckdb import DuckDBResource
 from pipelines.billing import agreements, books, ledger
 from pipelines.defs.ownership import labels
 from pipelines.defs.partitions import BY_ARRIVAL
-from pipelines.defs.resources import WRITER, FoldersResource
+from pipelines.defs.resources import HOME, WRITER, FoldersResource
 from pipelines.home import private_folder
-from pipelines.warehouse import book_changes
+from pipelines.warehouse import book_changes, raised_alerts
 
 LEDGER = {
     "periods": "Months that the book of periods knows, as they stand now.",
@@ -24,13 +24,17 @@ LEDGER = {
     "restatements": "What versions of statements changed.",
 }
 
+ALERTS = ["operation", "alerts"]
+
 
 def _specs() -> list[dg.AssetSpec]:
     described = {book.name: book.grain for book in books.BOOKS} | {"knowledge": "Up to when the books know."} | LEDGER
-    return [
+    specs = [
         dg.AssetSpec(["billing", name], description=text, **labels("books"), kinds={"duckdb", "csv"})
         for name, text in described.items()
     ]
+    noted = "Alerts about the pipeline itself, as they began."
+    return [*specs, dg.AssetSpec(ALERTS, description=noted, **labels("books"), kinds={"duckdb"})]
 
 
 @dg.multi_asset(name="books", specs=_specs(), pool=WRITER, **BY_ARRIVAL)
@@ -49,7 +53,9 @@ def signed_books(
         rows = books.load(connection, signed)
         ledger.load(connection, Path(folders.books))
         ledger.load_restatements(connection, Path(folders.exports))
+        alerts = raised_alerts.load(connection, HOME.raised_alerts)
     for name, count in rows.items():
         yield dg.MaterializeResult(asset_key=["billing", name], metadata={"rows": count})
     for name in ("knowledge", *LEDGER):
         yield dg.MaterializeResult(asset_key=["billing", name])
+    yield dg.MaterializeResult(asset_key=ALERTS, metadata={"rows": alerts})

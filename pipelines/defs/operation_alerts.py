@@ -1,15 +1,18 @@
 """What the people who run this must hear of: a run that failed, a check that failed, marts that are stale.
 
 Found in Dagster's own records, so that runs from a terminal and runs of the daemon are told alike: by the sensor, and
-at the end of each foreground run. The rows stand in `operation/alerts.json`. Does not belong here: the channels
-(alert_channels.py), billing's own alerts (billing/export_alerts.py), what is checked (the assets).
+at the end of each foreground run. What is wrong now stands in `operation/alerts.json`; when each began in
+`operation/raised.jsonl`, from which `mart_alerts` has its rows. Does not belong here: the channels (alert_channels.py),
+billing's own alerts (billing/export_alerts.py), what is checked (the assets), what a kind asks for (the seed
+alert_kinds).
 """
 
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -20,6 +23,8 @@ from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import FRESHNESS
 from pipelines.defs.resources import HOME
 from pipelines.home import Home, replace_file
+from pipelines.warehouse import raised_alerts
+from pipelines.warehouse.raised_alerts import Raised
 
 UI_URL = "APIARY_UI_URL"  # where people reach the Dagster UI; without it messages name runs and have no link
 FILE, SENT = "alerts.json", "alerts_sent.json"
@@ -30,15 +35,7 @@ FROM_OUTSIDE = "This run has been marked as failed from outside"
 MAX_FOUND = 300  # characters of what was found
 PUBLISHED = dg.AssetKey(["published", "marts"])
 Kind = Literal["run_failed", "gate_failed", "check_failed", "quarantine", "erasure_waits", "export_held_back", "stale"]
-RUNBOOK: dict[Kind, str] = {
-    "run_failed": "apiary run goes on where it stopped; docs/runbook.md, A run failed",
-    "gate_failed": "docs/runbook.md, A run failed at a gate",
-    "check_failed": "docs/runbook.md, A run failed at a gate",
-    "quarantine": "apiary quarantine list; docs/runbook.md, A batch was quarantined",
-    "erasure_waits": "apiary erase --pending; docs/runbook.md, An erasure waits",
-    "export_held_back": "apiary export alerts; docs/runbook.md, The files of finance",
-    "stale": "apiary run; docs/runbook.md, Marts are stale",
-}
+OF_THE_LEDGER = "quarantine"  # the models find these in the ledger, by tenant and reason
 # Checks that only warn, and are told all the same.
 WARNINGS: dict[str, Kind] = {
     "no_batch_is_quarantined": "quarantine",
@@ -49,14 +46,16 @@ WARNINGS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class OperationAlert:
-    """One thing that somebody must look at; `subject` is a job, a check or an asset."""
+    """One thing that somebody must look at; `subject` is a job, a check or an asset, `since` when it began."""
 
     kind: Kind
     subject: str
     found: str
     run_id: str | None
     what_to_do: str
+    docs_page: str
     link: str | None
+    since: str
 
 
 def find(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey], *, now: datetime) -> list[OperationAlert]:
@@ -70,9 +69,17 @@ def find(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey], *, 
 def tell(home: Home, alerts: list[OperationAlert]) -> list[str]:
     """Write the alerts down and tell the channels; what could not be delivered, one line each. Raises OSError."""
     folder = home.root / "operation"
+    path = folder / FILE
+    known = {(row["kind"], row["subject"]): row["since"] for row in _read(path)}
+    # First the book: a process that dies in between notes the same beginning twice, and it counts once.
+    began = [alert for alert in alerts if alert.kind != OF_THE_LEDGER and (alert.kind, alert.subject) not in known]
+    raised_alerts.record(
+        home.raised_alerts,
+        [Raised(alert.kind, alert.subject, alert.run_id, datetime.fromisoformat(alert.since)) for alert in began],
+    )
+    alerts = [replace(alert, since=known.get((alert.kind, alert.subject), alert.since)) for alert in alerts]
     rows = [asdict(alert) for alert in alerts]
     text = json.dumps(rows, indent=1) + "\n"
-    path = folder / FILE
     if not path.exists() or path.read_text("utf-8") != text:
         replace_file(path, text.encode())
     subject = (
@@ -84,26 +91,39 @@ def tell(home: Home, alerts: list[OperationAlert]) -> list[str]:
     return alert_channels.deliver(folder / SENT, message, well=OK)
 
 
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The rows as they were written last; those of an earlier release, which do not say since when, as if new."""
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [row for row in rows if "since" in row]
+
+
 def _line(alert: OperationAlert) -> str:
     link = f" ({alert.link})" if alert.link else ""
-    return f"{alert.kind.replace('_', ' ')}: {alert.subject}: {alert.found}; {alert.what_to_do}{link}"
+    found = f"{alert.kind.replace('_', ' ')}: {alert.subject}: {alert.found}"
+    return f"{found}; {alert.what_to_do}; {alert.docs_page}{link}"
 
 
-def _alert(kind: Kind, subject: str, found: str, run_id: str | None) -> OperationAlert:
+def _alert(kind: Kind, subject: str, found: str, run_id: str | None, at: float) -> OperationAlert:
     base = os.environ.get(UI_URL, "").rstrip("/")
     link = f"{base}/runs/{run_id}" if base and run_id else None
-    return OperationAlert(kind, subject, found[:MAX_FOUND], run_id, RUNBOOK[kind], link)
+    asked, since = raised_alerts.kinds()[kind], datetime.fromtimestamp(at, UTC).isoformat()
+    return OperationAlert(kind, subject, found[:MAX_FOUND], run_id, asked.what_to_do, asked.docs_page, link, since)
 
 
 def _failed_runs(instance: dg.DagsterInstance) -> Iterator[OperationAlert]:
     """Jobs whose last finished run failed. One that somebody stopped is known to that one."""
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-    last: dict[str, dg.DagsterRun] = {}
-    for run in instance.get_runs(dg.RunsFilter(statuses=ended), limit=200):
-        last.setdefault(run.job_name, run)
-    for job, run in sorted(last.items()):
+    last: dict[str, dg.RunRecord] = {}
+    for record in instance.get_run_records(dg.RunsFilter(statuses=ended), limit=200):
+        last.setdefault(record.dagster_run.job_name, record)
+    for job, record in sorted(last.items()):
+        run = record.dagster_run
         if run.status is dg.DagsterRunStatus.FAILURE:
-            yield _alert("run_failed", job, f"run {run.run_id[:8]}: {_cause(instance, run.run_id)}", run.run_id)
+            found = f"run {run.run_id[:8]}: {_cause(instance, run.run_id)}"
+            yield _alert("run_failed", job, found, run.run_id, record.end_time or record.update_timestamp.timestamp())
 
 
 def _cause(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -139,7 +159,8 @@ def _failed_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetChec
         kind: Kind | None = "gate_failed" if key.name.startswith("gate_") else WARNINGS.get(key.name)
         kind = kind or ("check_failed" if is_error else None)
         if kind is not None:
-            yield _alert(kind, key.to_user_string(), _told(kind, evaluation.metadata), record.run_id)
+            told = _told(kind, evaluation.metadata)
+            yield _alert(kind, key.to_user_string(), told, record.run_id, record.event.timestamp)
 
 
 def _told(kind: Kind, metadata: Mapping[str, dg.MetadataValue[Any]]) -> str:
@@ -159,7 +180,8 @@ def _stale(instance: dg.DagsterInstance, now: datetime) -> Iterator[OperationAle
         at = datetime.fromtimestamp(event.timestamp, UTC)
         if now - at > FRESHNESS.fail_window.to_timedelta():
             found = f"published last on {at:%Y-%m-%d %H:%M} UTC"
-            yield _alert("stale", PUBLISHED.to_user_string(), found, event.run_id)
+            since = (at + FRESHNESS.fail_window.to_timedelta()).timestamp()
+            yield _alert("stale", PUBLISHED.to_user_string(), found, event.run_id, since)
 
 
 @dg.sensor(

@@ -54,7 +54,7 @@ GAUGES = {
     ),
     "apiary_alerts": (
         "Alerts of the newest day with one.", ("tenant", "severity", "kind"),
-        "SELECT tenant_id, severity, alert_kind, count(*) FROM mart_alerts"
+        "SELECT coalesce(tenant_id, ''), severity, alert_kind, count(*) FROM mart_alerts"
         " WHERE alert_date = (SELECT max(alert_date) FROM mart_alerts) GROUP BY ALL ORDER BY 1, 2, 3",
     ),
     "apiary_sessions": (

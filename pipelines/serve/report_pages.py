@@ -78,7 +78,7 @@ MODELS = _most("Which models are used?", PRICED, "model", "model")
 ALERTS = Section(
     "What needs attention?", "Alerts, the newest first; late is how long the data took to show it.", "mart_alerts",
     "SELECT occurred_at, severity, alert_kind, tenant_id AS tenant, subject_id, found_value, expected_value,\n"
-    "    detected_late_by_seconds\nFROM mart_alerts\nORDER BY occurred_at DESC, alert_id",
+    "    detected_late_by_seconds, what_to_do\nFROM mart_alerts\nORDER BY occurred_at DESC, alert_id",
 )  # fmt: skip
 STATUS = Section(
     "How many sessions are in which state?",

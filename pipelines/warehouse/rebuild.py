@@ -18,7 +18,7 @@ from pipelines.contract.wire import TABLES
 from pipelines.errors import ExpectedError
 from pipelines.home import ROOT, private_folder
 from pipelines.store import Store
-from pipelines.warehouse import kept, landing, load, schemas
+from pipelines.warehouse import kept, landing, load, raised_alerts, schemas
 from pipelines.warehouse.landing import AdmissionPolicy
 from pipelines.warehouse.load import Loaded, Progress
 
@@ -94,6 +94,7 @@ def make_anew(
         load.prepare(connection)
         if warehouse.exists():
             _carry_over(connection, warehouse)
+        raised_alerts.prepare(connection)  # a warehouse of an earlier release has none
         kept.restore(connection, store)
         loaded = load.load(connection, store, landing.pending(store, ()), admission=admission, progress=progress)
     if with_marts:

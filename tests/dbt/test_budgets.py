@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.billing import books
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
+from pipelines.warehouse import raised_alerts
 from tests.warehouse import Warehouse
 
 NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -138,6 +139,16 @@ def query(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         warehouse.sign(folder, shipped=False)
         warehouse.enter(books.BUDGETS, BUDGETS)
         warehouse.load([*use(), *runs(), *troubles()])
+        with warehouse.connect() as connection:
+            raised_alerts.load(connection, noted(folder))
+        for number, (tenant, reason) in enumerate(
+            [("acme", "bad_key"), ("acme", "bad_key"), ("bolt", "hash_mismatch")]
+        ):
+            warehouse.execute(
+                "insert into wire.batches by name select 'refused' || "
+                f"{number} as manifest_key, '{tenant}' as tenant_id, 'quarantined' as status, '{reason}' as reason,"
+                f" '{RECEIVED - timedelta(hours=number)}'::timestamptz as received_at"
+            )
         warehouse.run("--select", "+mart_alerts")
         file = warehouse.copy(dbt_home / "budgets.duckdb")
     with duckdb.connect(str(file), read_only=True) as connection:
@@ -195,9 +206,32 @@ def alerts(query: Query, tenant: str) -> list[tuple[Any, ...]]:
     )
 
 
+def noted(folder: Path) -> Path:
+    """What the pipeline wrote down of itself: a failed run."""
+    raised_alerts.record(folder / "raised.jsonl", [raised_alerts.Raised("run_failed", "daily", "r1", NOON)])
+    return folder / "raised.jsonl"
+
+
+def test_alerts_of_the_pipeline_itself_stand_beside_those_of_usage(query: Query) -> None:
+    """Refused batches by tenant and reason; a failed run is nobody's. Each says what to do."""
+    found = query(
+        "select alert_kind, severity, tenant_id, subject_id, found_value, occurred_at, what_to_do, docs_page"
+        " from mart_alerts where alert_kind in ('quarantine', 'run_failed') order by 1, 3"
+    )
+    page = "docs/runbook.md#a-batch-was-quarantined"
+    refused = ("apiary quarantine list", page)
+    assert found == [
+        ("quarantine", "warning", "acme", "bad_key", 2, RECEIVED, *refused),
+        ("quarantine", "warning", "bolt", "hash_mismatch", 1, RECEIVED - timedelta(hours=2), *refused),
+        ("run_failed", "critical", None, "daily", 1, NOON, "apiary run goes on where it stopped",
+         "docs/runbook.md#a-run-failed"),
+    ]  # fmt: skip
+    assert query("select distinct what_to_do is null or docs_page is null from mart_alerts") == [(False,)]
+
+
 def test_alerts_of_spending(query: Query) -> None:
     found = alerts(query, "acme")
-    assert [row[:4] for row in found] == [
+    assert [row[:4] for row in found if row[0] != "quarantine"] == [
         ("budget_exceeded", "month_tokens", 20400, 20400),
         ("budget_warning", "month_tokens", 17000, 16320),
         ("new_unpriced_model", "new", 400, 0),

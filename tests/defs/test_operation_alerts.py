@@ -4,17 +4,22 @@ Does not belong here: how the channels behave (tests/billing/test_alert_messages
 """
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
+import duckdb
 import pytest
 
 from pipelines.home import Home
+from pipelines.warehouse import raised_alerts
+
+DAY = timedelta(days=1)
 
 
 class _Hook(BaseHTTPRequestHandler):
@@ -136,10 +141,35 @@ def test_each_kind_is_told_once_with_what_to_do_and_a_link_and_so_is_its_end(
     run(instance, set())
     assert told() == []
     assert hook[1:] == [{"text": operation_alerts.OK, "alerts": []}]
+    began = raised(home)
+    assert sorted(kind for _, kind, *_ in began) == sorted(row["kind"] for row in found if row["kind"] != "quarantine")
+    assert {run_id for *_, run_id in began} == {failing}
+    assert str(tmp_path) not in home.raised_alerts.read_text("utf-8")
     (stale,) = told(now + timedelta(hours=51))
     assert stale["kind"] == "stale"
     told(now + timedelta(hours=60))
     assert len(hook) == 3, "it is told once, however long it lasts"
+    assert [kind for _, kind, *_ in raised(home)[len(began) :]] == ["stale"], "and is one row"
+
+
+def raised(home: Home) -> list[tuple[Any, ...]]:
+    """What the warehouse says of the alerts that began, in their order."""
+    with duckdb.connect() as connection:
+        count = raised_alerts.load(connection, home.raised_alerts)
+        rows = connection.execute("SELECT alert_id, kind, subject, run_id FROM operation.alerts").fetchall()
+    assert len(rows) == count == len({row[0] for row in rows})
+    return rows
+
+
+def test_a_beginning_that_was_noted_twice_counts_once_and_a_torn_line_not_at_all(tmp_path: Path) -> None:
+    home, at = Home(tmp_path), datetime(2026, 3, 1, tzinfo=UTC)
+    first = raised_alerts.Raised("run_failed", "daily", "r1", at)
+    raised_alerts.record(home.raised_alerts, [first])
+    with home.raised_alerts.open("a") as file:
+        file.write('{"alert_id": "cut')
+    raised_alerts.record(home.raised_alerts, [first, raised_alerts.Raised("run_failed", "daily", "r2", at + DAY)])
+    assert [row[3] for row in raised(home)] == ["r1", "r2"]
+    assert home.raised_alerts.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
@@ -164,12 +194,18 @@ def test_of_a_run_that_was_killed_it_is_told_how(
     assert alert.found == f"run {killed.run_id[:8]}: {found}"
 
 
-def test_every_kind_has_a_page_in_the_runbook() -> None:
-    from pipelines.defs.operation_alerts import RUNBOOK
+def test_every_kind_of_alert_has_a_section_in_the_runbook() -> None:
+    from pipelines.defs import operation_alerts
 
-    runbook = (Path(__file__).resolve().parents[2] / "docs" / "runbook.md").read_text("utf-8")
-    headings = {line.lstrip("# ") for line in runbook.splitlines() if line.startswith("#")}
-    assert {text.rpartition("docs/runbook.md, ")[2] for text in RUNBOOK.values()} <= headings
+    kinds = raised_alerts.kinds()
+    assert set(get_args(operation_alerts.Kind)) <= kinds.keys()
+    for name, kind in kinds.items():
+        page, _, anchor = kind.docs_page.partition("#")
+        lines = (Path(__file__).resolve().parents[2] / page).read_text("utf-8").splitlines()
+        anchors = {
+            re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines if "#" in line
+        }
+        assert anchor in anchors, f"{name} is explained nowhere: {kind.docs_page}"
 
 
 def test_the_daemon_tells_without_being_switched_on(instance: dg.DagsterInstance, tmp_path: Path) -> None:

@@ -418,10 +418,39 @@ budgets as (
         and used_amount - amount < threshold
 ),
 
+-- Of refused batches the ledger speaks, by tenant and reason; of runs, checks and assets the pipeline's own notes.
+quarantine as (
+    select
+        'quarantine' as alert_kind,
+        tenant_id,
+        reason as subject_id,
+        cast(count(*) as decimal(38, 20)) as found_value,
+        cast(0 as decimal(38, 20)) as expected_value,
+        cast(null as decimal(38, 20)) as reported_cost_usd,
+        max(received_at) as occurred_at,
+        max(received_at) as known_at
+    from {{ ref('stg_wire__batches') }}
+    where status = 'quarantined'
+    group by tenant_id, reason
+),
+
+operation as (
+    select
+        alert_kind,
+        cast(null as varchar) as tenant_id,
+        subject_id,
+        cast(1 as decimal(38, 20)) as found_value,
+        cast(0 as decimal(38, 20)) as expected_value,
+        cast(null as decimal(38, 20)) as reported_cost_usd,
+        occurred_at,
+        occurred_at as known_at
+    from {{ ref('stg_operation__alerts') }}
+),
+
 alerts as (
     {%- for kind in [
         'low_success', 'slow_runs', 'too_many_agents', 'stuck_loops', 'lost_wakes', 'spend_spikes', 'runaway_agents',
-        'unpriced_models', 'budgets',
+        'unpriced_models', 'budgets', 'quarantine', 'operation',
     ] %}
     select * from {{ kind }}
     {%- if not loop.last %}
@@ -431,19 +460,21 @@ alerts as (
 )
 
 select
-    {{ id_of(['alert_kind', 'tenant_id', 'subject_id', to_micros('occurred_at')]) }} as alert_id,
-    tenant_id,
-    subject_id,
-    alert_kind,
-    case
-        when alert_kind in ('budget_exceeded', 'runaway_agent', 'stuck_loop', 'spend_spike') then 'critical'
-        else 'warning'
-    end as severity,
-    greatest(0, {{ to_micros('known_at') }} // 1000000 - {{ to_micros('occurred_at') }} // 1000000) as detected_late_by_seconds,
-    found_value,
-    expected_value,
-    reported_cost_usd,
-    {{ utc_date('occurred_at') }} as alert_date,
-    occurred_at,
-    known_at
+    {{ id_of(['alerts.alert_kind', 'alerts.tenant_id', 'alerts.subject_id', to_micros('alerts.occurred_at')]) }} as alert_id,
+    alerts.tenant_id,
+    alerts.subject_id,
+    alerts.alert_kind,
+    kinds.severity,
+    greatest(0, {{ to_micros('alerts.known_at') }} // 1000000 - {{ to_micros('alerts.occurred_at') }} // 1000000)
+        as detected_late_by_seconds,
+    alerts.found_value,
+    alerts.expected_value,
+    alerts.reported_cost_usd,
+    {{ utc_date('alerts.occurred_at') }} as alert_date,
+    alerts.occurred_at,
+    alerts.known_at,
+    kinds.what_to_do,
+    kinds.docs_page
 from alerts
+left join {{ ref('alert_kinds') }} as kinds
+    on alerts.alert_kind = kinds.alert_kind
