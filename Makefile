@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev services audit test test-services test-long torture bench bench-quick power-loss mutants focus-check spreadsheet-check scale test-scale lint contract lock clean frozen-home wheels docs
+.PHONY: help setup run dev services audit test test-services test-long torture bench bench-quick power-loss mutants focus-check spreadsheet-check scale test-scale lint contract demo-pages lock clean frozen-home wheels docs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -90,6 +90,9 @@ contract: $(READY) ## write the files derived from the contract, metrics, requir
 	@$(BIN)/python -m pipelines.warehouse.metrics
 	@$(BIN)/python -m tests.requirements
 	@$(BIN)/python -m tests.commands_page
+
+demo-pages: $(READY) ## docs/questions.md with its answers on the demo, and the pictures of the README (needs Chromium)
+	@$(BIN)/python -m tests.questions_page
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock: ## resolve pyproject.toml into requirements.lock, and into requirements-spark.lock what `make scale` installs

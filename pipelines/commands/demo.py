@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def _demo(options: argparse.Namespace) -> int:
             raise Stop(2, "a real home is read with its owner's consent only: add CONSENT=include to ship its history")
         _ship_real(home, homes_of(options))
     else:
-        _ship_fleet(home)
+        # The newest sessions end on a local evening: two days back is the past in every zone.
+        ship_fleet(home, last_day=datetime.now(UTC).date() - timedelta(days=2))
     store_url = os.environ.get("APIARY_STORE") or home.store_url
     run_job(home, store_url)
     print()
@@ -78,18 +80,20 @@ def _ship_real(home: Home, homes: list[Path]) -> None:
     note(f"sent {pluralize(shipped.rows, 'row')} in {pluralize(shipped.batches, 'batch')}")
 
 
-def _ship_fleet(home: Home) -> None:
-    """A simulated fleet: each device has homes of its own; they share the store."""
-    from datetime import timedelta
+def ship_fleet(
+    home: Home, *, last_day: date, clock: Callable[[], datetime] | None = None, tenant_key: Path | None = None
+) -> None:
+    """A simulated fleet that works until the evening of a day: each device has homes of its own; they share the store.
 
+    `clock`: that of devices and books. `tenant_key`: a file; else each device makes a key of its own.
+    """
     from pipelines.device import enrolment, grant, ship
+    from pipelines.device.retry import utc_now
     from pipelines.simulate import fleet, homes
 
     store_url = os.environ.get("APIARY_STORE") or home.store_url
-    # The newest sessions end on a local evening: two days back is the past in every zone.
-    last_day = datetime.now(UTC).date() - timedelta(days=2)
-    devices = fleet.demo_fleet(last_day=last_day)
-    sign_books(home, devices)
+    devices, clock = fleet.demo_fleet(last_day=last_day), clock or utc_now
+    sign_books(home, devices, now=clock())
     for device in devices:
         mine = Home(home.devices / device.name)
         hive = mine.root / "hive"
@@ -105,15 +109,15 @@ def _ship_fleet(home: Home) -> None:
         if is_new:
             enrolment.enroll(
                 mine, tenant=device.tenant, user=device.user, region=device.region, timezone=device.home.timezone,
-                store=store_url, tenant_key=None, now=datetime.now(UTC),
+                store=store_url, tenant_key=tenant_key, now=clock(),
             )  # fmt: skip
-            grant.grant(mine, agents, history="include")
+            grant.grant(mine, agents, history="include", now=clock())
         with progress(f"{device.name:<12}") as step:
-            shipped = ship.ship(mine, agents, store_url=store_url, progress=step)
+            shipped = ship.ship(mine, agents, store_url=store_url, progress=step, clock=clock)
         note(f"{device.name:<20} {device.tenant}/{device.user}: sent {pluralize(shipped.rows, 'row')}")
 
 
-def sign_books(home: Home, devices: tuple[DeviceSpec, ...]) -> None:
+def sign_books(home: Home, devices: tuple[DeviceSpec, ...], *, now: datetime) -> None:
     """What was agreed with the simulated tenants and decided about their agents, once. Where finance keeps books
     already, nothing is added."""
     from pipelines.billing import books, prices
@@ -122,17 +126,21 @@ def sign_books(home: Home, devices: tuple[DeviceSpec, ...]) -> None:
 
     if (home.books / f"{books.ACCOUNTS.name}.csv").exists():
         return
-    now, folders = datetime.now(UTC), [books.SHIPPED, home.books]
+    folders, valid_from = [books.SHIPPED, home.books], contracts.first_month(devices)
+    sheets = [
+        prices.Sheet(
+            provider_name="apiary",
+            model=model,
+            prices=tuple(prices.Price(component=name, unit_price=price) for name, price in components.items()),
+            valid_from=valid_from,
+            source=prices.Source(name="operator", version="demo", sha256="0" * 64),
+        )
+        for model, components in (("platform", contracts.PLATFORM), (contracts.LOCAL_MODEL, contracts.LOCAL_PRICES))
+    ]
+    prices.propose(folders, sheets, now=now)
+    ids = [sheet.sheet_id for sheet in sheets]
+    prices.decide(folders, ids, "approve", by="demo", reason="the demo's own price list", now=now)
     made = contracts.demo_contracts(devices, signed_at=now)
-    sheet = prices.Sheet(
-        provider_name="apiary",
-        model="platform",
-        prices=tuple(prices.Price(component=name, unit_price=price) for name, price in contracts.PLATFORM.items()),
-        valid_from=contracts.first_month(devices),
-        source=prices.Source(name="operator", version="demo", sha256="0" * 64),
-    )
-    prices.propose(folders, [sheet], now=now)
-    prices.decide(folders, [sheet.sheet_id], "approve", by="demo", reason="the demo's own price list", now=now)
     for book in books.BOOKS:
         books.append(book, home.books, made.get(book.name, ()))
     for action, tenant, agent, reason in ACTIONS:

@@ -21,7 +21,8 @@ GAP = "  "
 FEW_WORDS = 3  # a cell of more is a sentence
 NARROWEST = 24  # columns that a sentence needs
 SHORT = 8  # characters of an id that are shown at least
-_NUMBER = re.compile(r"-|no price|<?-?\d[\d,]*(\.\d+)?%?")
+NO_PRICE = "no price"
+_NUMBER = re.compile(rf"-|{NO_PRICE}|<?-?\d[\d,]*(\.\d+)?%?")
 _LONG_ID = re.compile(r"(?P<prefix>([a-z]+:)?(k1_|session_\d{8}_\d{6}_)?)(?P<digits>[0-9a-f]{8,64})")
 
 
@@ -67,12 +68,17 @@ def table(
     `optional` are left out in its order and named below the table, then sentences stand on several lines; if that is
     not enough, each row becomes a block of lines `name  value`. A pipe or a file has no width, unless COLUMNS says one.
     """
-    texts = [[_text(value, is_exact=is_exact) for value in row] for row in rows]
-    if not is_exact:
-        rename = renaming(value for row in texts for value in row if isinstance(value, str))
-        texts = [[rename(value) if isinstance(value, str) else value for value in row] for row in texts]
-    width = terminal_width()
-    print("\n".join(render(names, texts, width=width, optional=optional, is_bold=_is_coloured())))
+    cells = texts(rows, is_exact=is_exact)
+    print("\n".join(render(names, cells, width=terminal_width(), optional=optional, is_bold=_is_coloured())))
+
+
+def texts(rows: Sequence[Sequence[object]], *, is_exact: bool = False) -> list[list[object]]:
+    """Values as `table` prints them."""
+    cells = [[_text(value, is_exact=is_exact) for value in row] for row in rows]
+    if is_exact:
+        return cells
+    rename = renaming(value for row in cells for value in row if isinstance(value, str))
+    return [[rename(value) if isinstance(value, str) else value for value in row] for row in cells]
 
 
 def _text(value: object, *, is_exact: bool) -> object:
@@ -139,7 +145,7 @@ def _aligned(cells: list[str]) -> list[str]:
     """Cells of one width: numbers to the right, with their points below each other; all else to the left."""
     if cells and all(_NUMBER.fullmatch(cell) for cell in cells):
         behind = max(len(_fraction(cell)) for cell in cells)
-        cells = [cell + " " * (behind - len(_fraction(cell))) for cell in cells]
+        cells = [cell if cell == NO_PRICE else cell + " " * (behind - len(_fraction(cell))) for cell in cells]
         longest = max(map(len, cells))
         return [cell.rjust(longest) for cell in cells]
     longest = max(map(len, cells), default=0)

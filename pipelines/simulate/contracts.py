@@ -1,5 +1,5 @@
 """What the demo's tenants have agreed to: an account each, one in euros with a commitment, one with a
-discount and credit, one with a plan; a budget each.
+discount and credit, one with a plan; a budget each. And what usage without a public price costs.
 
 Rows for the books of finance (pipelines/billing/books.py says what they mean); nothing is written here.
 """
@@ -20,6 +20,16 @@ ACCOUNTS = (
 )
 DISCOUNT, CREDIT, COMMITMENT, USD_IN_EUR = Decimal("0.9"), Decimal(25), Decimal(50), Decimal("0.87")
 PLATFORM = {"seat_month": Decimal(20), "colony_day": Decimal("0.75")}
+LOCAL_MODEL, LOCAL_PRICES = "llama3.1:8b", {
+    "input_uncached": Decimal("0.03"), "cache_read": Decimal("0.003"), "cache_write_5m": Decimal("0.03"),
+    "output": Decimal("0.06"),
+}  # fmt: skip
+"""What a model on the tenants' own machines costs: USD for a million tokens."""
+OTHER_NAMES = (
+    ("sonnet", "anthropic", "claude-sonnet-4-6", "the short name of the command line"),
+    ("ollama_chat/llama3.1:8b", "apiary", LOCAL_MODEL, "runs on the tenant's own machine"),
+)
+WITHOUT_A_MODEL = "anthropic/claude-haiku-4-5-20251001"
 
 
 def first_month(fleet: tuple[DeviceSpec, ...]) -> datetime:
@@ -51,6 +61,19 @@ def demo_contracts(fleet: tuple[DeviceSpec, ...], *, signed_at: datetime) -> dic
             _item("quarry-seats", "seat", month, signed, unit_price=PLATFORM["seat_month"]),
             _item("quarry-colonies", "colony_day", month, signed, unit_price=PLATFORM["colony_day"], included=2),
             _item("northwind-commitment", "rated_cost", month, signed, account="acc-northwind", commit=COMMITMENT),
+        ],
+        "model_aliases": [
+            {
+                "alias_id": f"demo-{number}", "model": name, "provider_name": provider, "price_model": means,
+                "note": note, "valid_from": None, "recorded_by": "demo", "approved_by": "demo", **signed,
+            }
+            for number, (name, provider, means, note) in enumerate(OTHER_NAMES)
+        ],
+        "model_policies": [
+            {
+                "tenant_id": None, "rule": "session", "default_model": WITHOUT_A_MODEL, "valid_from": month,
+                "valid_to": None, "recorded_by": "demo", "approved_by": "demo", **signed,
+            }
         ],
         "fx_rates": [
             {

@@ -1,18 +1,18 @@
-"""docs/questions.md: every question is one short query that the published marts answer.
+"""docs/questions.md: every question is one short query that the published marts answer, and the page has the answer.
 
 Does not belong here: what the numbers are (tests/dbt).
 """
 
-import re
 from pathlib import Path
 
 import pytest
 
 from pipelines.home import Home
 from pipelines.warehouse import reading
+from tests import demo, questions_page
+from tests.questions_page import PAGE, QUESTION
 
-PAGE = Path(__file__).parents[2] / "docs" / "questions.md"
-FOUND = re.findall(r"^## (\d+)\. ([^\n]+)\n\n```sql\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+FOUND = QUESTION.findall(PAGE.read_text("utf-8"))
 # What nobody of the tenants that are published here has.
 EMPTY = {"Which triggers were missed?", "How far are the tasks?", "Is everything here that was sent?"}
 
@@ -35,3 +35,9 @@ def test_a_short_query_answers_it(question: str, query: str, published_home: Hom
     for position, name in enumerate(names):
         if name.endswith(("tokens", "turns", "seconds", "_usd", "_amount", "share")):
             assert all(row[position] is None or row[position] >= 0 for row in rows), name
+
+
+@pytest.mark.services
+def test_the_answers_on_the_page_are_those_of_the_demo(tmp_path: Path) -> None:
+    with reading.connect(demo.build(tmp_path / "home").published) as connection:
+        assert questions_page.page(connection) == PAGE.read_text("utf-8")
