@@ -218,6 +218,7 @@ class _Unwritten:
     replaced: dict[int, set[str]] = field(default_factory=dict)
     """By block, the records of waiting rows that these take the place of."""
     seen: dict[bytes, Seen] = field(default_factory=dict)
+    parts: dict[bytes, dict[str, Part]] = field(default_factory=dict)
 
 
 @dataclass
@@ -306,6 +307,13 @@ class State:
         self._db.executemany(
             "INSERT INTO seen VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET owner = ?2, variant = ?3",
             [(key, *seen) for key, seen in new.seen.items()],
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO observed VALUES (?, ?)",
+            [
+                (key, _ENCODER.encode({n: (p.rank, p.values) for n, p in parts.items()}))
+                for key, parts in new.parts.items()
+            ],
         )
         replaced = self._take(new.replaced)
         for table, rows in new.rows.items():
@@ -584,15 +592,19 @@ class State:
 
     def parts(self, record_id: str) -> dict[str, Part]:
         """What is known of a record that stands on several lines, its values as they may leave."""
-        row = self._db.execute("SELECT parts FROM observed WHERE record_id = ?", (bytes.fromhex(record_id),)).fetchone()
+        key = bytes.fromhex(record_id)
+        kept = self._unwritten.parts.get(key)  # its lines follow each other: most are read again within a moment
+        if kept is not None:
+            return dict(kept)
+        row = self._db.execute("SELECT parts FROM observed WHERE record_id = ?", (key,)).fetchone()
         found = json.loads(row[0]) if row else {}
         return {name: Part(tuple(rank), values) for name, (rank, values) in found.items()}
 
     def set_parts(self, record_id: str, parts: Mapping[str, Part]) -> None:
         """Keep the best that is known of such a record."""
-        told = {name: (part.rank, part.values) for name, part in parts.items()}
-        text = _ENCODER.encode(told)
-        self._db.execute("INSERT OR REPLACE INTO observed VALUES (?, ?)", (bytes.fromhex(record_id), text))
+        self._unwritten.parts[bytes.fromhex(record_id)] = dict(parts)
+        if len(self._unwritten.parts) >= MAX_UNWRITTEN or not self._db.in_transaction:
+            self._write()
 
     def stage_again(self, table: str, row: Row) -> bool:
         """Stage a row of a record of which more is known now. Whether it is one more to send, and takes no waiting
