@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.ratios import device, idle, job, landing, memory, plot, tiny
+from bench.ratios import device, growth, history, idle, job, landing, memory, plot, tiny
 from bench.ratios.measure import Benchmark, Found, add_pairs
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
@@ -22,7 +22,7 @@ COMMITTED, REPORT = REPORTS / "ratios.json", REPORTS / "latest.md"
 WORSE = 0.25
 MORE_PAIRS, ROUNDS = 2, 3
 DEVICE, LANDING, JOB = "bench.ratios.device", "bench.ratios.landing", "bench.ratios.job"
-MEMORY = "bench.ratios.memory"
+MEMORY, GROWTH, HISTORY = "bench.ratios.memory", "bench.ratios.growth", "bench.ratios.history"
 KINDS = ("test", "quick", "whole")
 
 QUICK = (
@@ -83,6 +83,25 @@ WHOLE = (
         "DuckDB asked the same of the published Parquet, the whole process",
         job.prepare_usage, f"{JOB}:usage", f"{JOB}:query", target=2.0, size=(0, 0, 0), is_process=True,
     ),
+    Benchmark(
+        "models", "B7: all models built from the start by dbt", "DuckDB executes the same SELECTs",
+        growth.prepare_models, f"{GROWTH}:build", f"{GROWTH}:build_plainly", target=1.3, size=(300, 3_000, 240_000),
+        pairs=1,
+    ),
+    Benchmark(
+        "one_day", "B8: `apiary run` with one new day after a long history", "the same after 10 days",
+        history.prepare_histories, f"{HISTORY}:run_after_long", f"{HISTORY}:run_after_short", target=1.2,
+        size=(20, 100, 1_000), pairs=1,
+    ),
+    Benchmark(
+        "rating", "B9: lines rated in exact decimals", "polars multiplies floats, of the same turns",
+        growth.prepare_rating, f"{GROWTH}:rate", f"{GROWTH}:rate_in_floats", target=2.0, size=(300, 3_000, 240_000),
+    ),
+    Benchmark(
+        "routes", "B11: the slowest route of the API, p95 of its answers", "DuckDB adds up the published Parquet, p95",
+        growth.prepare_questions, f"{GROWTH}:ask_routes", f"{GROWTH}:ask_parquet", target=0.0,
+        size=(300, 3_000, 240_000), unit="ms", allowance=300.0,
+    ),
 )  # fmt: skip
 LIMITS = {
     "device_backlog": "what the floor does not do takes the rest: a record is redacted, identified, dated by the clock"
@@ -99,24 +118,28 @@ LIMITS = {
     "tiny_batches": "a batch costs its manifest, its checks and its place in the ledger, however few rows it has",
     "run_again": "the listing of the landing and the fingerprints of books, code and results",
     "usage_by_session": "start-up and imports of the command line",
+    "models": "",
+    "one_day": "",
+    "rating": "",
+    "routes": "",
 }
 """What keeps a benchmark from its target, where it does."""
 
 
 UNMEASURED = {
     "B1, B5: dlt as a peer": "it is not installed by this program",
-    "B7: marts of 10 M turns, and how each model grows": "`apiary simulate --landing` writes the landing;"
-    " nothing here builds it at three sizes",
-    "B8: one new day after 10, 100, 1,000 days": "as B7",
-    "B9: rating beside a float version": "nothing here measures it",
-    "B11: `apiary usage` and the routes of the API on 10 M turns": "as B7",
+    "B7, B11: 10 M turns, and 100 M by the fitted law": "loading and building 10 M takes hours of two cores; the growth"
+    " of each model is fitted below, from the sizes named there",
 }
 """What is wanted and has no benchmark here yet, and why."""
+GROWTH_SIZES = {"test": (300, 600), "quick": (1_500, 3_000), "whole": (15_000, 60_000, 240_000)}
+MAX_EXPONENT = 1.05
 
 
 def measured(benchmark: Benchmark, root: Path, *, kind: str, committed: dict[str, Any] | None) -> Found:
     """Measure, and measure more while the ratio looks worse than the committed one."""
-    folder = root / ("job" if benchmark.prepare.__module__ == JOB else benchmark.name)
+    shared = {JOB: "job", GROWTH: "growth"}  # of these the benchmarks ask one home
+    folder = root / shared.get(benchmark.prepare.__module__, benchmark.name)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = benchmark.prepare(folder, benchmark.size[KINDS.index(kind)])
     found = Found()
@@ -141,7 +164,7 @@ def is_met(benchmark: Benchmark, told: dict[str, Any]) -> bool:
 
 def line(benchmark: Benchmark, told: dict[str, Any]) -> str:
     """A row of the report."""
-    target = f"{benchmark.target:g}" + (f" and {benchmark.allowance:g} s" if benchmark.allowance else "")
+    target = f"{benchmark.target:g}" + (f" and {benchmark.allowance:g} {benchmark.unit}" if benchmark.allowance else "")
     sums = ", ".join(f"{name} {number:,}" for name, number in told["sums"].items())
     return (
         f"| {benchmark.title} | {benchmark.floor_title} | {told['ratio']:.2f} | {told['spread']:.0%} of {told['pairs']}"
@@ -150,7 +173,7 @@ def line(benchmark: Benchmark, told: dict[str, Any]) -> str:
     )
 
 
-def report(results: dict[str, dict[str, Any]]) -> str:
+def report(results: dict[str, dict[str, Any]], grown: dict[str, Any] | None) -> str:
     """The report of a whole run, in Markdown."""
     done = [benchmark for benchmark in WHOLE if benchmark.name in results]
     rows = [line(benchmark, results[benchmark.name]) for benchmark in done]
@@ -170,7 +193,43 @@ def report(results: dict[str, dict[str, Any]]) -> str:
         f" {os.cpu_count()} cores, Python {platform.python_version()}.", "",
         "| what | floor | ratio | spread | target | reached | ours | floor | sums of both |",
         "|---|---|---|---|---|---|---|---|---|", *rows, "", "## Not reached", "", *missed, *missing, "",
+        *(growth_report(grown) if grown else ()),
     ])  # fmt: skip
+
+
+def models_growth(root: Path, kind: str) -> dict[str, Any]:
+    """How each model's processor seconds grow with turns, over warehouses of several sizes."""
+    found: dict[int, dict[str, float]] = {}
+    for size in GROWTH_SIZES[kind]:
+        folder = root / ("growth" if size == GROWTH_SIZES[kind][-1] else f"growth-{size}")
+        folder.mkdir(exist_ok=True)
+        turns = growth.prepare_models(folder, size)["turns"]
+        found[turns] = growth.model_seconds(folder)
+    largest = found[max(found)]
+    slopes = growth.exponents(found)
+    return {
+        "sizes": sorted(found), "seconds": {str(turns): round(sum(took.values()), 2) for turns, took in found.items()},
+        "models": {
+            model: {"exponent": round(slopes[model], 2), "seconds": round(largest[model], 2)}
+            for model in sorted(slopes, key=lambda name: -slopes[name])
+        },
+    }  # fmt: skip
+
+
+def growth_report(told: dict[str, Any]) -> list[str]:
+    """The section on growth, in Markdown."""
+    sizes = ", ".join(f"{turns:,}" for turns in told["sizes"])
+    faster = [model for model, found in told["models"].items() if found["exponent"] > MAX_EXPONENT]
+    return [
+        "## How models grow", "",
+        f"B7: each model's SELECT executed by DuckDB over {sizes} turns; the exponent is the slope of the logarithm of"
+        " processor seconds over that of turns: 1 grows as the turns do. Models below a tenth of a second at the"
+        " largest size say nothing and are left out. All models: "
+        + ", ".join(f"{seconds} s at {int(turns):,}" for turns, seconds in told["seconds"].items())
+        + f". Above {MAX_EXPONENT}: {', '.join(faster) or 'none'}.", "",
+        "| model | exponent | seconds at the largest size |", "|---|---|---|",
+        *(f"| {model} | {found['exponent']} | {found['seconds']} |" for model, found in told["models"].items()), "",
+    ]  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small data, and nothing that needs a warehouse")
     parser.add_argument("--test", action="store_true", help="the least data, as `make test` runs it")
     parser.add_argument("--write", action="store_true", help="keep the ratios as those to compare with")
-    parser.add_argument("--only", metavar="NAME", help="one benchmark")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some benchmarks, and `growth`")
     options = parser.parse_args(arguments)
     kind = "test" if options.test else "quick" if options.quick else "whole"
     committed = json.loads(COMMITTED.read_text("utf-8")) if COMMITTED.exists() else {}
@@ -188,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worse = []
     with tempfile.TemporaryDirectory() as root:
         for benchmark in WHOLE if kind == "whole" else QUICK:
-            if options.only not in (None, benchmark.name):
+            if options.only and benchmark.name not in options.only:
                 continue
             before = None if options.write else old.get(benchmark.name)
             found = measured(benchmark, Path(root), kind=kind, committed=before)
@@ -197,13 +256,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(said, f"  committed {before['ratio']:.2f}" if before else "", flush=True)
             if before and is_worse(found, before):
                 worse.append(benchmark.name)
+        grown = models_growth(Path(root), kind) if kind == "whole" and "growth" in (options.only or ["growth"]) else None
     if options.write:
         committed = json.loads(COMMITTED.read_text("utf-8")) if COMMITTED.exists() else {}
         committed[kind] = committed.get(kind, {}) | results
+        if grown:
+            committed["growth"] = grown
         COMMITTED.write_text(json.dumps(committed, indent=1) + "\n", "utf-8")
         if kind == "whole":
             (REPORTS / "ratios.svg").write_text(plot.bars(committed[kind], {b.name: b for b in WHOLE}), "utf-8")
-            REPORT.write_text(report(committed[kind]), "utf-8")
+            REPORT.write_text(report(committed[kind], committed.get("growth")), "utf-8")
     if worse:
         print(f"worse than the committed ratio by more than a quarter: {', '.join(worse)}", file=sys.stderr)
     return 1 if worse else 0
