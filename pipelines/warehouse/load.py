@@ -371,7 +371,10 @@ def _load_table(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
 
 
 def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> None:
-    """Put arriving rows beside the rows that the wire holds of the same records, and say of each what it is."""
+    """Put arriving rows beside the rows that the wire holds of the same records, and say of each what it is.
+
+    Nearly all records arrive once: their rows are new and are compared with nothing.
+    """
     facts = [c for c in table.columns if c.fact and c.name not in ("record_id", "session_id")]
     digest = ", ".join(_fact(column, table) for column in facts) or "''"
     listed = ", ".join([*table.names, *LINEAGE])
@@ -390,12 +393,21 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
     connection.register("arriving", rows)
     connection.execute(
         f"""
+        CREATE TEMP TABLE several AS
+        SELECT tenant_id, record_id FROM arriving GROUP BY ALL HAVING count(*) > 1
+        UNION
+        SELECT tenant_id, record_id FROM wire.{table.name} AS old
+        SEMI JOIN arriving ON arriving.tenant_id = old.tenant_id AND arriving.record_id = old.record_id
+        """
+    )
+    several = "JOIN several ON several.tenant_id = rows.tenant_id AND several.record_id = rows.record_id"
+    connection.execute(
+        f"""
         CREATE TEMP TABLE judged AS
         WITH both_sides AS (
-            SELECT {listed}, false AS _is_kept FROM arriving
+            SELECT {listed}, false AS _is_kept FROM arriving AS rows SEMI {several}
             UNION ALL
-            SELECT {listed}, true AS _is_kept FROM wire.{table.name} AS old
-            SEMI JOIN arriving ON arriving.tenant_id = old.tenant_id AND arriving.record_id = old.record_id
+            SELECT {listed}, true AS _is_kept FROM wire.{table.name} AS rows SEMI {several}
         ),
         hashed AS (
             SELECT *, sha256(concat_ws(chr(31), {digest})) AS _facts FROM both_sides
@@ -426,8 +438,11 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
                 ELSE 'duplicate'
             END AS _outcome
         FROM placed
+        UNION ALL BY NAME
+        SELECT {listed}, false AS _is_kept, true AS _wins, 'new' AS _outcome FROM arriving AS rows ANTI {several}
         """
     )
+    connection.execute("DROP TABLE several")
     connection.unregister("arriving")
 
 
