@@ -50,7 +50,14 @@ test-long: $(READY) ## full counts of kills, fuzz and load
 torture: $(READY) ## kills, faults and full disks until 10,000 processes died; adds up in bench/reports (ARGS="--minutes 10")
 	@nice -n 19 $(BIN)/python -m bench.torture $(ARGS)
 
-bench: $(READY) ## processor seconds beside the least that the same data costs; writes bench/reports/latest.md
+# A peer in an environment of its own: nothing of the project needs it.
+DLT := .cache/dlt
+$(DLT)/.ready: $(READY)
+	@test -x $(DLT)/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(DLT)
+	@$(BIN)/uv pip install --quiet --python $(DLT)/bin/python "dlt[duckdb,filesystem,parquet]==1.31.0" duckdb==1.5.5 orjson \
+		&& touch $@ || echo "dlt could not be installed: what is measured beside it is skipped" >&2
+
+bench: $(READY) $(DLT)/.ready ## processor seconds beside the least that the same data costs; writes bench/reports/latest.md
 	@$(BIN)/python -m bench.ratios --write
 
 bench-quick: $(READY) ## the same on little data; fails if a ratio is worse than the one in bench/reports/ratios.json
