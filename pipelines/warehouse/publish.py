@@ -238,11 +238,18 @@ def drop_superseded(destination: Path) -> None:
 
 @contextmanager
 def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
-    """A new DuckDB file under the name `published`."""
+    """A new DuckDB file under the name `published`, written in one transaction: thousands of comments each in one of
+    their own take half of a publication."""
     private_folder(file.parent)
     connection.execute(f"ATTACH '{_quoted(file)}' AS published")
     try:
-        yield
+        connection.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
     finally:
         connection.execute("DETACH published")
 
