@@ -80,7 +80,7 @@ WHOLE = (
     ),
     Benchmark(
         "tiny_batches", "B6: load of batches of one row", "the same objects listed, read and hashed",
-        tiny.prepare, "bench.ratios.tiny:load", "bench.ratios.tiny:read", target=12.0, size=(50, 200, 2_000), pairs=1,
+        tiny.prepare, "bench.ratios.tiny:load", "bench.ratios.tiny:read", target=12.0, size=(50, 200, 20_000), pairs=1,
     ),
     Benchmark(
         "run_again", "`apiary run` with nothing new, the whole process",
