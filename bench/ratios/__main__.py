@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.ratios import device, dlt_peer, growth, history, idle, job, landing, memory, plot, tiny
+from bench.ratios import device, dlt_peer, growth, history, idle, job, landing, memory, own, plot, tiny
 from bench.ratios.measure import Benchmark, Found, add_pairs
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
@@ -24,6 +24,7 @@ MORE_PAIRS, ROUNDS = 2, 3
 DEVICE, LANDING, JOB = "bench.ratios.device", "bench.ratios.landing", "bench.ratios.job"
 MEMORY, GROWTH, HISTORY = "bench.ratios.memory", "bench.ratios.growth", "bench.ratios.history"
 PEER = "bench.ratios.dlt_peer"
+OWN = "bench.ratios.own"
 KINDS = ("test", "quick", "whole")
 
 QUICK = (
@@ -83,6 +84,16 @@ WHOLE = (
         tiny.prepare, "bench.ratios.tiny:load", "bench.ratios.tiny:read", target=12.0, size=(50, 200, 20_000), pairs=1,
     ),
     Benchmark(
+        "own_usage", "`apiary me` on a year of logs that it has not seen, the whole process",
+        "each line of the same logs read, those of turns parsed by orjson and summed, the whole process",
+        own.prepare, f"{OWN}:read_first", f"{OWN}:scan", target=10.0, size=(2, 32, 250), is_process=True, pairs=1,
+    ),
+    Benchmark(
+        "own_usage_again", "`apiary me` on the same with sums that were kept and nothing new, the whole process",
+        "the same scan", own.prepare, f"{OWN}:read_again", f"{OWN}:scan", target=1.0, size=(2, 32, 250),
+        is_process=True, allowance=0.5,
+    ),
+    Benchmark(
         "run_again", "`apiary run` with nothing new, the whole process",
         "`apiary --version`, and the ledger asked for the number of its batches",
         job.prepare_run, f"{JOB}:run_again", f"{JOB}:version_and_ledger", target=2.0, size=(0, 0, 0), is_process=True,
@@ -127,6 +138,9 @@ LIMITS = {
     "wire_size": "the text of `record_id`, 32 hexadecimal digits that nothing packs below 16 bytes, is most of a row",
     "load": "the gate decodes each batch in a child of its own, and rows are compared with all that are loaded",
     "tiny_batches": "a batch costs its manifest, its checks and its place in the ledger, however few rows it has",
+    "own_usage": "as for a backlog of the device: the same code reads, redacts, identifies and holds each record, and"
+    " the price book rates each turn",
+    "own_usage_again": "start-up and imports of the command line, and one look at each file",
     "run_again": "the listing of the landing and the fingerprints of books, code and results",
     "usage_by_session": "start-up and imports of the command line",
     "models": "dbt compiles each model, compares its contract and commits it alone",

@@ -28,7 +28,7 @@ def main(module: str, function: str, folder: str) -> None:
 
 if __name__ == "__main__":
     # As on a device: pyarrow imports both wherever they are installed.
-    if sys.argv[1] in ("bench.ratios.device", "bench.ratios.idle", "bench.ratios.memory"):
+    if sys.argv[1] in ("bench.ratios.device", "bench.ratios.idle", "bench.ratios.memory", "bench.ratios.own"):
         for name in ("numpy", "pandas"):
             sys.modules[name] = None  # type: ignore[assignment]
     main(*sys.argv[1:])

@@ -8,8 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -20,10 +19,11 @@ from zoneinfo import ZoneInfo
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, progress, say, seconds, tell, terminal_width
 from pipelines.contract.numbers import money, pluralize
+from pipelines.home import BusyError, Home
 
 if TYPE_CHECKING:
-    from pipelines.device.own_usage import OwnUsage, Turn
-    from pipelines.list_prices import ListPrices
+    from pipelines.device.own_sums import Found, Sum
+    from pipelines.device.own_usage import Turn
 
 PERIODS = ("today", "week", "month", "all")
 TITLES = {"today": "today", "week": "this week", "month": "this month", "all": "all time"}
@@ -38,63 +38,37 @@ NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class Costed:
-    """A turn with its day in the owner's zone, and its cost by the shipped price book."""
+def cells(sums: Iterable["Sum"]) -> list[object]:
+    """A row of a table: the total of these sums."""
+    from pipelines.device.own_sums import total
 
-    turn: "Turn"
-    day: date | None
-    rated_cost_usd: Decimal | None
+    found = total(sums)
+    cost = _cost(found)
+    notes = [found.reported is not None and "r", cost is not None and found.uncosted > 0 and "n"]
+    text = "no price" if cost is None and found.turns else money(cost)
+    share = f"{found.read * 100 / found.input:.0f}%" if found.input else "-"
+    return [found.turns, found.input, share, found.output, text, " ".join(note for note in notes if note)]
 
 
-class Totals:
-    """Sums of turns. Costs are exact, in USD; a turn has the book's price, else its reported cost, else none.
+def exact(sums: Iterable["Sum"]) -> dict[str, Any]:
+    """All of the total of these sums; costs as text, in USD."""
+    from pipelines.device.own_sums import total
 
-    `unpriced`: tokens of turns without the book's price, as in the warehouse; `uncosted`: those without any cost.
-    `source_reported` is what the sources reported of all turns, also of those that the book has a price for.
-    """
+    found = total(sums)
+    return {
+        "turns": found.turns, "input_tokens": found.input, "cache_read_input_tokens": found.read,
+        "cache_write_input_tokens": found.written, "output_tokens": found.output,
+        "cost_usd": _exact(_cost(found)), "rated_cost_usd": _exact(found.rated),
+        "reported_only_cost_usd": _exact(found.reported), "reported_cost_usd": _exact(found.source_reported),
+        "unpriced_tokens": found.unpriced, "uncosted_tokens": found.uncosted,
+    }  # fmt: skip
 
-    def __init__(self, turns: Iterable[Costed]) -> None:
-        self.turns = self.input = self.read = self.written = self.output = self.unpriced = self.uncosted = 0
-        self.rated: Decimal | None = None
-        self.reported: Decimal | None = None
-        self.source_reported = Decimal(0)
-        with localcontext(prec=80):
-            for each in turns:
-                turn = each.turn
-                self.turns += 1
-                self.input += turn.input_tokens
-                self.read += turn.cache_read_input_tokens
-                self.written += turn.cache_write_input_tokens
-                self.output += turn.output_tokens
-                self.source_reported += turn.reported_cost_usd or 0
-                if each.rated_cost_usd is not None:
-                    self.rated = (self.rated or Decimal(0)) + each.rated_cost_usd
-                    continue
-                self.unpriced += turn.input_tokens + turn.output_tokens
-                if turn.reported_cost_usd is not None:
-                    self.reported = (self.reported or Decimal(0)) + turn.reported_cost_usd
-                else:
-                    self.uncosted += turn.input_tokens + turn.output_tokens
-            costs = [cost for cost in (self.rated, self.reported) if cost is not None]
-            self.cost = sum(costs, Decimal(0)) if costs else None
 
-    def cells(self) -> list[object]:
-        """Its row of a table."""
-        notes = [self.reported is not None and "r", self.cost is not None and self.uncosted > 0 and "n"]
-        cost = "no price" if self.cost is None and self.turns else money(self.cost)
-        share = f"{self.read * 100 / self.input:.0f}%" if self.input else "-"
-        return [self.turns, self.input, share, self.output, cost, " ".join(note for note in notes if note)]
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, exact; costs as text."""
-        return {
-            "turns": self.turns, "input_tokens": self.input, "cache_read_input_tokens": self.read,
-            "cache_write_input_tokens": self.written, "output_tokens": self.output,
-            "cost_usd": _exact(self.cost), "rated_cost_usd": _exact(self.rated),
-            "reported_only_cost_usd": _exact(self.reported), "reported_cost_usd": _exact(self.source_reported),
-            "unpriced_tokens": self.unpriced, "uncosted_tokens": self.uncosted,
-        }  # fmt: skip
+def _cost(total: "Sum") -> Decimal | None:
+    """The book's price where it has one, else what the source reported; None if there is neither."""
+    costs = [cost for cost in (total.rated, total.reported) if cost is not None]
+    with localcontext(prec=80):
+        return sum(costs, Decimal(0)) if costs else None
 
 
 COLUMNS = ("turns", "input tokens", "from cache", "output tokens", "cost USD", "note")
@@ -107,82 +81,92 @@ def _exact(cost: Decimal | None) -> str | None:
 
 def _me(options: argparse.Namespace) -> int:
     from pipelines.device import homes as agent_homes
-    from pipelines.device import own_usage
-    from pipelines.list_prices import ListPrices
+    from pipelines.device import own_sums, own_usage
 
+    own = Home.from_environment()
+    if options.forget:
+        was_kept = own_sums.forget(own)
+        say("what was kept of your usage is removed" if was_kept else "nothing was kept of your usage")
+        return 0
     homes, problems = agent_homes.named_homes(options.home) if options.home else (agent_homes.usual(), [])
     if not homes:
         raise Stop(2, "no agent home was found in the usual places: name one with --home")
     timezone = own_usage.zone_of(options.timezone)
-    zone, prices = ZoneInfo(timezone), ListPrices()
+    zone = ZoneInfo(timezone)
+    folder = own_sums.place(own, homes, timezone) if options.keep or own_sums.is_kept(own) else None
+    summed, made_with = summing(zone)
     told: set[str] = set()
-    with closing(own_usage.Reader(homes, timezone=timezone)) as reader:
-        while True:
-            now = datetime.now(UTC)
-            with progress("reading") as step:
-                found = reader.read(now=now, progress=None if told else step)
-            view = _View(
-                found, costed(found, zone, prices), now.astimezone(zone), timezone, homes, options.period,
-                options.by or DIMENSIONS,
-            )  # fmt: skip
-            if options.json:
-                print(json.dumps(view.as_json()))
-            else:
-                if options.watch and sys.stdout.isatty():
-                    sys.stdout.write(CLEARED)
-                view.print()
-            for problem in (*problems, *found.problems):
-                if problem not in told:
-                    tell(0, problem)
-            told |= {*problems, *found.problems}
-            if not options.watch:
-                return 0
-            sys.stdout.flush()
-            time.sleep(options.watch)
-
-
-def costed(found: "OwnUsage", zone: ZoneInfo, prices: "ListPrices") -> list[Costed]:
-    """The turns with their costs. A turn whose time nothing tells has no day and no price."""
-    from pipelines.list_prices import Usage
-
-    return [
-        Costed(
-            turn,
-            turn.occurred_at.astimezone(zone).date() if turn.occurred_at else None,
-            None if turn.occurred_at is None else prices.cost(
-                Usage(
-                    turn.source_model, turn.occurred_at, turn.input_tokens, turn.cache_read_input_tokens,
-                    turn.cache_write_input_tokens, turn.cache_write_5m_input_tokens, turn.cache_write_1h_input_tokens,
-                    turn.output_tokens, turn.service_tier, turn.speed,
+    try:
+        with own_sums.opened(homes, timezone=timezone, summed=summed, made_with=made_with, folder=folder) as sums:
+            while True:
+                now = datetime.now(UTC)
+                with progress("reading") as step:
+                    found = sums.read(now=now, progress=None if told else step)
+                view = _View(
+                    found, now.astimezone(zone), timezone, homes, options.period, options.by or DIMENSIONS, folder
                 )
-            ),
-        )
-        for turn in found.turns
-    ]  # fmt: skip
+                if options.json:
+                    print(json.dumps(view.as_json()))
+                else:
+                    if options.watch and sys.stdout.isatty():
+                        sys.stdout.write(CLEARED)
+                    view.print()
+                for problem in (*problems, *found.problems):
+                    if problem not in told:
+                        tell(0, problem)
+                told |= {*problems, *found.problems}
+                if not options.watch:
+                    return 0
+                sys.stdout.flush()
+                time.sleep(options.watch)
+    except BusyError:
+        raise Stop(1, f"another `apiary me` keeps what it reads in {folder}: wait for it to end") from None
 
 
-def within(turns: Iterable[Costed], period: str, today: date) -> list[Costed]:
-    """The turns of a period that ends with today. A week begins on Monday."""
+def summing(zone: ZoneInfo) -> tuple[Callable[["Turn"], "Sum"], str]:
+    """What makes a turn a sum of one, with its day in the owner's zone and its cost by the shipped price book; and what
+    that is made with. A turn whose time nothing tells has no day and no price."""
+    from pipelines.device.own_sums import sum_of
+    from pipelines.list_prices import ListPrices, Usage, edition
+
+    books: list[ListPrices] = []  # opened for the first turn: where nothing is new there is none
+
+    def summed(turn: "Turn") -> "Sum":
+        if turn.occurred_at is None:
+            return sum_of(turn, None, None)
+        if not books:
+            books.append(ListPrices())
+        cost = books[0].cost(
+            Usage(
+                turn.source_model, turn.occurred_at, turn.input_tokens, turn.cache_read_input_tokens,
+                turn.cache_write_input_tokens, turn.cache_write_5m_input_tokens, turn.cache_write_1h_input_tokens,
+                turn.output_tokens, turn.service_tier, turn.speed,
+            )
+        )  # fmt: skip
+        return sum_of(turn, turn.occurred_at.astimezone(zone).date(), cost)
+
+    return summed, edition()
+
+
+def within(sums: Iterable["Sum"], period: str, today: date) -> list["Sum"]:
+    """The sums of a period that ends with today. A week begins on Monday."""
     if period == "all":
-        return list(turns)
+        return list(sums)
     first = {"today": today, "week": today - timedelta(days=today.weekday()), "month": today.replace(day=1)}[period]
-    return [each for each in turns if each.day is not None and first <= each.day <= today]
+    return [each for each in sums if each.day is not None and first <= each.day <= today]
 
 
-def grouped(turns: Iterable[Costed], dimension: str) -> dict[str, Totals]:
-    """Totals by model, project, agent or day: days in order, else the one with the most tokens first."""
-    key: Mapping[str, Callable[[Costed], str]] = {
-        "model": lambda each: each.turn.model, "project": lambda each: each.turn.project,
-        "agent": lambda each: each.turn.agent,
-        "day": lambda each: each.day.isoformat() if each.day else "no time",
-    }  # fmt: skip
-    groups: dict[str, list[Costed]] = {}
-    for each in turns:
-        groups.setdefault(key[dimension](each), []).append(each)
-    totals = {name: Totals(group) for name, group in sorted(groups.items())}
+def grouped(sums: Iterable["Sum"], dimension: str) -> dict[str, list["Sum"]]:
+    """Sums by model, project, agent or day: days in order, else those with the most tokens first."""
+    groups: dict[str, list[Sum]] = {}
+    for each in sums:
+        day = each.day.isoformat() if each.day else "no time"
+        name = {"model": each.model, "project": each.project, "agent": each.agent, "day": day}[dimension]
+        groups.setdefault(name, []).append(each)
+    ordered = sorted(groups.items())
     if dimension == "day":
-        return totals
-    return dict(sorted(totals.items(), key=lambda item: -(item[1].input + item[1].output)))
+        return dict(ordered)
+    return dict(sorted(ordered, key=lambda item: -sum(each.input + each.output for each in item[1])))
 
 
 def sparkline(numbers: Sequence[int]) -> str:
@@ -191,10 +175,10 @@ def sparkline(numbers: Sequence[int]) -> str:
     return "".join(BARS[(number * len(BARS) - 1) // most] if number else "·" for number in numbers)
 
 
-def _trend(turns: Iterable[Costed], today: date) -> list[tuple[date, int]]:
+def _trend(sums: Iterable["Sum"], today: date) -> list[tuple[date, int]]:
     tokens: Counter[date | None] = Counter()
-    for each in turns:
-        tokens[each.day] += each.turn.input_tokens + each.turn.output_tokens
+    for each in sums:
+        tokens[each.day] += each.input + each.output
     days = [today - timedelta(days=back) for back in range(TREND_DAYS - 1, -1, -1)]
     return [(each, tokens[each]) for each in days]
 
@@ -203,13 +187,18 @@ def _trend(turns: Iterable[Costed], today: date) -> list[tuple[date, int]]:
 class _View:
     """What was asked for, of what was found."""
 
-    found: "OwnUsage"
-    turns: list[Costed]
+    found: "Found"
     now: datetime
     timezone: str
     homes: Sequence[Path]
     period: str
     dimensions: Sequence[str]
+    kept_in: Path | None
+
+    @property
+    def sums(self) -> list["Sum"]:
+        """All that was used."""
+        return self.found.sums
 
     @property
     def today(self) -> date:
@@ -218,32 +207,34 @@ class _View:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, exact."""
-        shown = within(self.turns, self.period, self.today)
+        shown = within(self.sums, self.period, self.today)
         by = {
-            name: [{name: value, **totals.as_json()} for value, totals in grouped(shown, name).items()]
+            name: [{name: value, **exact(sums)} for value, sums in grouped(shown, name).items()]
             for name in self.dimensions
         }
         return {
             "today": self.today.isoformat(), "timezone": self.timezone, "homes": [str(home) for home in self.homes],
-            "step_turns": _steps(self.turns), "held_turns": self.found.held_turns,
+            "step_turns": _steps(self.sums), "held_turns": self.found.held_turns,
             "rejected_lines": self.found.rejected_lines,
-            "totals": {name: Totals(within(self.turns, name, self.today)).as_json() for name in PERIODS},
+            "totals": {name: exact(within(self.sums, name, self.today)) for name in PERIODS},
             "period": self.period, "by": by,
-            "tokens_by_day": {day.isoformat(): tokens for day, tokens in _trend(self.turns, self.today)},
+            "tokens_by_day": {day.isoformat(): tokens for day, tokens in _trend(self.sums, self.today)},
         }  # fmt: skip
 
     def print(self) -> None:
         """As tables."""
-        say(f"{self.now:%Y-%m-%d %H:%M:%S} in {self.timezone}; read here and now, nothing is kept or sent")
+        say(f"{self.now:%Y-%m-%d %H:%M:%S} in {self.timezone}; read here and now, nothing is sent")
+        if self.kept_in is not None:
+            say(f"sums are kept in {self.kept_in} (--forget removes them)")
         for home in self.homes:
             say(f"  {home}")
-        rows = [[TITLES[name], *Totals(within(self.turns, name, self.today)).cells()] for name in PERIODS]
+        rows = [[TITLES[name], *cells(within(self.sums, name, self.today))] for name in PERIODS]
         notes = _table("period", rows)
-        trend = _trend(self.turns, self.today)
+        trend = _trend(self.sums, self.today)
         if any(tokens for _, tokens in trend):
             say(f"\ntokens a day, {trend[0][0]} to {self.today}: {sparkline([tokens for _, tokens in trend])}")
-        shown = within(self.turns, self.period, self.today)
-        last = max((each.day for each in self.turns if each.day), default=None)
+        shown = within(self.sums, self.period, self.today)
+        last = max((each.day for each in self.sums if each.day), default=None)
         if not shown:
             used = f"the last use was on {last}: see it with `apiary me --period all`" if last else "nor ever before"
             say(f"\nnothing was used {TITLES[self.period]}; {used}")
@@ -251,11 +242,11 @@ class _View:
             say(f"\n{TITLES[self.period]} by {dimension}")
             groups = grouped(shown, dimension)
             names = _shortened(list(groups))
-            notes |= _table(dimension, [[names[name], *totals.cells()] for name, totals in groups.items()])
+            notes |= _table(dimension, [[names[name], *cells(sums)] for name, sums in groups.items()])
         print()
         for note in sorted(notes):
             say(f"{note}: {NOTES[note]}")
-        if steps := _steps(self.turns):
+        if steps := _steps(self.sums):
             say(
                 f"in step logs only, without a model: {pluralize(steps, 'turn')}, counted where no event of the session"
                 " has the same tokens"
@@ -266,8 +257,8 @@ class _View:
             say(f"not counted: {pluralize(self.found.rejected_lines, 'torn or unreadable line')}")
 
 
-def _steps(turns: Iterable[Costed]) -> int:
-    return sum(each.turn.turn_source == "step" for each in turns)
+def _steps(sums: Iterable["Sum"]) -> int:
+    return sum(each.turns for each in sums if each.is_step)
 
 
 def _table(name: str, rows: list[list[object]]) -> set[str]:
@@ -292,12 +283,17 @@ def _shortened(names: Sequence[str]) -> dict[str, str]:
 
 def add(group: Any, shared: Shared) -> None:
     """The command under `apiary`."""
-    text = "show the usage in your own agents' homes: read on this machine, nothing is kept or sent"
+    text = "show the usage in your own agents' homes: read on this machine, nothing is sent, or kept unless asked"
     me = shared.add(group, "me", text, _me, shared.homes)
     me.add_argument("--period", choices=PERIODS, default="month", help="what the tables by name are of (month)")
     me.add_argument("--by", choices=DIMENSIONS, action="append", help="one of the tables; may be given several times")
     me.add_argument(
         "--watch", type=seconds, nargs="?", const=5.0, metavar="5s", help="show it again and again, until Ctrl-C (5s)"
     )
+    keeping = me.add_mutually_exclusive_group()
+    keeping.add_argument(
+        "--keep", action="store_true", help="from now on keep sums of what was read on this machine, to be faster"
+    )
+    keeping.add_argument("--forget", action="store_true", help="remove what was kept, and keep nothing from now on")
     me.add_argument("--timezone", metavar="ZONE", help="of days and of Hive's local times (that of this machine)")
     me.add_argument("--json", action="store_true", help="exact numbers, in clear, for programs")

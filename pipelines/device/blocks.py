@@ -7,7 +7,7 @@ Does not belong here: where blocks are kept (state.py), the file of a batch (spo
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
@@ -61,18 +61,26 @@ def unpack(data: bytes) -> pa.RecordBatch:
 
 def rows_in(data: bytes, columns: Container[str] | None = None) -> list[Row]:
     """The rows of a block, or some of their columns: a row lacks what no row of the block holds."""
-    batch = unpack(data)
+    return _rows(unpack(data), columns)
+
+
+def _rows(batch: pa.RecordBatch, columns: Container[str] | None = None) -> list[Row]:
     names = [name for name in batch.schema.names if columns is None or name in columns]
     values = [_values(batch.column(name)) for name in names]
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
-def whole_rows_in(table: str, data: bytes) -> list[Row]:
-    """The rows of a block with all columns that the contract has."""
+def whole_rows_in(table: str, data: bytes, sessions: Collection[str] | None = None) -> list[Row]:
+    """The rows of a block, or those of some sessions, with all columns that the contract has."""
+    import pyarrow as pa
+
     from pipelines.contract.wire import BY_NAME
 
-    empty = dict.fromkeys(BY_NAME[table].names)
-    return [empty | row for row in rows_in(data)]
+    batch, empty = unpack(data), dict.fromkeys(BY_NAME[table].names)
+    if sessions is not None:
+        of_them = [value in sessions for value in batch.column("session_id").to_pylist()]
+        batch = batch.filter(pa.array(of_them))
+    return [empty | row for row in _rows(batch)]
 
 
 def _values(column: pa.Array) -> list[Any]:

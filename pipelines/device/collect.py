@@ -94,9 +94,12 @@ class Collector:
 
     def __init__(
         self, state: State, enrolment: Enrolment, redactor: Redactor, consent: Consent, *, now: datetime,
-        progress: Progress | None = None, scratch: Path,
+        progress: Progress | None = None, scratch: Path, names_tell: bool = False,
     ) -> None:  # fmt: skip
+        """`names_tell`: whether a thing of which only names have changed is observed anew. Not where rows leave: their
+        identities are those that earlier releases gave them."""
         self._state = state
+        self._names_tell = names_tell
         self._scratch = scratch
         self._enrolment = enrolment
         self._redactor = redactor
@@ -610,6 +613,8 @@ class Collector:
         facts = [item.values.get(c.name) if c.keep is Keep.ID else row[c.name] for c in table.columns if c.fact]
         if "user_id" in table.by_name:
             facts.append(row["user_id"])  # two users who have one session say two things: the warehouse decides
+        if self._names_tell:
+            facts += [item.values.get(column.name) for column in table.columns if column.keep is Keep.KEYED_HASH]
         content = json.dumps(facts, default=str)
         signature = hashlib.sha256(content.encode()).hexdigest()
         last, observation = self._state.snapshot(thing)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.device import consent, enrolment, outbox, receipts
+from pipelines.device import consent, enrolment, outbox, own_sums, receipts
 from pipelines.device import homes as agent_homes
 from pipelines.device.collect import Collector, home_key
 from pipelines.device.consent import SOURCES, Consent, History, Scope
@@ -114,6 +114,7 @@ def withdraw(home: Home, *, store_url: str | None = None) -> bool:
         fp("withdraw.committed")
         Spool(home.device / "spool").purge()
         agent_homes.forget(home)
+        own_sums.forget(home)
         for damaged in home.device.glob("*.damaged"):
             damaged.unlink()
         fp("withdraw.purged")

@@ -1,12 +1,13 @@
-"""The usage in the homes of this machine, for its owner: read by the code that ships, in memory, with names in clear.
+"""The usage in the homes of this machine, for its owner: read by the code that ships, with names in clear.
 
-Nothing is kept and nothing is sent, so it needs neither an enrolment nor a consent: its owner asks for it here and now.
-Does not belong here: prices (pipelines/list_prices), printing (pipelines/commands).
+Nothing is sent, and nothing is kept unless its owner says so, so it needs neither an enrolment nor a consent.
+Does not belong here: sums and what is kept of them (own_sums.py), prices (pipelines/list_prices), printing
+(pipelines/commands).
 """
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,11 +28,20 @@ from pipelines.errors import UsageError
 Row = Mapping[str, Any]
 AHEAD = timedelta(minutes=10)  # as macros/is_held.sql: what claims to be of later is held back there
 UNKNOWN = "unknown"
+TABLES = ("llm_turns", "node_steps", "run_summaries", "fork_ancestors", "sessions")
+"""Of the wire, those that tell of turns."""
+EVIDENCE = ("folder", "event", "transcript", "worker_meta", "meta", "state")  # the best last
+NAMED = {
+    "sessions": ("project_id", "colony_name", "agent_name", "agent_type", "queen_name"),
+    "llm_turns": ("model", "agent_role"), "node_steps": ("model", "agent_role"),
+}  # fmt: skip
+"""Columns whose names a turn shows in clear."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn, once. `input_tokens` include the cache; `source_model` is the model as it would leave this machine.
+    """One turn, once. `input_tokens` include the cache; `session_id` and `source_model` are as they would leave this
+    machine.
 
     `turn_source`: `step` is a step of a Hive log that no event of its session states. `occurred_at`: None if nothing
     tells when it was.
@@ -60,13 +70,18 @@ class Turn:
 class OwnUsage:
     """The turns of some homes, and what was not counted.
 
-    `held_turns` lie in the future by their own clock. `rejected_lines` were torn or unreadable.
+    `sessions`: whose turns these are, all of them; None: of all sessions. `held` lie in the future by their own clock:
+    how many of which session. `rejected_lines` were torn or unreadable. `names`: what the hashes of shown names were
+    made of. `blocks`: parts in which the rows are kept.
     """
 
     turns: list[Turn]
-    held_turns: int
+    sessions: frozenset[str] | None
+    held: Mapping[str, int]
     rejected_lines: int
     problems: tuple[str, ...]
+    names: Mapping[str, str]
+    blocks: int
 
 
 def zone_of(name: str | None) -> str:
@@ -89,38 +104,79 @@ def read(homes: Sequence[Path], *, timezone: str, now: datetime, progress: Progr
 
 
 class Reader:
-    """Reads some homes, and what was added to them since: what was read before is kept in memory until it is closed."""
+    """Reads some homes, and what was added to them since: what was read before stays in its state."""
 
-    def __init__(self, homes: Sequence[Path], *, timezone: str) -> None:
+    def __init__(
+        self, homes: Sequence[Path], *, timezone: str, state: Path = MEMORY, key: bytes | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """`state`: where what was read stays, made under `key`; `names`: those that were found then."""
         self._homes = homes
         self._timezone = timezone
-        self._redactor = NamingRedactor(secrets.token_bytes(32))
-        self._state = State(MEMORY)
-        self._rejected = 0
+        self._redactor = NamingRedactor(key or secrets.token_bytes(32))
+        self._redactor.names.update(names or {})
+        self._state = State(state)
 
     def close(self) -> None:
-        """Forget what was read."""
+        """Forget what was read, unless it is in a file."""
         self._state.close()
 
-    def read(self, *, now: datetime, progress: Progress | None = None) -> OwnUsage:
-        """Every turn as of now; only what is new is read. Raises UsageError, DeviceError."""
+    def read(
+        self, *, now: datetime, progress: Progress | None = None, known: Collection[str] | None = None
+    ) -> OwnUsage:
+        """Read what is new: every turn as of now, or, if the others are `known`, those of the sessions in which it may
+        have changed and in their kin. `known`: the sessions to look at in any case. Raises UsageError, DeviceError."""
         nobody = Enrolment("0" * 32, "me", "me", "local", self._timezone, "", now.isoformat())
         everything = Consent("0" * 32, "granted", now, "include", contract_hash())
         with TemporaryDirectory(prefix="apiary-me-") as scratch:
             collector = Collector(
                 self._state, nobody, self._redactor, everything, now=now, progress=progress,
-                scratch=Path(scratch) / "copy",
+                scratch=Path(scratch) / "copy", names_tell=True,
             )  # fmt: skip
             collector.run(self._homes)
-        rows = self._state.waiting_rows()
+        with self._state.step():
+            blocks = self._state.drop_waiting(but=TABLES)
+        changed = self._state.changed_sessions
+        sessions = None if known is None else self._with_kin({*known, *changed})
+        rows = self._state.waiting_rows(TABLES, sessions) if sessions is None or sessions else {}
+        changed.clear()
+        turns = self._turns(rows)
+        due = [turn for turn in turns if turn.occurred_at is None or turn.occurred_at <= now + AHEAD]
+        held = Counter(turn.session_id for turn in turns)
+        held.subtract(turn.session_id for turn in due)
+        rejected = sum(counts.rejected for counts in collector.counted)
+        return OwnUsage(due, sessions, +held, rejected, tuple(collector.problems), self._names_in(rows), blocks)
+
+    def _turns(self, rows: Mapping[str, list[dict[str, Any]]]) -> list[Turn]:
         events = [row for row in rows.get("llm_turns", ()) if row.get("is_covered") is not True]
         logged = dated_steps(rows.get("node_steps", ()), rows.get("run_summaries", ()))
         steps = unmatched_steps(logged, events, rows.get("fork_ancestors", ()))
         named = _Sessions(rows.get("sessions", ()), events, self._redactor.names)
-        turns = [*(named.turn("event", row) for row in events), *(named.turn("step", row) for row in steps)]
-        due = [turn for turn in turns if turn.occurred_at is None or turn.occurred_at <= now + AHEAD]
-        self._rejected += sum(counts.rejected for counts in collector.counted)
-        return OwnUsage(due, len(turns) - len(due), self._rejected, tuple(collector.problems))
+        return [*(named.turn("event", row) for row in events), *(named.turn("step", row) for row in steps)]
+
+    def _names_in(self, rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, str]:
+        values = {
+            row.get(column) for table, columns in NAMED.items() for row in rows.get(table, ()) for column in columns
+        }
+        return {value: self._redactor.names[value] for value in values if value in self._redactor.names}
+
+    def _with_kin(self, sessions: set[str]) -> frozenset[str]:
+        """The sessions, and all that are tied to one by a chain of parents and forks: whose a turn is, and whether it
+        counts, is told by them."""
+        if not sessions:
+            return frozenset()
+        ties: dict[str, set[str]] = {}
+        for table, column in (("sessions", "parent_session_id"), ("fork_ancestors", "ancestor_id")):
+            for row in self._state.waiting_columns(table, ("session_id", column)):
+                if other := row.get(column):
+                    ties.setdefault(row["session_id"], set()).add(other)
+                    ties.setdefault(other, set()).add(row["session_id"])
+        found, open_ = set(sessions), list(sessions)
+        while open_:
+            new = ties.get(open_.pop(), set()) - found
+            found |= new
+            open_ += new
+        return frozenset(found)
 
 
 def unmatched_steps(steps: Iterable[Row], events: Iterable[Row], ancestors: Iterable[Row]) -> list[Row]:
@@ -198,7 +254,7 @@ class _Sessions:
     def __init__(self, sessions: Iterable[Row], events: Iterable[Row], names: Mapping[str, str]) -> None:
         self._names = names
         self._facts: dict[str, dict[str, Any]] = {}
-        for row in sorted(sessions, key=lambda row: str(row.get("observed_at") or "")):
+        for row in sorted(sessions, key=_testimony):
             known = self._facts.setdefault(str(row["session_id"]), {})
             known.update({name: value for name, value in row.items() if value is not None})
         self._began: dict[str, datetime] = {}
@@ -224,7 +280,7 @@ class _Sessions:
         role = "graph" if turn_source == "step" else str(row.get("agent_role") or UNKNOWN)
         return Turn(
             turn_source=turn_source, agent_runtime=str(row.get("agent_runtime") or "hive"),
-            session_id=self._clear(session), model=self._clear(model), source_model=model,
+            session_id=session, model=self._clear(model), source_model=model,
             project=self._first(session, "project_id", "colony_name") or "none",
             agent=self._first(session, "agent_name", "agent_type", "queen_name") or role,
             service_tier=row.get("service_tier"), speed=row.get("speed"),
@@ -252,6 +308,15 @@ class _Sessions:
         own = _time(row.get("occurred_at"))
         started = _time(self._facts.get(session, {}).get("started_at"))
         return own or self._began.get(session) or started or _time(row.get("file_modified_at"))
+
+
+def _testimony(row: Row) -> tuple[int, str, list[int]]:
+    """The order in which rows of a session are believed, the best last: by the kind of evidence, then by when it was
+    seen. A fork copies the folders of its parent's workers: of several the one under the oldest session is last."""
+    evidence = str(row.get("evidence") or "")
+    seen_at = "" if evidence == "folder" else str(row.get("observed_at") or "")
+    parent = [-ord(letter) for letter in str(row.get("parent_session_id") or "")]
+    return EVIDENCE.index(evidence) if evidence in EVIDENCE else 0, seen_at, [*parent, 1]
 
 
 def _time(value: object) -> datetime | None:

@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from datetime import date, datetime
@@ -243,6 +243,8 @@ class State:
         self._shared_since: float | None = None
         self._unwritten = _Unwritten()
         self._known = _Known()
+        self.changed_sessions: set[str] = set()
+        """Sessions of which rows were staged or taken back since it was opened; whoever asks may empty it."""
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         try:
             # FULL: a checkpoint that survives a loss of power without its rows would lose them for ever.
@@ -323,6 +325,8 @@ class State:
             ).lastrowid
             waiting = [(bytes.fromhex(record_id), block) for record_id in rows if record_id in new.correctable]
             self._db.executemany("INSERT INTO waiting VALUES (?, ?)", waiting)
+            changed = (*rows.values(), *replaced.get(table, ()))
+            self.changed_sessions.update(row["session_id"] for row in changed if row.get("session_id"))
             if table in usage.TABLES:
                 usage.staged(self._db, table, list(rows.values()), replaced=replaced.get(table, ()))
 
@@ -741,14 +745,35 @@ class State:
         )
         return (data for (data,) in found)
 
-    def waiting_rows(self) -> dict[str, list[Row]]:
-        """Every row that has not been delivered yet, by table, in the order of their ids."""
+    def waiting_rows(
+        self, tables: Collection[str] | None = None, sessions: Collection[str] | None = None
+    ) -> dict[str, list[Row]]:
+        """Every row that has not been delivered yet, by table, in the order of their ids; of some tables, which have
+        a `session_id` if those of some sessions are asked for."""
         found: dict[str, list[Row]] = {}
-        for table, data in self._db.execute("SELECT table_name, data FROM staged ORDER BY table_name, block"):
-            found.setdefault(table, []).extend(blocks.whole_rows_in(table, data))
+        for table, data in self._waiting(tables):
+            found.setdefault(table, []).extend(blocks.whole_rows_in(table, data, sessions))
         for rows in found.values():
             rows.sort(key=itemgetter("record_id"))
         return found
+
+    def waiting_columns(self, table: str, columns: Collection[str]) -> list[Row]:
+        """Some columns of the rows of a table that have not been delivered yet."""
+        return [row for _, data in self._waiting([table]) for row in blocks.rows_in(data, columns)]
+
+    def _waiting(self, tables: Collection[str] | None) -> Iterator[tuple[str, bytes]]:
+        for table, block in self._db.execute(
+            "SELECT table_name, block FROM staged ORDER BY table_name, block"
+        ).fetchall():
+            if tables is None or table in tables:
+                yield table, self._db.execute("SELECT data FROM staged WHERE block = ?", (block,)).fetchone()[0]
+
+    def drop_waiting(self, *, but: Collection[str]) -> int:
+        """Forget, in a step, the waiting rows of all tables but these; how many blocks are left."""
+        marks = ", ".join("?" * len(but))
+        self._db.execute(f"DELETE FROM staged WHERE table_name NOT IN ({marks})", tuple(but))
+        self._db.execute("DELETE FROM waiting WHERE block NOT IN (SELECT block FROM staged)")
+        return int(self._db.execute("SELECT count(*) FROM staged").fetchone()[0])
 
     def batches(self, state: str) -> list[dict[str, Any]]:
         """Batches in one state (`cut`, `sealed`, `delivered`), oldest first."""

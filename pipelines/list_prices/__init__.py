@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +124,12 @@ class ListPrices:
             ):  # fmt: skip
                 fitting.append((decided_at, sheet_id))
         return self._sheets[offer][max(fitting)[1]] if fitting else None
+
+
+def edition(folder: Path = FIRST_BOOKS) -> str:
+    """Another text for other prices."""
+    files = (file for file in sorted(folder.iterdir()) if file.suffix in (".csv", ".gz"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _components(usage: Usage) -> Iterator[tuple[str, int]]:

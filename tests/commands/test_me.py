@@ -16,8 +16,9 @@ import pytest
 
 from pipelines import cli
 from pipelines.commands import me
-from pipelines.device import own_usage
-from pipelines.list_prices import ListPrices
+from pipelines.device import own_sums, own_usage
+from pipelines.device.own_sums import Sum
+from pipelines.home import Home, exclusive
 from tests.device.driving import append, dump, queen_folder, step, turn
 from tests.samples import SAMPLES, needs
 
@@ -42,7 +43,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HOME", str(tmp_path / "person"))
     monkeypatch.setattr(socket.socket, "connect", refuse)
     yield
-    assert not (tmp_path / "apiary").exists()
+    assert not [path for path in (tmp_path / "apiary").rglob("*") if path.is_file()]
 
 
 @pytest.fixture
@@ -102,10 +103,8 @@ def test_the_sample_is_counted_exactly_with_steps_matched_to_events_by_their_tok
     if is_hive:  # its truth knows UTC days only
         homes = [tmp_path / "sample" / folder for folder in folders]
         found = own_usage.read(homes, timezone=truth["tz"], now=datetime.now(UTC))
-        days = {
-            name: total.as_json()
-            for name, total in me.grouped(me.costed(found, ZoneInfo("UTC"), ListPrices()), "day").items()
-        }
+        summed = map(me.summing(ZoneInfo("UTC"))[0], found.turns)
+        days = {name: me.exact(sums) for name, sums in me.grouped(summed, "day").items()}
         wanted = totals["by_utc_day"]
     else:
         days, wanted = {row["day"]: row for row in said["by"]["day"]}, totals["by_local_day"]
@@ -226,14 +225,45 @@ def test_what_is_no_home_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_periods_end_with_today_and_weeks_begin_on_monday() -> None:
     today = date(2026, 11, 25)  # a Wednesday
     days = [today - timedelta(days=back) for back in range(-1, 400)] + [None]
-    turns: list[Any] = [me.Costed(None, each, Decimal(0)) for each in days]
-    first = {name: min(t.day for t in me.within(turns, name, today) if t.day) for name in me.PERIODS}
+    sums = [Sum(each) for each in days]
+    first = {name: min(each.day for each in me.within(sums, name, today) if each.day) for name in me.PERIODS}
     assert first["today"] == today
     assert first["week"] == date(2026, 11, 23)
     assert first["month"] == date(2026, 11, 1)
-    assert [len(me.within(turns, name, today)) for name in me.PERIODS] == [1, 3, 25, len(days)]
+    assert [len(me.within(sums, name, today)) for name in me.PERIODS] == [1, 3, 25, len(days)]
 
 
 def test_a_sparkline_shows_shares_of_the_largest_and_tells_little_from_none() -> None:
     assert me.sparkline([0, 1, 500, 1000]) == "·▁▄█"
     assert me.sparkline([0, 0]) == "··"
+
+
+def test_what_is_kept_is_the_owners_alone_and_goes_when_they_say_so(
+    tmp_path: Path, told: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = queen_folder(tmp_path / "hive") / "events.jsonl"
+    append(events, dump(turn(1)))
+    home = ["--home", str(tmp_path / "hive")]
+    assert cli.main(["me", "--keep", *home]) == 0
+    assert "--forget removes them" in capsys.readouterr().out
+    kept = tmp_path / "apiary" / "device" / "own-usage"
+    for path in (kept, *kept.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+    append(events, dump(turn(2)))
+    assert told(tmp_path / "hive", period="all")["totals"]["all"]["turns"] == 2, "asked for once, it is kept on"
+    assert cli.main(["me", "--forget"]) == 0
+    assert "is removed" in capsys.readouterr().out
+    assert not kept.exists()
+    assert told(tmp_path / "hive", period="all")["totals"]["all"]["turns"] == 2
+    assert not kept.exists()
+
+
+def test_two_at_once_do_not_mix_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append(queen_folder(tmp_path / "hive") / "events.jsonl", dump(turn(1)))
+    place = own_sums.place(Home.from_environment(), [tmp_path / "hive"], "UTC")
+    with exclusive(place / own_sums.LOCK):
+        assert cli.main(["me", "--timezone", "UTC", "--home", str(tmp_path / "hive")]) == 1
+    assert "wait for it to end" in capsys.readouterr().err
+    assert own_sums.forget(Home.from_environment())

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipelines.contract import wire
-from pipelines.device import consent, grant
+from pipelines.device import consent, grant, own_sums
 from pipelines.device import ship as shipping
 from pipelines.device.collect import Collector
 from pipelines.device.consent import SOURCES, Consent
@@ -375,7 +375,9 @@ def test_a_withdrawal_empties_everything_and_a_new_grant_doubles_nothing(tmp_pat
     blocked.write_text("")
     with pytest.raises(DeviceError):
         made.ship(home)
+    own_sums.place(made.home, [home], "UTC").mkdir(parents=True)
     made.withdraw()
+    assert not own_sums.is_kept(made.home), "the owner's own sums too"
     with made.state() as state:
         assert set(state.totals().values()) == {0}
         assert state.waiting_rows() == {}

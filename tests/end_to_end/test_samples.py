@@ -19,7 +19,6 @@ import pytest
 from pipelines.commands import me
 from pipelines.device import own_usage
 from pipelines.home import Home
-from pipelines.list_prices import ListPrices
 from pipelines.warehouse import publish, reading
 from tests.end_to_end.driving import apiary, by, device, send, unpack
 from tests.samples import SAMPLES, needs
@@ -134,7 +133,7 @@ def test_agent_kinds_equal_the_truth(shipped: Shipped, layout: str) -> None:
 def test_what_an_owner_reads_equals_the_marts(shipped: Shipped, layout: str) -> None:
     """`apiary me`, which has no warehouse: tokens, costs and what has no price, in all and by UTC day."""
     found = own_usage.read([shipped.homes[layout]], timezone=shipped.truths[layout]["tz"], now=datetime.now(UTC))
-    days = me.grouped(me.costed(found, ZoneInfo("UTC"), ListPrices()), "day")
+    days = me.grouped(map(me.summing(ZoneInfo("UTC"))[0], found.turns), "day")
     names = (
         "turns", "input_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "output_tokens",
         "unpriced_tokens", "rated_cost_usd",
@@ -144,7 +143,7 @@ def test_what_an_owner_reads_equals_the_marts(shipped: Shipped, layout: str) -> 
         f"SELECT usage_date, {sums} FROM agg_usage_session_daily WHERE tenant_id = ? GROUP BY 1 HAVING sum(turns) > 0",
         layout,
     )
-    read = {day: {name: totals.as_json()[name] for name in names} for day, totals in days.items()}
+    read = {day: {name: me.exact(sums)[name] for name in names} for day, sums in days.items()}
     for row in read.values():
         row["rated_cost_usd"] = None if row["rated_cost_usd"] is None else Decimal(row["rated_cost_usd"])
     assert read == {str(day): dict(zip(names, values, strict=True)) for day, *values in marts}
