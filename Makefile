@@ -104,7 +104,7 @@ demo-pages: $(READY) ## docs/questions.md with its answers on the demo, and the 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock: ## resolve pyproject.toml into requirements.lock, and into requirements-spark.lock what `make scale` installs
 	@$(BIN)/$(LOCK) --group warehouse --group postgres --group prices --group notebooks --group dev --output-file requirements.lock
-	@$(BIN)/$(LOCK) --group warehouse --group spark --output-file requirements-spark.lock
+	@$(BIN)/$(LOCK) --group warehouse --group postgres --group ducklake --group spark --group scale --output-file requirements-spark.lock
 
 # The validator pins other versions of our libraries: it lives apart, and its environment is made once.
 FOCUS := .cache/focus

@@ -61,6 +61,7 @@ SQL_BUILDERS = {
     "pipelines/warehouse/analyst_views.py",
     "pipelines/warehouse/arrivals.py",
     "pipelines/warehouse/definitions.py",
+    "pipelines/warehouse/ducklake.py",
     "pipelines/warehouse/book_changes.py",
     "pipelines/warehouse/erase.py",
     "pipelines/warehouse/budgets.py",

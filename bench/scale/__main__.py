@@ -68,7 +68,7 @@ def on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]], select: l
     done = OnDuckDB(home.root / "apiary.duckdb")
     os.environ["APIARY_WAREHOUSE"] = str(done.path)
     warehouse = Warehouse(done.path, home.root / "duckdb-target")
-    sign_books(home, tuple(device for devices in loads for device in devices))
+    sign_books(home, tuple(device for devices in loads for device in devices), now=datetime.now(UTC))
     warehouse.sign(home.books)
     for number, devices in enumerate(loads):
         ship(home, devices)

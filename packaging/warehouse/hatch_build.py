@@ -6,6 +6,8 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
+EXTRAS = ("postgres", "prices", "notebooks", "ducklake", "spark")
+
 
 class CheckoutMetadata(MetadataHookInterface):
     """Version, requirements and extras of the warehouse."""
@@ -16,4 +18,4 @@ class CheckoutMetadata(MetadataHookInterface):
         version, groups = checkout["project"]["version"], checkout["dependency-groups"]
         metadata["version"] = version
         metadata["dependencies"] = [f"apiary=={version}", *groups["warehouse"]]
-        metadata["optional-dependencies"] = {name: groups[name] for name in ("postgres", "prices", "notebooks")}
+        metadata["optional-dependencies"] = {name: groups[name] for name in EXTRAS}

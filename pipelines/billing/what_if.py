@@ -186,7 +186,8 @@ def _rate(path: Path, scenario: Scenario) -> None:
     with _environment("APIARY_WAREHOUSE", str(path)):
         result = dbtRunner().invoke(
             [
-                "--quiet", "--log-level-file=none", "run", "--full-refresh", "--select", *RATED_BY,
+                "--quiet", "--log-level-file=none", "run", "--full-refresh", "--target", "duckdb",
+                "--select", *RATED_BY,
                 "--vars", json.dumps(values), f"--project-dir={project}", f"--profiles-dir={project}",
                 f"--target-path={path.parent / 'target'}",
             ]

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines import log_format
+from pipelines import engine, log_format
 from pipelines.commands.reading import is_loopback
 from pipelines.commands.terminal import Shared, Stop, note, store_of
 from pipelines.home import ROOT, Home
@@ -39,6 +39,7 @@ def _daemon(options: argparse.Namespace) -> int:
 
 
 def _become(options: argparse.Namespace, program: str, *arguments: str) -> NoReturn:
+    engine.require_duckdb()
     from pipelines.defs import foreground
     from pipelines.store import StoreUnavailableError, open_store
     from pipelines.warehouse import arrivals

@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from pipelines import engine
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
@@ -81,6 +82,7 @@ def _is_unchanged(home: Home, store_url: str) -> bool:
 @contextmanager
 def alone(home: Home, store_url: str, name: str) -> Iterator[Any]:
     """Hold the lock of a warehouse, and what runs its jobs in this process's environment."""
+    engine.require_duckdb()
     from pipelines.store import open_store
     from pipelines.warehouse import arrivals, lock
 

@@ -24,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from queue import LifoQueue
 from typing import Literal, TypeVar
@@ -67,6 +68,21 @@ class Part:
     fetched: tuple[FetchedBatch, ...]
     counts: dict[str, list[int]]
     tables: dict[str, pa.Table]
+
+    def only(self, is_left: Sequence[bool]) -> "Part":
+        """The batches for which it is said, and their rows."""
+        if all(is_left):
+            return self
+        tables = {
+            name: table.filter(pa.array([left for left, rows in zip(is_left, self.counts[name], strict=True)
+                                         for _ in range(rows)], pa.bool_()))
+            for name, table in self.tables.items()
+        }  # fmt: skip
+        return Part(
+            tuple(compress(self.fetched, is_left)),
+            {name: list(compress(counts, is_left)) for name, counts in self.counts.items()},
+            {name: table for name, table in tables.items() if len(table)},
+        )
 
 
 @dataclass

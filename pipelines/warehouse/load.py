@@ -18,7 +18,7 @@ from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS, OFFSET_BASES, TABLES
 from pipelines.failpoints import fp
 from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
-from pipelines.warehouse import gate, landing
+from pipelines.warehouse import ducklake, gate, landing
 from pipelines.warehouse.decode import MAX_ROWS
 from pipelines.warehouse.gate import Judged, Part
 from pipelines.warehouse.landing import (
@@ -41,6 +41,7 @@ JOB_BYTES = 16 << 20
 JOB_ROWS = 200_000
 AHEAD = 3
 SESSION_COLUMNS = ("session_id", "queen_session_id", "list_id")
+REPLACED = ") AS new USING (manifest_key) WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME"
 SUPPRESSED = "suppressed"  # a reason that begins so is the owner's will and no fault
 Progress = Callable[[int, int], None]
 
@@ -69,6 +70,9 @@ class Loaded:
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the wire schema if it is absent, and as wide as the contract if it is not."""
     connection.execute("SET TimeZone = 'UTC'")
+    if ducklake.is_ducklake(connection):
+        ducklake.prepare(connection)
+        return
     for statement in (*create_wire(), *widen_wire()):
         connection.execute(statement)
 
@@ -104,10 +108,11 @@ def load(
     Raises StoreUnavailableError, StoreRefusedError: what was loaded before stays loaded.
     """
     total = Loaded()
+    since = last_seq(connection)
     known = known_manifests(connection).difference(again)
     waiting = [arrival for arrival in arrivals if known.isdisjoint((arrival.key, pseudonymised(arrival.key)))]
     for group in _groups(store, waiting, admission):
-        _load_group(connection, group, total, is_replay=bool(again))
+        _load_group(connection, group, total, is_replay=bool(again), since=since)
         if progress:
             progress(total.received, len(waiting))
     return total
@@ -129,6 +134,17 @@ class _Group:
         self.batches += len(job.fetched) + len(job.refused)
         self.rows += sum(sum(counts) for part in judged.parts for counts in part.counts.values())
         self.incomplete += job.incomplete
+
+    def without(self, answered: Collection[str]) -> "_Group":
+        """What is left of it, if the ledger has an answer for some of its batches by now."""
+
+        def is_left(arrival: Arrival) -> bool:
+            return arrival.key not in answered and pseudonymised(arrival.key) not in answered
+
+        left = _Group(refused=[refused for refused in self.refused if is_left(refused[0])])
+        left.parts = [part.only([is_left(batch.arrival) for batch in part.fetched]) for part in self.parts]
+        left.batches = len(left.refused) + sum(len(part.fetched) for part in left.parts)
+        return left
 
 
 @dataclass
@@ -224,28 +240,37 @@ def _fetched(
             yield first, future.result()
 
 
-def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loaded, *, is_replay: bool) -> None:
+def _load_group(
+    connection: duckdb.DuckDBPyConnection, group: _Group, total: Loaded, *, is_replay: bool, since: int
+) -> None:
     total.incomplete += group.incomplete
     if not group.batches:
         return
-    connection.execute("BEGIN")
-    try:
+
+    def work() -> tuple[int, _Group, list[str]]:
         fp("load.begun")
+        left = group
+        if ducklake.is_ducklake(connection):
+            left = group.without(_answered(connection, since))
+            if not left.batches:
+                return since, left, []
+        # Of a DuckLake the number is this transaction's alone: what nobody has answered nobody else answers.
         seq = next_seq(connection)
         for name, table in BY_NAME.items():
-            rows = [_with_lineage(part, name, seq) for part in group.parts if name in part.tables]
+            rows = [_with_lineage(part, name, seq) for part in left.parts if name in part.tables]
             if rows:
                 _load_table(connection, table, pa.concat_tables(rows), seq)
-        if any("device_reports" in part.tables for part in group.parts):
+        if any("device_reports" in part.tables for part in left.parts):
             _touch_rezoned(connection, seq)
         fp("load.before_ledger")
-        answers = _write_ledger(connection, group, seq, is_replay=is_replay)
+        answers = _write_ledger(connection, left, seq, is_replay=is_replay)
         fp("load.before_commit")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+        return seq, left, answers
+
+    seq, group, answers = ducklake.until_committed(connection, work)
     fp("load.after_commit")
+    if not group.batches:
+        return
     total.received += group.batches
     total.loaded += answers.count("loaded")
     total.tombstones += answers.count("tombstone")
@@ -268,9 +293,17 @@ def _load_group(connection: duckdb.DuckDBPyConnection, group: _Group, total: Loa
 
 def next_seq(connection: duckdb.DuckDBPyConnection) -> int:
     """The number of the next load, or of the next decision that the marts must hear of."""
+    seq = last_seq(connection) + 1
+    if ducklake.is_ducklake(connection):
+        ducklake.take_seq(connection, seq)
+    return seq
+
+
+def last_seq(connection: duckdb.DuckDBPyConnection) -> int:
+    """The highest number taken; 0 if none was."""
     found = connection.execute(
         """
-        SELECT coalesce(max(seq), 0) + 1
+        SELECT coalesce(max(seq), 0)
         FROM (
             SELECT ingest_seq AS seq FROM wire.batches
             UNION ALL SELECT _ingest_seq FROM wire.released
@@ -280,6 +313,12 @@ def next_seq(connection: duckdb.DuckDBPyConnection) -> int:
     ).fetchone()
     assert found is not None  # noqa: S101 - an aggregate has a row
     return int(found[0])
+
+
+def _answered(connection: duckdb.DuckDBPyConnection, since: int) -> set[str]:
+    """What the ledger calls the batches that were answered after a number."""
+    found = connection.execute("SELECT manifest_key FROM wire.batches WHERE ingest_seq > ?", [since]).fetchall()
+    return {key for (key,) in found}
 
 
 def _with_lineage(part: Part, name: str, seq: int) -> pa.Table:
@@ -540,9 +579,12 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, group: _Group, seq: int
     # All lines in one statement: one for each batch would search the counts of all loads again and again.
     lines = [_line(*answer) for answer in answers]
     connection.register("lines", pa.Table.from_pylist(lines, schema=LINES))
+    into, end = f"INSERT {'OR REPLACE' if is_replay else ''} INTO wire.batches BY NAME", ""
+    if is_replay and ducklake.is_ducklake(connection):  # it has no key by which to replace
+        into, end = "MERGE INTO wire.batches USING (", REPLACED
     connection.execute(
         f"""
-        INSERT {"OR REPLACE" if is_replay else ""} INTO wire.batches BY NAME
+        {into}
         SELECT lines.*, coalesce(counts.rows_in, 0) AS rows_in, coalesce(counts.rows_new, 0) AS rows_new,
             coalesce(counts.rows_duplicate, 0) AS rows_duplicate, coalesce(counts.rows_conflict, 0) AS rows_conflict,
             coalesce(counts.input_tokens_in, 0) AS input_tokens_in,
@@ -559,6 +601,7 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, group: _Group, seq: int
                 sum(output_tokens_in) AS output_tokens_in, sum(output_tokens_new) AS output_tokens_new
             FROM wire.row_counts WHERE _ingest_seq = $seq GROUP BY manifest_key
         ) AS counts USING (manifest_key)
+        {end}
         """,
         {"gate": gate.rules_hash(), "now": datetime.now(UTC), "seq": seq},
     )

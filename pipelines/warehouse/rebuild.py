@@ -158,7 +158,7 @@ def _build(warehouse: Path) -> None:
     scratch = str(warehouse.parent / "target")
     folders = {"project-dir": project, "profiles-dir": project, "target-path": scratch, "log-path": scratch}
     command = [
-        str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build",
+        str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build", "--target", "duckdb",
         "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test",
         *(f"--{name}={folder}" for name, folder in folders.items()),
     ]  # fmt: skip

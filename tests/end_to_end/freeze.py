@@ -69,7 +69,7 @@ def main() -> None:
 def write(root: Path) -> None:
     """Let this release make a home in a folder."""
     home, devices = Home(root), fleet()
-    sign_books(home, devices)
+    sign_books(home, devices, now=datetime.now(UTC))
     for spec in devices:
         write_home(root / "devices" / spec.name / "hive", spec.home)
         ship.ship(enrolled(home, spec.name, spec.tenant, spec.user, spec.home.timezone), [])

@@ -1,0 +1,113 @@
+"""Load and models on DuckLake, as a process of its own: `python -m bench.scale.ducklake_build OUTPUTS STORE BOOKS ...`.
+
+It loads what lies in STORE with the gate, the ledger and the load of the pipeline, reads the books of the folder BOOKS,
+builds the models and their tests, and writes each mart as Parquet into OUTPUTS. Of several INPUTS (inputs.py) each
+names the batches that had arrived by then: models are built on the first, and brought up to date with each other.
+Does not belong here: comparing (compare.py), starting PostgreSQL (postgres.py).
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import duckdb
+from dbt.cli.main import dbtRunner
+
+from pipelines.billing import books, ledger
+from pipelines.engine import SETTING, Engine
+from pipelines.home import ROOT
+from pipelines.store import open_store
+from pipelines.warehouse import ducklake, landing, raised_alerts
+from pipelines.warehouse.load import known_manifests, load, prepare
+
+PROJECT = ROOT / "dbt_project"
+PASSED = ("success", "pass", "warn")
+
+
+def load_arrived(store_url: str, folder: Path, inputs: Path | None) -> None:
+    """What had arrived, into the wire; and the books."""
+    store = open_store(store_url)
+    with ducklake.connect() as lake:
+        prepare(lake)
+        waiting = landing.pending(store, known_manifests(lake))
+        if inputs is not None:
+            ledger_of = str(inputs / "wire" / "batches" / "*.parquet")
+            rows = duckdb.execute("SELECT manifest_key FROM read_parquet(?)", [ledger_of]).fetchall()
+            waiting = [arrival for arrival in waiting if (arrival.key,) in set(rows)]
+        load(lake, store, waiting)
+        raised_alerts.prepare(lake)
+        books.load(lake, [books.SHIPPED, folder])
+        ledger.load(lake, folder)
+
+
+def dbt(command: str, folder: Path, *arguments: str) -> dict[str, dict[str, object]]:
+    """A command of dbt on DuckLake; state, seconds and message of each node."""
+    options = [
+        "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target", "ducklake",
+        "--target-path", str(folder / "target"), "--log-path", str(folder / "logs"),
+    ]  # fmt: skip
+    result = dbtRunner().invoke([command, *options, *arguments])
+    if result.exception is not None:
+        raise result.exception
+    return {
+        found.node.unique_id: {
+            "status": str(found.status), "seconds": found.execution_time, "message": found.message or "",
+        }
+        for found in result.result
+    }  # fmt: skip
+
+
+def build(folder: Path, select: list[str], *, tests: bool) -> dict[str, dict[str, object]]:
+    """Models, and tests, in the order of their dependencies."""
+    # A test of several models runs if all of them are chosen.
+    chosen = ["--select", *select, "--indirect-selection", "cautious"] if select else []
+    return dbt("build", folder, "--exclude-resource-type", "seed", "unit_test", *([] if tests else ["test"]), *chosen)
+
+
+def write_marts(outputs: Path) -> None:
+    """Each mart as Parquet."""
+    with ducklake.connect() as lake:
+        found = lake.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_catalog = ? AND table_schema = 'marts'",
+            [ducklake.NAME],
+        ).fetchall()
+        for (mart,) in found:
+            (outputs / mart).mkdir(parents=True, exist_ok=True)
+            lake.execute(f"COPY marts.{mart} TO '{outputs / mart / 'rows.parquet'}' (FORMAT parquet)")
+
+
+def main() -> int:
+    """Load, build, write the marts and `results.json`; 1 if a model or test failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("outputs", type=Path)
+    parser.add_argument("store")
+    parser.add_argument("books", type=Path)
+    parser.add_argument("inputs", type=Path, nargs="*")
+    parser.add_argument("--select", nargs="*", default=[])
+    options = parser.parse_args()
+    os.environ[SETTING] = Engine.DUCKLAKE
+    folder = options.outputs.parent / "dbt"
+    seconds = {"load": 0.0, "build": 0.0, "write": 0.0}
+    results: dict[str, dict[str, object]] = {}
+    last = options.inputs[-1] if options.inputs else None
+    for inputs in options.inputs or [None]:
+        begun = time.monotonic()
+        load_arrived(options.store, options.books, inputs)
+        loaded = time.monotonic()
+        dbt("seed", folder, "--full-refresh")
+        results = build(folder, options.select, tests=inputs == last)
+        seconds["load"] += loaded - begun
+        seconds["build"] += time.monotonic() - loaded
+        if not all(node["status"] in PASSED for node in results.values()):
+            break
+    written = time.monotonic()
+    write_marts(options.outputs)
+    seconds["write"] = time.monotonic() - written
+    (options.outputs / "results.json").write_text(json.dumps({"seconds": seconds, "nodes": results}), "utf-8")
+    return int(not all(node["status"] in PASSED for node in results.values()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

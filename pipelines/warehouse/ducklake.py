@@ -1,0 +1,157 @@
+"""The warehouse as a DuckLake: tables are Parquet in a folder, their catalog is in PostgreSQL, several machines write.
+
+DuckLake has snapshot isolation and no primary keys. Whoever writes rows of the wire therefore changes the one row of
+`wire.load_sequence`: of two such transactions at once the second one fails when it commits, and begins again.
+Does not belong here: what a load writes (load.py), how dbt connects (ducklake_dbt.py).
+"""
+
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+
+from pipelines.contract.ddl import create_wire, widen_wire
+from pipelines.errors import ExpectedError
+
+CATALOG = "APIARY_DUCKLAKE_CATALOG"
+DATA = "APIARY_DUCKLAKE_DATA"
+NAME = "lake"
+"""The name under which it is attached."""
+EXTENSIONS = ("ducklake", "postgres_scanner")
+# What DuckLake says when another transaction committed in between; the rest is its catalog's word for the same.
+CONFLICT = re.compile(
+    r"DuckLake transaction.*(Transaction conflict|maximum retry count|could not serialize)", re.DOTALL
+)
+AT_ONCE = re.compile(r"duplicate key|already exists|could not serialize|tuple concurrently")
+ATTEMPTS_TO_ATTACH = 20
+ATTEMPTS = 1_000  # somebody else's transaction was committed each time: that many is no conflict
+LONGEST_PAUSE_SECONDS = 1.0
+ADDED = re.compile(r"ALTER TABLE (\S+) ADD COLUMN IF NOT EXISTS (\S+)")
+T = TypeVar("T")
+
+
+class DuckLakeError(ExpectedError):
+    """The settings, the extensions or the catalog are not there."""
+
+
+def is_ducklake(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether what the connection uses is a DuckLake."""
+    found = connection.execute("SELECT type FROM duckdb_databases() WHERE database_name = current_database()")
+    return found.fetchone() == ("ducklake",)
+
+
+def connect(environment: Mapping[str, str] = os.environ) -> duckdb.DuckDBPyConnection:
+    """A connection that uses the DuckLake of the settings, in UTC. Raises DuckLakeError."""
+    connection = duckdb.connect()
+    attach(connection, environment)
+    connection.execute(f"USE {NAME}")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def attach(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str] = os.environ) -> None:
+    """Attach the DuckLake of the settings as `lake`; the first time makes it. Raises DuckLakeError."""
+    catalog, data = environment.get(CATALOG), environment.get(DATA)
+    if not catalog or not data:
+        missing = CATALOG if not catalog else DATA
+        raise DuckLakeError(f"{missing} is not set: a DuckLake is a PostgreSQL database and a folder for its data")
+    for extension in EXTENSIONS:
+        connection.execute(f"LOAD '{_extension(extension)}'")
+    statement = (
+        f"ATTACH IF NOT EXISTS '{_quoted(f'ducklake:postgres:{catalog}')}' AS {NAME}"
+        f" (DATA_PATH '{_quoted(data.rstrip('/'))}/')"
+    )
+    for attempt in range(1, ATTEMPTS_TO_ATTACH + 1):
+        try:
+            connection.execute(statement)
+            return
+        except duckdb.Error as error:
+            # Several that make its catalog at once get into each other's way.
+            if attempt < ATTEMPTS_TO_ATTACH and AT_ONCE.search(str(error)):
+                _pause(attempt)
+                continue
+            # The error repeats the address, with its password.
+            said = str(error).replace(catalog, CATALOG).splitlines()[0]
+            raise DuckLakeError(f"the DuckLake could not be attached: {said}") from None
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.05 * attempt)))  # noqa: S311 - whoever waits less
+
+
+def _extension(name: str) -> Path:
+    """The file of an extension, which its package brings: nothing is downloaded when it is loaded."""
+    found = find_spec(f"duckdb_extension_{name}")
+    if found is None or not found.submodule_search_locations:
+        raise DuckLakeError(
+            f"the extension {name} of DuckDB is missing: install apiary-warehouse[ducklake], or unset APIARY_ENGINE"
+        )
+    folder = Path(found.submodule_search_locations[0]) / "extensions" / f"v{duckdb.__version__}"
+    path = folder / f"{name}.duckdb_extension"
+    if not path.exists():
+        raise DuckLakeError(
+            f"the package of the extension {name} is not of DuckDB {duckdb.__version__}: install the same version"
+        )
+    return path
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
+
+
+def until_committed(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """What `work` returns, done in a transaction of its own: again from the start when another one committed in
+    between, which only a DuckLake says. Raises duckdb.Error.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        connection.execute("BEGIN")
+        try:
+            done = work()
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # A COMMIT that failed has ended the transaction.
+            with suppress(duckdb.TransactionException):
+                connection.execute("ROLLBACK")
+            if attempt == ATTEMPTS or not (isinstance(error, duckdb.Error) and CONFLICT.search(str(error))):
+                raise
+        else:
+            return done
+        _pause(attempt)
+    raise AssertionError("unreachable")
+
+
+def take_seq(connection: duckdb.DuckDBPyConnection, seq: int) -> None:
+    """Let the transaction fail if another one that took a number commits before it."""
+    connection.execute("UPDATE wire.load_sequence SET seq = ?", [seq])
+
+
+def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the wire schema if it is absent, and as wide as the contract if it is not; several may do it at once.
+
+    Raises duckdb.Error.
+    """
+
+    def work() -> None:
+        found = connection.execute(
+            "SELECT concat('wire.', table_name, ' ', column_name) FROM duckdb_columns()"
+            " WHERE database_name = current_database() AND schema_name = 'wire'"
+        ).fetchall()
+        columns = {column for (column,) in found}
+        for statement in create_wire() if "wire.load_sequence seq" not in columns else ():
+            connection.execute(statement.replace(" PRIMARY KEY", ""))
+        for statement in widen_wire() if columns else ():
+            table, column = ADDED.findall(statement)[0]
+            if f"{table} {column}" not in columns:
+                connection.execute(statement)
+        if "wire.load_sequence seq" not in columns:
+            connection.execute("CREATE TABLE wire.load_sequence (seq BIGINT)")
+            connection.execute("INSERT INTO wire.load_sequence VALUES (0)")
+
+    until_committed(connection, work)

@@ -1,0 +1,157 @@
+"""Several load one DuckLake at once: no batch is lost or there twice, and nobody who reads waits.
+
+Does not belong here: what the models make of it (test_ducklake_models.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from bench.scale import postgres
+from bench.tiny_batches import fleet
+from pipelines.store import FolderStore
+from pipelines.warehouse import ducklake, landing, load
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BATCHES = 1_024
+SECONDS = 600.0
+pytestmark = pytest.mark.scale
+
+Settings = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.running(tmp_path_factory.mktemp("postgres")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FolderStore:
+    """Batches of one row each, from twenty devices."""
+    made = FolderStore(tmp_path_factory.mktemp("store"))
+    fleet(made, BATCHES, 20)
+    return made
+
+
+@pytest.fixture
+def lake(address: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    return postgres.new_lake(address, request.node.name, tmp_path / "data")
+
+
+def loader(lake: Settings, store: FolderStore) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.scale.loader", store.root.as_uri()], env=os.environ | lake, cwd=REPOSITORY,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def ended(process: "subprocess.Popen[str]") -> dict[str, int]:
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    said: dict[str, int] = json.loads(out)
+    return said
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def answered(connection: duckdb.DuckDBPyConnection) -> int:
+    """How many batches the ledger has an answer for; 0 before there is a ledger."""
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM wire.batches").fetchone() or (0,)
+    except duckdb.CatalogException:
+        return 0
+    return int(count)
+
+
+def wire_of(connection: duckdb.DuckDBPyConnection) -> tuple[str, list[tuple[object, ...]]]:
+    """What the wire and its ledger hold, but for the number and the time of each load."""
+    lines = connection.execute(
+        "SELECT * EXCLUDE (ingest_seq, loaded_at), (SELECT count(*) FROM wire.row_counts)"
+        " FROM wire.batches ORDER BY manifest_key"
+    )
+    return load.wire_hash(connection), lines.fetchall()
+
+
+def loaded_alone(store: FolderStore, path: Path) -> tuple[str, list[tuple[object, ...]]]:
+    """The same landing in a DuckDB file."""
+    with duckdb.connect(str(path)) as connection:
+        load.prepare(connection)
+        load.load(connection, store, landing.pending(store, set()))
+        return wire_of(connection)
+
+
+def test_four_at_once_count_every_batch_once(lake: Settings, store: FolderStore, tmp_path: Path) -> None:
+    processes = [loader(lake, store) for _ in range(4)]
+    waits: list[float] = []
+    counts: list[int] = []
+    wait_for((Path(lake[ducklake.DATA]) / "wire").exists)  # its catalog is made
+    with ducklake.connect(lake) as reader:
+        while any(process.poll() is None for process in processes):
+            begun = time.monotonic()
+            counts.append(answered(reader))
+            waits.append(time.monotonic() - begun)
+            time.sleep(0.1)
+        done = [ended(process) for process in processes]
+        assert sum(one["received"] for one in done) == sum(one["rows_new"] for one in done) == BATCHES
+        assert sum(one["rows_duplicate"] for one in done) == 0
+        assert answered(reader) == BATCHES
+        assert wire_of(reader) == loaded_alone(store, tmp_path / "apiary.duckdb")
+    assert counts == sorted(counts), "who reads sees whole loads"
+    assert len({count for count in counts if 0 < count < BATCHES}) >= 3, "it was read while it was written"
+    assert max(waits) < 30, "no reader waits for a writer"
+
+
+def test_a_loader_that_is_killed_leaves_nothing_half_done(lake: Settings, store: FolderStore, tmp_path: Path) -> None:
+    killed = loader(lake, store)
+    wait_for((Path(lake[ducklake.DATA]) / "wire").exists)
+    with ducklake.connect(lake) as reader:
+        wait_for(lambda: answered(reader) >= 96)
+        killed.kill()
+        killed.communicate()
+        before = answered(reader)
+        assert 96 <= before < BATCHES
+        assert before % 32 == 0, "a transaction of 32 batches is there or not"
+        done = ended(loader(lake, store))
+        assert done["received"] == done["rows_new"] == BATCHES - before
+        assert wire_of(reader) == loaded_alone(store, tmp_path / "apiary.duckdb")
+
+
+def test_what_was_refused_is_judged_again(lake: Settings, store: FolderStore) -> None:
+    """A line of the ledger is replaced, where there is no key by which to replace it."""
+    with ducklake.connect(lake) as connection:
+        load.prepare(connection)
+        load.prepare(connection)  # the second time it changes nothing
+        arrivals = landing.pending(store, set())[:3]
+
+        def nobody(*_: object) -> str:
+            return "unknown_device"
+
+        assert load.load(connection, store, arrivals, admission=nobody).quarantined == 3
+        keys = {arrival.key for arrival in arrivals}
+        assert load.load(connection, store, arrivals, again=keys).rows_new == 3
+        lines = connection.execute("SELECT status, attempts, ingest_seq FROM wire.batches").fetchall()
+        assert lines == [("loaded", 2, 2)] * 3
+
+
+def test_settings_that_are_missing_are_named(lake: Settings) -> None:
+    with pytest.raises(ducklake.DuckLakeError, match="APIARY_DUCKLAKE_DATA is not set"):
+        ducklake.connect({ducklake.CATALOG: lake[ducklake.CATALOG]})
+    wrong = lake[ducklake.CATALOG].rpartition("/")[0] + "/nothing"
+    with pytest.raises(ducklake.DuckLakeError, match="could not be attached") as found:
+        ducklake.connect(lake | {ducklake.CATALOG: wrong})
+    assert wrong not in str(found.value), "with its password"
