@@ -81,7 +81,7 @@ def is_signed(head: Head, public_key: str | None = None) -> bool:
 
 
 def attest(exports: Path, books: Path, *, as_of: datetime, after_erasure: bool = False) -> Head | None:
-    """Sign what stands there now, if it is not signed already; None if there is nothing yet.
+    """Sign what stands there now, if it is not signed already with the key of today; None if there is nothing yet.
 
     What the head before named must still be there, unless an erasure has rewritten it (`after_erasure`).
     Raises AttestationError, periods.BookError, OSError, StoreUnavailableError.
@@ -104,7 +104,8 @@ def attest(exports: Path, books: Path, *, as_of: datetime, after_erasure: bool =
         "seals": {digest: ledger.current_name(books, digest) for _, digest in book.seals},
     }  # fmt: skip
     if before is not None:
-        if all(before.said.get(name) == value for name, value in said.items()):
+        is_same_key = before.said.get("public_key") == public_key(books)  # one that was changed signs at once
+        if is_same_key and all(before.said.get(name) == value for name, value in said.items()):
             _anchor(before)  # the other store may not have answered last time
             return before
         _require_continued(before, statement_store, book, exports, after_erasure=after_erasure)

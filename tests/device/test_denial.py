@@ -1,12 +1,13 @@
-"""Test 37: what one device's credentials can do at a real object server, to others and to what it sent itself.
+"""Test 37: what the policies of deploy/store let a device, a reader and the warehouse do at a real object server.
 
-The server of the tests confines identities to prefixes and knows no conditions: what it cannot refuse, the probe says.
+The server of the tests does not know whether a put names `If-None-Match`: what it cannot refuse, the probe says.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,23 +29,43 @@ ONE, OTHER = "a" * 32, "b" * 32
 LANDING = "landing/v1/eu/acme"
 
 
-def identity(device: str) -> dict[str, Any]:
-    """Credentials of a device: it may write under its own prefixes and read what is meant for it."""
-    written = (f"{LANDING}/{device}/*", f"x1/acme/{device}/*", f"probe/v1/acme/{device}/*")
-    read = (f"receipts/v1/eu/acme/{device}/*",)
-    return {
-        "name": device, "credentials": [{"accessKey": device[:8], "secretKey": f"secret-{device[:8]}"}],
-        "actions": [*(f"Write:lake/{place}" for place in written),
-                    *(f"{kind}:lake/{place}" for place in read for kind in ("Read", "List"))],
-    }  # fmt: skip
+POLICIES = Path(__file__).resolve().parents[2] / "deploy" / "store"
+READER, WAREHOUSE = "reader-of-all", "warehouse-host"
+
+
+def identity(name: str) -> dict[str, Any]:
+    """Credentials that the server knows and that may do nothing by themselves."""
+    secret = {"accessKey": name[:8], "secretKey": f"secret-{name[:8]}"}
+    return {"name": name, "credentials": [secret], "actions": []}
+
+
+def statements(file: str, **named: str) -> list[dict[str, Any]]:
+    """A policy of deploy/store with its words in capitals replaced."""
+    text = (POLICIES / file).read_text("utf-8")
+    for word, meant in ({"BUCKET": "lake", "REGION": "eu", "TENANT": "acme"} | named).items():
+        text = text.replace(word, meant)
+    found: list[dict[str, Any]] = json.loads(text)["Statement"]
+    return found
+
+
+def bucket_policy() -> str:
+    """That of a site with two devices, a reader and a warehouse."""
+    devices = [statement for device in (ONE, OTHER) for statement in statements("device.json", DEVICE=device)]
+    for statement in devices:
+        if "s3:PutObject" in statement["Action"]:
+            assert statement.pop("Condition") == {"Null": {"s3:if-none-match": "false"}}
+    others = statements("reader.json", READER=READER) + statements("warehouse.json", WAREHOUSE=WAREHOUSE)
+    whole = [statement | {"Sid": f"s{number}"} for number, statement in enumerate([*devices, *others])]
+    return json.dumps({"Version": "2012-10-17", "Statement": whole})
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
     folder = tmp_path_factory.mktemp("denial") / "server"
-    with object_server(folder, others=[identity(ONE), identity(OTHER)]) as started:
+    with object_server(folder, others=[identity(name) for name in (ONE, OTHER, READER, WAREHOUSE)]) as started:
         admin = client(started, started.access_key, started.secret_key)
         admin.create_bucket(Bucket="lake")
+        admin.put_bucket_policy(Bucket="lake", Policy=bucket_policy())
         admin.put_object(Bucket="lake", Key=f"{LANDING}/{OTHER}/e/d/1.parquet", Body=b"theirs")
         yield started
 
@@ -55,8 +76,8 @@ def client(server: ObjectServer, key: str, secret: str) -> Any:
     )
 
 
-def mine(server: ObjectServer) -> Any:
-    return client(server, ONE[:8], f"secret-{ONE[:8]}")
+def mine(server: ObjectServer, name: str = ONE) -> Any:
+    return client(server, name[:8], f"secret-{name[:8]}")
 
 
 def refused(operation: Any, **arguments: Any) -> bool:
@@ -90,6 +111,42 @@ def test_other_places_are_closed(server: ObjectServer) -> None:
     assert refused(own.list_objects_v2, Prefix="")
     assert refused(own.list_objects_v2, Prefix="landing/")
     assert refused(own.get_object, Key=f"{LANDING}/{ONE}/e/d/1.parquet"), "not even its own batches"
+
+
+def test_a_reader_reads_and_a_warehouse_answers_and_erases(server: ObjectServer) -> None:
+    """Neither can put a batch: what is in the landing came from a device."""
+    held = f"{LANDING}/{OTHER}/e/d/1.parquet"
+    for name in (READER, WAREHOUSE):
+        own = mine(server, name)
+        assert own.get_object(Bucket="lake", Key=held)["Body"].read() == b"theirs"
+        assert not refused(own.list_objects_v2, Prefix="landing/")
+        assert refused(own.put_object, Key=f"{held}-forged", Body=b"x")
+    reader, warehouse = mine(server, READER), mine(server, WAREHOUSE)
+    told = "receipts/v1/eu/acme/" + ONE + "/1.json"
+    assert refused(reader.put_object, Key=told, Body=b"x")
+    assert refused(reader.delete_object, Key=held)
+    assert not refused(warehouse.put_object, Key=told, Body=b"{}")
+    assert mine(server).get_object(Bucket="lake", Key=told)["Body"].read() == b"{}", "its device reads it"
+    assert refused(mine(server, OTHER).get_object, Key=told), "and no other"
+    erased = f"{LANDING}/{ONE}/e/d/erased.parquet"
+    mine(server).put_object(Bucket="lake", Key=erased, Body=b"x")
+    assert not refused(warehouse.list_object_versions, Prefix=erased)
+    assert not refused(warehouse.delete_object, Key=erased)
+    assert refused(reader.get_object, Key=erased) or "Contents" not in reader.list_objects_v2(
+        Bucket="lake", Prefix=erased
+    )
+
+
+def test_the_server_takes_the_lifecycle(server: ObjectServer) -> None:
+    """What it does with it after days is the server's matter."""
+    admin = client(server, server.access_key, server.secret_key)
+    rules = json.loads((POLICIES / "lifecycle.json").read_text("utf-8"))
+    admin.put_bucket_lifecycle_configuration(Bucket="lake", LifecycleConfiguration=rules)
+    kept = admin.get_bucket_lifecycle_configuration(Bucket="lake")["Rules"]
+    assert {rule["ID"] for rule in kept} == {rule["ID"] for rule in rules["Rules"]}
+    assert not [rule for rule in rules["Rules"] if "Expiration" in rule and rule["Filter"]["Prefix"] != "probe/"], (
+        "nothing else is deleted unless policies/retention.yml says so"
+    )
 
 
 def test_its_own_objects_are_created_once_and_whole(server: ObjectServer) -> None:

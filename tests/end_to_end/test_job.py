@@ -2,7 +2,7 @@
 
 import json
 import re
-import shlex
+import shutil
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +11,6 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import cli
 from pipelines.billing import books
 from pipelines.billing.prove import prove
 from pipelines.device import enrolment
@@ -20,8 +19,8 @@ from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, Truth, write_home
 from pipelines.store import open_store
 from tests.end_to_end.driving import apiary, device, send
+from tests.end_to_end.rehearsal import REHEARSALS, Drill
 from tests.scanner import find
-from tests.warehouse import REPOSITORY
 
 pytestmark = pytest.mark.services
 CREDENTIAL = "a-credential-that-only-the-environment-holds"
@@ -212,47 +211,24 @@ def test_e6_a_row_is_proved_down_to_the_bytes_and_the_signature(site: Site) -> N
             prove(connection, "no such row", site.home.exports, store)
 
 
-def month_end_of_the_runbook() -> list[str]:
-    """The commands of the runbook's month end, from the first line to the last."""
-    section = (REPOSITORY / "docs" / "runbook.md").read_text("utf-8").split("## Closing a month")[1].split("\n## ")[0]
-    return section.split("```")[1].strip().splitlines()
+@pytest.fixture(scope="session")
+def rehearsed(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the site: what is rehearsed there is no other test's."""
+    folder = tmp_path_factory.mktemp("rehearsed")
+    shutil.copytree(site.home.root, folder / "apiary", symlinks=True)
+    (folder / "scratch").mkdir()
+    return folder
 
 
-def test_the_runbooks_month_end_is_executed_from_first_to_last_line(
-    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("section", REHEARSALS, ids="-".join)
+def test_the_commands_of_the_runbook_do_what_they_are_for(
+    rehearsed: Path, section: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """March of this site instead of the runbook's October; the signature is the one that was shown."""
-    monkeypatch.setenv("APIARY_HOME", str(site.home.root))
-    monkeypatch.setenv("APIARY_STORE", site.home.store_url)
-    sign, said = "", ""
-    with duckdb.connect(str(site.home.warehouse), read_only=True) as connection:
-        [(row,)] = connection.execute('SELECT min("x_RowKey") FROM marts.export_focus_daily').fetchall()
-    for line in month_end_of_the_runbook():
-        text = line
-        for old, new in (
-            ("2026-10", "2026-03"), ("2026-11-0", "2026-04-0"), ("acc-lantern", "A"), ("0123456789ab", sign),
-            ("EXPORTS", str(site.home.exports)), ("ROW", str(row)),
-        ):  # fmt: skip
-            text = text.replace(old, new)
-        program, *arguments = shlex.split(text)
-        assert program == "apiary"
-        code = cli.main(arguments)
-        out, err = capsys.readouterr()
-        is_settled = "has no usage without a price" in err
-        assert code == 0 or is_settled, (text, out, err)
-        said += out
-        if found := re.findall(r"--sign ([0-9a-f]{12})", out):
-            sign = found[-1]
-    assert "2026-03 is closing for A" in said
-    assert "2026-03 is closed for A" in said
-    assert "next: nothing: 2026-03 is closed" in said
-    assert ", 0 faults" in said
-    assert said.rstrip().endswith("proved: every link holds")
-    manifest = next((site.home.exports / "monthly").rglob("manifest.json"))
-    assert json.loads(manifest.read_text())["period_state"] == "closed"
-    folder = site.home.exports / "current" / "A" / "2026-03"
-    assert {path.name for path in folder.iterdir()} >= {"costs.csv", "statement.xlsx", "statement.html"}
-    assert json.loads((site.home.exports / "alerts.json").read_text()) == []
+    """One after another, on one home: each makes its situation, and finds what the ones before left."""
+    home = Home(rehearsed / "apiary")
+    monkeypatch.setenv("APIARY_HOME", str(home.root))
+    monkeypatch.setenv("APIARY_STORE", home.store_url)
+    REHEARSALS[section](Drill(*section, home, rehearsed / "scratch", monkeypatch))
 
 
 def test_i5_nothing_people_wrote_is_in_a_statement(site: Site) -> None:
