@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, homes_of, note, progress
 from pipelines.commands.warehouse import run_job, usage_table
-from pipelines.contract.numbers import pluralize
+from pipelines.contract.numbers import pluralize, words
 from pipelines.home import Home
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _demo(options: argparse.Namespace) -> int:
     print()
     for rows in (usage.collapsed(home.published), usage.billing_models(home.published)):
         if rows:
-            table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
+            table([words(name) for name in rows[0]], [list(row.values()) for row in rows])
             print()
     places = [
         ("object store", store_url), ("warehouse", home.warehouse), ("published marts", home.published / "current"),

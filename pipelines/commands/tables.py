@@ -14,7 +14,7 @@ from itertools import zip_longest
 from textwrap import wrap
 
 from pipelines.commands.terminal import say, terminal_width
-from pipelines.contract.numbers import money, plain
+from pipelines.contract.numbers import money, plain, words
 from pipelines.contract.pseudonyms import renaming
 
 GAP = "  "
@@ -34,7 +34,7 @@ def show(
     if is_json:
         print(as_json(rows))
     elif rows:
-        names = [name.replace("_", " ") for name in rows[0]]
+        names = [words(name) for name in rows[0]]
         table(names, [list(row.values()) for row in rows], optional=optional, is_exact=is_exact)
     else:
         say(nothing)

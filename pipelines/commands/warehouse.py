@@ -18,7 +18,7 @@ from pipelines import engine
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
-from pipelines.contract.numbers import pluralize
+from pipelines.contract.numbers import pluralize, words
 from pipelines.contract.pseudonyms import renaming
 from pipelines.home import Home
 
@@ -33,8 +33,8 @@ DIMENSIONS = ("model", "tenant", "user", "colony", "session", "agent", "kind", "
 NAMED = 3  # models without a price that are named below the table
 LIMIT = 50  # drawing many thousands of rows takes longer than finding them
 OPTIONAL = (
-    "tool calls", "cache write", "turns", "cost not reported", "unpriced turns", "at least", "at most",
-    "reported cost USD", "cache read",
+    "tool calls", "cache write", "turns", "cost not reported", "turns without a price", "at least", "at most",
+    "reported cost USD", "cache read", "tokens without a price",
 )  # fmt: skip
 """Columns of usage that a narrow terminal does without, in this order."""
 
@@ -129,7 +129,7 @@ def usage_table(rows: Sequence[dict[str, Any]], *, is_exact: bool = False, limit
     names = [name for name in rows[0] if name != "unpriced_models"]
     shown = rows[:limit]
     cells = [[_usage_cell(row, name) for name in names] for row in shown]
-    headings = [HEADINGS.get(name, name.replace("_", " ")) for name in names]
+    headings = [HEADINGS.get(name, words(name)) for name in names]
     table(headings, cells, optional=OPTIONAL, is_exact=is_exact)
     if more := len(rows) - len(shown):
         say(f"{pluralize(more, 'more row')}: see all with --all")

@@ -6,6 +6,12 @@ Does not belong here: rounding of what is billed. Nothing here changes an amount
 from decimal import ROUND_HALF_EVEN, Decimal
 
 
+def words(name: str) -> str:
+    """The name of a column as people read it."""
+    without_price = " without a price" if "unpriced_" in name else ""
+    return name.replace("unpriced_", "").replace("_", " ") + without_price
+
+
 def plain(amount: Decimal) -> str:
     """A decimal in digits: no exponent, no needless zeros, no minus zero."""
     text = f"{amount:f}"

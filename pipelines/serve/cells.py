@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from pipelines.contract.numbers import money, plain
+from pipelines.contract.numbers import money, plain, words
 
 UNKNOWN_ENDINGS = ("_usd", "_tokens", "_share", "_amount")
 """Columns of which nothing is no value but one that nobody knows."""
@@ -24,8 +24,10 @@ class Cell(NamedTuple):
 
 
 def heading(name: str) -> str:
-    """The heading of a column: its name in words, with its unit."""
-    return name.removesuffix("_usd").replace("_", " ") + (" (USD)" if name.endswith("_usd") else "")
+    """The heading of a column: its name in words, with its unit; durations have theirs beside the number."""
+    if name.endswith("_seconds"):
+        return f"{words(name.removesuffix('_seconds'))} time"
+    return words(name.removesuffix("_usd")) + (" (USD)" if name.endswith("_usd") else "")
 
 
 def cell(name: str, value: object, rename: Callable[[str], str] = str) -> Cell:

@@ -266,7 +266,10 @@ def _chart(
             if is_of_all and "tenant" in row:
                 name = f"{name} ({row['tenant'].text})"
             marks.append(_Bar(name, row[chart.value].text, round(100 * value / most, 2)))
-        return {"kind": "bars", "value": heading(chart.value), "marks": marks}
+        shown = f"the first {len(marks)}: the table has more" if len(marks) < len(records) else ""
+        return {
+            "kind": "bars", "value": heading(chart.value), "name": heading(chart.name), "shown": shown, "marks": marks,
+        }  # fmt: skip
     first = next(iter(records[0]))
     by_place = {record[first]: (row[chart.value].text, value) for record, row, value in
                 zip(records, cells, values, strict=True)}  # fmt: skip

@@ -51,7 +51,7 @@ def _sums(*names: str) -> str:
 
 
 SPENT = _sums("turns", "total_tokens", "rated_cost_usd", "unpriced_tokens", "reported_cost_usd")
-PRICED = "Rated: list price of the price book. Unpriced tokens are not in it: their cost is unknown, not zero."
+PRICED = "Rated: list price of the price book. Tokens without a price are not in it: their cost is unknown, not zero."
 
 
 def _most(title: str, text: str, column: str, name: str, of: str = "mart_usage_rollup") -> Section:
@@ -77,8 +77,8 @@ def _daily(title: str, text: str, value: str) -> Section:
 MODELS = _most("Which models are used?", PRICED, "model", "model")
 ALERTS = Section(
     "What needs attention?", "Alerts, the newest first; late is how long the data took to show it.", "mart_alerts",
-    "SELECT occurred_at, severity, alert_kind, tenant_id AS tenant, subject_id, found_value, expected_value,\n"
-    "    detected_late_by_seconds, what_to_do\nFROM mart_alerts\nORDER BY occurred_at DESC, alert_id",
+    "SELECT alert_kind, severity, what_to_do, occurred_at, tenant_id AS tenant, subject_id, found_value,\n"
+    "    expected_value, detected_late_by_seconds\nFROM mart_alerts\nORDER BY occurred_at DESC, alert_id",
 )  # fmt: skip
 STATUS = Section(
     "How many sessions are in which state?",
@@ -166,7 +166,7 @@ PAGES = (
         ),
         Section(
             "How are the colonies?", "Now, as of the last that was heard.", "mart_colony_health",
-            "SELECT tenant_id AS tenant, colony_id, sessions, working_sessions, waiting_sessions, stalled_sessions,\n"
+            "SELECT colony_id, tenant_id AS tenant, sessions, working_sessions, waiting_sessions, stalled_sessions,\n"
             "    silent_sessions, ended_sessions, failed_sessions, stalled_seconds, last_event_at, known_as_of\n"
             "FROM mart_colony_health\nORDER BY stalled_sessions DESC, failed_sessions DESC, tenant, colony_id",
         ),
@@ -214,17 +214,17 @@ PAGES = (
     Page("status", "Status now", "Who works, waits, is stalled or silent, since when, and as of when that is known.", (
         STATUS,
         Section(
-            "Which sessions have not ended?", "Nothing after `known as of`, the last word of the device, is known.",
+            "Which sessions have not ended?", "Nothing after the last word of each device is known.",
             "mart_status_snapshot",
-            "SELECT s.tenant_id AS tenant, s.session_id, d.agent_id, s.status, s.status_since, s.silent_seconds,\n"
+            "SELECT s.status, s.silent_seconds, d.agent_id, s.session_id, s.status_since, s.tenant_id AS tenant,\n"
             "    s.blocked_kind, s.phase, s.open_task_count, s.in_flight_workers, s.last_event_at, s.known_as_of\n"
             "FROM mart_status_snapshot AS s\nJOIN dim_sessions AS d USING (tenant_id, session_id)\n"
             "WHERE s.status <> 'ended'\nORDER BY s.last_event_at DESC NULLS LAST, tenant, s.session_id",
         ),
         Section(
             "Which triggers were missed?", "Fires that were due and did not happen.", "fct_triggers",
-            "SELECT tenant_id AS tenant, session_id, trigger_type, interval_seconds, fires, missed_between,\n"
-            "    missed_since, is_overdue, next_due_at\nFROM fct_triggers\n"
+            "SELECT trigger_type, missed_between, missed_since, is_overdue, fires, interval_seconds, next_due_at,\n"
+            "    session_id, tenant_id AS tenant\nFROM fct_triggers\n"
             "ORDER BY missed_between + missed_since DESC NULLS LAST, tenant, trigger_id",
         ),
     ), has_period=False),
@@ -256,8 +256,8 @@ PAGES = (
         ),
         Section(
             "Which tasks are not done?", "The ones longest in their state first.", "mart_task_progress",
-            "SELECT tenant_id AS tenant, list_id, task_id, state, state_since, open_blockers, retries, steps_done,\n"
-            "    steps, is_blocked, is_stale_claim, error_class, known_as_of\nFROM mart_task_progress\n"
+            "SELECT state, state_since, is_blocked, tenant_id AS tenant, list_id, task_id, open_blockers, retries,\n"
+            "    steps_done, steps, is_stale_claim, error_class, known_as_of\nFROM mart_task_progress\n"
             "WHERE list_kind <> 'colony_template' AND state NOT IN ('done', 'deleted')\n"
             "ORDER BY state_since NULLS LAST, tenant, list_id, task_id",
         ),
@@ -287,8 +287,8 @@ PAGES = (
     Page("coverage", "Coverage and alerts", "What is known, what is missing, and what needs attention.", (
         Section(
             "Is everything here that was sent?", "By device, over all time.", "mart_coverage",
-            "SELECT tenant_id AS tenant, device_id, sum(batches) AS batches, sum(rows_sent) AS rows_sent,\n"
-            "    sum(rows_loaded) AS rows_loaded, sum(rows_dropped) AS rows_dropped, sum(lines_seen) AS lines_seen,\n"
+            "SELECT sum(rows_sent) AS rows_sent, sum(rows_loaded) AS rows_loaded, tenant_id AS tenant, device_id,\n"
+            "    sum(batches) AS batches, sum(rows_dropped) AS rows_dropped, sum(lines_seen) AS lines_seen,\n"
             "    sum(lines_rejected) AS lines_rejected, sum(source_lost_bytes) AS source_lost_bytes,\n"
             "    max(known_as_of) AS known_as_of\nFROM mart_coverage\nGROUP BY ALL ORDER BY tenant, device_id",
         ),

@@ -38,6 +38,8 @@ def test_a_short_query_answers_it(question: str, query: str, published_home: Hom
 
 
 @pytest.mark.services
-def test_the_answers_on_the_page_are_those_of_the_demo(tmp_path: Path) -> None:
-    with reading.connect(demo.build(tmp_path / "home").published) as connection:
-        assert questions_page.page(connection) == PAGE.read_text("utf-8")
+def test_the_answers_on_the_page_and_the_terminal_of_the_readme_are_of_the_demo(tmp_path: Path) -> None:
+    published = demo.build(tmp_path / "home").published
+    with reading.connect(published) as connection:
+        assert questions_page.page(connection) == PAGE.read_text("utf-8"), "`make demo-pages` writes them anew"
+    assert questions_page.readme(published) == questions_page.README.read_text("utf-8")

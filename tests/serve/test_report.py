@@ -92,7 +92,7 @@ def test_headlines_are_the_metrics(site: Path, published_home: Home) -> None:
 def test_tables_hold_the_numbers_of_the_marts(site: Path) -> None:
     models = page(site, "models-all").tables["Which models are used?"]
     assert models[0] == [
-        "model", "turns", "total tokens", "rated cost (USD)", "unpriced tokens", "reported cost (USD)"
+        "model", "turns", "total tokens", "rated cost (USD)", "tokens without a price", "reported cost (USD)"
     ]  # fmt: skip
     assert models[1:] == [["m", "12", "15,425", "unknown", "15,425", "16.65"]], "no price: all tokens are unpriced"
     spend = page(site, "spend-all").tables
