@@ -1,6 +1,6 @@
 """The finance gate: no statement is written while a blocking check fails, unless somebody signs for it by name.
 
-Does not belong here: what is checked (the departure gate: expectations/), writing statements (statements.py).
+Does not belong here: what is checked (the billing gate: expectations/), writing statements (statements.py).
 """
 
 from collections.abc import Iterable, Sequence

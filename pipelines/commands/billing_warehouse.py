@@ -43,12 +43,12 @@ def opened(home: Home) -> Iterator[tuple["duckdb.DuckDBPyConnection", "Book"]]:
 
 
 def checks_of(connection: "duckdb.DuckDBPyConnection") -> list["Check"]:
-    """The departure gate, judged now."""
+    """The billing gate, judged now."""
     from pipelines.billing import gate
     from pipelines.quality import gates
 
     return [
-        check for suite in gates.suites("departure") for check in gate.judged(suite.name, gates.run(suite, connection))
+        check for suite in gates.suites("billing") for check in gate.judged(suite.name, gates.run(suite, connection))
     ]
 
 

@@ -1,12 +1,14 @@
-"""Billing statements of what was published: of every day with each run, and once a month of the month that has ended.
+"""Billing statements: of every day with each run, and once a month of the month that has ended.
 
-Does not belong here: rows and files of a statement (billing/exports.py), what is checked (expectations/).
+They stand behind what they bill and its gate, and before analytics. Does not belong here: rows and files of a statement
+(billing/exports.py), what is checked (expectations/).
 """
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+from dagster_dbt import DbtCliResource
 from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 
@@ -23,12 +25,19 @@ from pipelines.billing import (
 )
 from pipelines.billing.statements import StatementStore
 from pipelines.contract.numbers import pluralize
+from pipelines.defs.gates import billing_gate, is_in_run
 from pipelines.defs.ownership import labels
 from pipelines.defs.partitions import BY_ARRIVAL
-from pipelines.defs.publish import published_marts
 from pipelines.defs.resources import WRITER, FoldersResource
+from pipelines.defs.transform import BILLING, billing_models, require_tested
 from pipelines.quality import gates
 
+READ = (
+    "dim_billing_accounts", "export_focus_daily", "fct_charges", "fct_invoice_lines", "fct_llm_turns",
+    "fct_rated_lines", "mart_held_turns",
+)  # fmt: skip
+"""The marts that statements of days, their alerts and the gate before them read."""
+BEFORE_ANALYTICS = {"dagster/priority": "1"}  # of steps that could run now: whatever analytics do, the bill is there
 BILLED = """
     SELECT "BillingCurrency", sum("BilledCost") FROM marts.export_focus_daily
     WHERE "BillingAccountId" <> 'UNATTRIBUTED' GROUP BY ALL ORDER BY ALL
@@ -38,9 +47,9 @@ BILLED = """
 def export_context(
     connection: DuckDBPyConnection, folders: FoldersResource, *, as_of: datetime
 ) -> exports.ExportContext:
-    """What statements are made from, with the departure gate's verdicts."""
+    """What statements are made from, with the billing gate's verdicts."""
     connection.execute("SET TimeZone = 'UTC'")
-    suites = gates.suites("departure")
+    suites = gates.suites("billing")
     checks = [check for suite in suites for check in gate.judged(suite.name, gates.run(suite, connection))]
     return exports.ExportContext(
         connection=connection, statements=StatementStore.open(Path(folders.exports)),
@@ -50,13 +59,15 @@ def export_context(
 
 
 @dg.asset(
-    key=["billing", "statements"], deps=[published_marts, dg.AssetKey(["marts", "export_focus_daily"])],
-    **labels("billing"), kinds={"csv", "parquet"}, pool=WRITER, **BY_ARRIVAL,
+    key=["billing", "statements"], deps=[dg.AssetKey(["marts", mart]) for mart in READ], **labels("billing"),
+    kinds={"csv", "parquet"}, pool=WRITER, op_tags=BEFORE_ANALYTICS, **BY_ARRIVAL,
 )  # fmt: skip
 def billing_statements(
-    context: dg.AssetExecutionContext, duckdb: DuckDBResource, folders: FoldersResource
+    context: dg.AssetExecutionContext, dbt: DbtCliResource, duckdb: DuckDBResource, folders: FoldersResource
 ) -> dg.MaterializeResult[None]:
-    """Statements of days whose rows have changed. The departure gate is judged once more: each manifest says how."""
+    """Statements of days whose rows have changed. The billing gate is judged once more: each manifest says how."""
+    if not (is_in_run(context, billing_models) and is_in_run(context, billing_gate)):
+        require_tested(dbt, Path(duckdb.database), BILLING)
     with duckdb.get_connection() as connection:
         now = datetime.now(UTC)
         export = export_context(connection, folders, as_of=now)

@@ -183,7 +183,7 @@ def execute(
 
 
 RESULTS = {
-    ("published", "marts"): "the marts are published", ("billing", "statements"): "the billing days are exported",
+    ("billing", "statements"): "the billing days are exported", ("published", "marts"): "the marts are published",
     ("quota", "snapshots"): "the quota snapshots are published",
 }  # fmt: skip
 
@@ -196,7 +196,9 @@ def _what_is_done(result: ExecutionResult) -> str:
     done = [text for key, text in RESULTS.items() if key in made]
     if ("published", "marts") in made:
         return f"before that, {', '.join(done)}"
-    return "nothing was published or exported, what was published before stays"
+    return (
+        f"{f'before that, {done[0]}' if done else 'nothing was published or exported'}; what was published before stays"
+    )
 
 
 @contextmanager
@@ -295,7 +297,7 @@ class _Counter(io.TextIOBase):
         for line in text.splitlines():
             found = self._done.search(line)
             if found and found[3] in ("FAIL", "ERROR"):
-                log_format.write(f"          {line}", level="error", step="models")
+                log_format.write(f"          {line}", level="error")
             elif found and found[3] != "START" and sys.stderr.isatty():
                 sys.stderr.write(f"\r          {found[1]} of {found[2]}\r")
         return len(text)

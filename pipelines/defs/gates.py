@@ -14,7 +14,7 @@ from pipelines.defs.resources import WRITER
 from pipelines.quality import gates
 from pipelines.quality.gates import Edge, Suite
 
-SCHEMAS: dict[Edge, str] = {"arrival": "wire", "departure": "marts"}
+SCHEMAS: dict[Edge, str] = {"arrival": "wire", "billing": "marts", "departure": "marts"}
 
 
 def gate(edge: Edge) -> dg.AssetChecksDefinition:
@@ -90,4 +90,5 @@ def require(edge: Edge, connection: engine.DuckDBPyConnection) -> None:
 
 
 arrival_gate = gate("arrival")
+billing_gate = gate("billing")
 departure_gate = gate("departure")

@@ -17,14 +17,18 @@ SHOWN = {
     "STEP_SKIPPED": "skipped",
     "STEP_UP_FOR_RETRY": "again",
 }
+BUILDING = ("billing_models", "analytics_models")  # dbt says much: of these steps warnings alone are shown
 TITLES = {
     "erasure__requests": "take up requests to be erased",
     "wire": "load what arrived",
     "arrival_gate": "gate: arrival",
-    "models": "build and test the models",
+    "billing_models": "build and test what is billed",
+    "billing_gate": "gate: billing",
+    "billing__statements": "export the billing days",
+    "billing__statements_exports_complete": "look for statements that are missing",
+    "analytics_models": "build and test the analytics",
     "departure_gate": "gate: departure",
     "published__marts": "publish the marts",
-    "billing__statements": "export the billing days",
     "erasure__receipts": "erase what is on the list and prove it",
     "quota__snapshots": "publish the quota snapshots",
 }
@@ -44,7 +48,7 @@ class _Story(logging.Handler):
                 level="error" if kind == "STEP_FAILURE" else "info", event=kind,
                 seconds=took / 1000 if took else None, **about,
             )  # fmt: skip
-        elif event is None and record.levelno >= (logging.WARNING if step == "models" else logging.INFO):
+        elif event is None and record.levelno >= (logging.WARNING if step in BUILDING else logging.INFO):
             text = meta.get("orig_message", record.getMessage())
             log_format.write(f"          {text}", level=record.levelname.lower(), **about)
 

@@ -1,4 +1,4 @@
-"""Publication: the marts, once they have passed the departure gate, for people to read.
+"""Publication: the marts, once all of them have passed their gates, for people to read.
 
 Does not belong here: writing files (warehouse/publish.py).
 """
@@ -11,14 +11,15 @@ from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import descriptions
-from pipelines.defs.gates import departure_gate, is_in_run
+from pipelines.defs.gates import billing_gate, departure_gate, is_in_run
 from pipelines.defs.ownership import labels
 from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import WRITER, FoldersResource
-from pipelines.defs.transform import models, require_tested
+from pipelines.defs.transform import STEPS, require_tested
 from pipelines.warehouse import publish
 
-MARTS = [key for key in models.keys if key.path[0] == "marts"]
+MARTS = [key for models in STEPS.values() for key in models.keys if key.path[0] == "marts"]
+JUDGED = (*STEPS.values(), billing_gate, departure_gate)
 
 
 @dg.asset(
@@ -29,8 +30,8 @@ def published_marts(
     context: dg.AssetExecutionContext, dbt: DbtCliResource, duckdb: DuckDBResource, folders: FoldersResource
 ) -> dg.MaterializeResult[None]:
     """Every mart as Parquet and in one read-only DuckDB file, replaced together; never past a gate or a test."""
-    if not (is_in_run(context, models) and is_in_run(context, departure_gate)):
-        require_tested(dbt, Path(duckdb.database))
+    if not all(is_in_run(context, step) for step in JUDGED):
+        require_tested(dbt, Path(duckdb.database), *STEPS)
     with duckdb.get_connection() as connection:
         published = publish.publish(connection, Path(folders.published), descriptions=descriptions())
     context.log.info(f"published {pluralize(len(published.rows), 'mart')} in {published.folder}")

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,14 @@ def failure_of(run_results: dict[str, Any]) -> Failure | None:
     return Failure(tuple(parts[2] for parts in failed), None, f"{REASONS.get(kind, 'failed_model')}:{name}")
 
 
-def failure_after(warehouse: Path, manifest: dict[str, Any]) -> Failure | None:
-    """What is wrong with models that were built: more rows than their budgets, or a departure gate that would stop."""
+def failure_after(
+    warehouse: Path, manifest: Mapping[str, Any], built: Collection[str], edge: gates.Edge
+) -> Failure | None:
+    """What is wrong with models (`schema.name`) that were built: more rows than their budgets, or a gate would stop."""
     budgets_of = {
-        f"{node['schema']}.{node['name']}": int(node["meta"]["max_rows_per_input_row"])
+        table: int(node["meta"]["max_rows_per_input_row"])
         for node in manifest["nodes"].values()
-        if node["resource_type"] == "model"
+        if node["resource_type"] == "model" and (table := f"{node['schema']}.{node['name']}") in built
     }
     with engine.connect(str(warehouse)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -64,7 +66,7 @@ def failure_after(warehouse: Path, manifest: dict[str, Any]) -> Failure | None:
             over = {table: budgets_of[table] for table in tables}
             names = tuple(table.split(".")[-1] for table in tables)
             return Failure(names, lambda trial: bool(budgets.exceeded(trial, over)), f"{OVER_BUDGET}:{names[0]}")
-        if stopped := [suite for suite in gates.suites("departure") if _stops(suite, connection)]:
+        if stopped := [suite for suite in gates.suites(edge) if _stops(suite, connection)]:
             names = tuple(_reads(stopped))
             return Failure(
                 names, lambda trial: any(_stops(suite, trial) for suite in stopped), f"failed_gate:{stopped[0].table}"

@@ -1,4 +1,4 @@
-"""Runs the Great Expectations suites of `expectations/` at the two edges: arrival and departure.
+"""Runs the Great Expectations suites of `expectations/` at the three edges: arrival, billing and departure.
 
 A suite names a query that gives a small frame of aggregates (the engine computes, the library judges) and the
 expectations on it. `severity: critical` stops the line, `warning` leaves a note.
@@ -20,7 +20,7 @@ from polars import selectors
 from pipelines.home import ROOT
 
 FOLDER = ROOT / "expectations"
-Edge = Literal["arrival", "departure"]
+Edge = Literal["arrival", "billing", "departure"]
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def test_long_names_that_begin_alike_stay_different() -> None:
 
 
 @pytest.mark.parametrize("before", [None, "eager"])
-def test_a_run_of_some_models_tests_no_model_that_it_did_not_build(
+def test_a_run_of_some_models_tests_none_that_is_not_built_with_them_or_before_them(
     before: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Dagster reads the variable when it makes the call, and puts its own in its place where it must."""
@@ -70,6 +70,6 @@ def test_a_run_of_some_models_tests_no_model_that_it_did_not_build(
     monkeypatch.delenv(DBT_INDIRECT_SELECTION_ENV, raising=False)
     if before is not None:
         monkeypatch.setenv(DBT_INDIRECT_SELECTION_ENV, before)
-    with transform._cautious_selection():
-        assert os.environ[DBT_INDIRECT_SELECTION_ENV] == "cautious"
+    with transform._buildable_selection():
+        assert os.environ[DBT_INDIRECT_SELECTION_ENV] == "buildable"
     assert os.environ.get(DBT_INDIRECT_SELECTION_ENV) == before

@@ -1,7 +1,9 @@
 """What Dagster is told, loaded as on a fresh machine: a copy of the checkout, no settings, no network, no database."""
 
+import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.billing import closing
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import TABLES
 from pipelines.quality import gates
@@ -39,7 +42,8 @@ import dagster as dg
 import pipelines
 from pipelines.definitions import defs
 from pipelines.defs.partitions import ARRIVAL_DAYS
-from pipelines.defs.transform import models
+from pipelines.defs.billing import READ
+from pipelines.defs.transform import STEPS
 
 repository = defs.get_repository_def()
 graph = repository.asset_graph
@@ -102,9 +106,15 @@ print(json.dumps({
         definition.name: definition.default_status.value
         for definition in [*repository.schedule_defs, *repository.sensor_defs]
     },
-    "resolved_from_dbt": sorted(
-        spec.metadata["dagster_dbt/unique_id"] for spec in models.check_specs_by_output_name.values()
-    ),
+    "resolved_from_dbt": {
+        models.op.name: sorted(
+            spec.metadata["dagster_dbt/unique_id"] for spec in models.check_specs_by_output_name.values()
+        )
+        for models in STEPS.values()
+    },
+    "built_by": {key.to_user_string(): models.op.name for models in STEPS.values() for key in models.keys},
+    "read_by_statements": READ,
+    "priorities": {node.name: node.definition.tags.get("dagster/priority", "0") for node in job.nodes},
 }))
 """
 
@@ -195,7 +205,27 @@ def test_every_test_of_dbt_is_a_check(loaded: dict[str, Any], fresh: Path) -> No
     """One over several models names its asset: otherwise it stops a build and is no check of anything."""
     manifest = json.loads((fresh / "copy" / "dbt_project" / "target" / "manifest.json").read_text("utf-8"))
     tests = [node["unique_id"] for node in manifest["nodes"].values() if node["resource_type"] == "test"]
-    assert loaded["resolved_from_dbt"] == sorted(tests)
+    assert sorted(check for checks in loaded["resolved_from_dbt"].values() for check in checks) == sorted(tests)
+
+
+def test_every_test_is_run_by_the_step_of_its_check(loaded: dict[str, Any], fresh: Path) -> None:
+    """dbt runs it there because the step builds each model that it looks at, or builds from it."""
+    nodes = json.loads((fresh / "copy" / "dbt_project" / "target" / "manifest.json").read_text("utf-8"))["nodes"]
+    built = {key: node["name"] for key, node in nodes.items() if node["resource_type"] in ("model", "seed")}
+    by_name = {key.split("/")[1]: step for key, step in loaded["built_by"].items()}
+    step = {key: by_name[name] for key, name in built.items()}
+    for name, checks in loaded["resolved_from_dbt"].items():
+        here = [key for key in step if step[key] == name]
+        seen: set[str] = set()
+        while here:
+            key = here.pop()
+            if key not in seen and key in step:
+                seen.add(key)
+                here += nodes[key]["depends_on"].get("nodes", [])
+        for check in checks:
+            looked_at = {key for key in nodes[check]["depends_on"]["nodes"] if key in step}
+            assert looked_at <= seen, check
+            assert name in {step[key] for key in looked_at}, check
 
 
 def test_nothing_starts_by_itself_unless_the_setting_says_so(loaded: dict[str, Any], fresh: Path) -> None:
@@ -243,15 +273,15 @@ def test_whatever_opens_the_warehouse_shares_one_slot(loaded: dict[str, Any]) ->
     pools = dict(loaded["pools"])
     assert pools.pop("billing__statements_exports_complete") is None, "it reads a file of the exports"
     assert set(pools) == {
-        "wire", "books", "arrival_gate", "models", "departure_gate", "published__marts", "billing__statements",
-        "erasure__requests", "erasure__receipts", "quota__snapshots",
+        "wire", "books", "arrival_gate", "billing_models", "billing_gate", "billing__statements", "analytics_models",
+        "departure_gate", "published__marts", "erasure__requests", "erasure__receipts", "quota__snapshots",
     }  # fmt: skip
     assert set(pools.values()) == {"duckdb"}
 
 
 def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
     order = [
-        "seeds", "wire", "staging", "core", "rating", "statements", "analytics", "published", "quota", "billing",
+        "seeds", "wire", "staging", "core", "rating", "statements", "billing", "analytics", "published", "quota",
         "erasure",
     ]  # fmt: skip
     group = {key: asset["group"] for key, asset in loaded["assets"].items()}
@@ -264,14 +294,51 @@ def test_the_arrows_of_the_data_go_one_way(loaded: dict[str, Any]) -> None:
             assert order.index(group[parent]) <= order.index(group[key]), (key, parent)
     marts = {key for key in loaded["assets"] if key.startswith("marts/")}
     assert set(loaded["behind"]["published/marts"]) == marts
-    assert "published/marts" in loaded["behind"]["billing/statements"], "nothing is billed that was not published"
+
+
+def test_statements_stand_behind_what_they_bill_and_nothing_else(loaded: dict[str, Any]) -> None:
+    """Step by step: one that fails takes everything with it that it makes."""
+    group = {key: asset["group"] for key, asset in loaded["assets"].items()}
+    behind, built_by = loaded["behind"], loaded["built_by"]
+
+    def before(start: set[str], *, with_its_step: bool) -> set[str]:
+        found: set[str] = set()
+        left = set(start)
+        while left:
+            key = left.pop()
+            found.add(key)
+            together = {other for other in built_by if built_by[other] == built_by[key]} if key in built_by else set()
+            left |= ({*behind[key]} | (together if with_its_step else set())) - found
+        return found
+
+    needed = before({key for key in group if group[key] == "statements"}, with_its_step=False)
+    assert {key for key, step in built_by.items() if step == "billing_models"} == needed & set(built_by)
+    steps_before = before({"billing/statements"}, with_its_step=True)
+    assert {group[key] for key in steps_before} == {
+        "billing", "books", "core", "erasure", "rating", "staging", "statements", "wire",
+    }  # fmt: skip
+    assert "analytics_models" not in {built_by.get(key) for key in steps_before}
+    priorities = {name: int(priority) for name, priority in loaded["priorities"].items()}
+    assert priorities["billing__statements"] > max(v for k, v in priorities.items() if k != "billing__statements")
+
+
+def test_statements_name_the_marts_that_they_read(loaded: dict[str, Any]) -> None:
+    """By the queries themselves; the gate is judged once more by the step."""
+    billing = (REPOSITORY / "pipelines" / "billing" / f"{name}.py" for name in ("exports", "export_alerts"))
+    queries = [
+        *(path.read_text("utf-8") for path in billing), inspect.getsource(closing.accounts_of),
+        *(suite.query for suite in gates.suites("billing")),
+    ]  # fmt: skip
+    named = {name for text in queries for name in re.findall(r"\bmarts\.([a-z_]+)", text)}
+    assert named == set(loaded["read_by_statements"])
+    assert {f"marts/{name}" for name in named} == set(loaded["behind"]["billing/statements"])
 
 
 def test_gates_are_checks_that_block(loaded: dict[str, Any]) -> None:
     found = {(check["asset"], check["name"]) for check in loaded["checks"] if check["name"].startswith("gate_")}
     assert found == {
         (f"{schema}/{suite.table}", f"gate_{suite.table}")
-        for edge, schema in (("arrival", "wire"), ("departure", "marts"))
+        for edge, schema in (("arrival", "wire"), ("billing", "marts"), ("departure", "marts"))
         for suite in gates.suites(edge)
     }
     assert len(found) == len(list((REPOSITORY / "expectations").glob("*.yml")))
@@ -308,12 +375,16 @@ def test_the_schedule_asks_for_the_last_days_and_always_for_the_same(loaded: dic
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        ([], "nothing was published or exported, what was published before stays"),
-        ([["wire", "batches"]], "nothing was published or exported, what was published before stays"),
+        ([], "nothing was published or exported; what was published before stays"),
+        ([["wire", "batches"]], "nothing was published or exported; what was published before stays"),
+        (
+            [["wire", "batches"], ["billing", "statements"]],
+            "before that, the billing days are exported; what was published before stays",
+        ),
         ([["published", "marts"]], "before that, the marts are published"),
         (
-            [["wire", "batches"], ["published", "marts"], ["billing", "statements"]],
-            "before that, the marts are published, the billing days are exported",
+            [["wire", "batches"], ["billing", "statements"], ["published", "marts"]],
+            "before that, the billing days are exported, the marts are published",
         ),
     ],
 )

@@ -74,18 +74,23 @@ def test_a_gate_that_fails_stops_what_was_chosen_behind_it(
             gates.require("arrival", connection)
 
 
-def test_a_publication_alone_is_tested_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [["published", "marts"], ["billing", "statements"]], ids="/".join)
+def test_what_is_published_or_billed_alone_is_tested_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: list[str]
+) -> None:
     from pipelines.definitions import defs
-    from pipelines.defs import publish
+    from pipelines.defs import billing, publish
 
     def fail(*_: object) -> None:
         raise dg.Failure("failed_test:unique_x: nothing is published")
 
-    monkeypatch.setattr(publish, "require_tested", fail)
+    for module in (publish, billing):
+        monkeypatch.setattr(module, "require_tested", fail)
     monkeypatch.setattr(publish.publish, "publish", lambda *_, **__: pytest.fail("it was published"))
+    monkeypatch.setattr(billing.exports, "export_days", lambda *_: pytest.fail("it was exported"))
     with dg.DagsterInstance.ephemeral(str(tmp_path)) as instance:
         done = defs.resolve_job_def("daily").execute_in_process(
-            instance=instance, asset_selection=[dg.AssetKey(["published", "marts"])], raise_on_error=False,
+            instance=instance, asset_selection=[dg.AssetKey(key)], raise_on_error=False,
         )  # fmt: skip
     assert not done.success
     (failure,) = done.get_step_failure_events()

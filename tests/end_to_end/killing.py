@@ -17,7 +17,7 @@ from dagster._core.events import DagsterEvent
 KILL_AT = "KILL_AT"
 EVERY_MINUTE = "KILL_EVERY_MINUTE"
 # Seconds into a step that lasts longer: the load has begun, dbt is at work, files are half written.
-INTO = {"wire": 0.5, "arrival_gate": 1.0, "models": 5.0, "published__marts": 0.5}
+INTO = {"wire": 0.5, "arrival_gate": 1.0, "billing_models": 5.0, "analytics_models": 5.0, "published__marts": 0.5}
 
 _step_start_event = DagsterEvent.step_start_event
 

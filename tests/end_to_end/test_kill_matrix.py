@@ -31,8 +31,9 @@ pytestmark = pytest.mark.long
 KILLING = "tests.end_to_end.killing"  # never imported here: it changes Dagster
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = (
-    "books", "erasure__requests", "erasure__receipts", "wire", "arrival_gate", "models", "departure_gate",
-    "published__marts", "billing__statements", "quota__snapshots", "billing__statements_exports_complete",
+    "books", "erasure__requests", "erasure__receipts", "wire", "arrival_gate", "billing_models", "billing_gate",
+    "billing__statements", "billing__statements_exports_complete", "analytics_models", "departure_gate",
+    "published__marts", "quota__snapshots",
 )  # fmt: skip
 STEP_SECONDS = 900.0  # until a run has come to a step, also on a machine that is busy with other things
 LAUNCH = """

@@ -91,7 +91,7 @@ def test_a_killed_run_keeps_nobody_waiting_and_a_signal_ends_one_at_once(home: P
 
 @pytest.mark.long  # a whole run
 def test_after_kills_in_the_middle_of_steps_the_next_run_is_good(home: Path, tmp_path: Path) -> None:
-    for number, step in enumerate(("load what arrived", "gate: arrival", "build and test the models")):
+    for number, step in enumerate(("load what arrived", "gate: arrival", "build and test what is billed")):
         run = Run(home, tmp_path / f"{number}.log")
         run.says(step)
         time.sleep(1.0)

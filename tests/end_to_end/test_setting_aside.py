@@ -14,9 +14,12 @@ import pytest
 from pipelines.home import Home
 from pipelines.store import FolderStore
 from tests.end_to_end.driving import apiary
-from tests.warehouse_part.batches import CLONE, LAPTOP, MemoryStore, batch, record, turn
+from tests.warehouse_part.batches import CLONE, LAPTOP, MemoryStore, batch, record, row, turn
 
-POISON = "INSERT INTO wire.llm_turns SELECT * FROM wire.llm_turns WHERE tenant_id = 'evil' AND output_tokens = 1000"
+POISON = {
+    "a model of the bill": "INSERT INTO wire.llm_turns SELECT * FROM wire.llm_turns WHERE output_tokens = 1000",
+    "a model of analytics": "INSERT INTO wire.tool_calls SELECT * FROM wire.tool_calls WHERE duration_seconds = 1000",
+}
 
 
 def published(home: Path) -> list[tuple[Any, ...]]:
@@ -27,14 +30,16 @@ def published(home: Path) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.long  # three runs, and the builds that tell whose rows they are
-def test_the_others_are_published_in_the_same_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+def test_the_others_are_published_in_the_same_run(tmp_path: Path, poison: str) -> None:
     memory, home = MemoryStore(), tmp_path / "home"
     for seq in (1, 2):
         for number, (tenant, device) in enumerate((("acme", LAPTOP), ("evil", LAPTOP), ("evil", CLONE))):
             tokens = 1000 if (tenant, device, seq) == ("evil", CLONE, 2) else 7
             session = record(f"{tenant} {device}")
             rows = [turn(f"{number} {seq} {n}", session_id=session, output_tokens=tokens) for n in range(3)]
-            batch(memory, {"llm_turns": rows}, tenant=tenant, device=device, seq=seq)
+            call = row("tool_calls", f"{number} {seq}", session_id=session, duration_seconds=float(tokens))
+            batch(memory, {"llm_turns": rows, "tool_calls": [call]}, tenant=tenant, device=device, seq=seq)
     store = FolderStore(tmp_path / "store")
     for key, data in memory.objects.items():
         store.put(key, data)
@@ -44,7 +49,7 @@ def test_the_others_are_published_in_the_same_run(tmp_path: Path) -> None:
     assert honest
 
     with duckdb.connect(str(Home(home).warehouse)) as connection:
-        connection.execute(POISON)
+        connection.execute(poison)
         connection.execute(
             "INSERT INTO wire.touched_sessions SELECT tenant_id, session_id, 99 FROM wire.touched_sessions"
         )

@@ -22,7 +22,7 @@ from tests.warehouse_part.batches import CLONE, START, MemoryStore, batch, row, 
 
 pytestmark = pytest.mark.services
 
-EDGES: tuple[Edge, ...] = ("arrival", "departure")
+EDGES: tuple[Edge, ...] = ("arrival", "billing", "departure")
 SUITES = {suite.name: suite for edge in EDGES for suite in gates.suites(edge)}
 EXPECTATIONS = [
     pytest.param(suite, number, id=f"{suite.name}-{expectation['kwargs']['column']}")
