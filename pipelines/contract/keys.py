@@ -14,7 +14,9 @@ PROTOCOL = "v1"
 # Everything that a device writes to a store lies under one of these: a writer elsewhere leaves what no erasure clears
 # (tests/device/test_written_keys.py observes every put of every command).
 LANDING = f"landing/{PROTOCOL}/"
-REQUESTS = "x1/"  # owners' requests, beside the landing
+REQUESTS = f"requests/{PROTOCOL}/"  # owners' requests, beside the landing
+# Where release 0.1.0 put them: what lies there is read and erased, and credentials of then may allow no other place.
+EARLIER_REQUESTS = "x1/"
 PROBES = f"probe/{PROTOCOL}/"
 WRITTEN_BY_DEVICES = (LANDING, REQUESTS, PROBES)
 SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"
@@ -44,14 +46,14 @@ _UNDER_PREFIX = re.compile(
     rf"landing/{PROTOCOL}/(?P<region>{SLUG})/(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/(?P<epoch>[0-9a-f]{{16}})/.+"
 )
 _OWNED = re.compile(
-    rf"(?:landing/{PROTOCOL}/{SLUG}/|x1/|probe/{PROTOCOL}/)(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/"
+    rf"(?:landing/{PROTOCOL}/{SLUG}/|{REQUESTS}|{EARLIER_REQUESTS}|probe/{PROTOCOL}/)(?P<tenant>{SLUG})/(?P<device>[0-9a-f]{{32}})/"
     r"(?:(?P<epoch>[0-9a-f]{16})/)?.*",
     re.DOTALL,
 )
 _NAMED_BY_CONTRACT = re.compile(
     rf"landing/{PROTOCOL}/{SLUG}/{SLUG}/[0-9a-f]{{32}}/[0-9a-f]{{16}}/"
     r"(?:d/\d{10}-[a-z_]+-[0-9a-f]{16}\.parquet|m/\d{10}-[0-9a-f]{16}\.json)"
-    rf"|x1/{SLUG}/[0-9a-f]{{32}}/[0-9a-f]{{16}}/\d{{10}}-[0-9a-f]{{16}}\.json"
+    rf"|(?:{REQUESTS}|{EARLIER_REQUESTS}){SLUG}/[0-9a-f]{{32}}/[0-9a-f]{{16}}/\d{{10}}-[0-9a-f]{{16}}\.json"
     rf"|probe/{PROTOCOL}/{SLUG}/[0-9a-f]{{32}}/[0-9a-f]{{16}}(?:-checksum)?"
 )
 
@@ -139,6 +141,12 @@ def probe_key(tenant: str, device: str, nonce: str) -> str:
 def request_key(prefix: Prefix, seq: int, sha256: str) -> str:
     """Key of a request of a device's owner, such as a withdrawal: apart from batches, exempt from every limit."""
     return f"{REQUESTS}{prefix.tenant}/{prefix.device}/{prefix.epoch}/{seq:010}-{sha256[:16]}.json"
+
+
+def request_keys(key: str) -> tuple[str, str]:
+    """The places of a request, by its key in either: the one of this release and the earlier one."""
+    name = key.removeprefix(REQUESTS).removeprefix(EARLIER_REQUESTS)
+    return REQUESTS + name, EARLIER_REQUESTS + name
 
 
 @dataclass(frozen=True)

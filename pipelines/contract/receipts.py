@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
-from pipelines.contract.keys import PROTOCOL, Prefix, is_slug, request_key
+from pipelines.contract.keys import PROTOCOL, Prefix, is_slug, request_key, request_keys
 
 MAX_BYTES = 1 << 20  # some fifty thousand epochs; more is not one of ours and must not fill a device's memory
 
@@ -21,7 +21,6 @@ _REQUEST_HEAD = {"protocol": "x1", "request": "delete_device"}
 
 _HEX = {length: re.compile(rf"[0-9a-f]{{{length}}}") for length in (16, 32)}
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
-_REQUEST_KEY = re.compile(r"x1/[a-z0-9_-]+/[0-9a-f]{32}/[0-9a-f]{16}/(?P<seq>\d{10})-(?P<sha16>[0-9a-f]{16})\.json")
 
 
 class ReceiptError(ValueError):
@@ -116,10 +115,10 @@ def receipts_prefix(*, region: str, tenant: str, device: str) -> str:
 
 
 def parse_request(key: str, data: bytes) -> ErasureRequest:
-    """The request under a key of `x1/`. Raises ReceiptError if key and bytes are not those of one request."""
+    """The request under a key of this release or of 0.1.0. Raises ReceiptError if key and bytes are not of one request."""
     found = _load(data, _REQUEST_HEAD)
     request = _made(ErasureRequest, found, "requested_at")
-    _check("key", _REQUEST_KEY.fullmatch(key) and request.key() == key)
+    _check("key", key in request_keys(request.key()))
     _check("form", request.to_json() == data)
     return request
 

@@ -25,7 +25,8 @@ def erasure_requests(
         found = suppression.record_requests(opened)
         if found.unreadable:
             context.log.warning(
-                f"not requests under x1/: {pluralize(len(found.unreadable), 'object')}, such as {found.unreadable[0]}"
+                f"{pluralize(len(found.unreadable), 'object')} among owners' requests are none, such as"
+                f" {found.unreadable[0]}"
             )
         listed = suppression.load(opened)
         waiting = suppression.pending(opened, listed)

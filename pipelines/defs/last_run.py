@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.billing import alert_messages, attestation
-from pipelines.contract.keys import REQUESTS
+from pipelines.contract.keys import EARLIER_REQUESTS, REQUESTS
 from pipelines.home import CODE, SOURCE, Home, replace_file
 from pipelines.store import Store
 from pipelines.warehouse import landing, suppression
 
 NO_CODE = frozenset({"__pycache__", "target", "logs"})
 # What a run reads of a store. Presence, size and time of each object: one that was replaced or removed is a change.
-PREFIXES = (landing.ROOT, REQUESTS, suppression.ROOT)
+PREFIXES = (landing.ROOT, REQUESTS, EARLIER_REQUESTS, suppression.ROOT)
 
 
 def inputs(home: Home, store: Store, *, today: datetime) -> str:

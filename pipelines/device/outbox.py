@@ -6,12 +6,13 @@ Does not belong here: what a request says (consent.py), the form of either (cont
 
 from datetime import UTC, datetime
 
+from pipelines.contract.keys import request_keys
 from pipelines.contract.receipts import MAX_BYTES, ReceiptError, parse_receipt, parse_request, receipts_prefix
 from pipelines.device import consent
 from pipelines.device.enrolment import Enrolment
 from pipelines.device.state import State
 from pipelines.failpoints import fp
-from pipelines.store import Store
+from pipelines.store import Store, StoreRefusedError
 
 
 def send(state: State, store: Store) -> int:
@@ -21,7 +22,7 @@ def send(state: State, store: Store) -> int:
     """
     requests = state.open_requests()
     for seq, key, body in requests:
-        store.put(key, body)
+        _put(store, key, body)
         fp("outbox.put")
         with state.step():
             state.request_sent(seq, datetime.now(UTC))
@@ -30,6 +31,15 @@ def send(state: State, store: Store) -> int:
     if current is not None and current.state == "withdrawn":
         consent.deletion_requested(state)
     return len(requests)
+
+
+def _put(store: Store, key: str, body: bytes) -> None:
+    """Put a request where the device may: credentials of release 0.1.0 allow the earlier place alone."""
+    place, earlier = request_keys(key)
+    try:
+        store.put(place, body)
+    except StoreRefusedError:
+        store.put(earlier, body)
 
 
 def confirm(state: State, enrolled: Enrolment, store: Store) -> int:

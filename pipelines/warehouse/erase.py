@@ -23,6 +23,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from pipelines.contract.keys import (
+    EARLIER_REQUESTS,
     LANDING,
     PROBES,
     REQUESTS,
@@ -586,7 +587,7 @@ class Pass:
         for entry in list(self._store.list("")):
             owner = parse_owner(entry.key)
             is_of_device = entry.key.startswith((LANDING, PROBES))
-            if entry.key.startswith(("receipts/", REQUESTS)):
+            if entry.key.startswith(("receipts/", REQUESTS, EARLIER_REQUESTS)):
                 continue
             if is_of_device and not is_named_by_contract(entry.key):
                 proof.said[""]["outside_contract"] += 1

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pipelines.contract.keys import REQUESTS, Owner, is_slug
+from pipelines.contract.keys import EARLIER_REQUESTS, REQUESTS, Owner, is_slug
 from pipelines.contract.receipts import MAX_BYTES, ErasureRequest, ReceiptError, parse_request
 from pipelines.errors import UsageError
 from pipelines.store import Store
@@ -179,7 +179,7 @@ def requests(store: Store) -> Requests:
     """Requests of devices' owners."""
     asked: dict[str, ErasureRequest] = {}
     unreadable = []
-    for entry in store.list(REQUESTS):
+    for entry in (*store.list(EARLIER_REQUESTS), *store.list(REQUESTS)):
         try:
             if entry.size > MAX_BYTES:
                 raise ReceiptError("size")

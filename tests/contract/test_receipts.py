@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.contract.keys import is_named_by_contract, parse_owner, request_keys
 from pipelines.contract.receipts import (
     ErasureReceipt,
     ErasureRequest,
@@ -48,8 +49,16 @@ def test_the_form_of_a_receipt() -> None:
 def test_the_form_of_a_request() -> None:
     found = json.loads(ASKED.to_json())
     assert (found["protocol"], found["request"], found["request_id"]) == ("x1", "delete_device", REQUEST)
-    assert ASKED.key().startswith(f"x1/acme/{DEVICE}/{EPOCH}/0000000001-")
+    assert ASKED.key().startswith(f"requests/v1/acme/{DEVICE}/{EPOCH}/0000000001-")
     assert parse_request(ASKED.key(), ASKED.to_json()) == ASKED
+
+
+def test_a_request_of_release_0_1_0_is_read_where_it_was_put() -> None:
+    earlier = ASKED.key().replace("requests/v1/", "x1/")
+    assert parse_request(earlier, ASKED.to_json()) == ASKED
+    assert request_keys(earlier) == request_keys(ASKED.key()) == (ASKED.key(), earlier)
+    assert parse_owner(earlier) == parse_owner(ASKED.key())
+    assert is_named_by_contract(earlier)
 
 
 @given(
@@ -100,7 +109,7 @@ def test_other_bytes_are_no_receipt(data: bytes) -> None:
 def test_a_receipt_belongs_to_its_device_and_a_request_to_its_place() -> None:
     with pytest.raises(ReceiptError, match="key"):
         parse_receipt(RECEIPT.key(region="eu", tenant="other"), RECEIPT.to_json(), **PLACE)
-    for key in (ASKED.key().replace("acme", "other"), ASKED.key().replace("0000000001", "0000000002"), "x1/"):
+    for key in (ASKED.key().replace("acme", "other"), ASKED.key().replace("0000000001", "0000000002"), "requests/v1/"):
         with pytest.raises(ReceiptError, match="key"):
             parse_request(key, ASKED.to_json())
 

@@ -89,7 +89,7 @@ def refused(operation: Any, **arguments: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "place", [f"{LANDING}/{OTHER}/e/d/1.parquet", f"{LANDING}/{OTHER}/e/d/new", f"x1/acme/{OTHER}/r"]
+    "place", [f"{LANDING}/{OTHER}/e/d/1.parquet", f"{LANDING}/{OTHER}/e/d/new", f"requests/v1/acme/{OTHER}/r"]
 )
 def test_another_devices_prefix_is_closed(server: ObjectServer, place: str) -> None:
     """Test 37: to reading, listing, deleting and putting."""

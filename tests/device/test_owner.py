@@ -17,7 +17,7 @@ from pipelines.contract.receipts import ErasureReceipt, ErasureRequest, parse_re
 from pipelines.device import consent, deletions, enrolment, grant, probe, receipts, resolve
 from pipelines.device.errors import DeviceError
 from pipelines.errors import UsageError
-from pipelines.store import FolderStore, Put, StoreUnavailableError, open_store
+from pipelines.store import FolderStore, Put, StoreRefusedError, StoreUnavailableError, open_store
 from pipelines.warehouse.ingest import ingest
 from tests.device.driving import Device, append, dump, granted, queen_folder, turn
 
@@ -105,7 +105,7 @@ def test_a_withdrawal_asks_for_deletion(made: Device, home: Path) -> None:
     made.ship(home)
     epochs = {manifest["epoch"] for manifest in made.manifests()}
     assert grant.withdraw(made.home, store_url=made.store_url)
-    (entry,) = made.store.list("x1/acme")
+    (entry,) = made.store.list("requests/v1/acme")
     request = json.loads(made.store.get(entry.key))
     assert request["request"] == "delete_device"
     assert set(request["epochs"]) >= epochs
@@ -124,7 +124,7 @@ def test_a_withdrawal_names_what_a_state_sent_that_is_gone(made: Device, home: P
     epochs = {manifest["epoch"] for manifest in made.manifests()}
     assert len(epochs) == 2
     grant.withdraw(made.home, store_url=made.store_url)
-    (entry,) = made.store.list("x1/acme")
+    (entry,) = made.store.list("requests/v1/acme")
     assert set(json.loads(made.store.get(entry.key))["epochs"]) >= epochs
 
 
@@ -136,15 +136,33 @@ def test_a_withdrawal_is_delivered_later_if_it_must(made: Device, home: Path, mo
         assert book(made) == "withdrawn"
         with pytest.raises(UsageError, match="withdrawn"):
             made.ship(home)
-    assert list(made.store.list("x1/")) == []
+    assert list(made.store.list("requests/v1/")) == []
     monkeypatch.setattr("pipelines.device.limits.SPOOL_BYTES", 0)
     with pytest.raises(UsageError, match="withdrawn"):
         made.ship(home)
-    assert len(list(made.store.list("x1/acme"))) == 1
+    assert len(list(made.store.list("requests/v1/acme"))) == 1
     assert book(made) == "deletion_requested"
     with pytest.raises(UsageError):
         made.ship(home)
-    assert len(list(made.store.list("x1/acme"))) == 1, "asked once"
+    assert len(list(made.store.list("requests/v1/acme"))) == 1, "asked once"
+
+
+def test_a_withdrawal_goes_where_credentials_of_release_0_1_0_allow_it(
+    made: Device, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = FolderStore.put
+
+    def allowed(store: FolderStore, key: str, data: bytes) -> Put:
+        if key.startswith("requests/v1/"):
+            raise StoreRefusedError("403")
+        return put(store, key, data)
+
+    made.ship(home)
+    monkeypatch.setattr(FolderStore, "put", allowed)
+    assert grant.withdraw(made.home, store_url=made.store_url)
+    (entry,) = made.store.list("x1/acme")
+    assert parse_request(entry.key, made.store.get(entry.key)).device in entry.key
+    assert book(made) == "deletion_requested"
 
 
 def receipt_for(request: ErasureRequest, **other: Any) -> ErasureReceipt:
@@ -156,11 +174,11 @@ def receipt_for(request: ErasureRequest, **other: Any) -> ErasureReceipt:
 
 
 def requested(made: Device) -> list[tuple[str, bytes]]:
-    return [(entry.key, made.store.get(entry.key)) for entry in made.store.list("x1/")]
+    return [(entry.key, made.store.get(entry.key)) for entry in made.store.list("requests/v1/")]
 
 
 def asked(made: Device) -> ErasureRequest:
-    (entry,) = made.store.list("x1/")
+    (entry,) = made.store.list("requests/v1/")
     return parse_request(entry.key, made.store.get(entry.key))
 
 
