@@ -138,7 +138,7 @@ DELIVERY = (
     ),
     Mutant(
         "no tombstone for what the store refuses", "pipelines/device/ship.py",
-        '            spool.bury(state, batch, str(error).rpartition(": ")[2])\n',
+        '            spool.write_tombstone(state, batch, str(error).rpartition(": ")[2])\n',
         "            with state.step():\n                state.delivered(batch.seq, datetime.now(UTC))\n",
         f"{SHIP}::test_a_batch_the_store_will_never_take_gets_a_tombstone",
     ),

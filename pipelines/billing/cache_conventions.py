@@ -1,4 +1,4 @@
-"""How a source counts cache tokens, as people said: within its input tokens, beside them, or nobody knows.
+"""How a source counts cache tokens, as people said: within its input tokens, beside them, or unknown.
 
 Does not belong here: what a convention makes of a turn (dbt_project/macros/cache_convention.sql).
 """

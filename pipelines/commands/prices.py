@@ -388,7 +388,7 @@ def add(group: Any, shared: Shared) -> None:
     convention.add_argument(
         "convention", nargs="?", metavar="HOW", choices=["inclusive", "exclusive", "read_inclusive", "unknown"],
         help="inclusive: within the input; exclusive: beside it; read_inclusive: reads within and writes beside;"
-        " unknown: nobody knows",
+        " unknown: how it counts is not known",
     )  # fmt: skip
     convention.add_argument("--tenant", metavar="T")
     convention.add_argument("--model", metavar="M", help="the model's name as the log has it")

@@ -115,7 +115,7 @@ def receipts_prefix(*, region: str, tenant: str, device: str) -> str:
 
 
 def parse_request(key: str, data: bytes) -> ErasureRequest:
-    """The request under a key of this release or of 0.1.0. Raises ReceiptError if key and bytes are not of one request."""
+    """The request under a key of this release or of 0.1.0. Raises ReceiptError if they are not those of one request."""
     found = _load(data, _REQUEST_HEAD)
     request = _made(ErasureRequest, found, "requested_at")
     _check("key", key in request_keys(request.key()))

@@ -1,4 +1,4 @@
-"""The run's story in a terminal: one line per step on standard error, and whatever is wrong.
+"""Progress of a run in a terminal: one line per step on standard error, and whatever is wrong.
 
 Does not belong here: Dagster's own event log; that has everything.
 """
@@ -34,7 +34,7 @@ TITLES = {
 }
 
 
-class _Story(logging.Handler):
+class _ProgressHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         meta: dict[str, Any] = getattr(record, "dagster_meta", {})
         event, step = meta.get("dagster_event"), meta.get("step_key") or ""
@@ -57,7 +57,7 @@ class _Story(logging.Handler):
 def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
     """Writes one line per step."""
     logger = logging.Logger("apiary", level=logging.DEBUG)  # Dagster tells its steps at this level
-    logger.addHandler(_Story())
+    logger.addHandler(_ProgressHandler())
     return logger
 
 

@@ -175,7 +175,7 @@ def deliver(state: State, spool: Spool, store: Store, retry: Retry) -> Shipped:
         except StoreRejectedError as error:
             if batch.is_tombstone:
                 raise _left_for_later(state, retry, batch, error) from error  # nothing smaller could take its place
-            spool.bury(state, batch, str(error).rpartition(": ")[2])
+            spool.write_tombstone(state, batch, str(error).rpartition(": ")[2])
             break
         except (LaterError, StoreRefusedError) as error:
             raise _left_for_later(state, retry, batch, error) from error
@@ -219,7 +219,7 @@ def _drop_oldest(state: State, spool: Spool) -> None:
     """By the owner's choice: the oldest waiting batch gives its place to what comes."""
     oldest = next(spool.sealed(state), None)
     if oldest is not None and not oldest.is_tombstone:
-        spool.bury(state, oldest, "dropped_when_full")
+        spool.write_tombstone(state, oldest, "dropped_when_full")
 
 
 def _put(batch: Sealed, store: Store, retry: Retry) -> None:

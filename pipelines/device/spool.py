@@ -127,7 +127,7 @@ class Spool:
         """Bytes that wait in the spool."""
         return sum(path.stat().st_size for path in self._ready.iterdir()) if self._ready.is_dir() else 0
 
-    def bury(self, state: State, batch: Sealed, reason: str) -> None:
+    def write_tombstone(self, state: State, batch: Sealed, reason: str) -> None:
         """Put a tombstone in the place of a batch that cannot be sent: the chain stays dense, the loss is counted."""
         manifest = json.loads(batch.files[-1].read())
         rows = {item["table"]: item["rows"] for item in manifest["objects"]}
@@ -136,7 +136,7 @@ class Spool:
         self._write_manifest(state, manifest, [], rows=0, size=0)
         fp("bury.marked")
         with state.step():
-            state.reopen(batch.seq + 1)  # their manifests hold the hash of the one that is buried
+            state.reopen(batch.seq + 1)  # their manifests hold the hash of the one that a tombstone replaces
 
     def sweep(self, state: State) -> None:
         """Tidy up after a shipping that died: what no waiting batch needs goes, a delivered one's manifest stays."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pipelines.contract.quota import EXACT_DIGITS
 
 WAITING = 0  # as in state.py, which imports more than a check has time for
-ANY_DAY = ""  # of a turn whose time nobody knows: it counts in every period until the warehouse has counted it
+ANY_DAY = ""  # of a turn whose time is unknown: it counts in every period until the warehouse has counted it
 TABLES = ("llm_turns", "node_steps")
 COLUMNS = (
     "session_id", "is_covered", "step_index", "tool_started_at", "file_modified_at", "occurred_at",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pipelines.contract.numbers import money, plain, words
 
 UNKNOWN_ENDINGS = ("_usd", "_tokens", "_share", "_amount")
-"""Columns of which nothing is no value but one that nobody knows."""
+"""Columns in which NULL means an unknown value."""
 
 
 class Cell(NamedTuple):

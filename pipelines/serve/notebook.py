@@ -31,7 +31,7 @@ def open_marts() -> Callable[[str], list[Row]]:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Display rows as a table; what nobody knows is `unknown`, not 0. The exact value stands in the title of a cell."""
+    """Display rows as a table; an unknown value is `unknown`, not 0. The exact value stands in the title of a cell."""
     if not rows:
         display(HTML("<p>There is nothing to show.</p>"))
         return

@@ -144,7 +144,7 @@ PAGES = (
         _most("Which agent runtimes are used?", "The program that wrote the logs.", "agent_runtime", "agent_runtime"),
     )),
     Page("users", "Users", "Usage and cost by user.", (
-        _most("Which users use most?", "UNATTRIBUTED: nobody knows whose session it was.", "user_id", "user"),
+        _most("Which users use most?", "UNATTRIBUTED: the user of the session is unknown.", "user_id", "user"),
         Section(
             "At which hours of the day?", "Hours of the tenant's zone.", "agg_usage_quarter_hourly",
             "SELECT hours.hour AS hour, coalesce(sum(turns), 0)::BIGINT AS turns\nFROM range(24) AS hours (hour)\n"

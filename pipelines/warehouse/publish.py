@@ -311,7 +311,7 @@ def _write_tenants(
     connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], folder: Path,
     described: Mapping[str, Description],
 ) -> None:  # fmt: skip
-    """For each tenant a file that was never given a row of another one: a filter in a view would be no wall."""
+    """For each tenant a file that was never given a row of another one: a filter in a view would isolate nobody."""
     own = {mart: columns for mart, columns in listed.items() if role.reads(mart) and "tenant_id" in columns}
     tenants = {
         tenant

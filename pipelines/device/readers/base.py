@@ -96,7 +96,7 @@ class Item:
     """One observation of something that changes: which thing it is, its values, the times that consent goes by.
 
     `key` names the thing; the device adds the observation's number and content to make the record's identity.
-    `totals`: columns that sum up what was since `totals_since` (None: nobody knows); without history they do not leave
+    `totals`: columns that sum up what was since `totals_since` (None: unknown); without history they do not leave
     if that was before the consent.
     """
 
