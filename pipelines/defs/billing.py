@@ -93,7 +93,7 @@ def billing_statements(
 
 
 @dg.asset_check(
-    asset=billing_statements, name="exports_complete",
+    asset=billing_statements, name="exports_complete", op_tags=BEFORE_ANALYTICS,
     description="No statement is missing, late or held back; what is stands in exports/alerts.json.",
 )  # fmt: skip
 def exports_complete(folders: FoldersResource) -> dg.AssetCheckResult:

@@ -25,8 +25,8 @@ def erasure_requests(
         found = suppression.record_requests(opened)
         if found.unreadable:
             context.log.warning(
-                f"{pluralize(len(found.unreadable), 'object')} among owners' requests are none, such as"
-                f" {found.unreadable[0]}"
+                f"passed over, no request of an owner: {pluralize(len(found.unreadable), 'object')},"
+                f" such as {found.unreadable[0]}"
             )
         listed = suppression.load(opened)
         waiting = suppression.pending(opened, listed)
