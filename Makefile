@@ -75,6 +75,7 @@ docs: $(READY) ## site/: the documentation and the pages of every model, as one 
 		$(BIN)/dbt --quiet $$step --project-dir dbt_project --profiles-dir dbt_project \
 		--target-path "$(CURDIR)/.cache/dbt-docs" --log-path "$(CURDIR)/.cache/dbt-docs" || exit 1; done
 	@mkdir -p site/dbt && cp .cache/dbt-docs/static_index.html site/dbt/index.html
+	@$(BIN)/python -m tests.column_lineage site/columns.html
 	@echo "open site/index.html"
 
 wheels: $(READY) ## dist/: the device part and the warehouse as wheels
