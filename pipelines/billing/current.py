@@ -46,9 +46,16 @@ INVOICE_SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
+_RATE = Decimal("0.000001")
+
+
 @dataclass(frozen=True)
 class Month:
-    """One account's month as its valid statement says it."""
+    """One account's month as its valid statement says it.
+
+    `rates`: of the currencies that prices are in and the amounts are not, what one is worth: pricing currency, billing
+    currency, rate.
+    """
 
     account: str
     period: date
@@ -56,6 +63,8 @@ class Month:
     costs: Sequence[Row]
     invoice: Sequence[Row]
     unpriced: Sequence[Row]
+    name: str | None = None
+    rates: Sequence[tuple[str, str, Decimal]] = ()
 
     @property
     def payable(self) -> dict[str, tuple[Decimal, Decimal]]:
@@ -112,17 +121,29 @@ def _months(statements: StatementStore) -> Iterable[Month]:
             own = statements.root / "monthly" / f"billing_period={period:%Y-%m}" / f"account={folder_name(account)}"
             if own != statement and own in statements.newest:
                 continue
+            theirs = [row for row in rows if row["BillingAccountId"] == account]
             yield Month(
-                account, period, version,
-                _costs(row for row in rows if row["BillingAccountId"] == account),
+                account, period, version, _costs(theirs),
                 _invoice(row for row in invoices if row["BillingAccountId"] == account),
                 [row for row in unpriced if row["billing_account_id"] == account],
+                next((row["BillingAccountName"] for row in theirs if row.get("BillingAccountName")), None),
+                _rates(theirs),
             )  # fmt: skip
 
 
 def _table(version: Version, name: str) -> list[Row]:
     found: list[Row] = pq.read_table(version.folder / f"{name}.parquet", partitioning=None).to_pylist()
     return found
+
+
+def _rates(rows: Iterable[Row]) -> list[tuple[str, str, Decimal]]:
+    """The exchange rates of the rows, as their unit prices in both currencies tell them, to six digits."""
+    return sorted({
+        (row["PricingCurrency"], row["BillingCurrency"], (row["ListUnitPrice"] / price).quantize(_RATE).normalize())
+        for row in rows
+        if row["PricingCurrency"] not in (None, row["BillingCurrency"]) and row["ListUnitPrice"]
+        and (price := row["PricingCurrencyListUnitPrice"])
+    })  # fmt: skip
 
 
 def _costs(rows: Iterable[Row]) -> list[Row]:
@@ -184,7 +205,7 @@ def _source(month: Month, before: Month | None) -> dict[str, Any]:
     """Which statements the files were made from, and by which layout."""
     return {
         "statement": "/".join(month.version.folder.parts[-4:]), "manifest_sha256": month.version.manifest_sha256,
-        "month_before": before.version.manifest_sha256 if before else None, "layout": 3,
+        "month_before": before.version.manifest_sha256 if before else None, "layout": 4,
     }  # fmt: skip
 
 
@@ -217,7 +238,8 @@ def summary(month: Month, before: Month | None) -> list[tuple[str, Any]]:
     """The first sheet: what somebody who pays asks first."""
     manifest = month.version.manifest
     said: list[tuple[str, Any]] = [
-        ("account", month.account), ("period", f"{month.period:%Y-%m}"), ("state", manifest["period_state"]),
+        ("account", month.account), ("name", month.name or "-"),
+        ("period", f"{month.period:%Y-%m}"), ("state", manifest["period_state"]),
         ("statement version", month.version.number), ("as of", manifest["generated_from"]["as_of"]),
     ]  # fmt: skip
     earlier = before.payable if before else {}
@@ -228,6 +250,7 @@ def summary(month: Month, before: Month | None) -> list[tuple[str, Any]]:
     with localcontext(prec=60):
         late = sum((row["billed_cost"] for row in month.costs if row["correction"]), Decimal(0))
         unpriced = sum(row["quantity"] for row in month.unpriced)
+    said += [(f"one {pricing} in {billing}", rate) for pricing, billing, rate in month.rates]
     for currency, bases in manifest.get("model_basis", {}).items():  # earlier versions do not say it
         said += [(f"billed, model known by {basis} ({currency})", Decimal(sums["BilledCost"]))
                  for basis, sums in bases.items()]  # fmt: skip

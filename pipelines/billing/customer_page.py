@@ -30,8 +30,12 @@ def content(month: "Month") -> dict[str, Any]:
     usage = [row for row in month.costs if row["charge"] != "Rounding"]
     closed = manifest["period_state"] == "closed"
     return {
-        "account": month.account, "period": f"{month.period:%Y-%m}", "manifest": month.version.manifest_sha256,
+        "account": f"{month.name} ({month.account})" if month.name else month.account,
+        "period": f"{month.period:%Y-%m}", "manifest": month.version.manifest_sha256,
         "state": "Final." if closed else f"Provisional: the month is {manifest['period_state']}.",
+        "rates": [
+            f"Prices are in {pricing}; one {pricing} is {rate:f} {billing}." for pricing, billing, rate in month.rates
+        ],
         "invoices": _invoices(month.invoice),
         "shares": [
             {"title": "By model", "name": "Model", "rows": _shares(usage, lambda row: row["model"])},

@@ -44,6 +44,7 @@ def pdf(month: "Month") -> bytes:
 def _flow(said: dict[str, Any]) -> Iterator[Flowable]:
     yield _text(f"{said['account']}, {said['period']}", size=18)
     yield _text(said["state"])
+    yield from map(_text, said["rates"])
     for invoice in said["invoices"]:
         lines = [(line["charge"], line["model"] or "", line["amount"]) for line in invoice["lines"]]
         total = ("Payable, before tax", "", invoice["payable"])
@@ -65,8 +66,8 @@ def _flow(said: dict[str, Any]) -> Iterator[Flowable]:
     )
     yield _text(said["manifest"], font="Courier")
     yield _text(
-        "Ask for it: apiary verify says whether its files are what was signed, apiary prove ROW shows where a row "
-        "comes from."
+        "Ask for it: apiary verify says whether its files are what was signed. Its file focus_cost_and_usage.csv has "
+        "the rows that these amounts are sums of; apiary prove ROW shows where the one with this x_RowKey comes from."
     )
     if any(_shown(text) != text for text in _texts(said)):
         yield _text(REPLACED)

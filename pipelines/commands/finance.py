@@ -24,6 +24,7 @@ from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
 # Columns of a reconciliation that a narrow terminal does without, in this order.
+NO_REPORT = "no_report"  # of rpt_reconciliation
 PARTS = ("rounding cost", "timing cost", "quantity cost", "price cost", "our quantity", "their quantity")
 
 
@@ -163,10 +164,15 @@ def _reconcile_show(options: argparse.Namespace) -> int:
         )
         names = [column[0] for column in cursor.description or []]
         rows = cursor.fetchall()
+    told = [dict(zip(names, row, strict=True)) for row in rows]
+    compared = [row for row in told if row["explained_by"] != NO_REPORT]
     show(
-        [dict(zip(names, row, strict=True)) for row in rows], nothing="no provider's report is reconciled in this time",
+        told if options.json else compared, nothing="no provider's report is reconciled in this time",
         is_json=options.json, is_exact=options.exact, optional=PARTS,
     )  # fmt: skip
+    if not options.json and (missing := sorted({row["provider_name"] for row in told if row not in compared})):
+        say(f"without a report: {', '.join(missing)}; bring one with `apiary reconcile import`, or ask for it with"
+            " `apiary reconcile fetch`")  # fmt: skip
     return 0
 
 

@@ -21,13 +21,15 @@ GAP = "  "
 FEW_WORDS = 3  # a cell of more is a sentence
 NARROWEST = 24  # columns that a sentence needs
 SHORT = 8  # characters of an id that are shown at least
+Optional = str | tuple[str, ...]
+"""A column that a narrow terminal does without, or several that say nothing without each other."""
 NO_PRICE = "no price"
 _NUMBER = re.compile(rf"-|{NO_PRICE}|<?-?\d[\d,]*(\.\d+)?%?")
 _LONG_ID = re.compile(r"(?P<prefix>([a-z]+:)?(k1_|session_\d{8}_\d{6}_)?)(?P<digits>[0-9a-f]{8,64})")
 
 
 def show(
-    rows: Sequence[Mapping[str, object]], *, nothing: str, is_json: bool = False, optional: Sequence[str] = (),
+    rows: Sequence[Mapping[str, object]], *, nothing: str, is_json: bool = False, optional: Sequence[Optional] = (),
     is_exact: bool = False,
 ) -> None:  # fmt: skip
     """Print rows as one JSON array, exact, or as a table; the sentence `nothing` where there is none."""
@@ -55,7 +57,7 @@ def table(
     names: Sequence[str],
     rows: Sequence[Sequence[object]],
     *,
-    optional: Sequence[str] = (),
+    optional: Sequence[Optional] = (),
     is_exact: bool = False,
 ) -> None:
     """Print rows under their column names on standard output.
@@ -94,7 +96,7 @@ def render(
     rows: Sequence[Sequence[object]],
     *,
     width: int | None,
-    optional: Sequence[str] = (),
+    optional: Sequence[Optional] = (),
     is_bold: bool = False,
 ) -> list[str]:
     """The lines of a table of at most `width` columns; only a single value wider than that is longer."""
@@ -103,11 +105,12 @@ def render(
         return _grid(columns, is_bold=is_bold)
     columns = {name: _shortened(cells) for name, cells in columns.items()}
     left_out: list[str] = []
-    for name in [name for name in optional if name in columns]:
+    for entry in optional:
         if _width(columns) <= width:
             break
-        del columns[name]
-        left_out.append(name)
+        for name in [name for name in ([entry] if isinstance(entry, str) else entry) if name in columns]:
+            del columns[name]
+            left_out.append(name)
     if _width(columns) > width and (narrowed := _narrowed(columns, width)) is not None:
         note = wrap(f"not shown in {width} columns: {', '.join(left_out)}", width) if left_out else []
         return [*_grid(narrowed, is_bold=is_bold), *note]

@@ -33,7 +33,7 @@ DIMENSIONS = ("model", "tenant", "user", "colony", "session", "agent", "kind", "
 NAMED = 3  # models without a price that are named below the table
 LIMIT = 50  # drawing many thousands of rows takes longer than finding them
 OPTIONAL = (
-    "tool calls", "cache write", "turns", "cost not reported", "turns without a price", "at least", "at most",
+    "tool calls", "cache write", "turns", "cost not reported", "turns without a price", ("at least", "at most"),
     "reported cost USD", "cache read", "tokens without a price",
 )  # fmt: skip
 """Columns of usage that a narrow terminal does without, in this order."""

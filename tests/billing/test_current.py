@@ -220,3 +220,11 @@ def test_libreoffice_reads_the_same_totals(finance: Path, tmp_path: Path) -> Non
                 found[record["currency"]] += Decimal(str(record["payable" if name == "invoice.csv" else "billed_cost"]))
             expected = payables(finance, account, month)
             assert {c: round(v, 9) for c, v in found.items()} == {c: round(v, 9) for c, v in expected.items()}
+
+
+def test_the_rates_are_those_of_the_unit_prices() -> None:
+    row = {"BillingCurrency": "EUR", "PricingCurrency": "USD", "PricingCurrencyListUnitPrice": Decimal("0.0000015")}
+    dollars = row | {"BillingCurrency": "USD", "ListUnitPrice": Decimal("0.0000015")}
+    nothing = row | {"PricingCurrencyListUnitPrice": None, "ListUnitPrice": None}
+    rows = [row | {"ListUnitPrice": Decimal("0.000001305")}, dollars, nothing]
+    assert current._rates(rows) == [("USD", "EUR", Decimal("0.87"))]
