@@ -129,7 +129,7 @@ audit: $(READY) ## .cache/sbom.cdx.json, the bill of materials (CycloneDX), and 
 		if grep -q "known vulnerabilit" $(AUDIT)/found; then cat $(AUDIT)/found; exit $$code; fi; tail -n 1 $(AUDIT)/found >&2; \
 		echo "audit: the service that knows vulnerabilities could not be asked: whether there are any is unknown" >&2; exit 3
 
-# Spark is half a gigabyte: it has an environment of its own, with everything the project has and the group `spark`.
+# Spark is half a gigabyte: the engines have an environment of their own, with what the warehouse needs and theirs.
 SPARK := .cache/spark
 $(SPARK)/.ready: $(READY) requirements-spark.lock
 	@echo "making $(SPARK) ..."
@@ -137,14 +137,11 @@ $(SPARK)/.ready: $(READY) requirements-spark.lock
 	@$(BIN)/uv pip sync --quiet --python $(SPARK)/bin/python --require-hashes requirements-spark.lock
 	@touch $@
 
-JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
-HAS_JAVA := $(JAVA) -version > /dev/null 2>&1 || { echo "skipped: Spark needs Java 17: install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME" >&2; exit 0; }
+scale: $(SPARK)/.ready ## the models on DuckLake and Spark, marts compared with DuckDB's (ARGS="--engines ducklake")
+	@nice -n 10 $(SPARK)/bin/python -m bench.scale $(ARGS)
 
-scale: $(READY) ## the models on Spark and on DuckDB, every mart compared row by row (ARGS="--days 8"); needs Java 17
-	@$(HAS_JAVA); $(MAKE) --no-print-directory $(SPARK)/.ready && nice -n 10 $(SPARK)/bin/python -m bench.scale $(ARGS)
-
-test-scale: $(READY) ## a small form of it as tests
-	@$(HAS_JAVA); $(MAKE) --no-print-directory $(SPARK)/.ready && $(SPARK)/bin/python -m pytest -m scale tests/scale
+test-scale: $(SPARK)/.ready ## a small form of it as tests; what lacks PostgreSQL or Java 17 is skipped and says so
+	@$(SPARK)/bin/python -m pytest -m scale tests/scale
 
 # As root it installs the Debian package where it is missing; else the test is skipped, and says so.
 spreadsheet-check: $(READY) ## LibreOffice opens the files of finance: its totals are those of the invoices

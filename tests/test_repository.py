@@ -62,6 +62,7 @@ SQL_BUILDERS = {
     "pipelines/warehouse/arrivals.py",
     "pipelines/warehouse/definitions.py",
     "pipelines/warehouse/ducklake.py",
+    "pipelines/warehouse/ducklake_copy.py",
     "pipelines/warehouse/book_changes.py",
     "pipelines/warehouse/erase.py",
     "pipelines/warehouse/budgets.py",

@@ -29,6 +29,7 @@ def running(folder: Path) -> Iterator[str]:
     """The address of a server of its own, whose data lie in a folder. Raises ServiceError."""
     programs = postgres_programs()
     assert programs is not None
+    private_folder(folder)
     for parent in (folder, *folder.parents):  # as root it is another user's process, which has to get there
         if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)

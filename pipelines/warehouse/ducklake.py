@@ -65,8 +65,8 @@ def attach(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str]
     for extension in EXTENSIONS:
         connection.execute(f"LOAD '{_extension(extension)}'")
     statement = (
-        f"ATTACH IF NOT EXISTS '{_quoted(f'ducklake:postgres:{catalog}')}' AS {NAME}"
-        f" (DATA_PATH '{_quoted(data.rstrip('/'))}/')"
+        f"ATTACH IF NOT EXISTS '{quoted(f'ducklake:postgres:{catalog}')}' AS {NAME}"
+        f" (DATA_PATH '{quoted(data.rstrip('/'))}/')"
     )
     for attempt in range(1, ATTEMPTS_TO_ATTACH + 1):
         try:
@@ -102,7 +102,8 @@ def _extension(name: str) -> Path:
     return path
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text within a statement that binds no values."""
     return text.replace("'", "''")
 
 

@@ -1,6 +1,6 @@
 """Comparing two engines can fail.
 
-Does not belong here: what they say (test_spark.py).
+Does not belong here: what they say (test_marts.py).
 """
 
 from pathlib import Path

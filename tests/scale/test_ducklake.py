@@ -1,6 +1,6 @@
 """Several load one DuckLake at once: no batch is lost or there twice, and nobody who reads waits.
 
-Does not belong here: what the models make of it (test_ducklake_models.py).
+Does not belong here: what the models make of it (test_marts.py).
 """
 
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -17,7 +18,7 @@ import pytest
 from bench.scale import postgres
 from bench.tiny_batches import fleet
 from pipelines.store import FolderStore
-from pipelines.warehouse import ducklake, landing, load
+from pipelines.warehouse import ducklake, ducklake_copy, landing, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCHES = 1_024
@@ -155,3 +156,34 @@ def test_settings_that_are_missing_are_named(lake: Settings) -> None:
     with pytest.raises(ducklake.DuckLakeError, match="could not be attached") as found:
         ducklake.connect(lake | {ducklake.CATALOG: wrong})
     assert wrong not in str(found.value), "with its password"
+
+
+def test_a_warehouse_moves_into_it_and_back(
+    lake: Settings, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in lake.items():
+        monkeypatch.setenv(name, value)
+    first, last = tmp_path / "apiary.duckdb", tmp_path / "back.duckdb"
+    arrivals = landing.pending(store, set())
+    with duckdb.connect(str(first)) as connection:
+        load.prepare(connection)
+        load.load(connection, store, arrivals[:64])
+        connection.execute("INSERT INTO wire.released VALUES ('acme', 'r', now(), 7)")
+        connection.execute("CREATE SCHEMA billing")
+        connection.execute("CREATE TABLE billing.price_book AS SELECT 1.50::DECIMAL(38, 20) AS unit_price")
+    ducklake_copy.into_lake(first)
+    with pytest.raises(ducklake_copy.CopyError, match="an empty warehouse alone"):
+        ducklake_copy.into_lake(first)
+    with ducklake.connect() as connection:
+        assert load.load(connection, store, arrivals[:96]).rows_new == 32, "what was loaded before is known"
+        assert connection.execute("SELECT max(ingest_seq) FROM wire.batches").fetchone() == (8,), "after the decision"
+    ducklake_copy.into_file(last)
+    with pytest.raises(ducklake_copy.CopyError, match="is there already"):
+        ducklake_copy.into_file(last)
+    with duckdb.connect(str(last)) as connection:
+        assert connection.execute("SELECT record_id FROM wire.released").fetchall() == [("r",)]
+        assert connection.execute("SELECT unit_price FROM billing.price_book").fetchall() == [(Decimal("1.5"),)]
+        load.prepare(connection)
+        load.load(connection, store, arrivals)
+        found = wire_of(connection)
+    assert found == loaded_alone(store, tmp_path / "alone.duckdb")

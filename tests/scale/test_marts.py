@@ -1,0 +1,113 @@
+"""The models say on each engine what they say on DuckDB: `make scale` small, on the fleet of one day in two loads.
+
+The build on DuckLake is killed in the middle, and started again.
+Does not belong here: whether every model has a translation (tests/dbt/test_engines.py).
+"""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.scale import __main__ as scale
+from bench.scale import postgres
+from pipelines.engine import Engine
+from pipelines.home import Home
+from pipelines.simulate import fleet
+from pipelines.warehouse import ducklake
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.scale
+
+# With their ancestors they call every macro of dbt_project/macros/engine.sql (`test_every_engine_macro_is_run`).
+MARTS = (
+    "mart_usage_crosscheck", "agg_tasks_daily", "agg_concurrency_hourly", "mart_task_progress", "mart_alerts",
+    "mart_session_tree", "fct_credit_ledger", "export_focus_daily",
+)  # fmt: skip
+
+
+SELECT = [f"+{mart}" for mart in MARTS]
+SECONDS = 900.0
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("scale"))
+
+
+@pytest.fixture(scope="module")
+def duckdb(home: Home) -> scale.OnDuckDB:
+    devices = fleet.demo_fleet(last_day=scale.LAST_DAY, days=1)
+    return scale.on_duckdb(home, [devices[0::2], devices[1::2]], SELECT)
+
+
+@pytest.fixture(scope="module", params=list(scale.TITLES))
+def found(request: pytest.FixtureRequest, home: Home) -> scale.Outcome:
+    """What an engine built, and how its marts differ."""
+    engine: Engine = request.param
+    if reason := scale.missing(engine):
+        pytest.skip(reason)
+    if engine is Engine.SPARK:
+        pytest.importorskip("pyspark", reason="Spark is not installed: make test-scale makes its environment")
+    duckdb: scale.OnDuckDB = request.getfixturevalue("duckdb")
+    if engine is Engine.SPARK:
+        return scale.outcome(engine, "", home, duckdb, scale.on_spark(home, duckdb.inputs, "local[2]", SELECT))
+    with postgres.running(home.root / "postgres") as address:
+        lake = postgres.new_lake(address, "lake", home.root / "ducklake" / "data")
+        kill_in_the_middle(home, lake, duckdb.inputs)
+        return scale.outcome(engine, "", home, duckdb, scale.on_ducklake(home, lake, duckdb.inputs, SELECT))
+
+
+def kill_in_the_middle(home: Home, lake: dict[str, str], inputs: list[Path]) -> None:
+    """Begin a build, and kill it when it has made some of the marts."""
+    arguments = [home.store_url, home.books, *inputs, "--select", *SELECT]
+    process = scale.started(Engine.DUCKLAKE, home, arguments, lake)
+    end = time.monotonic() + SECONDS
+    marts = 0
+    while marts < 5:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(1)
+        if (Path(lake[ducklake.DATA]) / "marts").exists():
+            with ducklake.connect(lake) as reader:
+                (marts,) = reader.execute(COUNT_MARTS).fetchone() or (0,)
+    process.kill()
+    process.wait()
+    assert not (scale.marts_of(home, Engine.DUCKLAKE) / "results.json").exists()
+
+
+COUNT_MARTS = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = 'marts'"
+
+
+def test_every_model_and_test_runs(found: scale.Outcome) -> None:
+    assert len([name for name in found.built.nodes if name.startswith("model.")]) > 90
+    assert {name: node["message"] for name, node in found.built.failed.items()} == {}
+
+
+def test_no_row_of_any_mart_differs(found: scale.Outcome) -> None:
+    assert len(found.marts) > 25
+    assert [mart for mart in found.marts if not mart.is_equal] == []
+    assert sum(mart.rows for mart in found.marts) > 1000
+
+
+def test_every_engine_macro_is_run(warehouse):
+    result = warehouse.dbt("parse")
+    manifest = result.result
+    text = (REPOSITORY / "dbt_project" / "macros" / "engine.sql").read_text("utf-8")
+    dispatched = {f"macro.apiary.{name}" for name in re.findall(r"adapter\.dispatch\('(\w+)'\)", text)}
+    models: set[str] = set()
+    waiting = [f"model.apiary.{mart}" for mart in MARTS]
+    while waiting:
+        name = waiting.pop()
+        if name.startswith("model.") and name not in models:
+            models.add(name)
+            waiting += manifest.nodes[name].depends_on.nodes
+    macros: set[str] = set()
+    waiting = [macro for model in models for macro in manifest.nodes[model].depends_on.macros]
+    while waiting:
+        name = waiting.pop()
+        if name.startswith("macro.apiary.") and name not in macros:
+            macros.add(name)
+            waiting += manifest.macros[name].depends_on.macros
+    assert dispatched <= macros
