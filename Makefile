@@ -24,6 +24,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
+	@$(BIN)/python -c 'from pipelines.defs.dbt_project import manifest; manifest()' # or the first start of Dagster waits for it
 
 # Only HIVE_HOME= on make's own command line counts: an exported variable must not ship anybody's home.
 ifeq ($(origin HIVE_HOME),command line)
