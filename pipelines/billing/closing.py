@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -56,12 +56,13 @@ class SignatureError(ExpectedError):
 
 @dataclass(frozen=True)
 class Payable:
-    """What one invoice of an account comes to."""
+    """What one invoice of an account comes to. `parts`: its exact sum by FOCUS charge category."""
 
     invoice_id: str
     currency: str
     exact: Decimal
     payable: Decimal
+    parts: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -444,8 +445,13 @@ def _rows_off(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, 
 def _payables(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, list[Payable]]:
     rows = connection.execute(
         """
-        SELECT billing_account_id, invoice_id, currency, sum(exact_amount), sum(rounded_amount)
-        FROM marts.fct_invoice_lines WHERE billing_period = ? GROUP BY ALL ORDER BY ALL
+        SELECT billing_account_id, invoice_id, currency, sum(exact), sum(rounded), map_from_entries(
+            list((charge_category, exact) ORDER BY charge_category))
+        FROM (
+            SELECT billing_account_id, invoice_id, currency, charge_category, sum(exact_amount) AS exact,
+                sum(rounded_amount) AS rounded
+            FROM marts.fct_invoice_lines WHERE billing_period = ? GROUP BY ALL
+        ) GROUP BY ALL ORDER BY 1, 2, 3
         """,
         [period],
     ).fetchall()

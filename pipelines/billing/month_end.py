@@ -40,16 +40,20 @@ def take_step(
     return done
 
 
-def write_statements(export: ExportContext, books: Path, period: date) -> Written:
-    """The statements of a period's days and accounts, the head, the files of finance and the alerts.
+def write_statements(
+    export: ExportContext, books: Path, period: date, *, accounts: Sequence[str] | None = None
+) -> Written:
+    """The statements of a period's days and accounts, the head, the files of finance and the alerts; of some accounts'
+    month or all's.
 
     What is there already is passed over. Raises GateError, OSError, attestation.AttestationError.
     """
-    accounts = closing.accounts_of(export.connection, export.book, period)
+    there = closing.accounts_of(export.connection, export.book, period)
+    wanted = [account for account in there if accounts is None or account in accounts]
     exports.export_days(export)
-    done, held = exports.export_months(export, period, accounts)
+    done, held = exports.export_months(export, period, wanted)
     current.refresh(export.statements)
     attestation.attest(export.statements.root, books, as_of=export.as_of)
-    alerts = export_alerts.find(export, accounts)
+    alerts = export_alerts.find(export, there)
     export_alerts.write(export.statements.root, alerts)
     return Written(tuple(done), held, tuple(alert_messages.deliver(export.statements.root, alerts)))

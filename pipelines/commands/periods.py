@@ -54,6 +54,10 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+PARTS = {"Usage": "usage", "Purchase": "plan", "Adjustment": "commitment and adjustments", "Credit": "credit"}
+"""Of what a month comes to, by FOCUS charge category."""
+
+
 def _print_book(book: Book) -> None:
     rows: list[list[object]] = [
         [f"{t.period:%Y-%m}", t.after, ", ".join(t.accounts) if t.accounts else "all", t.actor, t.reason,
@@ -83,10 +87,13 @@ def _print_readiness(connection: duckdb.DuckDBPyConnection, period: date, ready:
     for item in ready:
         unmet = ", ".join(c.name for c in item.unmet()) if item.status != "closed" else ""
         for payable in item.payables or (None,):
+            parts = [payable.parts.get(category) if payable else None for category in PARTS]
             amounts = [payable.currency, plain(payable.exact), payable.payable] if payable else ["-", "0", Decimal(0)]
+            amounts = [amounts[0], *parts, *amounts[1:]]
             rows.append([item.account, item.status, *amounts, unmet or "-"])
     say(f"{period:%Y-%m}")
-    table(["account", "status", "currency", "exact", "payable", "in the way"], rows)
+    names = ["account", "status", "currency", *PARTS.values(), "exact", "payable", "in the way"]
+    table(names, rows, optional=(tuple(PARTS.values()), "exact"))
     wanted = [(item, c) for item in ready if item.status != "closed" for c in item.unmet()]
     if wanted:
         table(
@@ -159,7 +166,8 @@ def _write_statements(
 ) -> None:
     from pipelines.billing import month_end
 
-    written = month_end.write_statements(export_context(home, connection, options, checks), home.books, period)
+    export = export_context(home, connection, options, checks)
+    written = month_end.write_statements(export, home.books, period, accounts=_named(options))
     for item in written.statements:
         if item.is_new:
             say(f"statement: {item.folder}")

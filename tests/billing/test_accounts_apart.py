@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.billing import closing, periods, verify
+from pipelines.billing import closing, month_end, periods, verify
 from pipelines.billing import ledger as files
 from pipelines.billing.exports import export_days, export_month, export_months
 from pipelines.billing.gate import Check
@@ -52,6 +52,24 @@ def test_what_credit_covers_costs_nothing(ledger: Ledger) -> None:
     ledger.charge([charge("credit", JANUARY, "-3.083092974", "credit")])
     ledger.build()
     assert payables(ledger) == {"INV-2025-01-acct-acme-USD": Decimal("0.00")}
+
+
+def test_what_a_month_comes_to_is_told_by_its_parts(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 5), 1_000_000, "3")])
+    ledger.charge([charge("seats", JANUARY, "20"), charge("short", JANUARY, "7", "true_up")])
+    ledger.build()
+    (account,) = ledger.ready(JANUARY, as_of=AFTER)
+    (found,) = account.payables
+    assert found.parts == {"Usage": Decimal(3), "Purchase": Decimal(20), "Adjustment": Decimal(7)}
+    assert sum(found.parts.values()) == found.exact
+
+
+def test_the_end_of_one_accounts_month_writes_no_statement_of_another(ledger: Ledger) -> None:
+    ledger.tell([line("a", date(2025, 1, 5)), line("b", date(2025, 1, 5), **BOLT)])
+    ledger.build()
+    written = month_end.write_statements(ledger.export(AFTER), ledger.books, JANUARY, accounts=["acct-bolt"])
+    assert ["acct-bolt" in str(item.folder) for item in written.statements] == [True]
+    assert [path.name for path in (ledger.exports / "current").iterdir()] == ["acct-bolt"]
 
 
 def test_a_commitment_is_its_amount(ledger: Ledger) -> None:
