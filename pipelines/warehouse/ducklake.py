@@ -1,7 +1,7 @@
-"""The warehouse as a DuckLake: tables are Parquet in a folder, their catalog is in PostgreSQL, several machines write.
+"""The warehouse as a DuckLake: tables are Parquet in a folder or in object storage, their catalog is in PostgreSQL.
 
-DuckLake has snapshot isolation and no primary keys. Whoever writes rows of the wire therefore changes the one row of
-`wire.load_sequence`: of two such transactions at once the second one fails when it commits, and begins again.
+Several machines write. It has snapshot isolation and no primary keys: whoever writes rows of the wire changes the one
+row of `wire.load_sequence`, and of two such transactions at once the second fails when it commits, and begins again.
 Does not belong here: what a load writes (load.py), how dbt connects (ducklake_dbt.py).
 """
 
@@ -14,6 +14,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import duckdb
 
@@ -61,9 +62,13 @@ def attach(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str]
     catalog, data = environment.get(CATALOG), environment.get(DATA)
     if not catalog or not data:
         missing = CATALOG if not catalog else DATA
-        raise DuckLakeError(f"{missing} is not set: a DuckLake is a PostgreSQL database and a folder for its data")
+        raise DuckLakeError(
+            f"{missing} is not set: a DuckLake is a PostgreSQL database, and a folder or s3://BUCKET/PREFIX"
+        )
     for extension in EXTENSIONS:
         connection.execute(f"LOAD '{_extension(extension)}'")
+    if data.startswith("s3://"):
+        _open_object_storage(connection, environment)
     statement = (
         f"ATTACH IF NOT EXISTS '{quoted(f'ducklake:postgres:{catalog}')}' AS {NAME}"
         f" (DATA_PATH '{quoted(data.rstrip('/'))}/')"
@@ -80,6 +85,30 @@ def attach(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str]
             # The error repeats the address, with its password.
             said = str(error).replace(catalog, CATALOG).splitlines()[0]
             raise DuckLakeError(f"the DuckLake could not be attached: {said}") from None
+
+
+def _open_object_storage(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str]) -> None:
+    """Let the connection read and write object storage, with what boto3 finds now. Raises DuckLakeError."""
+    import boto3
+
+    session = boto3.Session(
+        aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+        region_name=environment.get("AWS_DEFAULT_REGION"),
+    )
+    found = session.get_credentials()
+    if found is None:
+        raise DuckLakeError(f"{DATA} is object storage and there are no credentials for it: set AWS_ACCESS_KEY_ID")
+    key = found.get_frozen_credentials()
+    said = {"KEY_ID": key.access_key, "SECRET": key.secret_key, "SESSION_TOKEN": key.token}
+    said |= {"REGION": session.region_name}
+    endpoint = urlsplit(environment.get("AWS_ENDPOINT_URL", ""))
+    if endpoint.netloc:
+        said |= {"ENDPOINT": endpoint.netloc, "URL_STYLE": "path", "USE_SSL": str(endpoint.scheme == "https")}
+    listed = "".join(f", {name} '{quoted(value)}'" for name, value in said.items() if value)
+    connection.execute(f"LOAD '{_extension('httpfs')}'")
+    connection.execute(f"CREATE OR REPLACE SECRET {NAME} (TYPE s3{listed})")
 
 
 def _pause(attempt: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import boto3
 import duckdb
 import pytest
 
@@ -19,6 +20,7 @@ from bench.scale import postgres
 from bench.tiny_batches import fleet
 from pipelines.store import FolderStore
 from pipelines.warehouse import ducklake, ducklake_copy, landing, load
+from tests.object_server import PROGRAM, object_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCHES = 1_024
@@ -187,3 +189,26 @@ def test_a_warehouse_moves_into_it_and_back(
         load.load(connection, store, arrivals)
         found = wire_of(connection)
     assert found == loaded_alone(store, tmp_path / "alone.duckdb")
+
+
+def test_its_data_may_lie_in_object_storage(lake: Settings, store: FolderStore, tmp_path: Path) -> None:
+    if not PROGRAM.exists():
+        pytest.skip("there is no SeaweedFS: run make test-scale")
+    arrivals = landing.pending(store, set())[:64]
+    with object_server(tmp_path / "objects") as server:
+        client = boto3.client(
+            "s3", endpoint_url=server.endpoint, aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret_key, region_name="us-east-1",
+        )  # fmt: skip
+        client.create_bucket(Bucket="lake")
+        there = lake | server.environment | {ducklake.DATA: "s3://lake/warehouse"}
+        for count in (32, 64):
+            with ducklake.connect(there) as connection:
+                load.prepare(connection)
+                assert load.load(connection, store, arrivals[:count]).rows_new == 32
+        listed = client.list_objects_v2(Bucket="lake", Prefix="warehouse/wire/")["Contents"]
+        assert any(found["Key"].endswith(".parquet") for found in listed)
+        with ducklake.connect(there) as connection:
+            found = connection.execute("SELECT count(*), count(DISTINCT record_id) FROM wire.llm_turns").fetchone()
+    assert found == (64, 64)
+    assert not (tmp_path / "data").exists()
