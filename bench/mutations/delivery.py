@@ -87,9 +87,13 @@ DELIVERY = (
     ),
     Mutant(
         "duplicates forgotten after a day", "pipelines/warehouse/load.py",
-        "arriving.record_id = old.record_id\n        ),",
-        "arriving.record_id = old.record_id\n            WHERE old._received_at > now() - INTERVAL 1 DAY\n        ),",
+        "arriving.record_id = old.record_id\n",
+        "arriving.record_id = old.record_id\n        WHERE old._received_at > now() - INTERVAL 1 DAY\n",
         LOAD,
+    ),
+    Mutant(
+        "a record twice in one load stands twice", "pipelines/warehouse/load.py",
+        "GROUP BY ALL HAVING count(*) > 1\n", "GROUP BY ALL HAVING count(*) > 2\n", LOAD,
     ),
     Mutant(
         "ledger by sequence number, not by hash", "pipelines/warehouse/landing.py",

@@ -105,22 +105,22 @@ WHOLE = (
     ),
     Benchmark(
         "models", "B7: all models built from the start by dbt", "DuckDB executes the same SELECTs",
-        growth.prepare_models, f"{GROWTH}:build", f"{GROWTH}:build_plainly", target=1.3, size=(300, 3_000, 240_000),
+        growth.prepare_models, f"{GROWTH}:build", f"{GROWTH}:build_plainly", target=1.3, size=(300, 3_000, 160_000),
         pairs=1,
     ),
     Benchmark(
-        "one_day", "B8: `apiary run` with one new day after a long history", "the same after 10 days",
+        "one_day", "B8: `apiary run` with one new day after a year", "the same after 10 days",
         history.prepare_histories, f"{HISTORY}:run_after_long", f"{HISTORY}:run_after_short", target=1.2,
-        size=(20, 100, 1_000), pairs=1,
+        size=(20, 100, 365), pairs=1,
     ),
     Benchmark(
         "rating", "B9: lines rated in exact decimals", "polars multiplies floats, of the same turns",
-        growth.prepare_rating, f"{GROWTH}:rate", f"{GROWTH}:rate_in_floats", target=2.0, size=(300, 3_000, 240_000),
+        growth.prepare_rating, f"{GROWTH}:rate", f"{GROWTH}:rate_in_floats", target=2.0, size=(300, 3_000, 160_000),
     ),
     Benchmark(
         "routes", "B11: the slowest route of the API, p95 of its answers", "DuckDB adds up the published Parquet, p95",
         growth.prepare_questions, f"{GROWTH}:ask_routes", f"{GROWTH}:ask_parquet", target=0.0,
-        size=(300, 3_000, 240_000), unit="ms", allowance=300.0,
+        size=(300, 3_000, 160_000), unit="ms", allowance=300.0,
     ),
 )  # fmt: skip
 LIMITS = {
@@ -136,7 +136,7 @@ LIMITS = {
     "device_memory": "pyarrow and the interpreter take 70 MB, a chunk's lines and the rows of a batch the rest",
     "device_long_line": "up to 32 MB of a line are held, and again as text and as objects",
     "wire_size": "the text of `record_id`, 32 hexadecimal digits that nothing packs below 16 bytes, is most of a row",
-    "load": "the gate decodes each batch in a child of its own, and rows are compared with all that are loaded",
+    "load": "the gate decodes each batch in a child of its own, and each record is looked for among all that are loaded",
     "tiny_batches": "a batch costs its manifest, its checks and its place in the ledger, however few rows it has",
     "own_usage": "as for a backlog of the device: the same code reads, redacts, identifies and holds each record, and"
     " the price book rates each turn",
@@ -154,9 +154,10 @@ LIMITS = {
 UNMEASURED = {
     "B7, B11: 10 M turns, and 100 M by the fitted law": "loading and building 10 M takes hours of two cores; the growth"
     " of each model is fitted below, from the sizes named there",
+    "B8: 1,000 days of history": "a year is measured",
 }
 """What is wanted and has no benchmark here yet, and why."""
-GROWTH_SIZES = {"test": (300, 600), "quick": (1_500, 3_000), "whole": (15_000, 60_000, 240_000)}
+GROWTH_SIZES = {"test": (300, 600), "quick": (1_500, 3_000), "whole": (10_000, 40_000, 160_000)}
 MAX_EXPONENT = 1.05
 
 

@@ -17,7 +17,7 @@ from tests.end_to_end.driving import apiary
 from tests.warehouse_part.batches import CLONE, LAPTOP, MemoryStore, batch, record, row, turn
 
 POISON = {
-    "a model of the bill": "INSERT INTO wire.llm_turns SELECT * FROM wire.llm_turns WHERE output_tokens = 1000",
+    "a model of the bill": "UPDATE wire.llm_turns SET output_tokens = -1 WHERE output_tokens = 1000",
     "a model of analytics": "INSERT INTO wire.tool_calls SELECT * FROM wire.tool_calls WHERE duration_seconds = 1000",
 }
 
