@@ -136,7 +136,7 @@ LIMITS = {
     "device_memory": "pyarrow and the interpreter take 70 MB, a chunk's lines and the rows of a batch the rest",
     "device_long_line": "up to 32 MB of a line are held, and again as text and as objects",
     "wire_size": "the text of `record_id`, 32 hexadecimal digits that nothing packs below 16 bytes, is most of a row",
-    "load": "the gate decodes each batch in a child of its own, and each record is looked for among all that are loaded",
+    "load": "the gate decodes each batch in a child of its own, and a record is looked for among all that are loaded",
     "tiny_batches": "a batch costs its manifest, its checks and its place in the ledger, however few rows it has",
     "own_usage": "as for a backlog of the device: the same code reads, redacts, identifies and holds each record, and"
     " the price book rates each turn",
