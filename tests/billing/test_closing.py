@@ -157,7 +157,8 @@ def assert_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:
     assert billed(ledger) == truth(ledger)
     for measure in ("billed_cost", "list_cost", "contracted_cost", "pricing_quantity", "consumed_quantity", "events"):
         found = ledger.booked(
-            f"line_id, sum({measure})", "true group by line_id having count(*) filter (where line_kind <> 'reversal')"
+            f"line_id, coalesce(sum({measure}), 0)",  # an unpriced line has no cost, and neither has its reversal
+            "true group by line_id having count(*) filter (where line_kind <> 'reversal')"
             " = count(*) filter (where line_kind = 'reversal')",
         )  # fmt: skip
         assert {amount for _, amount in found} <= {0}, "what was reversed and not replaced is nothing"
