@@ -45,8 +45,17 @@ def _kept(folder: Path, sums: dict[str, int]) -> dict[str, int]:
 def ship_backlog(folder: Path) -> tuple[dict[str, int], float]:
     """Ship all of it; the most memory that the process held, in MB."""
     sums = device.ship_backlog(folder)
+    return sums, _most_held()
+
+
+def _most_held() -> float:
+    """Megabytes. On Linux `ru_maxrss` begins with what the process held that started this one."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (kilobytes,) = (line.split()[1] for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(kilobytes) / 1_000
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return sums, most / (1_000_000 if sys.platform == "darwin" else 1_000)
+    return most / (1_000_000 if sys.platform == "darwin" else 1_000)
 
 
 def limit(folder: Path) -> tuple[dict[str, int], float]:
