@@ -305,9 +305,12 @@ def commands(document: Path, program: str) -> list[str]:
     return [re.split(r" (?:>|\||&&) ", command)[0] for command in found]
 
 
+parser = cache(_parser)  # to make it takes as long as to parse a hundred commands
+
+
 def parses(arguments: list[str]) -> bool:
     try:
-        _parser().parse_args(arguments)
+        parser().parse_args(arguments)
     except SystemExit as stopped:
         return not stopped.code
     return True

@@ -326,6 +326,7 @@ EVERY_CHANGE = [
 ]  # fmt: skip
 
 
+@pytest.mark.services  # it builds the statements after each of many steps
 def test_every_correction_of_closed_months_adds_up(ledger: Ledger) -> None:
     play(ledger, EVERY_CHANGE)
 
