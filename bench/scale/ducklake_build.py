@@ -13,17 +13,13 @@ import time
 from pathlib import Path
 
 import duckdb
-from dbt.cli.main import dbtRunner
 
+from bench.scale.dbt_models import Nodes, build, dbt, is_built
 from pipelines.billing import books, ledger
 from pipelines.engine import SETTING, Engine
-from pipelines.home import ROOT
 from pipelines.store import open_store
 from pipelines.warehouse import ducklake, landing, raised_alerts
 from pipelines.warehouse.load import known_manifests, load, prepare
-
-PROJECT = ROOT / "dbt_project"
-PASSED = ("success", "pass", "warn")
 
 
 def load_arrived(store_url: str, folder: Path, inputs: Path | None) -> None:
@@ -40,30 +36,6 @@ def load_arrived(store_url: str, folder: Path, inputs: Path | None) -> None:
         raised_alerts.prepare(lake)
         books.load(lake, [books.SHIPPED, folder])
         ledger.load(lake, folder)
-
-
-def dbt(command: str, folder: Path, *arguments: str) -> dict[str, dict[str, object]]:
-    """A command of dbt on DuckLake; state, seconds and message of each node."""
-    options = [
-        "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target", "ducklake",
-        "--target-path", str(folder / "target"), "--log-path", str(folder / "logs"),
-    ]  # fmt: skip
-    result = dbtRunner().invoke([command, *options, *arguments])
-    if result.exception is not None:
-        raise result.exception
-    return {
-        found.node.unique_id: {
-            "status": str(found.status), "seconds": found.execution_time, "message": found.message or "",
-        }
-        for found in result.result
-    }  # fmt: skip
-
-
-def build(folder: Path, select: list[str], *, tests: bool) -> dict[str, dict[str, object]]:
-    """Models, and tests, in the order of their dependencies."""
-    # A test of several models runs if all of them are chosen.
-    chosen = ["--select", *select, "--indirect-selection", "cautious"] if select else []
-    return dbt("build", folder, "--exclude-resource-type", "seed", "unit_test", *([] if tests else ["test"]), *chosen)
 
 
 def write_marts(outputs: Path) -> None:
@@ -90,23 +62,23 @@ def main() -> int:
     os.environ[SETTING] = Engine.DUCKLAKE
     folder = options.outputs.parent / "dbt"
     seconds = {"load": 0.0, "build": 0.0, "write": 0.0}
-    results: dict[str, dict[str, object]] = {}
+    results: Nodes = {}
     last = options.inputs[-1] if options.inputs else None
     for inputs in options.inputs or [None]:
         begun = time.monotonic()
         load_arrived(options.store, options.books, inputs)
         loaded = time.monotonic()
-        dbt("seed", folder, "--full-refresh")
-        results = build(folder, options.select, tests=inputs == last)
+        dbt(Engine.DUCKLAKE, "seed", folder, "--full-refresh")
+        results = build(Engine.DUCKLAKE, folder, options.select, tests=inputs == last)
         seconds["load"] += loaded - begun
         seconds["build"] += time.monotonic() - loaded
-        if not all(node["status"] in PASSED for node in results.values()):
+        if not is_built(results):
             break
     written = time.monotonic()
     write_marts(options.outputs)
     seconds["write"] = time.monotonic() - written
     (options.outputs / "results.json").write_text(json.dumps({"seconds": seconds, "nodes": results}), "utf-8")
-    return int(not all(node["status"] in PASSED for node in results.values()))
+    return int(not is_built(results))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from dbt.cli.main import dbtRunner
 from pyspark.sql import SparkSession
 
-from pipelines.home import ROOT
+from bench.scale.dbt_models import PROJECT, build, is_built
+from pipelines.engine import Engine
 
-PROJECT = ROOT / "dbt_project"
-PASSED = ("success", "pass", "warn")
 # Hundreds of short queries: what the second compiler gains it does not earn back.
 JAVA = "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
@@ -65,26 +63,6 @@ def register(spark: SparkSession, inputs: Path) -> None:
             spark.sql(f"create table {schema.name}.{table.name} using parquet location '{table}'")
 
 
-def build(select: list[str], folder: Path, *, tests: bool) -> dict[str, dict[str, object]]:
-    """Models, and tests, in the order of their dependencies; state, seconds and message of each."""
-    options = [
-        "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target", "spark",
-        "--target-path", str(folder / "target"), "--log-path", str(folder / "logs"),
-        "--exclude-resource-type", "seed", "unit_test", *([] if tests else ["test"]),
-    ]  # fmt: skip
-    # A test of several models runs if all of them are chosen.
-    chosen = ["--select", *select, "--indirect-selection", "cautious"] if select else []
-    result = dbtRunner().invoke(["build", *options, *chosen])
-    if result.exception is not None:
-        raise result.exception
-    return {
-        found.node.unique_id: {
-            "status": str(found.status), "seconds": found.execution_time, "message": found.message or "",
-        }
-        for found in result.result
-    }  # fmt: skip
-
-
 def write_marts(spark: SparkSession, outputs: Path) -> None:
     """Each mart as Parquet."""
     spark.sql("create schema if not exists marts")
@@ -109,15 +87,15 @@ def main() -> int:
     started = time.monotonic()
     for inputs in options.inputs:
         register(spark, inputs)
-        results = build(options.select, folder, tests=inputs == options.inputs[-1])
-        if not all(node["status"] in PASSED for node in results.values()):
+        results = build(Engine.SPARK, folder, options.select, tests=inputs == options.inputs[-1])
+        if not is_built(results):
             break
     built = time.monotonic()
     write_marts(spark, options.outputs)
     seconds = {"start": started - begun, "build": built - started, "write": time.monotonic() - built}
     (options.outputs / "results.json").write_text(json.dumps({"seconds": seconds, "nodes": results}), "utf-8")
     spark.stop()
-    return int(not all(node["status"] in PASSED for node in results.values()))
+    return int(not is_built(results))
 
 
 if __name__ == "__main__":
