@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import agreements, books, ledger
+from pipelines.contract.numbers import pluralize
 from pipelines.defs.ownership import labels
 from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import HOME, WRITER, FoldersResource
@@ -53,7 +54,9 @@ def signed_books(
         rows = books.load(connection, signed)
         ledger.load(connection, Path(folders.books))
         ledger.load_restatements(connection, Path(folders.exports))
-        alerts = raised_alerts.load(connection, HOME.raised_alerts)
+        alerts, damaged = raised_alerts.load(connection, HOME.raised_alerts)
+    if damaged:
+        context.log.warning(f"{pluralize(damaged, 'line')} of {HOME.raised_alerts} cannot be read and is passed over")
     for name, count in rows.items():
         yield dg.MaterializeResult(asset_key=["billing", name], metadata={"rows": count})
     for name in ("knowledge", *LEDGER):

@@ -83,21 +83,37 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def load(connection: duckdb.DuckDBPyConnection, book: Path) -> int:
-    """Make `operation.alerts` what the book says, each alert once; how many there are. A torn line is passed over."""
+def load(connection: duckdb.DuckDBPyConnection, book: Path) -> tuple[int, int]:
+    """Make `operation.alerts` what the book says, each alert once; how many there are, and how many lines of the book
+    are none: torn by a full disk, or damaged."""
     found: dict[str, list[Any]] = {}
+    damaged = 0
     for line in book.read_bytes().splitlines() if book.exists() else ():
-        try:
-            values = json.loads(line)
-            row = [values[name] for name in COLUMNS]
-            row[-1] = datetime.fromisoformat(row[-1])
-        except (ValueError, TypeError, KeyError):
-            continue
-        found.setdefault(row[0], row)
-    connection.execute("BEGIN")
+        if (row := _row(line)) is None:
+            damaged += 1
+        else:
+            found.setdefault(row[0], row)
     prepare(connection)
-    connection.execute("DELETE FROM operation.alerts")
-    if found:
-        connection.executemany("INSERT INTO operation.alerts VALUES (?, ?, ?, ?, ?)", list(found.values()))
-    connection.execute("COMMIT")
-    return len(found)
+    connection.execute("BEGIN")
+    try:
+        connection.execute("DELETE FROM operation.alerts")
+        if found:
+            connection.executemany("INSERT INTO operation.alerts VALUES (?, ?, ?, ?, ?)", list(found.values()))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return len(found), damaged
+
+
+def _row(line: bytes) -> list[Any] | None:
+    """The values of a line; None if it is no alert."""
+    try:
+        values = json.loads(line)
+        alert_id, kind, subject, run_id, raised_at = (values[name] for name in COLUMNS)
+        at = datetime.fromisoformat(raised_at)
+    except (ValueError, TypeError, KeyError):
+        return None
+    is_text = all(isinstance(text, str) for text in (alert_id, kind, subject))
+    is_sound = is_text and (run_id is None or isinstance(run_id, str)) and at.tzinfo is not None
+    return [alert_id, kind, subject, run_id, at] if is_sound else None

@@ -155,7 +155,7 @@ def test_each_kind_is_told_once_with_what_to_do_and_a_link_and_so_is_its_end(
 def raised(home: Home) -> list[tuple[Any, ...]]:
     """What the warehouse says of the alerts that began, in their order."""
     with duckdb.connect() as connection:
-        count = raised_alerts.load(connection, home.raised_alerts)
+        count, _ = raised_alerts.load(connection, home.raised_alerts)
         rows = connection.execute("SELECT alert_id, kind, subject, run_id FROM operation.alerts").fetchall()
     assert len(rows) == count == len({row[0] for row in rows})
     return rows
@@ -169,6 +169,17 @@ def test_a_beginning_that_was_noted_twice_counts_once_and_a_torn_line_not_at_all
         file.write('{"alert_id": "cut')
     raised_alerts.record(home.raised_alerts, [first, raised_alerts.Raised("run_failed", "daily", "r2", at + DAY)])
     assert [row[3] for row in raised(home)] == ["r1", "r2"]
+    damaged = (
+        "[]",
+        "7",
+        "{}",
+        '{"alert_id": {}, "kind": "k", "subject": "s", "run_id": null, "raised_at": "2026-03-01"}',
+    )
+    with home.raised_alerts.open("a") as file:
+        file.write("\n".join(damaged) + "\n")
+    assert [row[3] for row in raised(home)] == ["r1", "r2"], "a damaged line stops no run"
+    with duckdb.connect() as connection:
+        assert raised_alerts.load(connection, home.raised_alerts) == (2, 1 + len(damaged))
     assert home.raised_alerts.stat().st_mode & 0o777 == 0o600
 
 
