@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -126,6 +127,7 @@ def _plant(kind: str, path: Path) -> None:
             Path(os.fsdecode(os.fsencode(path) + b"\xff\xfe")).write_bytes(b"x")
 
 
+NOBODY = 65534
 KINDS = ("dangling link", "link out", "loop", "loop of folders", "fifo", "socket", "device", "name not UTF-8")
 
 
@@ -160,8 +162,23 @@ def test_a_linked_folder_is_no_way_into_the_store(tmp_path: Path) -> None:
     assert store.passed_over == {"again": "link"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_cannot_be_read_stops_nothing_else(tmp_path: Path) -> None:
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of a user who may not read everything: root is somebody else for as long as the test lasts."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_what_cannot_be_read_stops_nothing_else(unprivileged: Path) -> None:
+    tmp_path = unprivileged
     store = FolderStore(tmp_path / "store")
     for key in ("landing/closed/a", "landing/open/a", "landing/open/b"):
         store.put(key, b"x")
