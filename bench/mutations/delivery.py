@@ -96,6 +96,16 @@ DELIVERY = (
         "GROUP BY ALL HAVING count(*) > 1\n", "GROUP BY ALL HAVING count(*) > 2\n", LOAD,
     ),
     Mutant(
+        "a copy of a copy is the later fork's", "pipelines/device/readers/openclaw/transcripts.py",
+        "Part((1, int(made.started_at.timestamp() * 1000)), values)", "Part((1, 0), values)",
+        "tests/device/test_openclaw.py::test_a_copy_of_a_copy_is_the_first_sessions",
+    ),
+    Mutant(
+        "parts of a record end with their step", "pipelines/device/state.py",
+        "for key, parts in new.parts.items()", "for key, parts in {}.items()",
+        "tests/device/test_claude_code.py",
+    ),
+    Mutant(
         "ledger by sequence number, not by hash", "pipelines/warehouse/landing.py",
         "        if entry.key in known or (parts := parse_manifest_key(entry.key)) is None:\n",
         '        seqs = {key.rpartition("-")[0] for key in known}\n'

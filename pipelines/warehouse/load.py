@@ -432,21 +432,21 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
     connection.register("arriving", rows)
     connection.execute(
         f"""
-        CREATE TEMP TABLE several AS
+        CREATE TEMP TABLE to_compare AS
         SELECT tenant_id, record_id FROM arriving GROUP BY ALL HAVING count(*) > 1
         UNION
         SELECT tenant_id, record_id FROM wire.{table.name} AS old
         SEMI JOIN arriving ON arriving.tenant_id = old.tenant_id AND arriving.record_id = old.record_id
         """
     )
-    several = "JOIN several ON several.tenant_id = rows.tenant_id AND several.record_id = rows.record_id"
+    with_compared = "JOIN to_compare ON to_compare.tenant_id = rows.tenant_id AND to_compare.record_id = rows.record_id"
     connection.execute(
         f"""
         CREATE TEMP TABLE judged AS
         WITH both_sides AS (
-            SELECT {listed}, false AS _is_kept FROM arriving AS rows SEMI {several}
+            SELECT {listed}, false AS _is_kept FROM arriving AS rows SEMI {with_compared}
             UNION ALL
-            SELECT {listed}, true AS _is_kept FROM wire.{table.name} AS rows SEMI {several}
+            SELECT {listed}, true AS _is_kept FROM wire.{table.name} AS rows SEMI {with_compared}
         ),
         hashed AS (
             SELECT *, sha256(concat_ws(chr(31), {digest})) AS _facts FROM both_sides
@@ -478,10 +478,10 @@ def _judge(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) 
             END AS _outcome
         FROM placed
         UNION ALL BY NAME
-        SELECT {listed}, false AS _is_kept, true AS _wins, 'new' AS _outcome FROM arriving AS rows ANTI {several}
+        SELECT {listed}, false AS _is_kept, true AS _wins, 'new' AS _outcome FROM arriving AS rows ANTI {with_compared}
         """
     )
-    connection.execute("DROP TABLE several")
+    connection.execute("DROP TABLE to_compare")
     connection.unregister("arriving")
 
 
