@@ -35,7 +35,7 @@ SESSION_COLUMNS = ("session_id", "list_id", "queen_session_id")
 # The marts that say how much was used: whatever else is built is built on them.
 COUNTS = (
     "agg_usage_colony_daily", "agg_usage_model_daily", "agg_usage_session_daily", "agg_usage_tenant_daily",
-    "dim_colonies", "dim_tenants", "fct_tasks", "fct_tool_calls", "mart_daily_billing", "mart_dedupe_ledger",
+    "dim_colonies", "dim_tenants", "fct_tasks", "fct_tool_calls", "mart_dedupe_ledger",
 )  # fmt: skip
 
 PARSED: dict[Path, Manifest] = {}

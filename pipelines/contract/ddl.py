@@ -122,12 +122,15 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "kept_charges": {
         "_kept_name": ("VARCHAR", "The object of the store that holds the sums."),
-        "tenant_id": ("VARCHAR", "Whose bill it is."),
+        "tenant_id": ("VARCHAR", "Whose usage it was."),
         "model": ("VARCHAR", "The public name of the model; `unknown` for one that a person named."),
-        "charge_class": ("VARCHAR", "As in the daily bill."),
+        "charge_class": (
+            "VARCHAR",
+            "A component of the rated lines, or reported_cost; cache_write, of all cache writes, in sums of 0.1.0.",
+        ),
         "unit": ("VARCHAR", "Of the quantity."),
         "unpriced_turns": ("BIGINT", "Turns without a reported cost."),
-        "quantity": ("DECIMAL(38, 20)", "What was billed for usage that is erased."),
+        "quantity": ("DECIMAL(38, 20)", "What was counted of usage that is erased."),
         "usage_date": ("DATE", "UTC day."),
     },
     "operator_actions": {

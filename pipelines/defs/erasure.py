@@ -121,11 +121,11 @@ def _erase(
 
 
 def _build(file: Path) -> None:
-    """The usage bills, by dbt in a process of its own, on the warehouse that is to take the old one's place."""
+    """The rated lines, by dbt in a process of its own, on the warehouse that is to take the old one's place."""
     folder = private_folder(HOME.root / "dbt") / "erasing"
     command = [
         str(Path(sys.executable).with_name("dbt")), "--quiet", "--no-version-check", "build", "--select",
-        "+mart_daily_billing", "--exclude-resource-type", "unit_test", "--exclude-resource-type", "test",
+        "+fct_rated_lines", "--exclude-resource-type", "unit_test", "--exclude-resource-type", "test",
         "--project-dir", str(PROJECT.project_dir), "--profiles-dir", str(PROJECT.project_dir),
         "--target-path", str(folder), "--log-path", str(folder),
     ]  # fmt: skip

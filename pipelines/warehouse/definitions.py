@@ -73,13 +73,15 @@ def changed(warehouse: Path, manifest: Mapping[str, Any]) -> list[str]:
 def record(warehouse: Path, manifest: Mapping[str, Any], *, built: Collection[str]) -> None:
     """Write down that these models (`schema.name`) were built by the definitions of this manifest.
 
-    Of models that were not built it stays what is written. Schemas of an older release are dropped: nothing reads them
-    any more. Raises duckdb.Error.
+    Of models that were not built it stays what is written. Schemas of an older release are dropped, and so are tables
+    that no model makes any more: a mart would be published for ever as it was. Raises duckdb.Error.
     """
     rows = [[model, definition] for model, definition in fingerprints(manifest).items() if model in built]
     with duckdb.connect(str(warehouse)) as connection:
         for schema in schemas.OUTDATED:
             connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        for kind, relation in _removed(connection, manifest):
+            connection.execute(f"DROP {kind} {relation}")
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {TABLE.split('.', maxsplit=1)[0]}")
         connection.execute("BEGIN")
         connection.execute(
@@ -88,6 +90,20 @@ def record(warehouse: Path, manifest: Mapping[str, Any], *, built: Collection[st
         if rows:
             connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)
         connection.execute("COMMIT")
+
+
+def _removed(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Tables and views (`kind`, `schema.name`) in the schemas of the models that no model of this manifest makes."""
+    made = {f"{node['schema']}.{node['name']}" for node in manifest["nodes"].values()} | {TABLE}
+    found = connection.execute(
+        "SELECT 'TABLE', schema_name, table_name FROM duckdb_tables() UNION ALL"
+        " SELECT 'VIEW', schema_name, view_name FROM duckdb_views() ORDER BY ALL"
+    ).fetchall()
+    return [
+        (kind, f'{schema}."{name}"')
+        for kind, schema, name in found
+        if schema in schemas.BUILT and f"{schema}.{name}" not in made
+    ]
 
 
 def _is_there(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -44,7 +44,7 @@ from pipelines.warehouse.needles import Needles, UnsearchableError
 from pipelines.warehouse.suppression import Scope, Suppression
 
 Build = Callable[[Path], None]
-"""Builds the usage bills in a warehouse file. Raises BuildError."""
+"""Builds the rated lines in a warehouse file. Raises BuildError."""
 
 UNOPENED_AFTER = 3  # objects of one device that could not be searched; the rest of its objects is not opened
 
@@ -222,7 +222,7 @@ class Pass:
     def rewrite(self, build: Build, *, now: datetime) -> bool:
         """Put a warehouse without the erased in the place of the old one; whether there is anything to erase.
 
-        What was billed for them stays as sums (kept.py). Raises StoreUnavailableError, duckdb.Error, OSError.
+        What was counted of them stays as sums (kept.py). Raises StoreUnavailableError, duckdb.Error, OSError.
         """
         self._end_finished()
         if not self.lines:
@@ -423,8 +423,8 @@ class Pass:
         tenants = sorted({line.tenant for line in self.lines})
         is_built = False
         with duckdb.connect(str(self._warehouse), read_only=True) as connection:
-            was_billed = renewal.has(connection, "marts", "mart_daily_billing", database=self._warehouse.stem)
-        if was_billed:
+            was_rated = renewal.has(connection, "marts", "fct_rated_lines", database=self._warehouse.stem)
+        if was_rated:
             with suppress(BuildError):  # then amounts are kept turn by turn
                 build(fresh)
                 is_built = True
@@ -432,7 +432,7 @@ class Pass:
             name = hashlib.sha256("".join(sorted(line.request_id for line in self.lines)).encode()).hexdigest()[:32]
             if is_built:
                 kept.put(self._store, name, kept.difference(connection, tenants))
-            elif renewal.has(connection, "marts", "fct_llm_turns"):
+            elif was_rated:
                 kept.put(self._store, name, kept.turns_gone(connection, tenants))
             kept.restore(connection, self._store)
             to_erase = self._batches_to_erase(connection, "old.wire")

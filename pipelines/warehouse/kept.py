@@ -1,7 +1,8 @@
-"""What stays of erased usage: sums by tenant, model, charge class and UTC day, so that what was billed adds up.
+"""What stays of erased usage: sums of the rated lines by tenant, UTC day, model and component.
 
-They name neither user nor session nor device, and lie in the store: a warehouse that is rebuilt has them too.
-Does not belong here: erasing (erase.py), what a bill makes of them (models/statements).
+What was counted before is what is counted now and these sums. They name neither user nor session nor device, and lie in
+the store: a warehouse that is rebuilt has them too. Does not belong here: erasing (erase.py), publishing them
+(models/analytics/billing/agg_erased_usage_daily.sql).
 """
 
 import json
@@ -19,84 +20,62 @@ ROOT = "suppressions/v1/kept/"
 NAMES = ("tenant_id", "model", "charge_class", "unit", "unpriced_turns", "quantity", "usage_date")
 Row = dict[str, Any]
 
-# A keyed name was chosen by a person; a public one was not, and prices hang on it. Bills name the turns without a
-# reported cost `unreported_turns`; those of an earlier release, and what was kept, `unpriced_turns`.
-_BILLED = """
-    SELECT tenant_id, CASE WHEN model LIKE 'k1\\_%' ESCAPE '\\' THEN 'unknown' ELSE model END AS model, charge_class,
-        unit, usage_date, COLUMNS('^un(priced|reported)_turns$') AS unpriced_turns, quantity
-"""
-_SUMS = """
-    SELECT tenant_id, model, charge_class, unit, cast(sum(unpriced_turns) AS BIGINT) AS unpriced_turns,
-        sum(quantity) AS quantity, usage_date
-"""
-
 
 def difference(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) -> list[Row]:
-    """What the bills of `old` hold beyond those of this warehouse, which were built without the erased.
+    """What the rated lines of `old` count beyond those of this warehouse, which were built without the erased.
 
     Less than nothing where steps count again because the events that had taken them back are gone.
     """
-    found = connection.execute(
-        f"""
-        {_SUMS}
-        FROM (
-            {_BILLED} FROM old.marts.mart_daily_billing
-            UNION ALL BY NAME
-            SELECT * REPLACE (-unpriced_turns AS unpriced_turns, -quantity AS quantity)
-            FROM ({_BILLED} FROM marts.mart_daily_billing)
-        )
-        WHERE list_contains(?, tenant_id)
-        GROUP BY ALL HAVING sum(quantity) <> 0 OR sum(unpriced_turns) <> 0
-        ORDER BY ALL
-        """,
-        [sorted(tenants)],
-    ).fetchall()
-    return [dict(zip(NAMES, row, strict=True)) for row in found]
+    lines = f"{_lines('old.marts.fct_rated_lines')} UNION ALL {_lines('marts.fct_rated_lines', '-')}"
+    return _sums(connection, tenants, lines)
 
 
 def turns_gone(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) -> list[Row]:
-    """Where the bills cannot be built: the amounts of turns of `old` of which no record is left, by the same classes.
+    """Where the rated lines cannot be built: those of `old` of whose turn no record is left.
 
-    Less what is kept in this warehouse already and was not in `old`, by a try that was cut off. Steps that would count
-    again, because the events that had taken them back are gone, are not told.
+    Steps that would count again, because the events that had taken them back are gone, are not told.
+    """
+    lines = f"""
+        {_lines("old.marts.fct_rated_lines")} WHERE (tenant_id, record_id) NOT IN (
+            SELECT (tenant_id, record_id) FROM wire.llm_turns
+            UNION ALL SELECT (tenant_id, record_id) FROM wire.node_steps
+        )
+    """
+    return _sums(connection, tenants, lines)
+
+
+def _lines(table: str, sign: str = "") -> str:
+    """A query for what rated lines count. Each turn has one line of its output, which holds its reported cost too."""
+    return f"""
+        SELECT tenant_id, model, component, {sign}quantity AS quantity, {sign}reported_cost_usd AS reported_cost_usd,
+            CASE WHEN component = 'output' THEN {sign}1 ELSE 0 END AS turns, usage_date
+        FROM {table}
+    """
+
+
+def _sums(connection: duckdb.DuckDBPyConnection, tenants: Collection[str], lines: str) -> list[Row]:
+    """Sums of lines, less what is kept in this warehouse already and was not in `old`, by a try that was cut off.
+
+    A keyed name of a model was chosen by a person and is not kept; a public one was not, and prices hang on it.
     """
     found = connection.execute(
         f"""
-        WITH gone AS (
-            SELECT *, least(cache_read_input_tokens, input_tokens) AS read_tokens,
-                least(cache_write_input_tokens, input_tokens - least(cache_read_input_tokens, input_tokens))
-                    AS write_tokens
-            FROM old.marts.fct_llm_turns
-            WHERE (tenant_id, turn_id) NOT IN (
-                SELECT (tenant_id, record_id) FROM wire.llm_turns
-                UNION ALL SELECT (tenant_id, record_id) FROM wire.node_steps
-            )
-        ),
-        billed AS (
-            SELECT tenant_id, model, usage_date, unnest([
-                {{'charge_class': 'input_uncached', 'unit': 'tokens', 'unpriced_turns': 0,
-                  'quantity': cast(input_tokens - read_tokens - write_tokens AS DECIMAL(38, 20))}},
-                {{'charge_class': 'cache_read', 'unit': 'tokens', 'unpriced_turns': 0,
-                  'quantity': cast(read_tokens AS DECIMAL(38, 20))}},
-                {{'charge_class': 'cache_write', 'unit': 'tokens', 'unpriced_turns': 0,
-                  'quantity': cast(write_tokens AS DECIMAL(38, 20))}},
-                {{'charge_class': 'output', 'unit': 'tokens', 'unpriced_turns': 0,
-                  'quantity': cast(output_tokens AS DECIMAL(38, 20))}},
-                {{'charge_class': 'reported_cost', 'unit': 'usd',
-                  'unpriced_turns': cast(reported_cost_usd IS NULL AS INTEGER),
-                  'quantity': cast(reported_cost_usd AS DECIMAL(38, 20))}}
-            ], recursive := true)
-            FROM gone
-        ),
-        tried AS (
+        WITH lines AS ({lines}),
+        amounts AS (
+            SELECT tenant_id, model, component AS charge_class, 'tokens' AS unit, 0 AS unpriced_turns,
+                cast(quantity AS DECIMAL(38, 20)) AS quantity, usage_date
+            FROM lines
+            UNION ALL
+            SELECT tenant_id, model, 'reported_cost', 'usd', CASE WHEN reported_cost_usd IS NULL THEN turns ELSE 0 END,
+                reported_cost_usd, usage_date
+            FROM lines WHERE turns <> 0
+            UNION ALL
+            SELECT tenant_id, model, charge_class, unit, -unpriced_turns, -quantity, usage_date
             FROM wire.kept_charges WHERE _kept_name NOT IN (SELECT _kept_name FROM old.wire.kept_charges)
         )
-        {_SUMS}
-        FROM (
-            {_BILLED} FROM billed
-            UNION ALL BY NAME
-            SELECT * REPLACE (-unpriced_turns AS unpriced_turns, -quantity AS quantity) FROM ({_BILLED} FROM tried)
-        )
+        SELECT tenant_id, CASE WHEN starts_with(model, 'k1_') THEN 'unknown' ELSE model END AS model, charge_class,
+            unit, cast(sum(unpriced_turns) AS BIGINT) AS unpriced_turns, sum(quantity) AS quantity, usage_date
+        FROM amounts
         WHERE list_contains(?, tenant_id)
         GROUP BY ALL HAVING sum(quantity) <> 0 OR sum(unpriced_turns) <> 0
         ORDER BY ALL

@@ -24,9 +24,6 @@ from pipelines.warehouse.access import Access, Role
 from pipelines.warehouse.access import load as load_access
 from pipelines.warehouse.needles import Needles
 
-BILLS = ("mart_daily_billing",)
-"""Published sums of what was billed: they stay when a user or a model is named no more."""
-
 
 @dataclass(frozen=True)
 class Published:
@@ -176,8 +173,7 @@ def purge(
 ) -> int:  # fmt: skip
     """Publish what is published without rows that hold one of these words, and drop every version before; how many.
 
-    It needs neither the warehouse nor the models. Bills keep their amounts, with `ERASED` for each of the words. Raises
-    like `publish`.
+    It needs neither the warehouse nor the models. Raises like `publish`.
     """
     source, scratch = destination / "current" / "marts.duckdb", destination / "purge.duckdb"
     if not source.exists():
@@ -222,8 +218,7 @@ def _purge(connection: duckdb.DuckDBPyConnection, mart: str, needles: Needles) -
             continue
         holding = [value for value in values if needles.found_in(value.encode())]
         where = f"WHERE list_contains($holding, {text})"
-        change = f"UPDATE marts.{mart} SET \"{column}\" = 'ERASED'" if mart in BILLS else f"DELETE FROM marts.{mart}"
-        found = connection.execute(f"{change} {where}", {"holding": holding}).fetchone()
+        found = connection.execute(f"DELETE FROM marts.{mart} {where}", {"holding": holding}).fetchone()
         changed += int(found[0]) if found else 0
     return changed
 

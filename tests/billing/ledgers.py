@@ -24,7 +24,7 @@ ISSUER = "Apiary"
 BUILT = (
     "stg_billing__knowledge", "stg_billing__settlements", "stg_billing__periods", "stg_billing__period_events",
     "stg_billing__closed_lines", "stg_billing__provider_costs", "stg_billing__contract_rates",
-    "stg_wire__kept_charges", "stg_wire__conflicts",
+    "stg_wire__conflicts",
     "int_billing__account_terms", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
     "int_billing__booking_days", "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily",
     "fct_invoice_lines", "fct_adjustments", "exc_billing_exceptions", "stg_billing__restatements", "rpt_restatement",

@@ -20,7 +20,7 @@ from tests.warehouse import REPOSITORY, Warehouse
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
 HAIKU = "anthropic/claude-haiku-4-5"
-BUILT = ("+exc_billing_exceptions", "+agg_usage_session_daily", "+mart_daily_billing")
+BUILT = ("+exc_billing_exceptions", "+agg_usage_session_daily")
 COSTS = "select record_id, sum(contracted_cost), sum(low_cost), sum(high_cost) from marts.fct_rated_lines group by all"
 QUESTIONS = (
     "select tenant_id, model, turns, low_cost, high_cost from marts.exc_billing_exceptions where exception_kind ="
@@ -86,9 +86,9 @@ def test_what_a_source_counts_is_said_later_and_rated_again(warehouse: Warehouse
     assert costs == known | high
     assert warehouse.query(kind) == []
     assert warehouse.query(used) == [(86 + 17_817 + 4 + 15_178 + 21_000 + 15_000 + 10_000, 34_817)]
-    classes = "select cast(sum(quantity) as bigint) from marts.mart_daily_billing where charge_class"
-    assert warehouse.query(f"{classes} = 'input_uncached'") == [(86 + 4 + 10_000 + 10_000 + 5_000,)]
-    assert warehouse.query(f"{classes} = 'cache_read'") == [(34_817,)]
+    components = "select cast(sum(quantity) as bigint) from marts.fct_rated_lines where component"
+    assert warehouse.query(f"{components} = 'input_uncached'") == [(86 + 4 + 10_000 + 10_000 + 5_000,)]
+    assert warehouse.query(f"{components} = 'cache_read'") == [(34_817,)]
     step_by_step = warehouse.marts()
     warehouse.run("--full-refresh", "--select", *BUILT)
     assert warehouse.marts() == step_by_step

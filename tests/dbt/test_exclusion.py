@@ -16,7 +16,7 @@ from tests.warehouse_part.batches import CLONE, LAPTOP, START, MemoryStore, batc
 pytestmark = pytest.mark.services
 
 SELECTED = (
-    "+agg_usage_session_daily", "+agg_usage_tenant_daily", "+mart_daily_billing", "+mart_unknown_records",
+    "+agg_usage_session_daily", "+agg_usage_tenant_daily", "+fct_rated_lines", "+mart_unknown_records",
     "+int_delivery__device_days", "+agg_concurrency_hourly",
 )  # fmt: skip
 
@@ -60,7 +60,7 @@ def test_marts_follow_a_device_out_and_back(warehouse: Warehouse, tmp_path: Any)
     assert (done.batches, done.reloaded) == (1, 1)
     warehouse.run("--select", *SELECTED)
     by_what_changed = warehouse.marts()
-    for mart in ("agg_usage_session_daily", "mart_daily_billing", "mart_unknown_records"):
+    for mart in ("agg_usage_session_daily", "fct_rated_lines", "mart_unknown_records"):
         of_others = [[row for row in marts[mart] if "bolt" in row] for marts in (whole, by_what_changed)]
         assert of_others[0] == of_others[1] != [], mart
         assert whole[mart] != by_what_changed[mart], mart

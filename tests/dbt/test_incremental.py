@@ -160,11 +160,11 @@ def _differences(left: dict[str, list], right: dict[str, list]) -> dict[str, tup
     }
 
 
-# Nothing here is copied, budgeted, exported or reported by a device: the tests beside and tests/billing have that.
+# Nothing here is copied, budgeted, erased, exported or reported by a device: other tests have that.
 UNFED = {
     "mart_dedupe_ledger", "mart_budget", "rpt_restatement", "mart_coverage", "mart_delivery_balance",
     "mart_manifest_chain", "mart_queen_usage", "mart_unknown_records", "mart_control_totals", "mart_turn_claims",
-    "mart_home_claims", "fct_requests",
+    "mart_home_claims", "fct_requests", "agg_erased_usage_daily",
 }  # fmt: skip
 
 
@@ -346,7 +346,7 @@ def _activity(number: int, session: str, day: int) -> list[Record]:
 
 DAILY = (
     "agg_usage_quarter_hourly", "agg_usage_session_daily", "agg_usage_colony_daily", "agg_usage_model_daily",
-    "agg_usage_tenant_daily", "agg_models_daily", "agg_tools_daily", "mart_daily_billing",
+    "agg_usage_tenant_daily", "agg_models_daily", "agg_tools_daily",
 )  # fmt: skip
 
 
@@ -392,14 +392,16 @@ def test_an_event_retracts_its_step_from_the_day_it_was_on(warehouse):
         ]
     )  # fmt: skip
     warehouse.run_counts()
+    warehouse.run("--select", "+fct_rated_lines")
     daily = "select day(usage_date), model, turns, tool_calls from marts.agg_usage_model_daily order by all"
     assert warehouse.query(daily) == [(1, "unknown", 1, 1), (2, "unknown", 1, 0)]
     table, turn = _turn(1, "s", 2)
     event = {"input_tokens": 7, "output_tokens": 3, "occurred_at": datetime(2026, 3, 2, 0, 0, 10, tzinfo=UTC)}
     warehouse.load([(table, turn | event)])
     warehouse.run_counts()
+    warehouse.run("--select", "+fct_rated_lines")
     assert warehouse.query(daily) == [(2, "m", 1, 0), (2, "unknown", 1, 0)]
-    assert warehouse.query("select distinct day(usage_date) from marts.mart_daily_billing") == [(2,)]
+    assert warehouse.query("select distinct day(usage_date) from marts.fct_rated_lines") == [(2,)]
     counts = "kept_turns, retracted_steps, retracted_steps_same_turn, kept_steps_without_event"
     assert warehouse.query(f"select {counts} from marts.mart_dedupe_ledger") == [(2, 1, 1, 1)]
 

@@ -166,12 +166,8 @@ PLANTED = {
     ("marts__fct_llm_turns", "output_tokens_off"): "UPDATE wire.llm_turns SET output_tokens = output_tokens + 1",
     ("marts__fct_llm_turns", "cost_off"):
         "UPDATE wire.llm_turns SET reported_cost_usd = reported_cost_usd + '0.00000000000000000001'::DECIMAL(38, 20)",
-    ("marts__mart_daily_billing", "tokens_off"):
-        "UPDATE marts.mart_daily_billing SET quantity = quantity + 1 WHERE charge_class = 'output'",
-    ("marts__mart_daily_billing", "cost_off"):
-        "UPDATE marts.mart_daily_billing SET quantity = NULL WHERE charge_class = 'reported_cost'",
-    ("marts__mart_daily_billing", "negative"): "UPDATE marts.mart_daily_billing SET quantity = -quantity",
-    ("marts__mart_daily_billing", "kept_off"): "INSERT INTO wire.kept_charges (quantity) VALUES (1)",
+    ("marts__agg_erased_usage_daily", "kept_off"): "INSERT INTO wire.kept_charges (quantity) VALUES (1)",
+    ("marts__agg_erased_usage_daily", "unreported_off"): "INSERT INTO wire.kept_charges (unpriced_turns) VALUES (1)",
     ("marts__export_focus_daily", "cost_off"):
         "UPDATE marts.fct_rated_lines SET billed_cost = 1, billing_account_id = 'a'",
     ("marts__export_focus_daily", "tokens_off"):

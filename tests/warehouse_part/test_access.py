@@ -69,9 +69,10 @@ def test_a_role_reads_its_marts_in_both_formats(folder: Path, role: str) -> None
 
 def test_finance_sees_no_session(folder: Path) -> None:
     found = tables(folder / "roles" / "finance" / "marts.duckdb")
-    assert "mart_daily_billing" in found
+    assert {"agg_erased_usage_daily", "fct_rated_lines"} <= set(found)
     assert not [mart for mart in found if mart in ("fct_llm_turns", "dim_sessions", "agg_usage_session_daily")]
-    assert not [mart for mart in tables(folder / "roles" / "analyst" / "marts.duckdb") if "billing" in mart]
+    of_analysts = tables(folder / "roles" / "analyst" / "marts.duckdb")
+    assert not [mart for mart in of_analysts if "billing" in mart or "erased" in mart]
     for path in (folder / "roles" / "finance").iterdir():
         with duckdb.connect() as opened:
             if path.suffix == ".parquet":

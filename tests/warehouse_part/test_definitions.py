@@ -86,6 +86,27 @@ def test_where_nothing_was_built_nothing_changed(tmp_path: Path, manifest: Manif
     assert definitions.changed(tmp_path / "empty.duckdb", manifest) == []
 
 
+def test_what_no_model_makes_any_more_is_dropped(built: Path, manifest: Manifest) -> None:
+    """A mart that a release removed would be published for ever as it was; what others than models made stays."""
+    others = {"wire.batches", "billing.seats", "marts.agg_usage_session_daily", definitions.TABLE}
+    with duckdb.connect(str(built)) as connection:
+        for name in ("marts.mart_daily_billing", "core.int_gone", "wire.batches", "billing.seats"):
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {name.split('.')[0]}")
+            connection.execute(f"CREATE TABLE {name} (a INTEGER)")
+        for name in ("stg_gone", "stg_wire__llm_turns"):
+            connection.execute("CREATE SCHEMA IF NOT EXISTS staging")
+            connection.execute(f"CREATE VIEW staging.{name} AS FROM wire.batches")
+    definitions.record(built, manifest, built=[])
+    with duckdb.connect(str(built)) as connection:
+        left = {
+            f"{schema}.{name}"
+            for schema, name in connection.execute(
+                "SELECT table_schema, table_name FROM information_schema.tables"
+            ).fetchall()
+        }
+    assert left == {*definitions.fingerprints(manifest), *others, "staging.stg_wire__llm_turns"}
+
+
 def test_a_build_of_some_models_says_nothing_of_the_others(built: Path, manifest: Manifest) -> None:
     changed = copy.deepcopy(manifest)
     change_rule(changed)

@@ -1,4 +1,4 @@
-"""What is erased is in no byte any more, nothing else is touched, bills add up, and it does not come back.
+"""What is erased is in no byte any more, nothing else is touched, sums add up, and it does not come back.
 
 Does not belong here: the whole job with its models (tests/end_to_end/test_erasure.py).
 """
@@ -12,7 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,42 @@ from tests.warehouse_part.batches import EPOCH, MemoryStore, batch, record, row,
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 DEVICE, OTHER, SHARED, GUEST = (hashlib.sha256(name.encode()).hexdigest()[:32] for name in "abcd")
-BILL = """
-    CREATE OR REPLACE TABLE marts.mart_daily_billing AS
-    SELECT tenant_id, _user_id AS user_id, model, 'output' AS charge_class, 'tokens' AS unit,
-        cast(0 AS BIGINT) AS unreported_turns, cast(sum(output_tokens) AS DECIMAL(38, 20)) AS quantity,
-        cast(occurred_at AS DATE) AS usage_date, 0 AS _ingest_seq
-    FROM wire.llm_turns GROUP BY ALL
-    UNION ALL
-    SELECT tenant_id, 'ERASED', model, charge_class, unit, unpriced_turns, quantity, usage_date, 0
-    FROM wire.kept_charges
+RATED_LINES = """
+    CREATE OR REPLACE TABLE marts.fct_rated_lines AS
+    WITH turns AS (
+        SELECT *, least(coalesce(cache_read_input_tokens, 0), input_tokens) AS read,
+            least(coalesce(cache_write_input_tokens, 0), input_tokens - read) AS written
+        FROM wire.llm_turns
+    ),
+    lines AS (
+        SELECT *, unnest([
+            {'component': 'input_uncached', 'quantity': input_tokens - read - written, 'cost': NULL},
+            {'component': 'cache_read', 'quantity': read, 'cost': NULL},
+            {'component': 'cache_write_unknown', 'quantity': written, 'cost': NULL},
+            {'component': 'output', 'quantity': output_tokens, 'cost': reported_cost_usd}
+        ], recursive := true)
+        FROM turns
+    )
+    SELECT tenant_id, record_id, _user_id AS user_id, model, component, quantity, cost AS reported_cost_usd,
+        cast(occurred_at AS DATE) AS usage_date
+    FROM lines WHERE quantity > 0 OR component = 'output'
 """
+# What counts now, and what is kept: by tenant, day, model and component, as neither a user nor a session is.
+COUNTED = """
+    SELECT tenant_id, usage_date, model, component, cast(quantity AS DECIMAL(38, 20)) AS quantity, 0 AS unreported
+    FROM marts.fct_rated_lines
+    UNION ALL
+    SELECT tenant_id, usage_date, model, 'reported_cost', reported_cost_usd, cast(reported_cost_usd IS NULL AS BIGINT)
+    FROM marts.fct_rated_lines WHERE component = 'output'
+"""
+KEPT = "SELECT tenant_id, usage_date, model, charge_class, quantity, unpriced_turns FROM wire.kept_charges"
 
 
 def build(file: Path) -> None:
     """The one model that erasing looks at, made of the wire."""
     with duckdb.connect(str(file)) as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS marts")
-        connection.execute(BILL)
+        connection.execute(RATED_LINES)
 
 
 def by(user: str) -> Any:
@@ -102,10 +121,21 @@ class Site:
     def landing(self) -> dict[str, bytes]:
         return {key: data for key, data in self.store.objects.items() if key.startswith("landing/")}
 
-    def bills(self) -> dict[tuple[str, Any], Decimal]:
-        return dict(
-            self.query("SELECT (tenant_id, usage_date), sum(quantity) FROM marts.mart_daily_billing GROUP BY ALL")
+    def counted(self) -> list[tuple[Any, ...]]:
+        """What was counted, whoever used it and whether it is erased since: tokens, reported cost, turns without one.
+
+        Models that a person named count together: their names are not kept.
+        """
+        return self.query(
+            "SELECT tenant_id, usage_date, if(starts_with(model, 'k1_'), 'unknown', model) AS named, component,"
+            f" sum(quantity), sum(unreported) FROM ({COUNTED} UNION ALL {KEPT})"
+            " GROUP BY ALL HAVING sum(quantity) <> 0 OR sum(unreported) <> 0 ORDER BY ALL"
         )
+
+    def users(self, tenant: str) -> list[str]:
+        """Who used what is rated."""
+        found = self.query(f"SELECT DISTINCT user_id FROM marts.fct_rated_lines WHERE tenant_id = '{tenant}'")
+        return sorted(user for (user,) in found)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.warehouse)) as connection:
@@ -171,7 +201,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def test_a_device_goes_and_nothing_else(site: Site) -> None:
-    bills = site.bills()
+    counted = site.counted()
     rows = site.rows(f"_device_id = '{DEVICE}'")
     line = site.suppress("device", DEVICE)
     (done,) = site.erase()
@@ -181,10 +211,9 @@ def test_a_device_goes_and_nothing_else(site: Site) -> None:
     assert site.holds(record("llm_turns 2"), record("session of 2")) == []
     assert site.holds(record("session of 1")), "bolt has a session of the same name"
     build(site.warehouse)
-    assert site.bills() == bills, "what was billed for a tenant and a day stays"
-    assert site.query("SELECT DISTINCT user_id FROM marts.mart_daily_billing WHERE tenant_id = 'acme' ORDER BY 1") == [
-        ("ERASED",), ("ada-lovelace",), ("bob",)
-    ]  # fmt: skip
+    assert site.counted() == counted, "what was counted of a tenant and a day stays"
+    assert site.users("acme") == ["ada-lovelace", "bob"]
+    assert site.query("SELECT DISTINCT tenant_id FROM wire.kept_charges") == [("acme",)]
     (receipt,) = [key for key in site.store.objects if key.startswith("receipts/")]
     told = parse_receipt(receipt, site.store.get(receipt), region="eu", tenant="acme")
     assert (told.request_id, told.device, told.epochs) == (line.request_id, DEVICE, (EPOCH,))
@@ -247,7 +276,7 @@ def test_of_two_copies_the_other_ones_stays(site: Site) -> None:
 
 def test_a_user_goes_with_the_batches_that_name_her(site: Site) -> None:
     """From her own device and from the one she shared; the others' batches there stay, and their chain has no gap."""
-    bills = site.bills()
+    counted = site.counted()
     rows = site.rows(
         f"tenant_id = 'acme' AND (_user_id = 'ada-lovelace' OR _manifest_key LIKE '%{SHARED}%/m/0000000002%')"
     )
@@ -264,19 +293,19 @@ def test_a_user_goes_with_the_batches_that_name_her(site: Site) -> None:
         (1, "suppressed"), (2, "suppressed"), (3, "loaded")
     ]  # fmt: skip
     build(site.warehouse)
-    assert site.bills() == bills
+    assert site.counted() == counted
 
 
 def test_a_tenant_goes_and_its_amounts_stay(site: Site) -> None:
-    bills, rows = site.bills(), site.rows("tenant_id = 'acme'")
+    counted, rows = site.counted(), site.rows("tenant_id = 'acme'")
     site.suppress("tenant", "acme")
     (done,) = site.erase()
     assert done.rows == rows
     assert site.wire_hash() == site.hash_without("/acme/")
     assert site.holds(DEVICE, OTHER, SHARED, "ada-lovelace", record("session of 3")) == []
     build(site.warehouse)
-    assert site.bills() == bills
-    assert site.query("SELECT DISTINCT user_id FROM marts.mart_daily_billing WHERE tenant_id = 'acme'") == [("ERASED",)]
+    assert site.counted() == counted
+    assert site.users("acme") == [], "what is counted of it is kept sums alone"
 
 
 def test_a_late_batch_and_a_rebuild_bring_nothing_back(site: Site, tmp_path: Path) -> None:
@@ -317,7 +346,7 @@ class Killed(BaseException):
 def test_killed_anywhere_it_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """And at each moment either the old warehouse is whole or the new one is."""
     rows = site.rows(f"_device_id = '{DEVICE}'")
-    bills, hashes = site.bills(), (site.wire_hash(), site.hash_without(DEVICE))
+    counted, hashes = site.counted(), (site.wire_hash(), site.hash_without(DEVICE))
     site.suppress("device", DEVICE)
     left = [*points.ERASE[:-1], "erase.deleted", points.ERASE[-1]]
 
@@ -342,7 +371,7 @@ def test_killed_anywhere_it_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert site.wire_hash() == hashes[1]
     assert site.holds(DEVICE) == []
     build(site.warehouse)
-    assert site.bills() == bills
+    assert site.counted() == counted
 
 
 @pytest.mark.parametrize("place", ["requests/v1/", "x1/"], ids=["of this release", "of release 0.1.0"])
@@ -621,17 +650,7 @@ def test_a_private_model_that_has_a_price_keeps_its_name(site: Site) -> None:
 
 
 def test_amounts_are_kept_where_the_models_do_not_build(site: Site) -> None:
-    """Turn by turn, from what was billed; of a turn that another device holds too nothing is kept twice."""
-    with duckdb.connect(str(site.warehouse)) as connection:
-        connection.execute(
-            """
-            CREATE TABLE marts.fct_llm_turns AS
-            SELECT record_id AS turn_id, tenant_id, model, input_tokens, coalesce(cache_read_input_tokens, 0) AS
-                cache_read_input_tokens, coalesce(cache_write_input_tokens, 0) AS cache_write_input_tokens,
-                output_tokens, reported_cost_usd, cast(occurred_at AS DATE) AS usage_date
-            FROM wire.llm_turns
-            """
-        )
+    """Turn by turn, from what was rated; of a turn that another device holds too nothing is kept twice."""
     amounts = """
         SELECT sum(input_tokens), sum(output_tokens), count(*) FILTER (WHERE reported_cost_usd IS NULL),
             coalesce(sum(reported_cost_usd), 0)
@@ -652,7 +671,7 @@ def test_amounts_are_kept_where_the_models_do_not_build(site: Site) -> None:
     site.load()  # brings the kept sums of the store
     (kept_ones,) = site.query(
         """
-        SELECT sum(quantity) FILTER (WHERE charge_class IN ('input_uncached', 'cache_read', 'cache_write')),
+        SELECT sum(quantity) FILTER (WHERE charge_class IN ('input_uncached', 'cache_read', 'cache_write_unknown')),
             sum(quantity) FILTER (WHERE charge_class = 'output'), sum(unpriced_turns),
             coalesce(sum(quantity) FILTER (WHERE charge_class = 'reported_cost'), 0)
         FROM wire.kept_charges
@@ -663,6 +682,64 @@ def test_amounts_are_kept_where_the_models_do_not_build(site: Site) -> None:
         Decimal(one) + Decimal(other) for one, other in zip(after, kept_ones, strict=True)
     )
     assert site.query("SELECT schema_name FROM duckdb_schemas() WHERE schema_name = 'marts'") == []
+
+
+@pytest.mark.parametrize("is_built", [True, False], ids=["difference of two builds", "turn by turn"])
+def test_what_a_try_that_was_cut_off_kept_is_kept_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, is_built: bool
+) -> None:
+    """Its sums lie in the store already; another request has come since, so that the next try has another name."""
+
+    def die(name: str) -> None:
+        if name == "erase.compared":
+            raise Killed
+
+    def made(file: Path) -> None:
+        if not is_built:
+            raise erase.BuildError("a model is broken")
+        build(file)
+
+    counted = site.counted()
+    site.suppress("device", DEVICE)
+    monkeypatch.setattr(failpoints, "hook", die)
+    with pytest.raises(Killed):
+        erase.Pass(site.warehouse, site.store).rewrite(made, now=NOW)
+    monkeypatch.setattr(failpoints, "hook", None)
+    site.suppress("user", "bob")
+    assert erase.Pass(site.warehouse, site.store).rewrite(made, now=NOW)
+    assert len([key for key in site.store.objects if key.startswith(kept.ROOT)]) == 2
+    build(site.warehouse)
+    assert site.counted() == counted
+
+
+def test_sums_that_release_0_1_0_kept_stay(site: Site, tmp_path: Path) -> None:
+    """Its objects name one class of cache writes; they are read by every warehouse and are not kept again."""
+    lines = [
+        {"charge_class": "cache_write", "unit": "tokens", "unpriced_turns": 0, "quantity": "31"},
+        {"charge_class": "reported_cost", "unit": "usd", "unpriced_turns": 2, "quantity": "0.10000000000000000001"},
+        {"charge_class": "reported_cost", "unit": "usd", "unpriced_turns": 1, "quantity": None},
+    ]
+    shared = {"tenant_id": "acme", "model": "unknown", "usage_date": "2026-03-01"}
+    site.store.put(f"{kept.ROOT}{'a' * 32}.json", json.dumps([shared | line for line in lines]).encode())
+    site.load()
+    read = site.query(f"FROM ({KEPT}) ORDER BY ALL")
+    day = date(2026, 3, 1)
+    assert read == [
+        ("acme", day, "unknown", "cache_write", Decimal(31), 0),
+        ("acme", day, "unknown", "reported_cost", Decimal("0.10000000000000000001"), 2),
+        ("acme", day, "unknown", "reported_cost", None, 1),
+    ]
+    counted = site.counted()
+    site.suppress("device", DEVICE)
+    assert len(site.erase()) == 1
+    build(site.warehouse)
+    assert site.counted() == counted
+    rebuilt = tmp_path / "rebuilt" / "apiary.duckdb"
+    rebuilt.parent.mkdir()
+    site.load(rebuilt)
+    build(rebuilt)
+    site.warehouse = rebuilt
+    assert site.counted() == counted
 
 
 def test_copies_of_the_warehouse_go(site: Site) -> None:
