@@ -2,6 +2,7 @@
 
 from bench.mutations.mutant import Mutant
 
+KEPT = "pipelines/warehouse/kept.py"
 ERASE, RECEIPTS = "tests/warehouse_part/test_erase.py", "tests/contract/test_receipts.py"
 DEVICE = f"{ERASE}::test_a_device_goes_and_nothing_else"
 USER = f"{ERASE}::test_a_user_goes_with_the_batches_that_name_her"
@@ -31,6 +32,9 @@ ERASURE = (
     Mutant("an owner's requests are not taken up", LIST, "        if request.request_id not in known:\n", "        if request.request_id in known:\n", OWNER),
     Mutant("a chain of a shared device has a gap", LIST, "return ON_SHARED_DEVICE if line.is_shared(prefix.device) else REASON", "return REASON", USER),
     Mutant("what is billed for the erased goes", WORK, "                kept.put(self._store, name, kept.difference(connection, tenants))", "                kept.difference(connection, tenants)", DEVICE),
+    Mutant("what a try kept is kept again", KEPT, "            SELECT tenant_id, model, charge_class, unit, -unpriced_turns, -quantity, usage_date\n", "            SELECT tenant_id, model, charge_class, unit, 0, 0, usage_date\n", f"{ERASE}::test_what_a_try_that_was_cut_off_kept_is_kept_once"),
+    Mutant("sums of every warehouse before are kept again", KEPT, " WHERE _kept_name NOT IN (SELECT _kept_name FROM old.wire.kept_charges)", "", f"{ERASE}::test_sums_that_release_0_1_0_kept_stay"),
+    Mutant("a reported cost of the erased goes", KEPT, "                reported_cost_usd, usage_date\n", "                0, usage_date\n", f"{ERASE}::test_amounts_are_kept_where_the_models_do_not_build"),
     Mutant("probes of a device stay", WORK, "for place in (PROBES, LANDING) for entry", "for place in (LANDING,) for entry", f"{ERASE}::test_probes_and_foreign_objects_of_a_device_go_with_it"),
     Mutant("a name that somebody else bears goes", WORK, "sorted({*share.names, *(gone - still)})", "sorted({*share.names, *gone})", f"{ERASE}::test_whose_last_device_goes_goes_by_name"),
     Mutant("a seat's user goes by name", WORK, "{user for user in mine if line.is_user(user) or user not in seated}", "set(mine)", f"{ERASE}::test_whose_last_device_goes_goes_by_name"),

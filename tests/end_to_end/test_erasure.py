@@ -37,6 +37,9 @@ class Fleet:
             write_home(root / user, spec)
             self.devices[user] = device(root / f"device-{user}", store=self.home.store_url, user=user, key=key)
             send(self.devices[user], root / user)
+        # Without an account nothing is billed.
+        signed = ("--from", "2026-01-01", "--by", "grace", "--approved-by", "rosa")
+        apiary(self.home.root, "account", "open", "--tenant", "acme", "--account", "acct-acme", *signed)
         apiary(self.home.root, "run")
 
     def usage(self) -> dict[str, int]:
