@@ -13,7 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipelines.simulate.scene import Scene
+from pipelines.simulate.home_context import HomeContext
 from pipelines.simulate.words import Json
 
 # The names and the missing CHECKs are Hive's: any text can stand in a status.
@@ -56,7 +56,7 @@ _STATUSES = ("pending", "pending", "claimed", "done", "done", "done", "failed", 
 
 
 def _database(
-    scene: Scene,
+    context: HomeContext,
     path: str,
     at: datetime,
     *,
@@ -82,12 +82,12 @@ def _database(
             database.commit()
             if not keep_wal:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            target = scene.disk.root / path
+            target = context.disk.root / path
             target.parent.mkdir(parents=True, exist_ok=True)
             for suffix in ("", "-wal", "-shm") if keep_wal else ("",):
                 copied = Path(f"{target}{suffix}")
                 shutil.copyfile(f"{file}{suffix}", copied)
-                scene.disk.date(copied, at)
+                context.disk.date(copied, at)
 
 
 def _zoned(at: datetime) -> str:
@@ -98,12 +98,12 @@ def _bare(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def progress_database(scene: Scene, path: str, *, workers: Sequence[str], at: datetime, keep_wal: bool) -> None:
+def progress_database(context: HomeContext, path: str, *, workers: Sequence[str], at: datetime, keep_wal: bool) -> None:
     """progress.db. Every task is pending in the main file; what became of it is in the WAL."""
-    words, rng = scene.words, scene.rng
+    words, rng = context.words, context.rng
     odd = ("Blocked ", f"waits for {words.tag('task-status')}")
     statuses = (*_STATUSES, *odd)
-    ids = [scene.task_id() for _ in statuses]
+    ids = [context.task_id() for _ in statuses]
 
     def early(database: sqlite3.Connection) -> None:
         database.execute("INSERT INTO colony_meta VALUES ('schema_version', '1', ?)", (_zoned(at),))
@@ -122,11 +122,11 @@ def progress_database(scene: Scene, path: str, *, workers: Sequence[str], at: da
             (task, number, number % 3, words.text("task-goal"), payload, stamp, stamp, parent, source),
         )
         for step, state in enumerate(("done", "in_progress", "pending")[number % 3 :], start=1):
-            values = (scene.task_id(), task, step, words.text("step-title"), words.path("step-detail"), state)
+            values = (context.task_id(), task, step, words.text("step-title"), words.path("step-detail"), state)
             database.execute(
                 "INSERT INTO steps (id, task_id, seq, title, detail, status) VALUES (?, ?, ?, ?, ?, ?)", values
             )
-        item = (scene.task_id(), task, "sent", words.text("checklist"), _bare(created), words.tag("checklist-by"))
+        item = (context.task_id(), task, "sent", words.text("checklist"), _bare(created), words.tag("checklist-by"))
         database.execute(
             "INSERT INTO sop_checklist (id, task_id, key, description, done_at, done_by) VALUES (?, ?, ?, ?, ?, ?)",
             item,
@@ -135,7 +135,7 @@ def progress_database(scene: Scene, path: str, *, workers: Sequence[str], at: da
     def late(database: sqlite3.Connection) -> None:
         _insert_task(len(ids) - 1, ids[-1], database)
         for number, (task, status) in enumerate(zip(ids, statuses, strict=True)):
-            scene.tally.tasks[status] += 1
+            context.tally.tasks[status] += 1
             if status == "pending":
                 continue
             claimed = at + timedelta(minutes=5 + number)
@@ -147,7 +147,7 @@ def progress_database(scene: Scene, path: str, *, workers: Sequence[str], at: da
                 (
                     status,
                     worker,
-                    scene.hex(20),
+                    context.hex(20),
                     _bare(claimed),
                     _bare(ended) if status in {"done", "completed"} else None,
                     _zoned(ended) if number % 2 else _bare(ended),
@@ -157,12 +157,12 @@ def progress_database(scene: Scene, path: str, *, workers: Sequence[str], at: da
                 ),
             )
 
-    _database(scene, path, at, schema=_PROGRESS, early=early, late=late, keep_wal=keep_wal)
+    _database(context, path, at, schema=_PROGRESS, early=early, late=late, keep_wal=keep_wal)
 
 
-def tracker_database(scene: Scene, path: str, *, at: datetime, keep_wal: bool) -> None:
+def tracker_database(context: HomeContext, path: str, *, at: datetime, keep_wal: bool) -> None:
     """tracker.db: the user's own business rows. Never to be read."""
-    words = scene.words
+    words = context.words
 
     def early(database: sqlite3.Connection) -> None:
         database.execute("INSERT INTO _tracker_meta VALUES ('schema_version', '3', ?)", (_zoned(at),))
@@ -172,12 +172,12 @@ def tracker_database(scene: Scene, path: str, *, at: datetime, keep_wal: bool) -
             row = (words.address(), "won", words.text("tracker-note"), _bare(at))
             database.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?)", row)
 
-    _database(scene, path, at, schema=_TRACKER, early=early, late=late, keep_wal=keep_wal)
+    _database(context, path, at, schema=_TRACKER, early=early, late=late, keep_wal=keep_wal)
 
 
-def playbook_database(scene: Scene, path: str, *, at: datetime) -> None:
+def playbook_database(context: HomeContext, path: str, *, at: datetime) -> None:
     """colony.db: what a colony's scripts did, results and errors included."""
-    words = scene.words
+    words = context.words
 
     def early(database: sqlite3.Connection) -> None:
         for number, status in enumerate(("done", "error")):
@@ -185,20 +185,20 @@ def playbook_database(scene: Scene, path: str, *, at: datetime) -> None:
             row = (f"pb_{number}", "nightly", status, 3, number, error, words.text("playbook-result"), "[]", _zoned(at))
             database.execute("INSERT INTO playbook_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    _database(scene, path, at, schema=_PLAYBOOK, early=early, late=lambda database: None, keep_wal=False)
+    _database(context, path, at, schema=_PLAYBOOK, early=early, late=lambda database: None, keep_wal=False)
 
 
-def task_list(scene: Scene, folder: str, *, list_id: str | None, owner: str, at: datetime) -> None:
+def task_list(context: HomeContext, folder: str, *, list_id: str | None, owner: str, at: datetime) -> None:
     """tasks.json of a session, a worker or (with a list id that says so) a colony's template."""
-    words = scene.words
+    words = context.words
     statuses = ["pending", "in_progress", "completed", "pending"]
-    if scene.layout == "v3":
+    if context.layout == "v3":
         statuses += ["abandoned", "archived"]
     meta: Json = {"role": "session", "creator_agent_id": owner, "created_at": at.timestamp(), "schema_version": 1}
     if list_id is not None:
         meta["task_list_id"] = list_id
         meta["role"] = "template" if list_id.startswith("colony:") else "session"
-    if scene.layout == "v3":
+    if context.layout == "v3":
         meta["goal"] = words.text("list-goal")
     tasks = [
         {
@@ -216,24 +216,24 @@ def task_list(scene: Scene, folder: str, *, list_id: str | None, owner: str, at:
         }
         for number, status in enumerate(statuses, start=1)
     ]
-    disk = scene.disk
+    disk = context.disk
     disk.json(f"{folder}/tasks.json", {"meta": meta, "highwatermark": len(tasks), "tasks": tasks}, at, ascii_only=False)
     if list_id is not None and list_id.startswith("colony:"):
         disk.write(f"{folder}/tasks.json.lock", b"", at)
 
 
-def shadow_folder(scene: Scene, session: str, at: datetime) -> None:
+def shadow_folder(context: HomeContext, session: str, at: datetime) -> None:
     """A "colony" named after a session, without metadata.json: no colony at all."""
     meta = {"task_list_id": f"colony:{session}", "role": "template", "creator_agent_id": None, "schema_version": 1}
-    scene.disk.json(f"colonies/{session}/tasks.json", {"meta": meta, "highwatermark": 0, "tasks": []}, at)
-    scene.disk.write(f"colonies/{session}/tasks.json.lock", b"", at)
+    context.disk.json(f"colonies/{session}/tasks.json", {"meta": meta, "highwatermark": 0, "tasks": []}, at)
+    context.disk.write(f"colonies/{session}/tasks.json.lock", b"", at)
 
 
-def colony_records(scene: Scene, colony: str, *, queen: str, source: str, session: str, at: datetime) -> None:
+def colony_records(context: HomeContext, colony: str, *, queen: str, source: str, session: str, at: datetime) -> None:
     """metadata.json and worker.json, which tell where a colony came from."""
-    words, disk = scene.words, scene.disk
+    words, disk = context.words, context.disk
     task = words.text("colony-task")
-    key = "colony_id" if scene.layout == "v3" else "colony_name"
+    key = "colony_id" if context.layout == "v3" else "colony_name"
     metadata: Json = {
         key: colony,
         "queen_name": queen,
@@ -259,15 +259,15 @@ def colony_records(scene: Scene, colony: str, *, queen: str, source: str, sessio
     disk.json(f"colonies/{colony}/worker.json", worker, at)
 
 
-def colony_stores(scene: Scene, colony: str, *, workers: Sequence[str], at: datetime, is_open: bool) -> None:
+def colony_stores(context: HomeContext, colony: str, *, workers: Sequence[str], at: datetime, is_open: bool) -> None:
     """The databases of a colony, with the WAL left behind where its host is still open."""
     folder = f"colonies/{colony}"
-    if scene.layout == "v3":
-        tracker_database(scene, f"{folder}/tracker/tracker.db", at=at, keep_wal=is_open)
-        playbook_database(scene, f"{folder}/colony.db", at=at)
+    if context.layout == "v3":
+        tracker_database(context, f"{folder}/tracker/tracker.db", at=at, keep_wal=is_open)
+        playbook_database(context, f"{folder}/colony.db", at=at)
         if not is_open:
             # A migrated home: the old database moved beside the new one, its WAL with it.
-            progress_database(scene, f"{folder}/tracker/progress.db", workers=workers, at=at, keep_wal=True)
+            progress_database(context, f"{folder}/tracker/progress.db", workers=workers, at=at, keep_wal=True)
     else:
-        progress_database(scene, f"{folder}/data/progress.db", workers=workers, at=at, keep_wal=is_open)
-        task_list(scene, folder, list_id=f"colony:{colony}", owner="queen", at=at)
+        progress_database(context, f"{folder}/data/progress.db", workers=workers, at=at, keep_wal=is_open)
+        task_list(context, folder, list_id=f"colony:{colony}", owner="queen", at=at)

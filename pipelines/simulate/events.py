@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipelines.simulate.disk import JsonLines
-from pipelines.simulate.scene import Scene
+from pipelines.simulate.home_context import HomeContext
 from pipelines.simulate.turns import ToolCall, Turn
 from pipelines.simulate.words import Json
 
@@ -23,18 +23,18 @@ _LIFECYCLE = {"node_loop_started", "subagent_report", "execution_completed", "ex
 class EventLog:
     """One events.jsonl."""
 
-    def __init__(self, scene: Scene, path: str, *, lines: JsonLines | None = None, turn_lines: int = 0) -> None:
+    def __init__(self, context: HomeContext, path: str, *, lines: JsonLines | None = None, turn_lines: int = 0) -> None:
         self.path = path
         self.lines = lines or JsonLines(ascii_only=True)
         self.turn_lines = turn_lines
         self.last_at: datetime | None = None
-        self._scene = scene
-        scene.tally.raw_sources.append(lambda: self.turn_lines)
-        scene.tally.torn_sources.append(lambda: self.lines.torn)
+        self._context = context
+        context.tally.raw_sources.append(lambda: self.turn_lines)
+        context.tally.torn_sources.append(lambda: self.lines.torn)
 
     def copy(self, path: str) -> EventLog:
         """A file that begins with these lines, as a fork has it."""
-        return EventLog(self._scene, path, lines=self.lines.copy(), turn_lines=self.turn_lines)
+        return EventLog(self._context, path, lines=self.lines.copy(), turn_lines=self.turn_lines)
 
     def add(self, event: Json, at: datetime, *, ending: bytes = b"\n") -> None:
         """Append an event."""
@@ -45,15 +45,15 @@ class EventLog:
     def save(self) -> None:
         """Write the file or files."""
         if self.last_at is not None:
-            self._scene.disk.write(self.path, self.lines.content(), self.last_at)
+            self._context.disk.write(self.path, self.lines.content(), self.last_at)
 
 
 class Bus:
     """Takes the events of one queen's process and routes them."""
 
-    def __init__(self, scene: Scene, log: EventLog, *, debug: JsonLines | None = None) -> None:
+    def __init__(self, context: HomeContext, log: EventLog, *, debug: JsonLines | None = None) -> None:
         self.log = log
-        self._scene = scene
+        self._context = context
         self._seq = 0
         self._worker_logs: dict[str, EventLog] = {}
         self.debug = debug
@@ -68,7 +68,7 @@ class Bus:
 
     def publish(self, event: Json, at: datetime, *, ending: bytes = b"\n") -> None:
         """Route an event to the queen's file, the worker's, or both."""
-        if self._scene.layout == "v3":
+        if self._context.layout == "v3":
             self._seq += 1
             event = {**event, "seq": self._seq}
         own = self._worker_logs.get(str(event["stream_id"]))
@@ -94,7 +94,7 @@ class Bus:
 class Stream:
     """One voice on the bus: the queen, a worker, a graph run."""
 
-    scene: Scene
+    context: HomeContext
     name: str
     execution: str
     send: Callable[[Json, datetime], None]
@@ -110,7 +110,7 @@ class Stream:
             "node_id": self.node if node else None,
             "execution_id": self.execution if execution else None,
             "data": data,
-            "timestamp": self.scene.calendar.naive(at),
+            "timestamp": self.context.calendar.naive(at),
             "correlation_id": None,
             "colony_id": self.queen_session,
         }

@@ -16,9 +16,9 @@ from pipelines.simulate.agents import Agent, AgentSession, Run, hire, within_utc
 from pipelines.simulate.colonies import colony_records, colony_stores
 from pipelines.simulate.counts import UNKNOWN_MODEL, Tally, Truth, Usage
 from pipelines.simulate.disk import Disk, JsonLines
+from pipelines.simulate.home_context import Calendar, HomeContext, Layout
 from pipelines.simulate.queens import QueenSession, WorkerPlan
 from pipelines.simulate.runtime_logs import RuntimeLog, Status
-from pipelines.simulate.scene import Calendar, Layout, Scene
 from pipelines.simulate.stores import conversation, debug_copies, home_files
 from pipelines.simulate.turns import Mill
 from pipelines.simulate.words import BUILT_IN_QUEENS, Words
@@ -56,19 +56,19 @@ def write_home(root: Path, spec: HomeSpec) -> Truth:
     mill = Mill(rng, words, private_model=f"openai/{words.name('acme-internal')}", custom_tool=words.name("mcp_push"))
     calendar = Calendar(ZoneInfo(spec.timezone))
     root.mkdir(parents=True, exist_ok=True)
-    scene = Scene(spec.layout, rng, words, mill, Disk(root), Tally(), calendar)
-    _Home(scene, spec).write()
-    return scene.tally.close(words.planted)
+    context = HomeContext(spec.layout, rng, words, mill, Disk(root), Tally(), calendar)
+    _Home(context, spec).write()
+    return context.tally.close(words.planted)
 
 
 class _Home:
-    def __init__(self, scene: Scene, spec: HomeSpec) -> None:
-        self._scene = scene
+    def __init__(self, context: HomeContext, spec: HomeSpec) -> None:
+        self._context = context
         self._spec = spec
         self._last_day = spec.first_day + timedelta(days=spec.days - 1)
-        self._own_queen = scene.words.name("queen")
+        self._own_queen = context.words.name("queen")
         self._worker_turns = (spec.turns_per_session + 1) // 2
-        self._agent = hire(scene, "agent")
+        self._agent = hire(context, "agent")
 
     def write(self) -> None:
         first = self._daily_sessions()
@@ -76,10 +76,10 @@ class _Home:
         self._restored_session()
         self._crashed_session()
         self._special_agents()
-        home_files(self._scene, self._at(self._last_day, 20.5))
+        home_files(self._context, self._at(self._last_day, 20.5))
 
     def _at(self, day: date, hour: float) -> datetime:
-        return self._scene.calendar.instant(day, hour + self._scene.rng.uniform(0, 0.4))
+        return self._context.calendar.instant(day, hour + self._context.rng.uniform(0, 0.4))
 
     def _plan(self, *outcomes: str, own: bool = False) -> list[WorkerPlan]:
         turns = self._worker_turns
@@ -92,17 +92,17 @@ class _Home:
 
     def _daily_sessions(self) -> QueenSession:
         """Every day's sessions. Gives back the very first, early in the day, which colonies fork from."""
-        spec, scene = self._spec, self._scene
+        spec, context = self._spec, self._context
         queens = (*BUILT_IN_QUEENS, self._own_queen)
-        first = QueenSession(scene, queen=queens[0], start=self._at(spec.first_day, 8.5), with_debug=True)
+        first = QueenSession(context, queen=queens[0], start=self._at(spec.first_day, 8.5), with_debug=True)
         first.open()
         self._talk(first, workers=True)
         for number in range(spec.days):
             day = spec.first_day + timedelta(days=number)
-            hours = sorted(scene.rng.uniform(7, 17) for _ in range(spec.queens_per_day - (number == 0)))
+            hours = sorted(context.rng.uniform(7, 17) for _ in range(spec.queens_per_day - (number == 0)))
             for place, hour in enumerate(hours, start=1):
                 queen = queens[(number + place) % len(queens)]
-                session = QueenSession(scene, queen=queen, start=self._at(day, hour))
+                session = QueenSession(context, queen=queen, start=self._at(day, hour))
                 session.open()
                 self._talk(session, workers=place % 2 == 0)
                 session.save()
@@ -122,14 +122,14 @@ class _Home:
 
     def _colonies(self, first: QueenSession) -> None:
         """A fork, a fork of the fork, and a parent that goes on after both."""
-        scene, spec = self._scene, self._spec
+        context, spec = self._context, self._spec
         is_new = spec.layout == "v3"
-        leads = scene.words.name("leads", colony=True)
-        audit = scene.words.name("audit", colony=True)
+        leads = context.words.name("leads", colony=True)
+        audit = context.words.name("audit", colony=True)
 
         child = first.fork(leads, with_marker=True)
         colony_records(
-            scene, leads, queen=child.queen, source=first.session, session=child.session, at=child.started_at
+            context, leads, queen=child.queen, source=first.session, session=child.session, at=child.started_at
         )
         for _ in range(spec.turns_per_session):
             child.turn()
@@ -142,7 +142,12 @@ class _Home:
 
         grandchild = child.fork(audit, with_marker=False)
         colony_records(
-            scene, audit, queen=child.queen, source=child.session, session=grandchild.session, at=grandchild.started_at
+            context,
+            audit,
+            queen=child.queen,
+            source=child.session,
+            session=grandchild.session,
+            at=grandchild.started_at,
         )
         grandchild.turn()
         grandchild.send_workers(self._plan("success", "partial"))
@@ -158,41 +163,41 @@ class _Home:
             session.save()
         if is_new:
             grandchild.trash(grandchild.clock.now)
-        colony_stores(scene, leads, workers=child.workers, at=child.clock.now, is_open=True)
-        colony_stores(scene, audit, workers=grandchild.workers, at=grandchild.clock.now, is_open=False)
+        colony_stores(context, leads, workers=child.workers, at=child.clock.now, is_open=True)
+        colony_stores(context, audit, workers=grandchild.workers, at=grandchild.clock.now, is_open=False)
         if spec.layout == "v3":
             first.janitor(self._at(self._last_day, 21))
             for colony in (leads, audit):
-                conversation(scene, f"colonies/{colony}/seed_conversation", ["seed"], child.started_at, node="queen")
+                conversation(context, f"colonies/{colony}/seed_conversation", ["seed"], child.started_at, node="queen")
         else:
-            conversation(scene, f"agents/{leads}/worker/conversations", ["seed"], child.started_at, node="worker")
+            conversation(context, f"agents/{leads}/worker/conversations", ["seed"], child.started_at, node="worker")
         if first.bus.debug is not None and first.debug_turns is not None:
-            debug_copies(scene, first.bus.debug, first.debug_turns, first.started_at, first.clock.now)
+            debug_copies(context, first.bus.debug, first.debug_turns, first.started_at, first.clock.now)
 
     def _graph_runs(self, queen: QueenSession, colony: str) -> None:
         """Two runs under the queen's own session id, with runtime logs that repeat her events."""
-        scene, words = self._scene, self._scene.words
+        context, words = self._context, self._context.words
         folder = f"agents/{colony}/worker/sessions/{queen.session}"
         nodes = [words.name("intake"), words.name("draft")]
         goal = words.name("goal")
-        log = RuntimeLog(scene, f"{folder}/logs", run_id=queen.session, agent=f"{colony}-graph", goal=goal)
+        log = RuntimeLog(context, f"{folder}/logs", run_id=queen.session, agent=f"{colony}-graph", goal=goal)
         runs = JsonLines(ascii_only=True)
         queen.graph_run(log, runs, nodes=nodes, fails=False)
         queen.graph_run(log, runs, nodes=nodes, fails=True)
         log.save()
         at = queen.clock.now
-        scene.disk.write(f"{folder}/runs.jsonl", runs.content(), at)
+        context.disk.write(f"{folder}/runs.jsonl", runs.content(), at)
         state = {
             "progress": {"current_node": nodes[-1], "path": nodes, "steps_executed": len(nodes)},
-            "timestamps": {"updated_at": scene.calendar.naive(at)},
+            "timestamps": {"updated_at": context.calendar.naive(at)},
             "data_buffer": {"task": words.text("state-buffer")},
             "buffer_keys": ["task"],
         }
-        scene.disk.json(f"{folder}/state.json", state, at)
+        context.disk.json(f"{folder}/state.json", state, at)
 
     def _restored_session(self) -> None:
         """Killed in the middle of a line and started again; odd lines of every kind, each holding a turn."""
-        session = QueenSession(self._scene, queen=BUILT_IN_QUEENS[2], start=self._at(self._last_day, 9))
+        session = QueenSession(self._context, queen=BUILT_IN_QUEENS[2], start=self._at(self._last_day, 9))
         session.open()
         session.turn(broken_text=True)
         session.turn(is_old=True)
@@ -206,7 +211,7 @@ class _Home:
 
     def _crashed_session(self) -> None:
         """The process died: no worker reported, and the last turn is half a line."""
-        session = QueenSession(self._scene, queen=self._own_queen, start=self._at(self._last_day, 13))
+        session = QueenSession(self._context, queen=self._own_queen, start=self._at(self._last_day, 13))
         session.open()
         session.turn()
         session.send_workers(self._plan("crashed", "crashed"))
@@ -216,35 +221,35 @@ class _Home:
     def _agent_session(self, day: date, status: Status) -> None:
         """A day's ordinary agent session."""
         run = Run(status=status, torn=status == "crashed")
-        self._play(self._agent, day, [run], hour=self._scene.rng.uniform(7, 16))
+        self._play(self._agent, day, [run], hour=self._context.rng.uniform(7, 16))
 
     def _play(
         self, agent: Agent, day: date, runs: Sequence[Run], *, hour: float, session: str | None = None, folder: str = ""
     ) -> None:
-        scene = self._scene
+        context = self._context
         start = within_utc_day(self._at(day, hour))
-        name = session or scene.session_id(start)
-        place = f"{folder}/{name}" if folder else scene.agent_folder(agent.name, name)
-        AgentSession(scene, agent, session=name, folder=place, start=start).play(runs)
+        name = session or context.session_id(start)
+        place = f"{folder}/{name}" if folder else context.agent_folder(agent.name, name)
+        AgentSession(context, agent, session=name, folder=place, start=start).play(runs)
 
     def _special_agents(self) -> None:
         """Every way an agent's session ends or is stored.
 
         Among them a stale summary beside a second run that died, and a second run glued to the torn end of the first.
         """
-        scene, day = self._scene, self._last_day
-        agent = hire(scene, "inspector")
+        context, day = self._context, self._last_day
+        agent = hire(context, "inspector")
         for number, status in enumerate(_STATUSES):
             run = Run(status=status, torn=status == "crashed", compacted=number == 0, with_tools=status != "cancelled")
             self._play(agent, self._spec.first_day, [run], hour=7 + number)
         self._play(agent, day, [Run(status="completed"), Run(status="crashed", torn=True)], hour=8)
         self._play(agent, day, [Run(status="crashed", torn=True), Run(status="completed")], hour=10)
-        job = f"nightly-{scene.words.name('sweep')}"
+        job = f"nightly-{context.words.name('sweep')}"
         self._play(agent, day, [Run(status="completed")], hour=11, session=job)
-        graph = f"agents/{agent.name}/graphs/{scene.words.name('report')}/sessions"
+        graph = f"agents/{agent.name}/graphs/{context.words.name('report')}/sessions"
         self._play(agent, day, [Run(status="completed", compacted=True)], hour=12, folder=graph)
         start = within_utc_day(self._at(self._spec.first_day, 6.5))
-        legacy = f"{start.strftime('%Y%m%dT%H%M%S')}_{scene.hex(8)}"
+        legacy = f"{start.strftime('%Y%m%dT%H%M%S')}_{context.hex(8)}"
         folder = f"agents/{agent.name}/runtime_logs/runs/{legacy}"
-        played = AgentSession(scene, agent, session=legacy, folder=folder, start=start, legacy=True)
+        played = AgentSession(context, agent, session=legacy, folder=folder, start=start, legacy=True)
         played.play([Run(status="completed", with_tools=False)])

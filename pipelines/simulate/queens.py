@@ -15,8 +15,8 @@ from pipelines.simulate.colonies import shadow_folder, task_list
 from pipelines.simulate.counts import UNKNOWN_MODEL
 from pipelines.simulate.disk import JsonLines
 from pipelines.simulate.events import Bus, EventLog, Stream
+from pipelines.simulate.home_context import HomeContext
 from pipelines.simulate.runtime_logs import RuntimeLog, run_event, state_file
-from pipelines.simulate.scene import Scene
 from pipelines.simulate.stores import conversation, llm_log_line, sidebar_cache
 from pipelines.simulate.turns import Clock, Turn
 from pipelines.simulate.words import Json
@@ -47,7 +47,7 @@ class QueenSession:
 
     def __init__(
         self,
-        scene: Scene,
+        context: HomeContext,
         *,
         queen: str,
         start: datetime,
@@ -55,30 +55,30 @@ class QueenSession:
         parent: QueenSession | None = None,
         with_debug: bool = False,
     ) -> None:
-        self.scene = scene
+        self.context = context
         self.queen = queen
         self.colony = colony
-        self.clock = scene.clock(start)
-        self.session = scene.session_id(self.clock.now)
-        self.folder = scene.queen_folder(queen, self.session, colony)
+        self.clock = context.clock(start)
+        self.session = context.session_id(self.clock.now)
+        self.folder = context.queen_folder(queen, self.session, colony)
         self.started_at = self.clock.now
         self.workers: list[str] = []
         self.iteration = 0
         self.meta: Json = {"created_at": self.clock.now.timestamp(), "queen_id": queen}
         self.debug_turns = JsonLines(ascii_only=True) if with_debug else None
         path = f"{self.folder}/events.jsonl"
-        log = parent.bus.log.copy(path) if parent else EventLog(scene, path)
-        self.bus: Bus = Bus(scene, log, debug=JsonLines(ascii_only=True) if with_debug else None)
-        self._voice = Stream(scene, "queen", self.session, self.bus.publish, "queen")
-        self._model = scene.mill.model()
+        log = parent.bus.log.copy(path) if parent else EventLog(context, path)
+        self.bus: Bus = Bus(context, log, debug=JsonLines(ascii_only=True) if with_debug else None)
+        self._voice = Stream(context, "queen", self.session, self.bus.publish, "queen")
+        self._model = context.mill.model()
         self._steps: list[Turn] = []
         self._logs: RuntimeLog | None = None
-        if scene.layout == "doc":
+        if context.layout == "doc":
             logs = f"{self.folder}/logs"
             self._logs = (
                 parent._logs.copy(logs, run_id=self.session)
                 if parent and parent._logs
-                else RuntimeLog(scene, logs, run_id=self.session, agent=queen, goal=f"goal_{queen}", node_names=False)
+                else RuntimeLog(context, logs, run_id=self.session, agent=queen, goal=f"goal_{queen}", node_names=False)
             )
             self._logs.start(self.clock.now)
 
@@ -86,24 +86,24 @@ class QueenSession:
         """A process starts. Also what a cold restore writes."""
         self.bus.restart()
         at = self.clock.wait(0.01, 0.4)
-        who = {"queen_id": self.queen, "name": self.scene.words.tag("queen-name"), "title": "Head"}
+        who = {"queen_id": self.queen, "name": self.context.words.tag("queen-name"), "title": "Head"}
         self._voice.announce("queen_identity_selected", who, at)
         phase: Json = {"phase": "working" if self.colony else "independent"}
         if self.colony:
-            phase["agent_path"] = self.scene.words.own_path(f"colonies/{self.colony}")
+            phase["agent_path"] = self.context.words.own_path(f"colonies/{self.colony}")
         self._voice.announce("queen_phase_changed", phase, at)
         self._voice.say("node_loop_started", {"max_iterations": 999999}, at)
 
     def restore(self) -> None:
         """The old process is gone, maybe in the middle of a line; a new one appends to the same file."""
         self.clock.wait(600, 3000)
-        if self.scene.layout == "v2":
+        if self.context.layout == "v2":
             self.meta["created_at"] = self.clock.now.timestamp()
         self.open()
 
     def ask(self) -> None:
         """The user's message and the start of an iteration."""
-        voice, words = self._voice, self.scene.words
+        voice, words = self._voice, self.context.words
         at = self.clock.wait(5, 120)
         voice.say("client_input_received", {"content": words.text("user-input", foreign=True, rich=True)}, at)
         voice.say("node_loop_iteration", {"iteration": self.iteration, "phase": "independent"}, at)
@@ -113,7 +113,7 @@ class QueenSession:
     def _make(
         self, *, tools: int | None = None, is_old: bool = False, free: bool = False, priced: bool = False
     ) -> Turn:
-        mill = self.scene.mill
+        mill = self.context.mill
         model = mill.priced_model() if priced else self._model
         return mill.turn(self.clock, model=model, step=self.iteration, tools=tools, is_old=is_old, free=free)
 
@@ -134,20 +134,22 @@ class QueenSession:
             voice.tool(call, ended_at=call.at + timedelta(seconds=call.seconds))
         delta = {"content": turn.text[-9:], "snapshot": turn.text, "inner_turn": 0, "iteration": self.iteration}
         voice.say("client_output_delta", delta, turn.started_at)
-        if self.scene.rng.random() < 0.3:
-            voice.say("llm_reasoning_delta", {"content": self.scene.words.text("reasoning")}, turn.started_at)
+        if self.context.rng.random() < 0.3:
+            voice.say("llm_reasoning_delta", {"content": self.context.words.text("reasoning")}, turn.started_at)
         if after_tear:
             self.bus.tear(voice.context_fill(1000.0, 1, turn.at))
         extra = None
         if broken_text:
             # Written by a host that could not decode a file name: strict JSON readers refuse the whole line.
-            extra = {"full_request": {"prompt": self.scene.words.text("full-request") + " caf\udce9.txt"}}
+            extra = {"full_request": {"prompt": self.context.words.text("full-request") + " caf\udce9.txt"}}
         self.bus.publish(voice.turn_event(turn, self.iteration, extra=extra), turn.at, ending=ending)
-        self.scene.tally.turn(turn.reported(), model=turn.model, day=turn.at.date(), kind="queen", session=self.session)
+        self.context.tally.turn(
+            turn.reported(), model=turn.model, day=turn.at.date(), kind="queen", session=self.session
+        )
         if self._logs:
             self._logs.step("queen", self.iteration, turn, "")
         if self.debug_turns is not None:
-            self.debug_turns.add(llm_log_line(self.scene, self.session, "queen", self.iteration, turn))
+            self.debug_turns.add(llm_log_line(self.context, self.session, "queen", self.iteration, turn))
         self._steps.append(turn)
         self.iteration += 1
 
@@ -156,7 +158,7 @@ class QueenSession:
         self.ask()
         turn = self._make(tools=0)
         self.bus.tear(self._voice.turn_event(turn, self.iteration))
-        self.scene.tally.lost_turns += 1
+        self.context.tally.lost_turns += 1
         self.iteration += 1
 
     def cancelled_turn(self) -> None:
@@ -177,18 +179,18 @@ class QueenSession:
         turn = self._make(tools=0)
         log.add(self._voice.turn_event(turn, self.iteration), turn.at)
         log.save()
-        self.scene.disk.json(f"{log.path.rpartition('/')[0]}/meta.json", self.meta, turn.at, indent=None)
+        self.context.disk.json(f"{log.path.rpartition('/')[0]}/meta.json", self.meta, turn.at, indent=None)
         self._count(turn)
 
     def trash(self, at: datetime) -> None:
         """A copy of the session's folder that was put aside."""
         log = self.bus.log.copy(f"{self.folder}.jtrash-{int(at.timestamp())}/events.jsonl")
-        self.scene.disk.write(log.path, log.lines.content(), at)
-        self.scene.disk.json(f"{log.path.rpartition('/')[0]}/meta.json", self.meta, at, indent=None)
+        self.context.disk.write(log.path, log.lines.content(), at)
+        self.context.disk.json(f"{log.path.rpartition('/')[0]}/meta.json", self.meta, at, indent=None)
 
     def _count(self, turn: Turn) -> None:
         model = turn.model or UNKNOWN_MODEL
-        self.scene.tally.turn(turn.reported(), model=model, day=turn.at.date(), kind="queen", session=self.session)
+        self.context.tally.turn(turn.reported(), model=model, day=turn.at.date(), kind="queen", session=self.session)
         self.iteration += 1
 
     def blank_line(self) -> None:
@@ -197,14 +199,14 @@ class QueenSession:
 
     def status_events(self) -> None:
         """Once each: what tells how a session is doing."""
-        voice, words, at = self._voice, self.scene.words, self.clock.wait(0.5, 3)
+        voice, words, at = self._voice, self.context.words, self.clock.wait(0.5, 3)
         say = voice.say
         say("node_stalled", {"reason": words.text("stall-reason")}, at)
         say("node_tool_doom_loop", {"description": f"read_file x5 {words.tag('doom-loop')}"}, at)
         say("stream_ttft_exceeded", {"ttft_seconds": 63.5, "limit_seconds": 60.0}, at)
         say("stream_inactive", {"idle_seconds": 131.0, "limit_seconds": 120.0}, at)
         say("stream_nudge_sent", {"reason": words.text("nudge-reason"), "nudge_count": 1}, at)
-        say("tool_call_replay_detected", {"tool_name": "read_file", "tool_use_id": f"toolu_{self.scene.hex(12)}"}, at)
+        say("tool_call_replay_detected", {"tool_name": "read_file", "tool_use_id": f"toolu_{self.context.hex(12)}"}, at)
         say("node_retry", {"retry_count": 1, "max_retries": 5, "error": words.error("retry-error")}, at)
         say("context_compacted", {"level": "llm", "usage_before": 0.84, "usage_after": 0.27}, at)
         cry = {"reason": words.text("escalation"), "context": words.text("escalation-context")}
@@ -218,7 +220,7 @@ class QueenSession:
         self._missed_firings(at)
 
     def _trigger_events(self, at: datetime) -> None:
-        words = self.scene.words
+        words = self.context.words
         trigger: Json = {
             "trigger_id": words.name("trigger"),
             "trigger_type": "timer",
@@ -232,7 +234,7 @@ class QueenSession:
     def _missed_firings(self, at: datetime) -> None:
         """A timer of ten minutes that fires after ten, and then after thirty: twice it did not."""
         timer: Json = {
-            "trigger_id": self.scene.words.name("trigger"),
+            "trigger_id": self.context.words.name("trigger"),
             "trigger_type": "timer",
             "trigger_config": {"interval_minutes": 10},
         }
@@ -241,7 +243,7 @@ class QueenSession:
             self._voice.announce(f"trigger_{kind}", timer, self.clock.now)
 
     def _task_events(self, at: datetime) -> None:
-        words = self.scene.words
+        words = self.context.words
         base: Json = {"task_list_id": self._list_id(), "task_id": 1}
         record = {"id": 1, "subject": words.text("task-subject"), "status": "pending", "owner": "queen"}
         self._voice.announce("task_created", {**base, "record": record}, at)
@@ -250,13 +252,13 @@ class QueenSession:
         self._voice.announce("task_deleted", base, at + timedelta(seconds=12))
 
     def _list_id(self) -> str:
-        return self.session if self.scene.layout == "v3" else f"session:queen:{self.session}"
+        return self.session if self.context.layout == "v3" else f"session:queen:{self.session}"
 
     def _worker(self, plan: WorkerPlan, clock: Clock) -> list[_Said]:
         """All events of one worker, to be put among those of the others."""
-        scene, words = self.scene, self.scene.words
-        worker = scene.session_id(clock.now)
-        folder = scene.worker_folder(self.folder, worker, self.colony)
+        context, words = self.context, self.context.words
+        worker = context.session_id(clock.now)
+        folder = context.worker_folder(self.folder, worker, self.colony)
         said: list[_Said] = []
         name = f"worker:{worker}"
         written = [clock.now]
@@ -265,10 +267,10 @@ class QueenSession:
             written[0] = max(written[0], at)
             said.append(_Said(event=event, at=written[0]))
 
-        voice = Stream(scene, name, worker, hear, worker, queen_session=self.session)
+        voice = Stream(context, name, worker, hear, worker, queen_session=self.session)
         started = clock.now
         if plan.has_own_events:
-            self.bus.split(name, EventLog(scene, f"{folder}/events.jsonl"))
+            self.bus.split(name, EventLog(context, f"{folder}/events.jsonl"))
         voice.say("node_loop_started", {"max_iterations": 50}, started)
         if plan.outcome != "success":
             retry = {"retry_count": 1, "max_retries": 5, "error": words.error("retry-error")}
@@ -279,26 +281,26 @@ class QueenSession:
             self._worker_end(plan, clock, voice, worker=worker, task=task, started=started, spent=spent)
         self._worker_files(plan, worker=worker, folder=folder, task=task, started=started, ended=clock.now)
         self.workers.append(worker)
-        scene.tally.parents[worker] = self.session
+        context.tally.parents[worker] = self.session
         return said
 
     def _worker_turns(
         self, plan: WorkerPlan, clock: Clock, voice: Stream, *, worker: str, folder: str, written: list[datetime]
     ) -> int:
-        scene, spent = self.scene, 0
+        context, spent = self.context, 0
         logs = None
-        if scene.layout == "doc":
+        if context.layout == "doc":
             goal = f"goal_{self.queen}"
-            logs = RuntimeLog(scene, f"{folder}/logs", run_id=worker, agent=worker, goal=goal, node_names=False)
+            logs = RuntimeLog(context, f"{folder}/logs", run_id=worker, agent=worker, goal=goal, node_names=False)
             logs.start(clock.now)
         turns = []
         if plan.is_pruned:
             clock.wait(20, 90)
-            return scene.rng.randint(9000, 60000)
-        model = scene.mill.model()
+            return context.rng.randint(9000, 60000)
+        model = context.mill.model()
         for iteration in range(plan.turns):
             at = clock.wait(0.5, 4)
-            turn = scene.mill.turn(clock, model=model, step=iteration)
+            turn = context.mill.turn(clock, model=model, step=iteration)
             spent += turn.input_tokens + turn.output_tokens
             voice.say("node_loop_iteration", {"iteration": iteration}, at)
             voice.send(voice.context_fill(3000.0 + 900 * iteration, iteration, at), at)
@@ -310,16 +312,16 @@ class QueenSession:
             voice.send(voice.turn_event(turn, iteration), turn.at)
             is_last = iteration == plan.turns - 1
             verdict = "ACCEPT" if is_last else "RETRY"
-            feedback = scene.words.text("verdict-feedback")
+            feedback = context.words.text("verdict-feedback")
             judged = {"action": verdict, "feedback": feedback, "judge_type": "implicit", "iteration": iteration}
             voice.say("judge_verdict", judged, turn.at)
-            scene.tally.turn(turn.reported(), model=turn.model, day=turn.at.date(), kind="worker", session=worker)
+            context.tally.turn(turn.reported(), model=turn.model, day=turn.at.date(), kind="worker", session=worker)
             turns.append(turn)
             if logs:
                 logs.step(worker, iteration, turn, verdict)
         if logs:
             if plan.outcome != "crashed":
-                error = scene.words.error("worker-error") if plan.outcome == "failed" else None
+                error = context.words.error("worker-error") if plan.outcome == "failed" else None
                 logs.node(worker, turns, exit_status="failure" if error else "success", error=error)
                 logs.end(clock.now)
             logs.save()
@@ -328,7 +330,7 @@ class QueenSession:
     def _worker_end(
         self, plan: WorkerPlan, clock: Clock, voice: Stream, *, worker: str, task: str, started: datetime, spent: int
     ) -> None:
-        words, at = self.scene.words, clock.wait(0.1, 1)
+        words, at = self.context.words, clock.wait(0.1, 1)
         error = words.error("worker-error") if plan.outcome == "failed" else None
         voice.say("node_loop_completed", {"iterations": plan.turns}, at)
         if plan.outcome != "stopped":
@@ -353,8 +355,8 @@ class QueenSession:
     def _worker_files(
         self, plan: WorkerPlan, *, worker: str, folder: str, task: str, started: datetime, ended: datetime
     ) -> None:
-        scene, words, disk = self.scene, self.scene.words, self.scene.disk
-        if scene.layout == "v3" and self.colony:
+        context, words, disk = self.context, self.context.words, self.context.disk
+        if context.layout == "v3" and self.colony:
             meta = {
                 "worker_id": worker,
                 "queen_session_id": self.session,
@@ -370,15 +372,15 @@ class QueenSession:
                 "goal": words.text("worker-goal"),
             }
             disk.json(f"{folder}/meta.json", meta, started)
-            task_list(scene, folder, list_id=None, owner=worker, at=started)
+            task_list(context, folder, list_id=None, owner=worker, at=started)
         if plan.is_pruned:
             tombstone = {"status": "completed", "summary": words.text("tombstone"), "error": None, "tokens_used": 0}
             disk.json(f"{folder}/result.json", tombstone, ended)
             return
-        conversation(scene, f"{folder}/conversations", ["worker-task", "worker-answer"], ended, node=worker)
-        if scene.layout == "doc":
+        conversation(context, f"{folder}/conversations", ["worker-task", "worker-answer"], ended, node=worker)
+        if context.layout == "doc":
             state = state_file(
-                scene,
+                context,
                 session=worker,
                 agent=worker,
                 goal=f"goal_{self.queen}",
@@ -386,7 +388,7 @@ class QueenSession:
                 started_at=started,
                 ended_at=ended,
                 path=[worker],
-                run=scene.hex(12),
+                run=context.hex(12),
                 error=None,
             )
             disk.json(f"{folder}/state.json", state, ended, ascii_only=False)
@@ -396,8 +398,8 @@ class QueenSession:
         heard: list[_Said] = []
         at = self.clock.now
         for plan in plans:
-            at += timedelta(seconds=self.scene.rng.uniform(0.2, 1.5))
-            clock = self.scene.clock(at)
+            at += timedelta(seconds=self.context.rng.uniform(0.2, 1.5))
+            clock = self.context.clock(at)
             heard += self._worker(plan, clock)
             self.clock.now = max(self.clock.now, clock.now)
         for one in sorted(heard, key=lambda said: said.at):
@@ -405,20 +407,20 @@ class QueenSession:
 
     def graph_run(self, log: RuntimeLog, runs: JsonLines, *, nodes: Sequence[str], fails: bool) -> None:
         """A graph run in the queen's process: its turns are in her events and, a second time, in its own L3."""
-        scene, words = self.scene, self.scene.words
-        run = scene.hex(12)
-        model = scene.mill.model()
+        context, words = self.context, self.context.words
+        run = context.hex(12)
+        model = context.mill.model()
         started = self.clock.wait(2, 20)
-        voice = Stream(scene, "default", self.session, self.bus.publish, None)
+        voice = Stream(context, "default", self.session, self.bus.publish, None)
         log.start(started)
-        runs.add(run_event(scene, run, "run_started", started))
+        runs.add(run_event(context, run, "run_started", started))
         self._run_event(voice, "execution_started", {"input": {"task": words.text("graph-input")}}, started, run)
         for node in nodes:
             speaker = replace(voice, node=node)
             turns = []
             for index in range(2):
                 at = self.clock.wait(0.5, 3)
-                turn = scene.mill.turn(self.clock, model=model, step=index)
+                turn = context.mill.turn(self.clock, model=model, step=index)
                 speaker.say("node_loop_iteration", {"iteration": self.iteration}, at)
                 for call in turn.tools:
                     speaker.tool(call, ended_at=call.at + timedelta(seconds=call.seconds))
@@ -433,7 +435,7 @@ class QueenSession:
                 }
                 speaker.say("judge_verdict", judged, turn.at)
                 log.step(node, index, turn, verdict)
-                scene.tally.turn(
+                context.tally.turn(
                     turn.reported(), model=turn.model, day=turn.at.date(), kind="agent_run", session=self.session
                 )
                 turns.append(turn)
@@ -446,11 +448,11 @@ class QueenSession:
         if fails:
             error = words.error("graph-error")
             self._run_event(voice, "execution_failed", {"error": error}, ended, run)
-            runs.add(run_event(scene, run, "run_failed", ended, error=error))
+            runs.add(run_event(context, run, "run_failed", ended, error=error))
         else:
             output = {words.tag("graph-output-key"): words.text("graph-output")}
             self._run_event(voice, "execution_completed", {"output": output}, ended, run)
-            runs.add(run_event(scene, run, "run_completed", ended))
+            runs.add(run_event(context, run, "run_completed", ended))
 
     def _run_event(self, voice: Stream, kind: str, data: Json, at: datetime, run: str) -> None:
         event = voice.event(kind, data, at)
@@ -458,11 +460,11 @@ class QueenSession:
 
     def fork(self, colony: str, *, with_marker: bool) -> QueenSession:
         """The whole folder is copied, history included; the copy then goes its own way."""
-        scene, words = self.scene, self.scene.words
+        context, words = self.context, self.context.words
         at = self.clock.wait(1, 5)
         self.save()
-        child = QueenSession(scene, queen=self.queen, start=at, colony=colony, parent=self)
-        shutil.copytree(scene.disk.root / self.folder, scene.disk.root / child.folder)
+        child = QueenSession(context, queen=self.queen, start=at, colony=colony, parent=self)
+        shutil.copytree(context.disk.root / self.folder, context.disk.root / child.folder)
         child.iteration = self.iteration
         child.meta |= {
             "forked_from": self.session,
@@ -470,9 +472,9 @@ class QueenSession:
             "agent_name": words.text("agent-name"),
             "agent_path": words.own_path(f"colonies/{colony}"),
         }
-        if scene.layout == "v3":
+        if context.layout == "v3":
             child.meta["colony_id"] = colony
-        scene.tally.parents[child.session] = self.session
+        context.tally.parents[child.session] = self.session
         created = {
             "colony_name": colony,
             "colony_path": words.own_path(f"colonies/{colony}"),
@@ -493,7 +495,7 @@ class QueenSession:
             marker = {"type": "colony_fork_marker", "stream_id": "queen", "data": data, "timestamp": at.isoformat()}
             child.bus.log.add(marker, at)
         done = {"status": "done" if with_marker else "failed", "completed_at": at.isoformat()}
-        scene.disk.json(f"{child.folder}/compaction_status.json", done, at)
+        context.disk.json(f"{child.folder}/compaction_status.json", done, at)
         child.open()
         loaded = {"colony_id": colony, "colony_name": colony, "worker_path": created["colony_path"]}
         child._voice.announce("worker_colony_loaded", loaded, child.clock.now)
@@ -502,26 +504,26 @@ class QueenSession:
     def janitor(self, at: datetime) -> None:
         """Rewrites the event file aside and moves it in: another inode, fewer lines, other bytes, same values."""
         self.bus.log.lines.rewrite(lambda event: event["type"] != "context_usage_updated")
-        target = self.scene.disk.root / self.bus.log.path
+        target = self.context.disk.root / self.bus.log.path
         aside = target.with_suffix(".jsonl.tmp")
         aside.write_bytes(self.bus.log.lines.content())
         aside.replace(target)
-        self.scene.disk.date(target, at)
-        self.scene.disk.write(f"{self.folder}/.janitor.lock", b"", at)
+        self.context.disk.date(target, at)
+        self.context.disk.write(f"{self.folder}/.janitor.lock", b"", at)
 
     def save(self) -> None:
         """Write everything the session folder holds at this moment."""
-        scene, at = self.scene, self.clock.now
+        context, at = self.context, self.clock.now
         self.bus.save()
-        scene.disk.json(f"{self.folder}/meta.json", self.meta, at, indent=None)
-        conversation(scene, f"{self.folder}/conversations", ["input", "text", "again"], at, node="queen")
-        scene.disk.write(f"{self.folder}/data/result_1.txt", scene.words.text("spilled-result").encode(), at)
-        sidebar_cache(scene, self.folder, at)
-        folder = scene.task_list_folder(self.folder, self.session)
-        list_id = None if scene.layout == "v3" else self._list_id()
-        task_list(scene, folder, list_id=list_id, owner="queen", at=self.started_at)
-        if scene.layout == "v2":
-            shadow_folder(scene, self.session, at)
+        context.disk.json(f"{self.folder}/meta.json", self.meta, at, indent=None)
+        conversation(context, f"{self.folder}/conversations", ["input", "text", "again"], at, node="queen")
+        context.disk.write(f"{self.folder}/data/result_1.txt", context.words.text("spilled-result").encode(), at)
+        sidebar_cache(context, self.folder, at)
+        folder = context.task_list_folder(self.folder, self.session)
+        list_id = None if context.layout == "v3" else self._list_id()
+        task_list(context, folder, list_id=list_id, owner="queen", at=self.started_at)
+        if context.layout == "v2":
+            shadow_folder(context, self.session, at)
         if self._logs:
             self._save_logs(at)
 
@@ -535,7 +537,7 @@ class QueenSession:
             self._logs.end(at)
         self._logs.save()
         state = state_file(
-            self.scene,
+            self.context,
             session=self.session,
             agent=self.queen,
             goal=f"goal_{self.queen}",
@@ -543,7 +545,7 @@ class QueenSession:
             started_at=self.started_at,
             ended_at=at,
             path=["queen"],
-            run=self.scene.hex(12),
+            run=self.context.hex(12),
             error=None,
         )
-        self.scene.disk.json(f"{self.folder}/state.json", state, at, ascii_only=False)
+        self.context.disk.json(f"{self.folder}/state.json", state, at, ascii_only=False)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pipelines.simulate.disk import JsonLines
-from pipelines.simulate.scene import Scene
+from pipelines.simulate.home_context import HomeContext
 from pipelines.simulate.turns import Turn
 from pipelines.simulate.words import Json
 
@@ -20,11 +20,11 @@ class RuntimeLog:
     """The three files of one folder. Several runs append to the lines; the summary is of the last run that ended."""
 
     def __init__(
-        self, scene: Scene, folder: str, *, run_id: str, agent: str, goal: str, node_names: bool = True
+        self, context: HomeContext, folder: str, *, run_id: str, agent: str, goal: str, node_names: bool = True
     ) -> None:
         self.folder = folder
         self.run_id = run_id
-        self._scene = scene
+        self._context = context
         self._agent = agent
         self._goal = goal
         self._node_names = node_names
@@ -37,12 +37,12 @@ class RuntimeLog:
         self._count_torn()
 
     def _count_torn(self) -> None:
-        self._scene.tally.torn_sources.append(lambda: self._steps.torn + self._details.torn)
+        self._context.tally.torn_sources.append(lambda: self._steps.torn + self._details.torn)
 
     def copy(self, folder: str, *, run_id: str) -> RuntimeLog:
         """Logs which begin with these lines, as a fork has them."""
         twin = RuntimeLog(
-            self._scene, folder, run_id=run_id, agent=self._agent, goal=self._goal, node_names=self._node_names
+            self._context, folder, run_id=run_id, agent=self._agent, goal=self._goal, node_names=self._node_names
         )
         twin._steps = self._steps.copy()
         twin._details = self._details.copy()
@@ -51,8 +51,8 @@ class RuntimeLog:
 
     def start(self, at: datetime) -> None:
         """Begin a run: a new trace, the same files."""
-        self._trace = self._scene.hex(32)
-        self._execution = self._scene.hex(32)
+        self._trace = self._context.hex(32)
+        self._execution = self._context.hex(32)
         self._started_at = at
         self._path: list[str] = []
         self._reasons: list[str] = []
@@ -75,7 +75,7 @@ class RuntimeLog:
             "stacktrace": "",
             "is_partial": False,
             "trace_id": self._trace,
-            "span_id": self._scene.hex(16),
+            "span_id": self._context.hex(16),
             "parent_span_id": "",
             "execution_id": self._execution,
         }
@@ -93,7 +93,7 @@ class RuntimeLog:
             }
             for call in turn.tools
         ]
-        feedback = self._scene.words.text("verdict-feedback") if verdict == "RETRY" else ""
+        feedback = self._context.words.text("verdict-feedback") if verdict == "RETRY" else ""
         return {
             **self._step(node, index),
             "llm_text": turn.text,
@@ -117,7 +117,7 @@ class RuntimeLog:
 
     def partial_step(self, node: str, index: int, at: datetime) -> None:
         """A step that died: its tokens are zero on disk, and it still is a step."""
-        words = self._scene.words
+        words = self._context.words
         died = {"error": words.error("step-error"), "stacktrace": words.traceback("step-trace"), "is_partial": True}
         self._steps.add({**self._step(node, index), **died})
         self._last_at = at
@@ -133,7 +133,7 @@ class RuntimeLog:
 
     def node(self, node: str, turns: list[Turn], *, exit_status: str, error: str | None = None) -> None:
         """The end of one node's execution. Steps can be missing here and there: the two levels need not agree."""
-        words = self._scene.words
+        words = self._context.words
         spent = sum(turn.latency_ms for turn in turns)
         given, got = sum(turn.input_tokens for turn in turns), sum(turn.output_tokens for turn in turns)
         reasons = [f"Node {node} failed: {error}"] if error else []
@@ -158,7 +158,7 @@ class RuntimeLog:
             "needs_attention": bool(reasons),
             "attention_reasons": reasons,
             "trace_id": self._trace,
-            "span_id": self._scene.hex(16),
+            "span_id": self._context.hex(16),
         }
         self._details.add(line)
         self._path.append(node)
@@ -190,7 +190,7 @@ class RuntimeLog:
 
     def save(self) -> None:
         """Write what there is: no summary when no run ended."""
-        disk, at = self._scene.disk, self._last_at
+        disk, at = self._context.disk, self._last_at
         if at is None:
             return
         disk.write(f"{self.folder}/tool_logs.jsonl", self._steps.content(), at)
@@ -201,7 +201,7 @@ class RuntimeLog:
 
 
 def state_file(
-    scene: Scene,
+    context: HomeContext,
     *,
     session: str,
     agent: str,
@@ -214,7 +214,7 @@ def state_file(
     error: str | None,
 ) -> Json:
     """state.json of a graph or agent session. A crash leaves it active."""
-    words, calendar = scene.words, scene.calendar
+    words, calendar = context.words, context.calendar
     ended = calendar.naive(ended_at)
     return {
         "schema_version": "1.1",
@@ -253,7 +253,7 @@ def state_file(
         "decisions": [],
         "input_data": {"topic": words.text("state-input"), "mail": words.address()},
         "current_run_id": run,
-        "pid": 4000 + scene.rng.randrange(20000),
+        "pid": 4000 + context.rng.randrange(20000),
         "isolation_level": "shared",
         "checkpoint_enabled": False,
         "latest_checkpoint_id": None,
@@ -265,7 +265,7 @@ def state_file(
     }
 
 
-def run_event(scene: Scene, run: str, event: str, at: datetime, *, error: str | None = None) -> Json:
+def run_event(context: HomeContext, run: str, event: str, at: datetime, *, error: str | None = None) -> Json:
     """One line of runs.jsonl."""
-    line: Json = {"run_id": run, "event": event, "timestamp": scene.calendar.naive(at), "created_at": at.timestamp()}
+    line: Json = {"run_id": run, "event": event, "timestamp": context.calendar.naive(at), "created_at": at.timestamp()}
     return {**line, "error": error} if error else line

@@ -1,4 +1,5 @@
-"""What every part of one home shares: its chance, words, disk, tally, calendar, and where the layout puts things.
+"""What the writers of one simulated home share: random numbers, words, disk, tally, calendar,
+and where the layout puts things.
 
 Makes no content and writes no file.
 """
@@ -41,8 +42,8 @@ class Calendar:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """The shared things of one home."""
+class HomeContext:
+    """What the writers of one home share: the layout, random numbers, words, the disk, counts and the time zone."""
 
     layout: Layout
     rng: random.Random
