@@ -33,8 +33,8 @@ def selected(environment: Mapping[str, str] = os.environ) -> Engine:
         raise EngineError(f"{SETTING} is {named!r}: it is one of {', '.join(Engine)}") from None
 
 
-def require_duckdb(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse what has been made for a DuckDB file alone. Raises EngineError."""
+def require(*engines: Engine, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse what has been made for these engines alone. Raises EngineError."""
     found = selected(environment)
-    if found is not Engine.DUCKDB:
-        raise EngineError(f"{SETTING} is {found}: this command runs on duckdb alone; see docs/growing.md")
+    if found not in engines:
+        raise EngineError(f"{SETTING} is {found}: this runs on {' and '.join(engines)} alone; see docs/growing.md")

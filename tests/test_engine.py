@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from pipelines import cli
-from pipelines.engine import Engine, EngineError, require_duckdb, selected
+from pipelines.engine import Engine, EngineError, require, selected
+from pipelines.home import Home
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOADS = "import pipelines.warehouse.load, pipelines.commands.warehouse, pipelines.engine, sys; print(*sys.modules)"
@@ -21,14 +22,14 @@ LOADS = "import pipelines.warehouse.load, pipelines.commands.warehouse, pipeline
 @pytest.mark.parametrize("environment", [{}, {"APIARY_ENGINE": ""}, {"APIARY_ENGINE": "duckdb"}])
 def test_it_is_duckdb_where_nothing_is_said(environment: dict[str, str]) -> None:
     assert selected(environment) is Engine.DUCKDB
-    require_duckdb(environment)
+    require(Engine.DUCKDB, environment=environment)
 
 
 @pytest.mark.parametrize("name", ["ducklake", "spark"])
 def test_another_is_refused_by_what_cannot_run_on_it(name: str) -> None:
     assert selected({"APIARY_ENGINE": name}) == name
-    with pytest.raises(EngineError, match=f"APIARY_ENGINE is {name}: this command runs on duckdb alone"):
-        require_duckdb({"APIARY_ENGINE": name})
+    with pytest.raises(EngineError, match=f"APIARY_ENGINE is {name}: this runs on duckdb alone"):
+        require(Engine.DUCKDB, environment={"APIARY_ENGINE": name})
 
 
 @pytest.mark.parametrize("command", [["run"], ["webserver"], ["daemon"]])
@@ -40,6 +41,41 @@ def test_an_unknown_one_is_one_line_with_those_there_are(
     assert cli.main(command) == 2
     assert capsys.readouterr().err == "apiary: APIARY_ENGINE is 'duckdbb': it is one of duckdb, ducklake, spark\n"
     assert not (tmp_path / "warehouse" / "apiary.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["erase", "--tenant", "acme", "--yes"], ["erase", "--pending"], ["retention", "apply"], ["rebuild"],
+        ["shadow", "--contract", "contract"], ["backup", "--to", "elsewhere"], ["restore", "warehouse.tar"],
+    ],
+)  # fmt: skip
+def test_what_copies_or_erases_a_file_is_refused_on_a_ducklake(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv("APIARY_HOME", str(home.root))
+    monkeypatch.setenv("APIARY_ENGINE", "ducklake")
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == (
+        "apiary: APIARY_ENGINE is ducklake: this runs on duckdb alone; see docs/growing.md\n"
+    )
+    assert not home.warehouse.exists()
+    assert not (home.root / "store").exists(), "nothing was put on the list"
+
+
+def test_a_warehouse_without_its_settings_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path))
+    monkeypatch.setenv("APIARY_ENGINE", "ducklake")
+    for name in ("APIARY_DUCKLAKE_CATALOG", "APIARY_DUCKLAKE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.main(["quarantine", "list"]) == 1
+    said = "APIARY_DUCKLAKE_CATALOG is not set: a DuckLake is a PostgreSQL database, and a folder or s3://BUCKET/PREFIX"
+    assert capsys.readouterr().err == f"apiary: {said}\n"
+    assert cli.main(["doctor"]) == 1
+    assert f"NOT REACHABLE: {said}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_dbt_builds_on_what_is_switched_on() -> None:

@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines import engine
 from pipelines.commands.loading import alone
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.contract.numbers import pluralize
+from pipelines.engine import Engine
 from pipelines.home import Home
 
 
 def _backup(options: argparse.Namespace) -> int:
     from pipelines.warehouse import backup
 
+    engine.require(Engine.DUCKDB)
     home, store_url = Home.from_environment(), store_of(options)
     with alone(home):
         made = backup.make(home, options.to.expanduser().absolute(), now=datetime.now(UTC).replace(microsecond=0))
@@ -31,6 +34,7 @@ def _restore(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
     from pipelines.warehouse import backup
 
+    engine.require(Engine.DUCKDB)
     home, file = Home.from_environment(), options.file.expanduser().absolute()
     if not file.is_file():
         raise Stop(2, f"{file} is no file: name one that `apiary backup` wrote")

@@ -26,11 +26,12 @@ def opened(home: Home) -> Iterator[tuple["duckdb.DuckDBPyConnection", "Book"]]:
     import duckdb
 
     from pipelines.billing import books, ledger
+    from pipelines.warehouse import database
 
-    if not home.warehouse.exists():
+    if not database.exists(home.warehouse):
         raise Stop(1, "there is no warehouse yet: `apiary run` makes it")
     try:
-        with exclusive(home.root / "warehouse" / "lock"), duckdb.connect(str(home.warehouse)) as connection:
+        with exclusive(home.root / "warehouse" / "lock"), database.connect(home.warehouse) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             books.load(connection, [books.SHIPPED, home.books])
             yield connection, ledger.load(connection, home.books)

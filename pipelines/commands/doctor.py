@@ -8,9 +8,10 @@ import os
 import sys
 from typing import Any
 
-from pipelines import __version__
+from pipelines import __version__, engine
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, store_of
+from pipelines.engine import Engine
 from pipelines.home import Home
 
 
@@ -38,9 +39,24 @@ def _doctor(options: argparse.Namespace) -> int:
             rows.append(["store", store_url, "ok"])
         except Exception as error:  # noqa: BLE001 - whatever it is, the doctor says it
             rows.append(["store", store_url, f"NOT REACHABLE: {error}"])
-    rows.append(["warehouse", home.warehouse, "ok" if home.warehouse.exists() else "none yet: apiary run"])
+    rows.append(["warehouse", *_warehouse(home)])
     table(["what", "value", "verdict"], rows)
     return 1 if any(str(row[2]).startswith(("NOT", "READABLE")) for row in rows) else 0
+
+
+def _warehouse(home: Home) -> tuple[object, str]:
+    """Where it is, and whether it is there."""
+    if engine.selected() is Engine.DUCKDB:
+        return home.warehouse, "ok" if home.warehouse.exists() else "none yet: apiary run"
+    from pipelines.errors import ExpectedError
+    from pipelines.warehouse import database
+
+    place = engine.selected().value
+    try:
+        with database.connect(home.warehouse):
+            return place, "ok"
+    except ExpectedError as error:
+        return place, f"NOT REACHABLE: {error}"
 
 
 def _is_device_without_consent(home: Home) -> bool:

@@ -8,10 +8,12 @@ import getpass
 import sys
 from typing import Any
 
+from pipelines import engine
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, Stop, note, say, store_of, tell
 from pipelines.commands.warehouse import alone, run_job
 from pipelines.contract.numbers import pluralize
+from pipelines.engine import Engine
 from pipelines.home import BusyError, Home, exclusive
 
 
@@ -22,6 +24,7 @@ def _erase(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
     from pipelines.warehouse import erase, suppression
 
+    engine.require(Engine.DUCKDB)
     home, store_url = Home.from_environment(), store_of(options)
     store = open_store(store_url)
     scope: suppression.Scope = "device" if options.device else "user" if options.user else "tenant"

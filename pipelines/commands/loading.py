@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines import engine
 from pipelines.commands.tables import as_json, show, table
 from pipelines.commands.terminal import Shared, Stop, note, progress, say, store_of
 from pipelines.contract.numbers import pluralize
+from pipelines.engine import Engine
 from pipelines.home import BusyError, Home
 
 
@@ -29,12 +31,10 @@ def _moment(text: str) -> datetime:
 @contextmanager
 def _writing(home: Home) -> Iterator[Any]:
     """The warehouse, open for writing, while no run is at work."""
-    import duckdb
-
-    from pipelines.warehouse import load
+    from pipelines.warehouse import database, load
 
     _needed(home)
-    with alone(home), duckdb.connect(str(home.warehouse)) as connection:
+    with alone(home), database.connect(home.warehouse) as connection:
         load.prepare(connection)
         yield connection
 
@@ -52,7 +52,9 @@ def alone(home: Home) -> Iterator[None]:
 
 
 def _needed(home: Home) -> None:
-    if not home.warehouse.exists():
+    from pipelines.warehouse import database
+
+    if not database.exists(home.warehouse):
         raise Stop(1, f"there is no warehouse in {home.root} yet: `apiary run` makes it")
 
 
@@ -222,6 +224,7 @@ def _rebuild(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
     from pipelines.warehouse import rebuild, registry
 
+    engine.require(Engine.DUCKDB)
     home = Home.from_environment()
     with alone(home), progress("loading") as bar:
         store = open_store(store_of(options))
@@ -252,6 +255,7 @@ def _rebuild(options: argparse.Namespace) -> int:
 def _shadow(options: argparse.Namespace) -> int:
     from pipelines.warehouse import shadow
 
+    engine.require(Engine.DUCKDB)
     home = Home.from_environment()
     _needed(home)
     with alone(home):

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from pipelines import engine, log_format
 from pipelines.commands.reading import is_loopback
 from pipelines.commands.terminal import Shared, Stop, note, store_of
+from pipelines.engine import Engine
 from pipelines.home import ROOT, Home
 
 PORT, DEFAULT_PORT = "APIARY_PORT", "3000"
@@ -39,7 +40,7 @@ def _daemon(options: argparse.Namespace) -> int:
 
 
 def _become(options: argparse.Namespace, program: str, *arguments: str) -> NoReturn:
-    engine.require_duckdb()
+    engine.require(Engine.DUCKDB, Engine.DUCKLAKE)
     from pipelines.defs import foreground
     from pipelines.store import StoreUnavailableError, open_store
     from pipelines.warehouse import arrivals

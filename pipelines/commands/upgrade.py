@@ -11,8 +11,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pipelines import engine
 from pipelines.commands.tables import table
 from pipelines.commands.terminal import Shared, say, store_of
+from pipelines.engine import Engine
 from pipelines.home import Home
 
 CURRENT = "up to date"
@@ -50,7 +52,7 @@ def _state(home: Home) -> tuple[str, str]:
 
 
 def _models(home: Home) -> tuple[str, str]:
-    if not home.warehouse.exists():
+    if engine.selected() is Engine.DUCKDB and not home.warehouse.exists():
         return "no warehouse", "nothing"
     from pipelines.defs import dbt_project
     from pipelines.warehouse import definitions

@@ -20,6 +20,7 @@ from pipelines.commands.terminal import Shared, Stop, note, say, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.contract.numbers import pluralize, words
 from pipelines.contract.pseudonyms import renaming
+from pipelines.engine import Engine
 from pipelines.home import Home
 
 HEADINGS = {
@@ -82,7 +83,7 @@ def _is_unchanged(home: Home, store_url: str) -> bool:
 @contextmanager
 def alone(home: Home, store_url: str, name: str) -> Iterator[Any]:
     """Hold the lock of a warehouse, and what runs its jobs in this process's environment."""
-    engine.require_duckdb()
+    engine.require(Engine.DUCKDB, Engine.DUCKLAKE)
     from pipelines.store import open_store
     from pipelines.warehouse import arrivals, lock
 

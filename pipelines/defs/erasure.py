@@ -29,11 +29,14 @@ from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResourc
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
 from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
-from pipelines.warehouse import erase, operator_actions, publish, suppression
+from pipelines.warehouse import database, erase, operator_actions, publish, suppression
 from pipelines.warehouse.erase import BuildError, Erased
 from pipelines.warehouse.needles import Needles
 
 FINISHED = "every_request_is_finished"
+NOT_ON_DUCKLAKE = (
+    "a DuckLake keeps what is deleted: move it into a DuckDB file (docs/growing.md), then `apiary erase --pending`"
+)
 
 
 @dg.asset(
@@ -52,7 +55,11 @@ def erasure_receipts(
         spared = [HOME.device, HOME.devices, *_folder_of(store.url)]
         lines = suppression.pending(opened, suppression.load(opened))
         # All at once first: it costs one rewriting. Where that fails, each for itself: then it is one's own fault.
-        for group in [{line.request_id for line in lines}, *({line.request_id} for line in lines if len(lines) > 1)]:
+        groups = [{line.request_id for line in lines}, *({line.request_id} for line in lines if len(lines) > 1)]
+        if lines and database.is_ducklake():
+            groups, failed = [], {line.request_id: NOT_ON_DUCKLAKE for line in lines}
+            erase.write_failed(warehouse, failed, lines=lines, at=datetime.now(UTC))
+        for group in groups:
             left = group - failed.keys() - {item.request_id for item in done}
             if len(left) < len(group):
                 continue

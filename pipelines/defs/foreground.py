@@ -24,16 +24,16 @@ from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.execution_result import ExecutionResult
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster_duckdb import DuckDBResource
 
 from pipelines import log_format
 from pipelines.defs import last_run
 from pipelines.defs.orphaned_runs import IN_PROGRESS, end_orphaned_children, fail_orphaned_runs, process_tags
 from pipelines.defs.partitions import arrival_range, nearest
+from pipelines.defs.resources import WarehouseResource
 from pipelines.errors import ExpectedError
 from pipelines.home import Home, private_folder
 from pipelines.store import open_store
-from pipelines.warehouse import landing, load, opening, quarantine
+from pipelines.warehouse import database, landing, load, opening, quarantine
 
 INSTANCE = """\
 # Written once by apiary; edit it as you like.
@@ -141,7 +141,7 @@ def run(home: Home, store_url: str, *, day: date | None = None) -> None:
     last_run.forget(home)
     first, last = (day, day) if day else _pending_days(home, store_url)
     _execute(home, "daily", arrival_range(first, last))
-    with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
+    with WarehouseResource(database=str(home.warehouse)).get_connection() as connection:
         waits = quarantine.may_pass(connection)
     if day is None and not waits:
         last_run.record(home, read, seconds=time.monotonic() - started)
@@ -277,9 +277,9 @@ def _pending_days(home: Home, store_url: str) -> tuple[date, date]:
     for aside in opening.make_openable(home.warehouse):
         text = f"{aside} would not open and was set aside; what it held is loaded again from the landing"
         log_format.write(text, level="warning")
-    if home.warehouse.exists():
+    if database.exists(home.warehouse):
         # The resource waits for a process that is about to let go of the file, such as the dbt of a killed run.
-        with DuckDBResource(database=str(home.warehouse)).get_connection() as connection:
+        with WarehouseResource(database=str(home.warehouse)).get_connection() as connection:
             load.prepare(connection)
             known = load.known_manifests(connection)
     today = datetime.now(UTC).date()

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines import engine
 from pipelines.billing import alert_messages, attestation
 from pipelines.contract.keys import EARLIER_REQUESTS, REQUESTS
 from pipelines.home import CODE, SOURCE, Home, replace_file
 from pipelines.store import Store
-from pipelines.warehouse import landing, suppression
+from pipelines.warehouse import database, ducklake, landing, suppression
 
 NO_CODE = frozenset({"__pycache__", "target", "logs"})
 # What a run reads of a store. Presence, size and time of each object: one that was replaced or removed is a change.
@@ -36,6 +37,7 @@ def inputs(home: Home, store: Store, *, today: datetime) -> str:
 
     add("day", today.astimezone(UTC).date())
     add("settings", store.url, os.environ.get(attestation.ANCHOR))
+    add("engine", engine.selected(), *(os.environ.get(name) for name in (ducklake.CATALOG, ducklake.DATA)))
     add("python", sys.version, *sorted(path.name for path in Path(sysconfig.get_path("purelib")).glob("*.dist-info")))
     signed = (path for path in _files(home.books) if "keys" not in path.relative_to(home.books).parts)
     register = home.warehouse.with_name("devices.json")
@@ -83,13 +85,16 @@ def unchanged_since(home: Home, store: Store, fingerprint: str) -> datetime | No
 
 
 def _results(home: Home) -> str:
-    """A hash of the warehouse's file, the publication and the exports as they lie there: names, sizes and times.
+    """A hash of the warehouse, the publication and the exports as they lie there: names, sizes and times.
 
     Whoever changes the warehouse by another command, or removes a statement, makes the next run a whole one.
     """
     warehouse = (home.warehouse, home.warehouse.with_name(f"{home.warehouse.name}.wal"))
     current = home.published / "current"
     lines = [str(current.resolve())]
+    if database.is_ducklake():
+        with database.connect(home.warehouse) as connection:
+            lines.append(f"snapshot {ducklake.snapshot(connection)}")
     for path in (*filter(Path.exists, warehouse), *_files(current.resolve()), *_files(home.exports)):
         status = path.stat()
         lines.append(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ino}")

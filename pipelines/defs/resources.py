@@ -13,12 +13,13 @@ import dagster as dg
 import psutil
 from dagster_dbt import DbtCliResource
 from dagster_duckdb import DuckDBResource
+from duckdb import DuckDBPyConnection
 
 from pipelines.defs.dbt_project import PROJECT
 from pipelines.defs.orphaned_runs import end_orphaned_children, fail_orphaned_runs, process_tags
 from pipelines.home import Home
 from pipelines.store import Store, open_store
-from pipelines.warehouse import lock
+from pipelines.warehouse import database, lock
 
 WRITER = "duckdb"  # the pool of one slot: a second process that opens the warehouse would fail
 HOME = Home.from_environment()
@@ -34,6 +35,16 @@ class WarehouseResource(DuckDBResource):
 
     Runs are one process (the default executor), so a resource lives as long as its run.
     """
+
+    @contextmanager
+    def get_connection(self) -> Iterator[DuckDBPyConnection]:
+        """The warehouse, open; a file that another process is about to let go of is waited for."""
+        if not database.is_ducklake():
+            with super().get_connection() as connection:
+                yield connection
+            return
+        with database.connect(Path(self.database)) as connection:
+            yield connection
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WarehouseResource"]:

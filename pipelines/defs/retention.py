@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pipelines import engine
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.resources import HOME, WRITER, StoreResource, WarehouseResource
 from pipelines.defs.retries import retried
 from pipelines.defs.schedules import SCHEDULE_STATUS
+from pipelines.engine import Engine
 from pipelines.home import Home, replace_file
 from pipelines.store import Store
 from pipelines.warehouse import retention
@@ -20,7 +22,8 @@ from pipelines.warehouse.retention import Line
 
 
 def run(home: Home, store: Store, *, is_dry: bool) -> list[Line]:
-    """Take what is past its time and write the receipt. Raises UsageError for settings that are none."""
+    """Take what is past its time and write the receipt. Raises UsageError for wrong settings, EngineError."""
+    engine.require(Engine.DUCKDB)  # a DuckLake keeps what is deleted in its snapshots
     now = datetime.now(UTC)
     policy = retention.load_policy()
     lines = retention.apply(home.warehouse, home.published, store, policy, now=now, is_dry=is_dry)

@@ -20,9 +20,10 @@ from pipelines.contract.keys import parse_manifest_key
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import PROJECT
 from pipelines.defs.resources import HOME
+from pipelines.engine import SETTING, Engine
 from pipelines.quality import gates
 from pipelines.store import Store
-from pipelines.warehouse import budgets, exclusion, isolation, load, registry
+from pipelines.warehouse import budgets, database, exclusion, isolation, load, registry
 
 Judged = Callable[[engine.DuckDBPyConnection], bool]
 OVER_BUDGET = "row_budget"
@@ -60,7 +61,7 @@ def failure_after(
         for node in manifest["nodes"].values()
         if node["resource_type"] == "model" and (table := f"{node['schema']}.{node['name']}") in built
     }
-    with engine.connect(str(warehouse)) as connection:
+    with database.connect(warehouse) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         if tables := budgets.exceeded(connection, budgets_of):
             over = {table: budgets_of[table] for table in tables}
@@ -98,7 +99,7 @@ def set_aside(warehouse: Path, store: Store, failure: Failure) -> Iterator[str]:
         return
     reasons = dict.fromkeys(keys, failure.reason)
     registry.set_aside(warehouse.parent, reasons)
-    with engine.connect(str(warehouse)) as connection:
+    with database.connect(warehouse) as connection:
         load.prepare(connection)
         exclusion.exclude(connection, store, reasons, admission=registry.admission_policy(warehouse.parent, store))
     parts = [parsed.prefix for key in keys if (parsed := parse_manifest_key(key)) is not None]
@@ -121,7 +122,7 @@ def _fails(file: Path, failure: Failure) -> bool:
         "empty", "--exclude-resource-type", "unit_test", "--select", *(f"+{name}" for name in failure.nodes),
         "--project-dir", project, "--profiles-dir", project, "--target-path", str(folder), "--log-path", str(folder),
     ]  # fmt: skip
-    environment = os.environ | {"APIARY_WAREHOUSE": str(file)}
+    environment = os.environ | {"APIARY_WAREHOUSE": str(file), SETTING: Engine.DUCKDB}
     if subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
         return True
     if failure.fails_after is None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb as engine
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 from dagster_duckdb import DuckDBResource
 
@@ -27,7 +26,7 @@ from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.setting_aside import MOST_ROUNDS, OVER_BUDGET, Failure, failure_after, failure_of, set_aside, told
 from pipelines.home import private_folder
 from pipelines.quality.gates import Edge
-from pipelines.warehouse import budgets, definitions, load, registry, schemas
+from pipelines.warehouse import budgets, database, definitions, load, registry, schemas
 
 MANIFEST = with_readable_tests(json.loads(manifest().read_text("utf-8")))
 INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
@@ -190,7 +189,7 @@ def _build(
 
 
 def _add_row_counts(context: dg.AssetExecutionContext, warehouse: Path) -> None:
-    with engine.connect(str(warehouse)) as connection:
+    with database.connect(warehouse) as connection:
         for (schema, table), rows in budgets.row_counts(connection, ("seeds", *schemas.TABLES)).items():
             if (key := dg.AssetKey([schema, table])) in context.selected_asset_keys:
                 context.add_asset_metadata({"dagster/row_count": rows}, key)

@@ -5,10 +5,12 @@ a turn (dbt_project/macros/cache_convention.sql) or a session (models/core), the
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import duckdb
 
+from pipelines.warehouse import ducklake
 from pipelines.warehouse.load import next_seq
 
 # Book -> the sessions that its rows are about, those of the rows that were and of those that are.
@@ -37,14 +39,19 @@ def touch(connection: duckdb.DuckDBPyConnection, books: Mapping[str, Sequence[di
         if books[name] == loaded:
             continue
         changed.append(name)
-        values: dict[str, Any] = {"seq": next_seq(connection)}
+        values: dict[str, Any] = {}
         if "$named" in sessions:
             pairs = {(row["tenant_id"], row["session_id"]) for row in (*books[name], *loaded)}
             values["named"] = [{"tenant_id": tenant, "session_id": session} for tenant, session in sorted(pairs)]
-        connection.execute(
-            f"INSERT INTO wire.touched_sessions BY NAME SELECT *, $seq AS _ingest_seq FROM ({sessions})", values
-        )
+        ducklake.until_committed(connection, partial(_touch, connection, sessions, values))
     return changed
+
+
+def _touch(connection: duckdb.DuckDBPyConnection, sessions: str, values: Mapping[str, Any]) -> None:
+    connection.execute(
+        f"INSERT INTO wire.touched_sessions BY NAME SELECT *, $seq AS _ingest_seq FROM ({sessions})",
+        {**values, "seq": next_seq(connection)},
+    )
 
 
 def _loaded(connection: duckdb.DuckDBPyConnection, book: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.warehouse import schemas
+from pipelines.warehouse import database, schemas
 
 TABLE = "core.model_definitions"  # beside what it tells of: a warehouse that is written anew has neither
 
@@ -51,9 +51,9 @@ def changed(warehouse: Path, manifest: Mapping[str, Any]) -> list[str]:
 
     Of a warehouse of before definitions were written down all that are there. Raises duckdb.Error.
     """
-    if not warehouse.exists():
+    if not database.exists(warehouse):
         return []
-    with duckdb.connect(str(warehouse)) as connection:
+    with database.connect(warehouse) as connection:
         known = (
             dict(connection.execute(f"SELECT model, definition FROM {TABLE}").fetchall())
             if _is_there(connection)
@@ -76,20 +76,24 @@ def record(warehouse: Path, manifest: Mapping[str, Any], *, built: Collection[st
     Of models that were not built it stays what is written. Schemas of an older release are dropped, and so are tables
     that no model makes any more: a mart would be published for ever as it was. Raises duckdb.Error.
     """
-    rows = [[model, definition] for model, definition in fingerprints(manifest).items() if model in built]
-    with duckdb.connect(str(warehouse)) as connection:
+    rows = {model: definition for model, definition in fingerprints(manifest).items() if model in built}
+    with database.connect(warehouse) as connection:
         for schema in schemas.OUTDATED:
             connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         for kind, relation in _removed(connection, manifest):
             connection.execute(f"DROP {kind} {relation}")
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {TABLE.split('.', maxsplit=1)[0]}")
-        connection.execute("BEGIN")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (model VARCHAR NOT NULL, definition VARCHAR NOT NULL)")
         connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {TABLE} (model VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL)"
+            f"""
+            MERGE INTO {TABLE} USING (
+                SELECT unnest($models::VARCHAR[]) AS model, unnest($definitions::VARCHAR[]) AS definition
+            ) AS new USING (model)
+            WHEN MATCHED THEN UPDATE SET definition = new.definition
+            WHEN NOT MATCHED THEN INSERT BY NAME
+            """,
+            {"models": list(rows), "definitions": list(rows.values())},
         )
-        if rows:
-            connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)
-        connection.execute("COMMIT")
 
 
 def _removed(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

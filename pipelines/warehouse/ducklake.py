@@ -48,6 +48,13 @@ def is_ducklake(connection: duckdb.DuckDBPyConnection) -> bool:
     return found.fetchone() == ("ducklake",)
 
 
+def snapshot(connection: duckdb.DuckDBPyConnection) -> int:
+    """The number of its latest state: each transaction that changed something has made one."""
+    found = connection.execute(f"SELECT max(snapshot_id) FROM ducklake_snapshots('{NAME}')").fetchone()
+    assert found is not None  # noqa: S101 - an aggregate has a row
+    return int(found[0])
+
+
 def connect(environment: Mapping[str, str] = os.environ) -> duckdb.DuckDBPyConnection:
     """A connection that uses the DuckLake of the settings, in UTC. Raises DuckLakeError."""
     connection = duckdb.connect()
@@ -57,8 +64,10 @@ def connect(environment: Mapping[str, str] = os.environ) -> duckdb.DuckDBPyConne
     return connection
 
 
-def attach(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str] = os.environ) -> None:
-    """Attach the DuckLake of the settings as `lake`; the first time makes it. Raises DuckLakeError."""
+def attach(
+    connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str] = os.environ, *, name: str = NAME
+) -> None:
+    """Attach the DuckLake of the settings under a name; the first time makes it. Raises DuckLakeError."""
     catalog, data = environment.get(CATALOG), environment.get(DATA)
     if not catalog or not data:
         missing = CATALOG if not catalog else DATA
@@ -70,7 +79,7 @@ def attach(connection: duckdb.DuckDBPyConnection, environment: Mapping[str, str]
     if data.startswith("s3://"):
         _open_object_storage(connection, environment)
     statement = (
-        f"ATTACH IF NOT EXISTS '{quoted(f'ducklake:postgres:{catalog}')}' AS {NAME}"
+        f"ATTACH IF NOT EXISTS '{quoted(f'ducklake:postgres:{catalog}')}' AS {name}"
         f" (DATA_PATH '{quoted(data.rstrip('/'))}/')"
     )
     for attempt in range(1, ATTEMPTS_TO_ATTACH + 1):

@@ -38,7 +38,7 @@ from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 from pipelines.home import private_folder, replace_file, sync_folder
 from pipelines.store import Store
-from pipelines.warehouse import kept, landing, load, registry, renewal, residue, suppression
+from pipelines.warehouse import database, kept, landing, load, registry, renewal, residue, suppression
 from pipelines.warehouse.landing import Arrival, IncompleteError, RefusedError
 from pipelines.warehouse.needles import Needles, UnsearchableError
 from pipelines.warehouse.suppression import Scope, Suppression
@@ -524,9 +524,9 @@ class Pass:
                 yield request_id, arrival.key
 
     def _refused_manifests(self) -> set[str]:
-        if not self._warehouse.exists():
+        if not database.exists(self._warehouse):
             return set()
-        with duckdb.connect(str(self._warehouse)) as connection:
+        with database.connect(self._warehouse) as connection:
             load.prepare(connection)
             return load.suppressed_manifests(connection)
 

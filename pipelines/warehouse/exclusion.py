@@ -15,7 +15,7 @@ from pipelines.contract.keys import parse_manifest_key
 from pipelines.contract.wire import BY_NAME
 from pipelines.failpoints import fp
 from pipelines.store import Store
-from pipelines.warehouse import landing, load, quarantine
+from pipelines.warehouse import ducklake, landing, load, quarantine
 from pipelines.warehouse.landing import AdmissionPolicy, Arrival, Manifest
 
 
@@ -54,8 +54,8 @@ def exclude(
     The marts follow with the next build: every session that loses a row is looked at again. Killed in between, the next
     load goes on. Raises StoreUnavailableError, StoreRefusedError.
     """
-    connection.execute("BEGIN")
-    try:
+
+    def work() -> tuple[int, int]:
         seq = load.next_seq(connection)
         connection.execute("CREATE OR REPLACE TEMP TABLE leaving (manifest_key VARCHAR, reason VARCHAR)")
         connection.execute("INSERT INTO leaving SELECT unnest($1), unnest($2)", [list(reasons), list(reasons.values())])
@@ -75,10 +75,9 @@ def exclude(
         )
         connection.execute("DROP TABLE leaving")
         fp("exclude.before_commit")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+        return batches, rows
+
+    batches, rows = ducklake.until_committed(connection, work)
     fp("exclude.after_commit")
     again = quarantine.replay(connection, store, quarantine.Choice(reason=quarantine.UNFINISHED), admission=admission)
     return Excluded(batches, rows, again.loaded)

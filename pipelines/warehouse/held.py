@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from pipelines.errors import ExpectedError
+from pipelines.warehouse.ducklake import until_committed
 from pipelines.warehouse.load import next_seq
 
 
@@ -49,9 +50,9 @@ def release(connection: duckdb.DuckDBPyConnection, *, tenant: str, session: str 
     How many turns were let go. Raises NotBuiltError.
     """
     _needed(connection)
-    bound = {"tenant": tenant, "session": session, "now": datetime.now(UTC), "seq": next_seq(connection)}
-    connection.execute("BEGIN")
-    try:
+
+    def work() -> int:
+        bound = {"tenant": tenant, "session": session, "now": datetime.now(UTC), "seq": next_seq(connection)}
         count = connection.execute(
             "INSERT INTO wire.released BY NAME SELECT tenant_id, turn_id AS record_id, $now AS released_at,"
             " $seq AS _ingest_seq FROM marts.mart_held_turns"
@@ -63,11 +64,9 @@ def release(connection: duckdb.DuckDBPyConnection, *, tenant: str, session: str 
             " FROM marts.mart_held_turns WHERE tenant_id = $tenant AND ($session IS NULL OR session_id = $session)",
             {name: bound[name] for name in ("tenant", "session", "seq")},
         )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    return int(count[0]) if count else 0
+        return int(count[0]) if count else 0
+
+    return until_committed(connection, work)
 
 
 def _needed(connection: duckdb.DuckDBPyConnection) -> None:

@@ -15,7 +15,7 @@ import duckdb
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import BY_NAME
 from pipelines.home import private_folder
-from pipelines.warehouse import load, renewal
+from pipelines.warehouse import database, load, renewal
 
 Fails = Callable[[Path], bool]
 """Whether what failed fails in a warehouse file, which holds the rows of some batches and no model yet."""
@@ -128,7 +128,7 @@ def _grouped(batches: list[_Batch], by: Callable[[_Batch], str]) -> list[Group]:
 
 
 def _loaded(warehouse: Path) -> list[_Batch]:
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
+    with database.connect(warehouse) as connection:
         rows = connection.execute(
             "SELECT manifest_key, tenant_id, device_id FROM wire.batches WHERE status = 'loaded'"
             " ORDER BY received_at, manifest_key"

@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines.warehouse import database
+
 # In a process of its own: a damaged log may end whoever replays it. Opening also writes it into the file, so that the
 # next one has nothing to replay.
 PROBE = """
@@ -30,6 +32,8 @@ def make_openable(warehouse: Path) -> list[Path]:
 
     First the log, then, if that was not it, the file itself: the landing has everything.
     """
+    if database.is_ducklake():
+        return []
     log = warehouse.with_name(warehouse.name + ".wal")
     aside: list[Path] = []
     if not warehouse.exists():

@@ -44,7 +44,8 @@ class Description:
 def marts(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of the marts in the warehouse."""
     found = connection.execute(
-        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'marts' ORDER BY table_name"
+        "SELECT table_name FROM information_schema.tables"
+        " WHERE table_catalog = current_database() AND table_schema = 'marts' ORDER BY table_name"
     ).fetchall()
     return [name for (name,) in found]
 
@@ -340,7 +341,8 @@ def _settle(folder: Path) -> None:
 
 def _columns(connection: duckdb.DuckDBPyConnection, mart: str) -> list[str]:
     found = connection.execute(
-        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'marts' AND table_name = ?"
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_catalog = current_database() AND table_schema = 'marts' AND table_name = ?"
         " AND column_name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY ordinal_position",
         [mart],
     ).fetchall()

@@ -12,13 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from pipelines.contract.keys import is_slug, parse_manifest_key
 from pipelines.errors import ExpectedError, UsageError
 from pipelines.home import replace_file
 from pipelines.store import Store
-from pipelines.warehouse import suppression
+from pipelines.warehouse import database, suppression
 from pipelines.warehouse.landing import AdmissionPolicy, Arrival, Manifest
 
 DEVICE = re.compile(r"[0-9a-f]{32}")
@@ -182,8 +180,8 @@ def listed(folder: Path, warehouse: Path) -> list[dict[str, Any]]:
     """Every device that was spoken of or has sent, with its state and its last batch."""
     register = load(folder)
     rows: dict[str, dict[str, Any]] = {}
-    if warehouse.exists():
-        with duckdb.connect(str(warehouse), read_only=True) as connection:
+    if database.exists(warehouse):
+        with database.connect(warehouse) as connection:
             found = connection.execute(
                 """
                 SELECT device_id, string_agg(DISTINCT tenant_id, ' ' ORDER BY tenant_id), count(*),

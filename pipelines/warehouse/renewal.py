@@ -13,7 +13,7 @@ import duckdb
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.keys import GENERATED_ID, KEYED
 from pipelines.contract.wire import BY_NAME
-from pipelines.warehouse import load, schemas
+from pipelines.warehouse import database, ducklake, load, schemas
 
 BUILT_ANEW = (*schemas.BUILT, *schemas.OUTDATED)
 WIRE = [*BY_NAME, *BOOKS]
@@ -31,7 +31,10 @@ def beside(fresh: Path, old: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """The new warehouse, with the old one beside it under the name `old`."""
     with duckdb.connect(str(fresh)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"ATTACH '{str(old).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
+        if database.is_ducklake():
+            ducklake.attach(connection, name="old")
+        else:
+            connection.execute(f"ATTACH '{ducklake.quoted(str(old))}' AS old (READ_ONLY)")
         yield connection
         connection.execute("DETACH old")
         connection.execute("CHECKPOINT")

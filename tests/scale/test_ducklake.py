@@ -18,8 +18,9 @@ import pytest
 
 from bench.scale import postgres
 from bench.tiny_batches import fleet
+from pipelines.engine import SETTING, Engine
 from pipelines.store import FolderStore
-from pipelines.warehouse import ducklake, ducklake_copy, landing, load
+from pipelines.warehouse import database, ducklake, ducklake_copy, exclusion, isolation, landing, load, quarantine
 from tests.object_server import PROGRAM, object_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -149,6 +150,35 @@ def test_what_was_refused_is_judged_again(lake: Settings, store: FolderStore) ->
         assert load.load(connection, store, arrivals, again=keys).rows_new == 3
         lines = connection.execute("SELECT status, attempts, ingest_seq FROM wire.batches").fetchall()
         assert lines == [("loaded", 2, 2)] * 3
+
+
+def test_a_batch_at_fault_is_found_on_a_copy_and_taken_out(
+    lake: Settings, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in lake.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(SETTING, Engine.DUCKLAKE)
+    file = tmp_path / "apiary.duckdb"
+    arrivals = landing.pending(store, set())[:40]
+    guilty = arrivals[17].key
+    with database.connect(file) as connection:
+        load.prepare(connection)
+        load.load(connection, store, arrivals)
+
+    def fails(copy: Path) -> bool:
+        with duckdb.connect(str(copy)) as trial:
+            found = trial.execute("SELECT count(*) FROM wire.llm_turns WHERE _manifest_key = ?", [guilty])
+            return found.fetchone() == (1,)
+
+    assert isolation.culprits(file, fails) == [guilty]
+    with database.connect(file) as connection:
+        reasons = {guilty: "failed_model:x"}
+        done = exclusion.exclude(connection, store, reasons, admission=landing.everybody)
+        assert (done.batches, done.rows, done.reloaded) == (1, 1, 0)
+        assert connection.execute("SELECT count(*) FROM wire.llm_turns").fetchone() == (39,)
+        assert quarantine.reasons(connection) == {"failed_model:x": 1}
+        assert load.load(connection, store, arrivals, again={guilty}).rows_new == 1
+    assert not file.exists()
 
 
 def test_settings_that_are_missing_are_named(lake: Settings) -> None:
