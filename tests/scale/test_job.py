@@ -51,12 +51,16 @@ def run(home: Home, environment: dict[str, str], *arguments: str, check: bool = 
     return done.stdout + done.stderr
 
 
+def started(home: Home, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """The job, beside what the test goes on with."""
+    named = {"PYTHONPATH": str(REPOSITORY), "APIARY_HOME": str(home.root)} | environment
+    with (home.root / "run.log").open("wb") as log:
+        return subprocess.Popen([*PROGRAM, "run"], env=os.environ | named, stdout=log, stderr=log, cwd=REPOSITORY)
+
+
 def kill_in_the_middle(home: Home, environment: dict[str, str], lake: dict[str, str]) -> None:
     """Begin the job, and kill it when it has built some of the marts; its dbt is left alone."""
-    named = {"PYTHONPATH": str(REPOSITORY), "APIARY_HOME": str(home.root)} | environment
-    process = subprocess.Popen(
-        [*PROGRAM, "run"], env=os.environ | named, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY
-    )
+    process = started(home, environment)
     end, marts = time.monotonic() + SECONDS, 0
     while marts < 5:
         assert process.poll() is None
@@ -120,9 +124,10 @@ def test_the_whole_job_is_the_same(address: str, tmp_path: Path) -> None:
     lake = postgres.new_lake(address, "job", tmp_path / "data")
     on_lake = shared | lake | {SETTING: Engine.DUCKLAKE}
 
-    run(file, shared, "run")
+    alone = started(file, shared)
     kill_in_the_middle(other, on_lake, lake)
     run(other, on_lake, "run")
+    assert alone.wait() == 0, (file.root / "run.log").read_text("utf-8")
     assert not other.warehouse.exists()
     assert differing(file, other, tmp_path) == []
     found = statements(other)
