@@ -102,10 +102,10 @@ def differing(one: Home, other: Home, folder: Path) -> list[str]:
         for path in sorted((one.published / "current").glob("*.parquet")):
             connection.execute(f"CREATE VIEW marts.{path.stem} AS FROM read_parquet('{path.resolve()}')")
     for path in (other.published / "current").glob("*.parquet"):
-        place = folder / "other" / path.stem
+        place = folder / "compared" / path.stem
         place.mkdir(parents=True)
         shutil.copy(path, place / "rows.parquet")
-    found = compare(folder / "one.duckdb", folder / "other")
+    found = compare(folder / "one.duckdb", folder / "compared")
     assert len(found) > 60
     assert sum(mart.rows for mart in found) > 1_000
     return [f"{mart}" for mart in found if not mart.is_equal]
