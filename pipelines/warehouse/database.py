@@ -13,15 +13,16 @@ from pipelines.engine import Engine
 from pipelines.warehouse import ducklake
 
 
-def connect(file: Path) -> duckdb.DuckDBPyConnection:
-    """The warehouse, for reading and writing. On DuckLake the file names nothing but the folder of what lies beside it.
+def connect(file: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """The warehouse. On DuckLake the file names nothing but the folder of what lies beside it.
 
-    Raises duckdb.Error, DuckLakeError, EngineError.
+    A file that is read only may be open in several processes at once; a DuckLake always may. Raises duckdb.Error,
+    DuckLakeError, EngineError.
     """
     if is_ducklake():
         return ducklake.connect()
     engine.require(Engine.DUCKDB)
-    return duckdb.connect(str(file))
+    return duckdb.connect(str(file), read_only=read_only)
 
 
 def exists(file: Path) -> bool:

@@ -128,7 +128,7 @@ def _grouped(batches: list[_Batch], by: Callable[[_Batch], str]) -> list[Group]:
 
 
 def _loaded(warehouse: Path) -> list[_Batch]:
-    with database.connect(warehouse) as connection:
+    with database.connect(warehouse, read_only=True) as connection:
         rows = connection.execute(
             "SELECT manifest_key, tenant_id, device_id FROM wire.batches WHERE status = 'loaded'"
             " ORDER BY received_at, manifest_key"

@@ -181,7 +181,7 @@ def listed(folder: Path, warehouse: Path) -> list[dict[str, Any]]:
     register = load(folder)
     rows: dict[str, dict[str, Any]] = {}
     if database.exists(warehouse):
-        with database.connect(warehouse) as connection:
+        with database.connect(warehouse, read_only=True) as connection:
             found = connection.execute(
                 """
                 SELECT device_id, string_agg(DISTINCT tenant_id, ' ' ORDER BY tenant_id), count(*),
