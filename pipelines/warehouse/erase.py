@@ -424,7 +424,8 @@ class Pass:
         is_built = False
         with duckdb.connect(str(self._warehouse), read_only=True) as connection:
             was_rated = renewal.has(connection, "marts", "fct_rated_lines", database=self._warehouse.stem)
-        if was_rated:
+            is_current = was_rated and kept.is_current(connection, tenants)
+        if is_current:
             with suppress(BuildError):  # then amounts are kept turn by turn
                 build(fresh)
                 is_built = True

@@ -21,6 +21,26 @@ NAMES = ("tenant_id", "model", "charge_class", "unit", "unpriced_turns", "quanti
 Row = dict[str, Any]
 
 
+def is_current(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) -> bool:
+    """Whether the rated lines of this warehouse count every turn and step that its wire holds of these tenants.
+
+    Not so if a run loaded and did not come to build: the difference of two builds would take off what came since.
+    """
+    newer = connection.execute(
+        """
+        SELECT 1 FROM (
+            SELECT tenant_id, _ingest_seq FROM wire.llm_turns
+            UNION ALL SELECT tenant_id, _ingest_seq FROM wire.node_steps
+        )
+        WHERE list_contains(?, tenant_id)
+            AND _ingest_seq > (SELECT coalesce(max(_ingest_seq), -1) FROM marts.fct_llm_turns)
+        LIMIT 1
+        """,
+        [sorted(tenants)],
+    ).fetchall()
+    return not newer
+
+
 def difference(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) -> list[Row]:
     """What the rated lines of `old` count beyond those of this warehouse, which were built without the erased.
 
@@ -31,7 +51,7 @@ def difference(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) 
 
 
 def turns_gone(connection: duckdb.DuckDBPyConnection, tenants: Collection[str]) -> list[Row]:
-    """Where the rated lines cannot be built: those of `old` of whose turn no record is left.
+    """Where two builds cannot be compared: the rated lines of `old` of whose turn no record is left.
 
     Steps that would count again, because the events that had taken them back are gone, are not told.
     """

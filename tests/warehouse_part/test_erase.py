@@ -57,6 +57,7 @@ RATED_LINES = """
         cast(occurred_at AS DATE) AS usage_date
     FROM lines WHERE quantity > 0 OR component = 'output'
 """
+TURNS = "CREATE OR REPLACE TABLE marts.fct_llm_turns AS SELECT tenant_id, _ingest_seq FROM wire.llm_turns"
 # What counts now, and what is kept: by tenant, day, model and component, as neither a user nor a session is.
 COUNTED = """
     SELECT tenant_id, usage_date, model, component, cast(quantity AS DECIMAL(38, 20)) AS quantity, 0 AS unreported
@@ -69,10 +70,11 @@ KEPT = "SELECT tenant_id, usage_date, model, charge_class, quantity, unpriced_tu
 
 
 def build(file: Path) -> None:
-    """The one model that erasing looks at, made of the wire."""
+    """What erasing looks at of the models, made of the wire."""
     with duckdb.connect(str(file)) as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS marts")
         connection.execute(RATED_LINES)
+        connection.execute(TURNS)
 
 
 def by(user: str) -> Any:
@@ -709,6 +711,20 @@ def test_what_a_try_that_was_cut_off_kept_is_kept_once(
     assert erase.Pass(site.warehouse, site.store).rewrite(made, now=NOW)
     assert len([key for key in site.store.objects if key.startswith(kept.ROOT)]) == 2
     build(site.warehouse)
+    assert site.counted() == counted
+
+
+def test_what_was_loaded_since_the_last_build_is_not_taken_off(site: Site) -> None:
+    """A run loads and fails before it builds; the next one erases first. Nothing was counted of what came meanwhile."""
+    batch(site.store, {"llm_turns": [turn(21), turn(22)]}, device=OTHER, seq=2, change=by("bob"), minute=30)
+    site.load()
+    counted = site.counted()
+    site.suppress("device", DEVICE)
+    assert len(site.erase()) == 1
+    build(site.warehouse)
+    new = f"record_id IN ('{record('llm_turns 21')}', '{record('llm_turns 22')}')"
+    assert site.query(f"SELECT count(DISTINCT record_id) FROM marts.fct_rated_lines WHERE {new}") == [(2,)]
+    site.query(f"DELETE FROM marts.fct_rated_lines WHERE {new}")
     assert site.counted() == counted
 
 
