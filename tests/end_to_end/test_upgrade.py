@@ -18,9 +18,11 @@ from typing import Any
 import duckdb
 import pytest
 
+from pipelines.contract.ddl import create_wire
 from pipelines.contract.wire import contract_hash
 from pipelines.device import consent, enrolment, grant, migrations, ship
 from pipelines.home import Home
+from pipelines.warehouse import kept
 from tests.end_to_end.driving import apiary
 
 RELEASES = Path(__file__).parent / "releases"
@@ -97,6 +99,35 @@ def turn_ids(files: Iterable[Path]) -> set[str]:
     return {record for (record,) in found}
 
 
+@pytest.mark.parametrize("old", ["0.1.0"], indirect=True)
+@pytest.mark.parametrize("sums", [kept.difference, kept.turns_gone])
+def test_what_an_erasure_keeps_is_what_the_daily_bill_of_0_1_0_held(old: Home, sums: Any) -> None:
+    """Everything erased: from the rated lines comes to the last digit what the mart `mart_daily_billing` counted."""
+    with duckdb.connect() as fresh:
+        for statement in create_wire():
+            fresh.execute(statement)
+        fresh.execute(f"ATTACH '{old.warehouse}' AS old (READ_ONLY)")
+        fresh.execute("CREATE SCHEMA marts")
+        fresh.execute("CREATE TABLE marts.fct_rated_lines AS FROM old.marts.fct_rated_lines LIMIT 0")
+        billed = fresh.execute(
+            """
+            SELECT tenant_id, usage_date, if(starts_with(model, 'k1_'), 'unknown', model) AS named, charge_class,
+                sum(quantity), sum(unpriced_turns)::BIGINT
+            FROM old.marts.mart_daily_billing GROUP BY ALL HAVING sum(quantity) <> 0 OR sum(unpriced_turns) <> 0
+            """
+        ).fetchall()
+        tenants = {tenant for tenant, *_ in billed}
+        found: dict[tuple[Any, ...], list[Any]] = {}
+        for row in sums(fresh, tenants):
+            component = "cache_write" if row["charge_class"].startswith("cache_write_") else row["charge_class"]
+            key = (row["tenant_id"], row["usage_date"], row["model"], component)
+            amounts = found.setdefault(key, [None, 0])
+            if row["quantity"] is not None:
+                amounts[0] = (amounts[0] or 0) + row["quantity"]
+            amounts[1] += row["unpriced_turns"]
+    assert {tuple(key): [quantity, unreported] for *key, quantity, unreported in billed} == found
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("old", FROZEN, indirect=True)
 def test_a_warehouse_is_upgraded_in_place(old: Home) -> None:
@@ -108,6 +139,7 @@ def test_a_warehouse_is_upgraded_in_place(old: Home) -> None:
     assert told.stdout.endswith("upgraded\n")
     assert ("full refresh" in told.stderr) == is_of_another_build
     assert rows(old, COUNTED) == before
+    assert rows(old, "SELECT 1 FROM duckdb_tables() WHERE table_name = 'mart_daily_billing'") == [], "it was removed"
     after = closed_bytes(old)
     assert {name: after.get(name) for name in sealed} == sealed
     assert "0 faults" in apiary(old.root, "verify", old.exports).stdout
