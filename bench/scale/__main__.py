@@ -109,12 +109,17 @@ def on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]], select: l
 
 def on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> Built:
     """The models and their tests on Spark."""
+    return finished(started_on_spark(home, tables, master, select), Engine.SPARK, home)
+
+
+def started_on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> "subprocess.Popen[bytes]":
+    """The same, under way."""
     environment = {
         "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "dbt_project" / "spark")]),
     }  # fmt: skip
     arguments = [*tables, "--master", master, "--select", *select]
-    return finished(started(Engine.SPARK, home, arguments, environment), Engine.SPARK, home)
+    return started(Engine.SPARK, home, arguments, environment)
 
 
 def on_ducklake(home: Home, lake: dict[str, str], tables: list[Path], select: list[str]) -> Built:

@@ -2,12 +2,14 @@
 
 INPUTS holds a folder of Parquet for each table that models read, `schema/table`; OUTPUTS gets one for each mart. Of
 several INPUTS each is what was loaded by then: models are built on the first, and brought up to date with each other.
+Its tables are the folder `tables` beside OUTPUTS, which is emptied when it begins.
 Does not belong here: comparing (compare.py).
 """
 
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -83,6 +85,8 @@ def main() -> int:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     folder = options.outputs.parent
     begun = time.monotonic()
+    # A new session knows no table of one that was killed, and Spark makes none where its files lie.
+    shutil.rmtree(folder / "tables", ignore_errors=True)
     spark = session(options.master, folder, memory=options.memory)
     started = time.monotonic()
     for inputs in options.inputs:

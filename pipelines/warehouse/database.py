@@ -26,8 +26,14 @@ def connect(file: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
 
 
 def exists(file: Path) -> bool:
-    """Whether there is a warehouse. A DuckLake is made by whoever opens it first. Raises EngineError."""
-    return is_ducklake() or file.exists()
+    """Whether there is a warehouse, made by a first run. Raises duckdb.Error, DuckLakeError, EngineError."""
+    if not is_ducklake():
+        return file.exists()
+    with connect(file) as connection:
+        found = connection.execute(
+            "SELECT 1 FROM duckdb_schemas() WHERE database_name = ? AND schema_name = 'wire'", [ducklake.NAME]
+        )
+        return found.fetchone() is not None
 
 
 def is_ducklake() -> bool:

@@ -20,7 +20,17 @@ from bench.scale import postgres
 from bench.tiny_batches import fleet
 from pipelines.engine import SETTING, Engine
 from pipelines.store import FolderStore
-from pipelines.warehouse import database, ducklake, ducklake_copy, exclusion, isolation, landing, load, quarantine
+from pipelines.warehouse import (
+    database,
+    ducklake,
+    ducklake_copy,
+    exclusion,
+    isolation,
+    landing,
+    load,
+    quarantine,
+    registry,
+)
 from tests.object_server import PROGRAM, object_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -161,6 +171,8 @@ def test_a_batch_at_fault_is_found_on_a_copy_and_taken_out(
     file = tmp_path / "apiary.duckdb"
     arrivals = landing.pending(store, set())[:40]
     guilty = arrivals[17].key
+    assert not database.exists(file)
+    assert registry.listed(tmp_path, file) == []
     with database.connect(file) as connection:
         load.prepare(connection)
         load.load(connection, store, arrivals)
@@ -170,6 +182,8 @@ def test_a_batch_at_fault_is_found_on_a_copy_and_taken_out(
             found = trial.execute("SELECT count(*) FROM wire.llm_turns WHERE _manifest_key = ?", [guilty])
             return found.fetchone() == (1,)
 
+    assert database.exists(file)
+    assert sum(device["batches"] for device in registry.listed(tmp_path, file)) == 40
     assert isolation.culprits(file, fails) == [guilty]
     with database.connect(file) as connection:
         reasons = {guilty: "failed_model:x"}

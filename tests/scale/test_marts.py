@@ -1,11 +1,13 @@
 """The models say on each engine what they say on DuckDB: `make scale` small, on the fleet of one day in two loads.
 
-The build on DuckLake is killed in the middle, and started again.
+Each build is killed in the middle, and started again.
 Does not belong here: whether every model has a translation (tests/dbt/test_engines.py).
 """
 
 import re
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,29 +54,39 @@ def found(request: pytest.FixtureRequest, home: Home) -> scale.Outcome:
         pytest.importorskip("pyspark", reason="Spark is not installed: make test-scale makes its environment")
     duckdb: scale.OnDuckDB = request.getfixturevalue("duckdb")
     if engine is Engine.SPARK:
+        tables = home.root / engine / "tables" / "marts.db"
+        begun = scale.started_on_spark(home, duckdb.inputs, "local[2]", SELECT)
+        kill_in_the_middle(begun, home, engine, lambda: len(list(tables.glob("*"))))
         return scale.outcome(engine, "", home, duckdb, scale.on_spark(home, duckdb.inputs, "local[2]", SELECT))
     with postgres.running(home.root / "postgres") as address:
         lake = postgres.new_lake(address, "lake", home.root / "ducklake" / "data")
-        kill_in_the_middle(home, lake, duckdb.inputs)
+        arguments = [home.store_url, home.books, *duckdb.inputs, "--select", *SELECT]
+        begun = scale.started(engine, home, arguments, lake)
+        kill_in_the_middle(begun, home, engine, lambda: marts_in(lake))
         return scale.outcome(engine, "", home, duckdb, scale.on_ducklake(home, lake, duckdb.inputs, SELECT))
 
 
-def kill_in_the_middle(home: Home, lake: dict[str, str], inputs: list[Path]) -> None:
-    """Begin a build, and kill it when it has made some of the marts."""
-    arguments = [home.store_url, home.books, *inputs, "--select", *SELECT]
-    process = scale.started(Engine.DUCKLAKE, home, arguments, lake)
+def kill_in_the_middle(
+    process: "subprocess.Popen[bytes]", home: Home, engine: Engine, marts: Callable[[], int]
+) -> None:
+    """Kill a build when it has made some of the marts."""
     end = time.monotonic() + SECONDS
-    marts = 0
-    while marts < 5:
+    while marts() < 5:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(1)
-        if (Path(lake[ducklake.DATA]) / "marts").exists():
-            with ducklake.connect(lake) as reader:
-                (marts,) = reader.execute(COUNT_MARTS).fetchone() or (0,)
     process.kill()
     process.wait()
-    assert not (scale.marts_of(home, Engine.DUCKLAKE) / "results.json").exists()
+    assert not (scale.marts_of(home, engine) / "results.json").exists()
+
+
+def marts_in(lake: dict[str, str]) -> int:
+    """How many a DuckLake has."""
+    if not (Path(lake[ducklake.DATA]) / "marts").exists():
+        return 0
+    with ducklake.connect(lake) as reader:
+        (marts,) = reader.execute(COUNT_MARTS).fetchone() or (0,)
+    return int(marts)
 
 
 COUNT_MARTS = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = 'marts'"
