@@ -375,9 +375,11 @@ def test_a_row_without_a_required_value_is_refused() -> None:
         assert REDACTOR.row(wire.LLM_TURNS, {**good, name_: None}) is None
 
 
-def test_a_reader_cannot_bring_a_column_that_the_contract_does_not_name() -> None:
-    with pytest.raises(KeyError, match="prompt"):
-        REDACTOR.row(wire.LLM_TURNS, {"prompt": "x"})
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_reader_cannot_bring_a_column_that_the_contract_does_not_name(value: str | None) -> None:
+    for made in (REDACTOR.row, REDACTOR.values):
+        with pytest.raises(KeyError, match=r"has no column .*prompt"):
+            made(wire.LLM_TURNS, {"prompt": value})
 
 
 def test_a_naive_time_is_refused() -> None:
