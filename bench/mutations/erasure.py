@@ -34,6 +34,7 @@ ERASURE = (
     Mutant("what is billed for the erased goes", WORK, "                kept.put(self._store, name, kept.difference(connection, tenants))", "                kept.difference(connection, tenants)", DEVICE),
     Mutant("what a try kept is kept again", KEPT, "            SELECT tenant_id, model, charge_class, unit, -unpriced_turns, -quantity, usage_date\n", "            SELECT tenant_id, model, charge_class, unit, 0, 0, usage_date\n", f"{ERASE}::test_what_a_try_that_was_cut_off_kept_is_kept_once"),
     Mutant("sums of every warehouse before are kept again", KEPT, " WHERE _kept_name NOT IN (SELECT _kept_name FROM old.wire.kept_charges)", "", f"{ERASE}::test_sums_that_release_0_1_0_kept_stay"),
+    Mutant("the second of two erasures keeps nothing", WORK, "        if not self._is_rated():\n", "        if False:\n", f"{ERASE}::test_amounts_of_the_second_of_two_erasures_are_kept"),
     Mutant("what came since the last build is taken off", KEPT, "    return not newer\n", "    return True\n", f"{ERASE}::test_what_was_loaded_since_the_last_build_is_not_taken_off"),
     Mutant("a reported cost of the erased goes", KEPT, "                reported_cost_usd, usage_date\n", "                0, usage_date\n", f"{ERASE}::test_amounts_are_kept_where_the_models_do_not_build"),
     Mutant("probes of a device stay", WORK, "for place in (PROBES, LANDING) for entry", "for place in (LANDING,) for entry", f"{ERASE}::test_probes_and_foreign_objects_of_a_device_go_with_it"),

@@ -422,10 +422,11 @@ class Pass:
         """Take down what the new warehouse holds no more: sums to keep, words to look for."""
         tenants = sorted({line.tenant for line in self.lines})
         is_built = False
-        with duckdb.connect(str(self._warehouse), read_only=True) as connection:
-            was_rated = renewal.has(connection, "marts", "fct_rated_lines", database=self._warehouse.stem)
-            is_current = was_rated and kept.is_current(connection, tenants)
-        if is_current:
+        if not self._is_rated():
+            with suppress(BuildError):  # an erasure before this one dropped what was built, and no run came since
+                build(self._warehouse)
+        was_rated = self._is_rated()
+        if was_rated and self._is_current(tenants):
             with suppress(BuildError):  # then amounts are kept turn by turn
                 build(fresh)
                 is_built = True
@@ -456,6 +457,14 @@ class Pass:
             share.names = sorted({*share.names, *(gone - still)})
             # A pass that was cut off may have written down others before.
             share.identifiers = sorted({*share.identifiers, *identifiers.get(line.request_id, ())})
+
+    def _is_rated(self) -> bool:
+        with duckdb.connect(str(self._warehouse), read_only=True) as connection:
+            return renewal.has(connection, "marts", "fct_rated_lines", database=self._warehouse.stem)
+
+    def _is_current(self, tenants: list[str]) -> bool:
+        with duckdb.connect(str(self._warehouse), read_only=True) as connection:
+            return kept.is_current(connection, tenants)
 
     def _write_journal(self, now: datetime) -> None:
         """Write down where receipts go and how many objects go."""

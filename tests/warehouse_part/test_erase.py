@@ -728,6 +728,16 @@ def test_what_was_loaded_since_the_last_build_is_not_taken_off(site: Site) -> No
     assert site.counted() == counted
 
 
+def test_amounts_of_the_second_of_two_erasures_are_kept(site: Site) -> None:
+    """The first one drops what models built, and no run comes in between."""
+    counted = site.counted()
+    for device in (DEVICE, SHARED):
+        site.suppress("device", device)
+        assert len(site.erase()) == 1
+    build(site.warehouse)
+    assert site.counted() == counted
+
+
 def test_sums_that_release_0_1_0_kept_stay(site: Site, tmp_path: Path) -> None:
     """Its objects name one class of cache writes; they are read by every warehouse and are not kept again."""
     lines = [
