@@ -100,8 +100,10 @@ def _removed(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any])
     """Tables and views (`kind`, `schema.name`) in the schemas of the models that no model of this manifest makes."""
     made = {f"{node['schema']}.{node['name']}" for node in manifest["nodes"].values()} | {TABLE}
     found = connection.execute(
-        "SELECT 'TABLE', schema_name, table_name FROM duckdb_tables() UNION ALL"
-        " SELECT 'VIEW', schema_name, view_name FROM duckdb_views() ORDER BY ALL"
+        "SELECT 'TABLE', schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
+        " UNION ALL"
+        " SELECT 'VIEW', schema_name, view_name FROM duckdb_views() WHERE database_name = current_database()"
+        " ORDER BY ALL"
     ).fetchall()
     return [
         (kind, f'{schema}."{name}"')

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -39,14 +39,6 @@ SECONDS = 600.0
 pytestmark = pytest.mark.scale
 
 Settings = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if reason := postgres.missing():
-        pytest.skip(reason)
-    with postgres.running(tmp_path_factory.mktemp("postgres")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

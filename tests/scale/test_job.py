@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,14 +35,6 @@ OF_THE_RUN = {
     "as_of", "content_sha256", "previous_manifest_sha256", "manifest_sha256", "chain_sha256", "signature", "public_key",
 }  # fmt: skip
 pytestmark = pytest.mark.scale
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if reason := postgres.missing():
-        pytest.skip(reason)
-    with postgres.running(tmp_path_factory.mktemp("postgres")) as found:
-        yield found
 
 
 def run(home: Home, environment: dict[str, str], *arguments: str, check: bool = True) -> str:
