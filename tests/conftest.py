@@ -41,6 +41,7 @@ def published_home(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     as tenant `bolt`."""
     from pipelines.billing import books
     from pipelines.warehouse import publish
+    from tests import marts
     from tests.dbt.test_usage import TREE, at
 
     home = Home(tmp_path_factory.mktemp("served"))
@@ -67,7 +68,7 @@ def published_home(dbt_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         warehouse.load(rows)
         warehouse.run()
         with warehouse.connect() as connection:
-            publish.publish(connection, home.published)
+            publish.publish(connection, home.published, descriptions=marts.descriptions())
             connection.execute("CHECKPOINT")
         private_folder(home.warehouse.parent)
         shutil.copy(warehouse.path, home.warehouse)

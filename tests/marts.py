@@ -1,4 +1,4 @@
-"""What the YAML beside the models promises of each mart: columns, their types, texts and tests.
+"""What the YAML beside the models promises of each mart: columns, their types, texts and tests, and who reads it.
 
 Does not belong here: rows (tests/warehouse.py).
 """
@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from pipelines.warehouse.publish import Description
+
 MODELS = Path(__file__).resolve().parents[1] / "models"
 FILES = sorted(
     path
@@ -18,10 +20,24 @@ FILES = sorted(
 
 
 @cache
+def models() -> list[dict[str, Any]]:
+    """Every mart as its YAML has it."""
+    return [model for path in FILES for model in yaml.safe_load(path.read_text("utf-8"))["models"]]
+
+
+@cache
 def columns() -> dict[str, list[dict[str, Any]]]:
     """The columns of every mart as its contract lists them, by the mart's name."""
-    models = [model for path in FILES for model in yaml.safe_load(path.read_text("utf-8"))["models"]]
-    return {model["name"]: model["columns"] for model in models}
+    return {model["name"]: model["columns"] for model in models()}
+
+
+@cache
+def descriptions() -> dict[str, Description]:
+    """What a publication has to know of every mart: who reads it. Texts of columns take time to write."""
+    return {
+        model["name"]: Description(model["description"], audience=model["config"]["meta"]["audience"])
+        for model in models()
+    }
 
 
 @cache

@@ -12,14 +12,17 @@ ONE_TENANT = f"{API}::test_a_key_opens_one_tenants_rows"
 PUBLISH, READING, SERVED = "pipelines/warehouse/publish.py", "pipelines/warehouse/reading.py", "pipelines/serve/keys.py"
 
 ACCESS = (
-    Mutant("nothing is taken away from a role", "pipelines/warehouse/access.py", "        return not taken_away and any(", "        return any(", f"{FILES}::test_finance_sees_no_session"),
+    Mutant("every role reads every mart", "pipelines/warehouse/access.py", "for role in self.roles if role.name in audience)", "for role in self.roles)", f"{FILES}::test_a_mart_that_names_nobody_is_in_no_folder"),
+    Mutant("a mart that is not described is everybody's", PUBLISH, "if role in readers.get(mart, ())}", "if role in readers.get(mart, (role,))}", f"{FILES}::test_a_mart_that_names_nobody_is_in_no_folder"),
+    Mutant("a misspelt role hides a mart", "pipelines/warehouse/access.py", "not all(name in known for name in audience)", "False", f"{FILES}::test_an_audience_that_is_no_list_of_roles_publishes_nothing"),
+    Mutant("patterns of marts are passed over", "pipelines/warehouse/access.py", '    if "marts" in text:  # a policy of 0.1.0', '    if "patterns" in text:  # a policy of 0.1.0', f"{FILES}::test_patterns_of_marts_are_refused"),
     Mutant("a role sees every column", "pipelines/warehouse/access.py", "return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.without)]", "return list(names)", f"{FILES}::test_only_the_operator_sees_devices_and_no_session"),
     Mutant("a role's name is a path", "pipelines/warehouse/access.py", '    if not is_slug(name) or not text["why"]:', '    if not text["why"]:', POLICY),
     Mutant("a role needs no reason", "pipelines/warehouse/access.py", ' or not text["why"]:', ":", POLICY),
-    Mutant("a pattern for all is taken letter by letter", "pipelines/warehouse/access.py", "    if not all(isinstance(item, list) and all(isinstance(pattern, str) for pattern in item) for item in lists):\n        raise TypeError(name)\n", "", POLICY),
+    Mutant("a pattern for all is taken letter by letter", "pipelines/warehouse/access.py", "    if not isinstance(text[\"without\"], list) or not all(isinstance(pattern, str) for pattern in text[\"without\"]):\n        raise TypeError(name)\n", "", POLICY),
     Mutant("a role's Parquet file is everybody's", PUBLISH, "            if columns == listed[mart]:\n", "            if columns:\n", ROLES),
     Mutant("a tenant gets everybody's rows", PUBLISH, '                    " WHERE tenant_id = ?",', '                    " WHERE ? <> \'\'",', TENANT),
-    Mutant("a tenant's file has every mart", PUBLISH, "own = {mart: columns for mart, columns in listed.items() if role.reads(mart) and", "own = {mart: columns for mart, columns in listed.items() if", f"{FILES}::test_a_tenants_file_is_of_its_role"),
+    Mutant("a tenant's file has every mart", PUBLISH, "_write_tenants(connection, role, read_by(role),", "_write_tenants(connection, role, listed,", f"{FILES}::test_a_tenants_file_is_of_its_role"),
     Mutant("a tenant's file has every column", PUBLISH, "AS SELECT {_list(role.columns(columns))} FROM marts.{mart}", "AS SELECT {_list(columns)} FROM marts.{mart}", f"{FILES}::test_a_tenants_file_is_of_its_role"),
     Mutant("a tenant's name is a path", PUBLISH, "        if not is_slug(tenant):\n", "        if not tenant:\n", f"{FILES}::test_a_tenant_that_is_no_name_becomes_no_folder"),
     Mutant("columns of the pipeline's own are published", PUBLISH, """        " AND column_name NOT LIKE '\\\\_%' ESCAPE '\\\\' ORDER BY ordinal_position",""", '        " ORDER BY ordinal_position",', "tests/warehouse_part/test_publish.py::test_what_is_published"),

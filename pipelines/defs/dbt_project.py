@@ -42,12 +42,14 @@ def manifest() -> Path:
 
 
 def descriptions() -> dict[str, Description]:
-    """What each mart and its columns mean, as the models' YAML says. Raises RuntimeError as `manifest` does."""
+    """What each mart and its columns mean and who reads it, as the models' YAML says. Raises RuntimeError as `manifest`
+    does."""
     nodes = json.loads(manifest().read_text("utf-8"))["nodes"].values()
     return {
         node["name"]: Description(
             " ".join(node["description"].split()),
             {name: " ".join(column["description"].split()) for name, column in node["columns"].items()},
+            node["config"]["meta"].get("audience") or (),
         )
         for node in nodes
         if node["resource_type"] == "model" and node["schema"] == "marts"

@@ -30,8 +30,10 @@ def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
             node = nodes.get(unique_id)
             if node is None or node["resource_type"] != "model":
                 return unique_id
+            # Who reads a mart decides nothing about its rows.
+            meta = {key: value for key, value in node["config"]["meta"].items() if key != "audience"}
             parts = [
-                node["raw_code"], node["config"].get("materialized"), node["config"].get("meta"),
+                node["raw_code"], node["config"].get("materialized"), meta,
                 [[name, column.get("data_type")] for name, column in node["columns"].items()],
                 sorted(macros[macro]["macro_sql"] for macro in _macros(macros, node["depends_on"]["macros"])),
                 [of(parent) for parent in sorted(node["depends_on"]["nodes"])],

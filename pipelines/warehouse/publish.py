@@ -35,10 +35,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Description:
-    """What a mart's row is, and what each of its columns means: shown to whoever opens a published file."""
+    """What a mart's row is, and what each of its columns means: shown to whoever opens a published file. And the roles
+    whose folders it is in; it is in none if it says nothing."""
 
     text: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    audience: Collection[str] = ()
 
 
 def marts(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -63,15 +65,16 @@ def publish(
     Nothing is written if the marts are those of the current version. Parquet files of marts that did not change are
     linked to it.
 
-    All marts, then for each role its own; `access` is the policy of this installation if none is given. Columns whose
-    name begins with `_` are the pipeline's own and are left out. `descriptions` become comments of the tables and
-    columns in each `marts.duckdb` (`duckdb_columns().comment`) and key-value metadata of each Parquet file.
-    Raises OSError, duckdb.Error, UsageError.
+    All marts, then for each role those whose description names it; `access` is the policy of this installation if none
+    is given. Columns whose name begins with `_` are the pipeline's own and are left out. `descriptions` become comments
+    of the tables and columns in each `marts.duckdb` (`duckdb_columns().comment`) and key-value metadata of each Parquet
+    file. Raises OSError, duckdb.Error, UsageError.
     """
     described = descriptions or {}
     now = now or datetime.now(UTC)
     access = access or load_access()
     listed = {mart: _columns(connection, mart) for mart in marts(connection)}
+    readers = {mart: access.readers(mart, described[mart].audience) for mart in listed if mart in described}
     prints = {mart: _fingerprint(connection, mart, columns, described.get(mart)) for mart, columns in listed.items()}
     policy = hashlib.sha256(f"{access!r} {duckdb.__version__}".encode()).hexdigest()
     before = _Before.read(destination / "current", policy)
@@ -92,12 +95,18 @@ def publish(
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             files[mart] = {"rows": rows[mart], "sha256": digest, "fingerprint": prints[mart]}
         analyst_views.create(connection, "published")
+
+    def read_by(role: Role) -> dict[str, list[str]]:
+        return {mart: columns for mart, columns in listed.items() if role in readers.get(mart, ())}
+
     roles = {
-        role.name: _write_role(connection, role, listed, aside, described, before=before.folder, unchanged=unchanged)
+        role.name: _write_role(
+            connection, role, read_by(role), aside, described, before=before.folder, unchanged=unchanged
+        )
         for role in access.roles
     }
-    if access.tenant_role:
-        _write_tenants(connection, access.tenant_role, listed, aside / "tenants", described)
+    if role := access.tenant_role:
+        _write_tenants(connection, role, read_by(role), aside / "tenants", described)
     written = {path.relative_to(aside).as_posix(): path.stat().st_size for path in aside.rglob("*") if path.is_file()}
     manifest = {"published_at": now.isoformat(), "policy": policy, "marts": files, "roles": roles, "files": written}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
@@ -285,9 +294,10 @@ def _write_role(
     connection: duckdb.DuckDBPyConnection, role: Role, listed: dict[str, list[str]], aside: Path,
     described: Mapping[str, Description], *, before: Path, unchanged: Collection[str],
 ) -> list[str]:  # fmt: skip
-    """A role's marts in its folder; their names. `before`: the current version, of which some marts are unchanged."""
+    """The marts that a role reads in its folder; their names. `before`: the current version, of which some marts are
+    unchanged."""
     folder = aside / "roles" / role.name
-    read = [mart for mart, columns in listed.items() if role.reads(mart) and role.columns(columns)]
+    read = [mart for mart, columns in listed.items() if role.columns(columns)]
     with _attached(connection, folder / "marts.duckdb"):
         for mart in read:
             columns = role.columns(listed[mart])
@@ -308,7 +318,7 @@ def _write_tenants(
     described: Mapping[str, Description],
 ) -> None:  # fmt: skip
     """For each tenant a file that was never given a row of another one: a filter in a view would isolate nobody."""
-    own = {mart: columns for mart, columns in listed.items() if role.reads(mart) and "tenant_id" in columns}
+    own = {mart: columns for mart, columns in listed.items() if "tenant_id" in columns}
     tenants = {
         tenant
         for mart in own

@@ -48,15 +48,18 @@ def test_models_folder_is_built_through_the_link(models):
 
 
 def test_marts_keep_their_promises(models):
-    marts = {name: node for name, node in models.items() if node.schema == "marts"}
+    described = marts.descriptions()
+    published = {name: node for name, node in models.items() if node.schema == "marts"}
+    assert published.keys() == described.keys()
     for name, node in models.items():
         assert node.schema == schema_of(name), name
-    for name, node in marts.items():
+    for name, node in published.items():
         columns = node.columns.values()
         assert node.config.contract.enforced, name
         assert node.access == "public", name
         assert node.group, name
         assert node.config.meta["owner"], name
+        assert node.config.meta["audience"] == described[name].audience, name
         assert all(column.description and column.data_type for column in columns), name
         assert all(c.data_type == "decimal(38,20)" for c in columns if c.name.endswith("_usd")), name
     for name, node in models.items():

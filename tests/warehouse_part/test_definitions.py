@@ -65,9 +65,10 @@ def test_what_decides_rows_is_found(built: Path, manifest: Manifest, change: Cal
     assert definitions.changed(built, changed) == []
 
 
-def test_words_and_tests_decide_no_rows(built: Path, manifest: Manifest) -> None:
+def test_words_tests_and_readers_decide_no_rows(built: Path, manifest: Manifest) -> None:
     changed = copy.deepcopy(manifest)
     changed["nodes"][TURNS]["description"] = "Other words."
+    changed["nodes"][TURNS]["config"]["meta"]["audience"] = []
     for name in [name for name in changed["nodes"] if name.startswith("test.")]:
         del changed["nodes"][name]
     assert definitions.changed(built, changed) == []

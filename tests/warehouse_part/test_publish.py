@@ -195,7 +195,7 @@ def test_nothing_published_says_so(tmp_path: Path) -> None:
 
 
 def test_a_reader_finds_what_a_mart_and_its_columns_mean(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    told = {"fct_a": publish.Description("One row per 'a'.", {"name": "What it is called."})}
+    told = {"fct_a": publish.Description("One row per 'a'.", {"name": "What it is called."}, ["analyst"])}
     folder = publish.publish(connection, tmp_path / "p", descriptions=told, now=DAY).folder
     for file in (folder / "marts.duckdb", folder / "roles" / "analyst" / "marts.duckdb"):
         with duckdb.connect(str(file), read_only=True) as reader:
@@ -295,3 +295,16 @@ def test_a_file_that_is_gone_and_other_descriptions_are_published_again(
     told = {"fct_a": publish.Description("what it is")}
     third = publish.publish(connection, tmp_path / "p", now=DAY + timedelta(days=2), descriptions=told)
     assert third.folder != second.folder
+
+
+def test_another_audience_is_published_again(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    def readers(audience: list[str], version: int) -> set[str]:
+        told = {"fct_a": publish.Description("what it is", audience=audience)}
+        now = DAY + timedelta(days=version)
+        folder = publish.publish(connection, tmp_path / "p", descriptions=told, now=now).folder
+        return {path.parent.name for path in folder.glob("roles/*/fct_a.parquet")}
+
+    assert readers([], 1) == set()
+    assert readers(["analyst", "finance"], 2) == {"analyst", "finance"}
+    assert readers(["finance"], 3) == {"finance"}
+    assert readers([], 4) == set()
