@@ -29,6 +29,7 @@ TARGETS = (
     "run",
     "dev",
     "test",
+    "coverage",
     "test-services",
     "test-long",
     "torture",
