@@ -72,10 +72,11 @@ def page(marts: Mapping[str, Mapping[str, list[Source]]]) -> str:
         parts.append(f"<h2 id={mart}>{mart}</h2><table>")
         for column, sources in columns.items():
             told = ", ".join(
-                f"<a href=#{table}>{table}</a>.{html.escape(name)}" if table in marts else
-                html.escape(f"{schema}.{table}.{name}")
+                f"<a href=#{table}>{table}</a>.{html.escape(name)}"
+                if table in marts
+                else html.escape(f"{schema}.{table}.{name}")
                 for schema, table, name in sources
-            )  # fmt: skip
+            )
             parts.append(f"<tr><td>{html.escape(column)}<td>{told}")
         parts.append("</table>")
     return "\n".join(parts) + "\n"

@@ -66,9 +66,10 @@ def object_server(folder: Path, *, others: Sequence[dict[str, Any]] = ()) -> Ite
     server = ObjectServer(f"http://127.0.0.1:{s3}")
     folder.mkdir(parents=True)
     identity = {
-        "name": "admin", "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
+        "name": "admin",
+        "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }  # fmt: skip
+    }
     (folder / "identities.json").write_text(json.dumps({"identities": [identity, *others]}))
     (folder / "data").mkdir()
     options = {

@@ -430,8 +430,9 @@ def test_usage_by_anything_sums_to_the_whole(call: Call, by: str) -> None:
 @pytest.mark.usefixtures("published")
 def test_usage_by_agent_names_agents(call: Call) -> None:
     assert [(row["agent"], row["turns"]) for row in asked(call, "--by", "agent")] == [
-        ("queen:queen_growth", 3), ("unknown", 1),
-    ]  # fmt: skip
+        ("queen:queen_growth", 3),
+        ("unknown", 1),
+    ]
     assert {row["kind"] for row in asked(call, "--by", "kind")} == {"queen", "agent_session"}
 
 

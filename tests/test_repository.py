@@ -359,3 +359,39 @@ def test_every_page_is_in_the_site() -> None:
     said = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text("utf-8"))["nav"]
     named = re.findall(r"[a-z-]+\.md", str(said))
     assert sorted(named) == sorted(path.name for path in (REPOSITORY / "docs").glob("*.md"))
+
+
+def _lists(node: ast.AST) -> bool:
+    """Whether it is a table of values or a list of arguments."""
+    match node:
+        case ast.Dict():
+            return len(node.keys) >= 3
+        case ast.List() | ast.Tuple() | ast.Set():
+            return len(node.elts) >= 3
+        case ast.Call():
+            return len(node.args) + len(node.keywords) >= 4
+        case ast.arguments():
+            return len(node.args) + len(node.kwonlyargs) >= 4
+    return False
+
+
+def _head(statement: ast.stmt) -> tuple[int, int]:
+    """The first and the last line of a statement, without those of its body."""
+    first = min([statement.lineno, *(decorator.lineno for decorator in getattr(statement, "decorator_list", []))])
+    body = getattr(statement, "body", None)
+    return first, body[0].lineno - 1 if body else statement.end_lineno or first
+
+
+def test_formatting_is_skipped_for_tables_and_arguments_alone() -> None:
+    """Decision 0106: what the formatter would write one literal a line; other code is as it writes it."""
+    mark, wrong = re.compile(r"  # fmt: skip( |$)"), []
+    for where, text in texts():
+        marked = [n for n, line in enumerate(text.splitlines(), 1) if where.endswith(".py") and mark.search(line)]
+        statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)] if marked else []
+        for number in marked:
+            around = [node for node in statements if _head(node)[0] <= number <= _head(node)[1]]
+            innermost = max(around, key=lambda node: node.lineno)
+            own = [child for child in ast.iter_child_nodes(innermost) if not isinstance(child, ast.stmt)]
+            if not any(_lists(node) for child in own for node in ast.walk(child)):
+                wrong.append(f"{where}:{number}")
+    assert wrong == []

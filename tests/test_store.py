@@ -259,8 +259,11 @@ def test_what_is_erased_is_in_no_version_of_any_object(bucket: str, tmp_path: Pa
     left = versions(client, "")
     assert left.keys() >= {key for key in site.oracle if DEVICE not in key}
     assert not [key for key, bodies in left.items() if DEVICE in key and not key.startswith("receipts/")]
-    assert not [key for key, bodies in left.items() if any(DEVICE.encode() in body for body in bodies)
-                and not key.startswith("receipts/")]  # fmt: skip
+    assert not [
+        key
+        for key, bodies in left.items()
+        if any(DEVICE.encode() in body for body in bodies) and not key.startswith("receipts/")
+    ]
     (receipt,) = (key for key in left if key.startswith("receipts/"))
     assert parse_receipt(receipt, store.get(receipt), region="eu", tenant="acme").request_id == line.request_id
     assert site.erase() == []

@@ -237,12 +237,13 @@ def models_growth(root: Path, kind: str) -> dict[str, Any]:
     largest = found[max(found)]
     slopes = growth.exponents(found)
     return {
-        "sizes": sorted(found), "seconds": {str(turns): round(sum(took.values()), 2) for turns, took in found.items()},
+        "sizes": sorted(found),
+        "seconds": {str(turns): round(sum(took.values()), 2) for turns, took in found.items()},
         "models": {
             model: {"exponent": round(slopes[model], 2), "seconds": round(largest[model], 2)}
             for model in sorted(slopes, key=lambda name: -slopes[name])
         },
-    }  # fmt: skip
+    }
 
 
 def growth_report(told: dict[str, Any]) -> list[str]:

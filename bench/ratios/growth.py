@@ -121,12 +121,13 @@ def statements(home: Path) -> list[Statement]:
     compiled = home / "dbt" / "compiled" / "apiary"
     return [
         Statement(
-            models[name]["name"], models[name]["relation_name"],
+            models[name]["name"],
+            models[name]["relation_name"],
             (compiled / models[name]["original_file_path"]).read_text("utf-8"),
         )
         for name in order.static_order()
         if name in models and models[name]["config"]["materialized"] in BUILT
-    ]  # fmt: skip
+    ]
 
 
 def executed(warehouse: Path, chosen: list[Statement]) -> Iterator[tuple[str, float]]:
@@ -207,13 +208,14 @@ def rate_in_floats(folder: Path) -> tuple[dict[str, int], float]:
         .unpivot(
             on=["output", "input_uncached", "cache_read", "cache_write_unknown"],
             index=["turn_id", "tenant_id", "model", "usage_date", "occurred_at"],
-            variable_name="component", value_name="quantity",
+            variable_name="component",
+            value_name="quantity",
         )
         .filter((pl.col("quantity") > 0) | (pl.col("component") == "output"))
         .join(prices.lazy(), on=["model", "component"], how="left")
         .with_columns(cost=pl.col("quantity") * pl.col("unit_price") * 1e-6)
         .collect()
-    )  # fmt: skip
+    )
     seconds = time.process_time() - begun
     cost = lines["cost"].sum()
     if exact[0] and not math.isclose(cost, exact[0], rel_tol=1e-6):
@@ -271,8 +273,9 @@ def ask_parquet(folder: Path) -> tuple[dict[str, int], float]:
         with duckdb.connect() as connection:
             connection.execute(
                 "SELECT model, sum(turns), sum(input_tokens), sum(output_tokens) FROM read_parquet(?)"
-                " WHERE tenant_id = 'lantern-freight' GROUP BY model", [str(mart)],
-            ).fetchall()  # fmt: skip
+                " WHERE tenant_id = 'lantern-freight' GROUP BY model",
+                [str(mart)],
+            ).fetchall()
         taken.append(time.monotonic() - begun)
     return {"answers": len(taken)}, _p95(taken)
 

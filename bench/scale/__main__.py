@@ -115,9 +115,10 @@ def on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> 
 def started_on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> "subprocess.Popen[bytes]":
     """The same, under way."""
     environment = {
-        "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "dbt_project" / "spark")]),
-    }  # fmt: skip
+    }
     arguments = [*tables, "--master", master, "--select", *select]
     return started(Engine.SPARK, home, arguments, environment)
 

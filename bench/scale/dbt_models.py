@@ -27,10 +27,12 @@ def dbt(engine: Engine, command: str, folder: Path, *arguments: str) -> Nodes:
         raise result.exception
     return {
         found.node.unique_id: {
-            "status": str(found.status), "seconds": found.execution_time, "message": found.message or "",
+            "status": str(found.status),
+            "seconds": found.execution_time,
+            "message": found.message or "",
         }
         for found in result.result
-    }  # fmt: skip
+    }
 
 
 def build(engine: Engine, folder: Path, select: list[str], *, tests: bool) -> Nodes:

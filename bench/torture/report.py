@@ -85,9 +85,10 @@ def _goes_on(
         return done < options.rounds
     total = _totals(rows)
     return (
-        total["deaths"] < GOAL_DEATHS or total["records"] < GOAL_RECORDS
+        total["deaths"] < GOAL_DEATHS
+        or total["records"] < GOAL_RECORDS
         or any(hits[name] < GOAL_HITS for name in points.TORTURED)
-    )  # fmt: skip
+    )
 
 
 def _line(outcome: Outcome) -> str:
@@ -119,8 +120,9 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
         total[name] = sum(row["verdict"].get(name, 0) for row in rows)
     total["ended_early"] = [
         (row["seed"], row.get("revision", ""), row["problems"][0].strip().splitlines()[-1])
-        for row in rows if row["problems"]
-    ]  # fmt: skip
+        for row in rows
+        if row["problems"]
+    ]
     total["rounds_with_problems"] = sum(bool(row["problems"]) for row in rows)
     for name in ("points", "full_at", "faults", "acts", "states"):
         added: Counter[str] = Counter()

@@ -90,9 +90,10 @@ class Round:
         self.needs_consent: set[str] = {"a"}
         self.ballast_until = 0.0
         self.sizes = {
-            "batch_rows": self.rng.choice((500, 2000, 5000)), "chunk": self.rng.choice((1 << 15, 1 << 17, 1 << 20)),
+            "batch_rows": self.rng.choice((500, 2000, 5000)),
+            "chunk": self.rng.choice((1 << 15, 1 << 17, 1 << 20)),
             "shared_ms": self.rng.choice((5, 20, 100)),
-        }  # fmt: skip
+        }
 
     # running --------------------------------------------------------------------------------------------------------
 

@@ -287,9 +287,12 @@ class Writer:
             target = self.rng.choice([log for log in logs if log is not source])
             made = source.held[-1]
             count = min(made.stop - made.start, 20)
-            _append_bytes(target.path, b"".join(
-                KINDS[made.kind](number, made.session) + b"\n" for number in range(made.start, made.start + count)
-            ))  # fmt: skip
+            _append_bytes(
+                target.path,
+                b"".join(
+                    KINDS[made.kind](number, made.session) + b"\n" for number in range(made.start, made.start + count)
+                ),
+            )
             self.lines += count
 
     def _janitor(self) -> None:

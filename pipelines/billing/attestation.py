@@ -111,9 +111,10 @@ def attest(exports: Path, books: Path, *, as_of: datetime, after_erasure: bool =
         _require_continued(before, statement_store, book, exports, after_erasure=after_erasure)
     key = _private_key(books)
     said |= {
-        "as_of": as_of.astimezone(UTC).isoformat(), "previous_head_sha256": before.sha256 if before else None,
+        "as_of": as_of.astimezone(UTC).isoformat(),
+        "previous_head_sha256": before.sha256 if before else None,
         "public_key": key.public_key().public_bytes_raw().hex(),
-    }  # fmt: skip
+    }
     said["signature"] = key.sign(_message(said)).hex()
     head = Head(said, _written(said))
     replace_file(exports / HEAD, head.data)

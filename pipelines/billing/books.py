@@ -93,8 +93,9 @@ PREFIXES = Book(
     "model_prefixes",
     "One first segment of model names in the logs and whose prices count for what follows it; empty for none.",
     {"prefix": "string", "provider_name": "string", "recorded_at": "timestamp"},
-    frozenset({"prefix"}), ("prefix", "provider_name"),
-)  # fmt: skip
+    frozenset({"prefix"}),
+    ("prefix", "provider_name"),
+)
 CACHE_CONVENTIONS = Book(
     "cache_conventions",
     "How a source counts cache tokens, within its input tokens or beside them, for turns of a span of time.",
@@ -296,8 +297,9 @@ def load(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> dict
         for name in ("recorded_at", "decided_at")
         if name in book.columns
     ]
-    knowledge = pa.table({"known_at": pa.array([max(moments, default=datetime(1970, 1, 1, tzinfo=UTC))],
-                                               ARROW["timestamp"])})  # fmt: skip
+    knowledge = pa.table(
+        {"known_at": pa.array([max(moments, default=datetime(1970, 1, 1, tzinfo=UTC))], ARROW["timestamp"])}
+    )
     tables = {book.name: pa.Table.from_pylist(rows, schema=book.schema) for book, rows in found}
     connection.execute("BEGIN")
     try:

@@ -212,16 +212,19 @@ def operator(path: Path) -> list[Sheet]:
     grouped: dict[tuple[Any, ...], list[Price]] = {}
     for line, cells in enumerate(reader, start=2):
         try:
-            row = {name: parsed(kind, cells[name]) if cells.get(name) else default
-                   for name, (kind, default) in OPERATOR_OPTIONAL.items()}  # fmt: skip
+            row = {
+                name: parsed(kind, cells[name]) if cells.get(name) else default
+                for name, (kind, default) in OPERATOR_OPTIONAL.items()
+            }
             row["unit_price"] = parsed("price", cells["unit_price"])
             row["valid_from"] = parsed("timestamp", cells["valid_from"])
         except (ValueError, KeyError, TypeError) as error:
             raise PriceError(f"{path}, line {line}: {error}") from None
         head = (cells["provider_name"], cells["model"], row["service_tier"], row["is_batch"], row["currency"],
                 row["valid_from"], row["valid_to"])  # fmt: skip
-        price = {name: row[name] for name in ("unit_price", "is_free", "context_tier_min", "dow_mask", "tod_from",
-                                              "tod_to")}  # fmt: skip
+        price = {
+            name: row[name] for name in ("unit_price", "is_free", "context_tier_min", "dow_mask", "tod_from", "tod_to")
+        }
         grouped.setdefault(head, []).append(Price(component=cells["component"], **price))
     return [
         Sheet(

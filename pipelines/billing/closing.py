@@ -83,9 +83,10 @@ class Readiness:
     def told(self) -> dict[str, Any]:
         """For machines, and for the signature."""
         return {
-            "account": self.account, "totals": self.totals,
+            "account": self.account,
+            "totals": self.totals,
             "payable": {p.invoice_id: [p.currency, plain(p.exact), plain(p.payable)] for p in self.payables},
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,11 @@ def refresh(statements: StatementStore) -> list[Path]:
         before = by_place.get((month.account, (month.period - timedelta(days=1)).replace(day=1)))
         if _is_current(folder, month, before, signed):
             continue
-        place(folder, _files(month, before), replacing=folder.with_name(f".{folder.name}.before") if folder.exists()
-              else None)  # fmt: skip
+        place(
+            folder,
+            _files(month, before),
+            replacing=folder.with_name(f".{folder.name}.before") if folder.exists() else None,
+        )
         written.append(folder)
     fp("current.written")
     for folder in sorted(root.glob("*/*")):
@@ -217,9 +220,10 @@ def _files(month: Month, before: Month | None) -> dict[str, bytes]:
         "costs.parquet": to_parquet(COSTS_SCHEMA, month.costs),
         "invoice.csv": for_spreadsheets(INVOICE_SCHEMA, month.invoice),
         "invoice.parquet": to_parquet(INVOICE_SCHEMA, month.invoice),
-        "statement.xlsx": _workbook(month, before), "statement.html": customer_page.page(month),
+        "statement.xlsx": _workbook(month, before),
+        "statement.html": customer_page.page(month),
         "statement.pdf": customer_pdf.pdf(month),
-    }  # fmt: skip
+    }
     said = _source(month, before) | {
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(made.items())}
     }
@@ -252,8 +256,10 @@ def summary(month: Month, before: Month | None) -> list[tuple[str, Any]]:
         unpriced = sum(row["quantity"] for row in month.unpriced)
     said += [(f"one {pricing} in {billing}", rate) for pricing, billing, rate in month.rates]
     for currency, bases in manifest.get("model_basis", {}).items():  # earlier versions do not say it
-        said += [(f"billed, model known by {basis} ({currency})", Decimal(sums["BilledCost"]))
-                 for basis, sums in bases.items()]  # fmt: skip
+        said += [
+            (f"billed, model known by {basis} ({currency})", Decimal(sums["BilledCost"]))
+            for basis, sums in bases.items()
+        ]
     said += [("corrections of earlier months", late), ("tokens without a price", unpriced)]
     said.append(("models without a price", ", ".join(sorted({row["model"] for row in month.unpriced})) or "-"))
     said.append(("manifest sha256", month.version.manifest_sha256))

@@ -94,12 +94,13 @@ def _shares(rows: Iterable[Row], name: Callable[[Row], Any]) -> list[dict[str, s
         }
     return [
         {
-            "name": label, "tokens": f"{tokens:,.0f}" if tokens else "",
+            "name": label,
+            "tokens": f"{tokens:,.0f}" if tokens else "",
             "amount": f"{amount_text(amount, currency)} {currency}",
             "share": f"{amount / whole[currency]:.1%}" if whole[currency] > 0 else "",
         }
         for (currency, label), (tokens, amount) in sorted(sums.items(), key=lambda item: (item[0][0], -item[1][1]))
-    ]  # fmt: skip
+    ]
 
 
 def _corrections(rows: Iterable[Row]) -> list[dict[str, str]]:

@@ -100,9 +100,11 @@ def file_faults(rows: Sequence[Row]) -> Iterator[str]:
         for row in rows:
             key = (row["BillingAccountId"], row["BillingCurrency"], row["BillingPeriodStart"])
             if (
-                row["ChargeCategory"] == "Purchase" and row["ChargeClass"] is None and covered[key]
+                row["ChargeCategory"] == "Purchase"
+                and row["ChargeClass"] is None
+                and covered[key]
                 and row["EffectiveCost"] != 0
-            ):  # fmt: skip
+            ):
                 yield f"{row['x_RowKey']}: a purchase that covers usage has EffectiveCost {row['EffectiveCost']}"
         for key, (billed, effective) in sums.items():
             if billed != effective:

@@ -70,8 +70,10 @@ def _doubts(
     before = [e for e in prices.approved(same, known_at=now) if e.sheet.valid_from <= sheet.valid_from]
     last = max(before, key=lambda e: (e.sheet.valid_from, e.last_decision(now)), default=None)
     rivals = {e.sheet.source.name: e for e in same if e.sheet.source.name != sheet.source.name}
-    others = [*([("its last price", last.sheet)] if last else []),
-              *((f"the price of {name}", entry.sheet) for name, entry in sorted(rivals.items()))]  # fmt: skip
+    others = [
+        *([("its last price", last.sheet)] if last else []),
+        *((f"the price of {name}", entry.sheet) for name, entry in sorted(rivals.items())),
+    ]
     found = []
     for component, price in _base(sheet).items():
         compared = [(words, _base(other)[component]) for words, other in others if component in _base(other)]

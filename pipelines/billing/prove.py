@@ -221,9 +221,10 @@ def _prove_model(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row,
         proof.add(f"{said}, approved by {policy['approved_by']}", holds=holds)
         return
     used = _query(
-        connection, "SELECT 1 FROM marts.fct_llm_turns WHERE tenant_id = ? AND session_id = ? AND model = ? LIMIT 1",
+        connection,
+        "SELECT 1 FROM marts.fct_llm_turns WHERE tenant_id = ? AND session_id = ? AND model = ? LIMIT 1",
         [line["tenant_id"], line["session_id"], line["model"]],
-    )  # fmt: skip
+    )
     holds = policy["rule"] == "session" and bool(used)
     proof.add(f"{said}, approved by {policy['approved_by']}: its session used it", holds=holds)
 
@@ -238,8 +239,9 @@ def _prove_reversal(proof: Proof, connection: duckdb.DuckDBPyConnection, line: R
         [line["tenant_id"], line["line_id"], line["billing_account_id"], line["seal_seq"], line["seal_seq"]],
     )
     measures = ("billed_cost", "list_cost", "contracted_cost", "pricing_quantity", "consumed_quantity")
-    holds = len(before) == 1 and all(line[name] == (None if before[0][name] is None else -before[0][name])
-                                     for name in measures)  # fmt: skip
+    holds = len(before) == 1 and all(
+        line[name] == (None if before[0][name] is None else -before[0][name]) for name in measures
+    )
     original = f"{line['original_period']:%Y-%m}" if line["original_period"] else "-"
     proof.add(
         f"line {line['line_id']} takes back what {original} billed ({line['cause']}): {plain(line['billed_cost'])}",
@@ -265,8 +267,9 @@ def _prove_charge(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row
     )
     charges = _query(
         connection,
-        "SELECT * FROM marts.fct_charges WHERE tenant_id = ? AND charge_id = ? AND billing_account_id = ?", key,
-    )  # fmt: skip
+        "SELECT * FROM marts.fct_charges WHERE tenant_id = ? AND charge_id = ? AND billing_account_id = ?",
+        key,
+    )
     with localcontext(prec=60):
         booked = sum((found["billed_cost"] for found in _query(connection, lines, key)), Decimal(0))
         amount = sum((found["amount"] for found in charges), Decimal(0))
@@ -290,9 +293,10 @@ def _prove_amount(proof: Proof, connection: duckdb.DuckDBPyConnection, charge: R
             expected = {sum((entry["amount"] for entry in drawn), Decimal(0))}
         else:
             items = _query(
-                connection, "SELECT * FROM billing.plan_items WHERE plan_item_id = ? ORDER BY recorded_at DESC LIMIT 1",
+                connection,
+                "SELECT * FROM billing.plan_items WHERE plan_item_id = ? ORDER BY recorded_at DESC LIMIT 1",
                 [charge["plan_item_id"]],
-            )  # fmt: skip
+            )
             find = _charged if charge["charge_kind"] == "plan" else _missing
             expected = {amount for item in items for amount in find(connection, item, charge)}
     proof.add(f"by the books of today it is {plain(charge['amount'])}", holds=charge["amount"] in expected)
@@ -357,9 +361,10 @@ def _prove_credit(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row
 def _prove_plan(proof: Proof, connection: duckdb.DuckDBPyConnection, line: Row, at: datetime | None) -> None:
     """The item of the plan as it was known when it was billed, and its amount from its units."""
     observed = _query(
-        connection, "SELECT * FROM billing.plan_items WHERE plan_item_id = ? ORDER BY recorded_at",
+        connection,
+        "SELECT * FROM billing.plan_items WHERE plan_item_id = ? ORDER BY recorded_at",
         [line["contract_rate_id"]],
-    )  # fmt: skip
+    )
     proof.add(f"plan item {line['contract_rate_id']} is in the book", holds=bool(observed))
     known = [item for item in observed if at is None or item["recorded_at"] <= at] or observed[:1]
     for item in known[-1:]:
@@ -410,9 +415,10 @@ def _seat_amounts(connection: duckdb.DuckDBPyConnection, item: Row, line: Row, d
     length = (end - month).days
     atoms = int(item["unit_price"].scaleb(15))
     seats = _query(
-        connection, "SELECT * FROM billing.seats WHERE billing_account_id = ? AND user_id = ?",
+        connection,
+        "SELECT * FROM billing.seats WHERE billing_account_id = ? AND user_id = ?",
         [item["billing_account_id"], line["user_id"]],
-    )  # fmt: skip
+    )
     found = set()
     for seat in seats:
         first = (max(seat["valid_from"], item["valid_from"], month) - month).days

@@ -114,8 +114,9 @@ def rows(report: Report) -> Iterator[Row]:
     }[report.kind]  # fmt: skip
     provider, _, kind = report.kind.partition("-")
     base: Row = dict.fromkeys(COSTS.names) | {
-        "provider_name": provider, "report_kind": "cost" if kind == "costs" else "usage",
-    }  # fmt: skip
+        "provider_name": provider,
+        "report_kind": "cost" if kind == "costs" else "usage",
+    }
     for bucket in report.buckets:
         try:
             day = _day(bucket)

@@ -134,9 +134,10 @@ def _redact_seal(billing: Path, digest: str, change: Change) -> bool:
 def _redacted(table: pa.Table, change: Change) -> pa.Table:
     columns = [
         pa.array([None if text is None else change(text) for text in column.to_pylist()], pa.string())
-        if pa.types.is_string(column.type) else column
+        if pa.types.is_string(column.type)
+        else column
         for column in table.columns
-    ]  # fmt: skip
+    ]
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 

@@ -41,8 +41,9 @@ def page(about: Mapping[str, Any], rows: Sequence[Row], invoices: Sequence[Row],
     for name, column in (("By model", "x_Model"), ("By user", "SubAccountId")):
         sums = _sums(rows, (column, "ChargeCategory", "BillingCurrency"), "BilledCost")
         parts.append(_table(name, (name[3:].title(), "Category", "Currency", "Billed"), sums))
-    corrections = _sums([r for r in rows if r["ChargeClass"]], ("x_ReasonCode", "x_IncurredPeriod", "BillingCurrency"),
-                        "BilledCost")  # fmt: skip
+    corrections = _sums(
+        [r for r in rows if r["ChargeClass"]], ("x_ReasonCode", "x_IncurredPeriod", "BillingCurrency"), "BilledCost"
+    )
     if corrections:
         parts.append(_table("Corrections of closed months", ("Cause", "Month", "Currency", "Billed"), corrections))
     if unpriced:

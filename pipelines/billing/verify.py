@@ -240,8 +240,10 @@ def _head_faults(
     if not attestation.is_signed(head, public_key):
         yield Fault(path, "was changed, or signed with another key")
         return
-    newest = {version.folder.parent.relative_to(folder).as_posix(): version for version in
-              sorted(versions, key=lambda item: item.number)}  # fmt: skip
+    newest = {
+        version.folder.parent.relative_to(folder).as_posix(): version
+        for version in sorted(versions, key=lambda item: item.number)
+    }
     named = head.said["statements"]
     for name in sorted(named.keys() | newest.keys()):
         last = newest.get(name)

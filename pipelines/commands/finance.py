@@ -171,8 +171,10 @@ def _reconcile_show(options: argparse.Namespace) -> int:
         is_json=options.json, is_exact=options.exact, optional=PARTS,
     )  # fmt: skip
     if not options.json and (missing := sorted({row["provider_name"] for row in told if row not in compared})):
-        say(f"without a report: {', '.join(missing)}; bring one with `apiary reconcile import`, or ask for it with"
-            " `apiary reconcile fetch`")  # fmt: skip
+        say(
+            f"without a report: {', '.join(missing)}; bring one with `apiary reconcile import`, or ask for it with"
+            " `apiary reconcile fetch`"
+        )
     return 0
 
 

@@ -198,14 +198,20 @@ def _alias(options: argparse.Namespace) -> int:
 
     folders, now, model = _folders(), datetime.now(UTC), model_named(options.model)
     provider_name, _, price_model = options.means.partition("/")
-    sold = sorted({
-        f"{one.sheet.provider_name}/{one.sheet.model}" for one in prices.entries(folders)
-        if (last := one.last_decision(now)) and last[1] != "reject"
-    })  # fmt: skip
+    sold = sorted(
+        {
+            f"{one.sheet.provider_name}/{one.sheet.model}"
+            for one in prices.entries(folders)
+            if (last := one.last_decision(now)) and last[1] != "reject"
+        }
+    )
     if options.means not in sold:
         near = difflib.get_close_matches(options.means, sold, n=1)
-        raise Stop(2, f"{options.means!r} has no approved price" + (f": did you mean {near[0]!r}?" if near else
-                      ": write PROVIDER/MODEL as `apiary prices show` does"))  # fmt: skip
+        raise Stop(
+            2,
+            f"{options.means!r} has no approved price"
+            + (f": did you mean {near[0]!r}?" if near else ": write PROVIDER/MODEL as `apiary prices show` does"),
+        )
     named = f"{model}\0{options.valid_from or ''}\0{now.isoformat()}"
     row = {
         "alias_id": hashlib.sha256(named.encode()).hexdigest()[:16], "model": model,
@@ -362,8 +368,9 @@ def add(group: Any, shared: Shared) -> None:
     for command in (approve, settle):
         command.add_argument("--by", required=True, metavar="NAME", help="who decides")
         command.add_argument("--reason", required=True, metavar="TEXT")
-        command.add_argument("--accept-implausible", action="store_true",
-                             help="also prices that are far from all that is known")  # fmt: skip
+        command.add_argument(
+            "--accept-implausible", action="store_true", help="also prices that are far from all that is known"
+        )
     preview = shared.add(
         commands,
         "preview",

@@ -132,9 +132,10 @@ def _narrowed(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]
         return None
     return {
         name: ["\n".join(wrap(cell, share, break_long_words=False, break_on_hyphens=False)) for cell in cells]
-        if name in sentences else cells
+        if name in sentences
+        else cells
         for name, cells in columns.items()
-    }  # fmt: skip
+    }
 
 
 def _cell(value: object) -> str:
@@ -166,11 +167,14 @@ def _shortened(cells: list[str]) -> list[str]:
     if not digits:
         return cells
     length = next(n for n in range(SHORT, 65) if len({text[:n] for text in digits}) == len(digits))
-    return _aligned([
-        (match["prefix"] or "") + match["digits"][:length] + ("…" if len(match["digits"]) > length else "")
-        if match else cell.strip()
-        for match, cell in zip(matches, cells, strict=True)
-    ])  # fmt: skip
+    return _aligned(
+        [
+            (match["prefix"] or "") + match["digits"][:length] + ("…" if len(match["digits"]) > length else "")
+            if match
+            else cell.strip()
+            for match, cell in zip(matches, cells, strict=True)
+        ]
+    )
 
 
 def _heads(name: str, cells: list[str]) -> list[str]:

@@ -63,8 +63,9 @@ class Parser(argparse.ArgumentParser):
 
     def _written(self, names: Sequence[str]) -> str:
         """Required arguments as they are typed, with their choices."""
-        actions = {"/".join(action.option_strings) or str(action.metavar or action.dest): action
-                   for action in self._actions}  # fmt: skip
+        actions = {
+            "/".join(action.option_strings) or str(action.metavar or action.dest): action for action in self._actions
+        }
         found = []
         for name in names:
             action = actions.get(name)

@@ -125,9 +125,14 @@ def _losses() -> tuple[Column, ...]:
     }
     return (
         *(_added(_count(f"lines_rejected_{reason}", why)) for reason, why in reasons.items()),
-        _added(_count("source_lost_bytes", "Bytes that were seen and then deleted or cut off before they were read.",
-                      maximum=1_000_000_000_000_000)),
-    )  # fmt: skip
+        _added(
+            _count(
+                "source_lost_bytes",
+                "Bytes that were seen and then deleted or cut off before they were read.",
+                maximum=1_000_000_000_000_000,
+            )
+        ),
+    )
 
 
 def _flag(name: str, why: str, *, fact: bool = True) -> Column:

@@ -183,9 +183,10 @@ def execute(
 
 
 RESULTS = {
-    ("billing", "statements"): "the billing days are exported", ("published", "marts"): "the marts are published",
+    ("billing", "statements"): "the billing days are exported",
+    ("published", "marts"): "the marts are published",
     ("quota", "snapshots"): "the quota snapshots are published",
-}  # fmt: skip
+}
 
 
 def _what_is_done(result: ExecutionResult) -> str:

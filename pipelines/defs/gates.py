@@ -22,11 +22,13 @@ def gate(edge: Edge) -> dg.AssetChecksDefinition:
     suites = {suite.name: suite for suite in gates.suites(edge)}
     specs = [
         dg.AssetCheckSpec(
-            name=f"gate_{suite.table}", asset=dg.AssetKey([SCHEMAS[edge], suite.table]), description=suite.description,
+            name=f"gate_{suite.table}",
+            asset=dg.AssetKey([SCHEMAS[edge], suite.table]),
+            description=suite.description,
             blocking=True,
         )
         for suite in suites.values()
-    ]  # fmt: skip
+    ]
 
     @dg.multi_asset_check(name=f"{edge}_gate", specs=specs, pool=WRITER)
     def _gate(context: dg.AssetCheckExecutionContext, duckdb: DuckDBResource) -> Iterator[dg.AssetCheckResult]:

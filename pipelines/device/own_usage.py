@@ -33,8 +33,9 @@ TABLES = ("llm_turns", "node_steps", "run_summaries", "fork_ancestors", "session
 EVIDENCE = ("folder", "event", "transcript", "worker_meta", "meta", "state")  # the best last
 NAMED = {
     "sessions": ("project_id", "colony_name", "agent_name", "agent_type", "queen_name"),
-    "llm_turns": ("model", "agent_role"), "node_steps": ("model", "agent_role"),
-}  # fmt: skip
+    "llm_turns": ("model", "agent_role"),
+    "node_steps": ("model", "agent_role"),
+}
 """Columns whose names a turn shows in clear."""
 
 
@@ -203,12 +204,14 @@ def unmatched_steps(steps: Iterable[Row], events: Iterable[Row], ancestors: Iter
         runs_with_events.add((session, step.get("trace_id")))
     # A step that died is tried again; where events are written, one that was billed has an event.
     return [
-        step for step in left
+        step
+        for step in left
         if not (
-            step.get("is_partial") and not step["input_tokens"] + step["output_tokens"]
+            step.get("is_partial")
+            and not step["input_tokens"] + step["output_tokens"]
             and (str(step["session_id"]), step.get("trace_id")) in runs_with_events
         )
-    ]  # fmt: skip
+    ]
 
 
 def dated_steps(steps: Iterable[Row], summaries: Iterable[Row]) -> list[Row]:
@@ -269,10 +272,12 @@ class _Sessions:
         parts = {
             name: int(row.get(name) or 0)
             for name in (
-                "cache_read_input_tokens", "cache_write_input_tokens", "cache_write_5m_input_tokens",
+                "cache_read_input_tokens",
+                "cache_write_input_tokens",
+                "cache_write_5m_input_tokens",
                 "cache_write_1h_input_tokens",
             )
-        }  # fmt: skip
+        }
         read, written = parts["cache_read_input_tokens"], parts["cache_write_input_tokens"]
         if parts["cache_write_5m_input_tokens"] + parts["cache_write_1h_input_tokens"] > written:
             parts |= {"cache_write_5m_input_tokens": 0, "cache_write_1h_input_tokens": 0}

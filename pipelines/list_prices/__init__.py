@@ -117,11 +117,12 @@ class ListPrices:
             first = rows[0]
             decided_at, decision = self._decisions.get(sheet_id, (None, "propose"))
             if (
-                decided_at is not None and decision == "approve"
+                decided_at is not None
+                and decision == "approve"
                 and (first["service_tier"], first["is_batch"] == "true") == offered
                 and _time(first["valid_from"]) <= usage.occurred_at
                 and (not first["valid_to"] or usage.occurred_at < _time(first["valid_to"]))
-            ):  # fmt: skip
+            ):
                 fitting.append((decided_at, sheet_id))
         return self._sheets[offer][max(fitting)[1]] if fitting else None
 

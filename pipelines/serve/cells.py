@@ -63,6 +63,9 @@ def _duration(seconds: Decimal) -> str:
         return f"{seconds:.1f} s".replace(".0 s", " s")
     whole = int(seconds)
     units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-    parts = [f"{whole % above // size} {unit}" for (size, unit), above in
-             zip(units, (10**12, 86400, 3600, 60), strict=True) if whole >= size]  # fmt: skip
+    parts = [
+        f"{whole % above // size} {unit}"
+        for (size, unit), above in zip(units, (10**12, 86400, 3600, 60), strict=True)
+        if whole >= size
+    ]
     return " ".join(parts[:2])

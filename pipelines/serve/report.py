@@ -271,8 +271,9 @@ def _chart(
             "kind": "bars", "value": heading(chart.value), "name": heading(chart.name), "shown": shown, "marks": marks,
         }  # fmt: skip
     first = next(iter(records[0]))
-    by_place = {record[first]: (row[chart.value].text, value) for record, row, value in
-                zip(records, cells, values, strict=True)}  # fmt: skip
+    by_place = {
+        record[first]: (row[chart.value].text, value) for record, row, value in zip(records, cells, values, strict=True)
+    }
     columns = [
         _Column(str(place), *(text, round(100 * value / most, 2)))
         for place in _places(list(by_place))

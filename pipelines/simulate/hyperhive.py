@@ -136,12 +136,14 @@ class _Home:
         tools = [block["name"] for block in blocks if block["type"] == "tool_use"]
         names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         times = [datetime.fromisoformat(line["timestamp"]) for line in own]
-        return self._row(times[0] - timedelta(seconds=2), times[-1] + timedelta(seconds=1)) | {
-            name: sum(counts[name] for counts in usage.values()) for name in names
-        } | {
-            "tool_call_count": len(tools),
-            "tool_call_breakdown_json": json.dumps({tool: tools.count(tool) for tool in sorted(set(tools))}),
-        }  # fmt: skip
+        return (
+            self._row(times[0] - timedelta(seconds=2), times[-1] + timedelta(seconds=1))
+            | {name: sum(counts[name] for counts in usage.values()) for name in names}
+            | {
+                "tool_call_count": len(tools),
+                "tool_call_breakdown_json": json.dumps({tool: tools.count(tool) for tool in sorted(set(tools))}),
+            }
+        )
 
     def _row(self, start: datetime, end: datetime) -> dict[str, Any]:
         return {

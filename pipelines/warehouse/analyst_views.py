@@ -130,8 +130,10 @@ def create(connection: duckdb.DuckDBPyConnection, database: str) -> list[str]:
 
 def _pseudonym_macro() -> str:
     """`pseudonym(text)`: as contract/pseudonyms.py, with two digits; a text without a keyed hash at its end stays."""
-    words = {name: "[" + ", ".join(f"'{word}'" for word in words) + "]" for name, words in
-             (("adjectives", ADJECTIVES), ("nouns", NOUNS))}  # fmt: skip
+    words = {
+        name: "[" + ", ".join(f"'{word}'" for word in words) + "]"
+        for name, words in (("adjectives", ADJECTIVES), ("nouns", NOUNS))
+    }
     count = f"{len(ADJECTIVES)}::UHUGEINT"
     number = (
         "(('0x' || substr(regexp_extract(text, 'k1_([0-9a-f]{32})$', 1), 1, 16))::UBIGINT::UHUGEINT"

@@ -70,8 +70,9 @@ def batches_by_day(connection: duckdb.DuckDBPyConnection, first: date, last: dat
             coalesce(sum(output_tokens_new), 0)::BIGINT AS output_tokens_new
         FROM wire.batches WHERE day BETWEEN $first AND $last GROUP BY day
         """,
-        first, last,
-    )  # fmt: skip
+        first,
+        last,
+    )
 
 
 def quarantined_by_day(connection: duckdb.DuckDBPyConnection, first: date, last: date) -> dict[date, dict[str, int]]:

@@ -74,10 +74,14 @@ class Part:
         if all(is_left):
             return self
         tables = {
-            name: table.filter(pa.array([left for left, rows in zip(is_left, self.counts[name], strict=True)
-                                         for _ in range(rows)], pa.bool_()))
+            name: table.filter(
+                pa.array(
+                    [left for left, rows in zip(is_left, self.counts[name], strict=True) for _ in range(rows)],
+                    pa.bool_(),
+                )
+            )
             for name, table in self.tables.items()
-        }  # fmt: skip
+        }
         return Part(
             tuple(compress(self.fetched, is_left)),
             {name: list(compress(counts, is_left)) for name, counts in self.counts.items()},
@@ -271,13 +275,17 @@ def _send(process: subprocess.Popen[bytes], job: Sequence[FetchedBatch]) -> None
         [
             (
                 len(item.data),
-                {"table": item.table, "rows": item.rows, "input_tokens": item.input_tokens,
-                 "output_tokens": item.output_tokens},
+                {
+                    "table": item.table,
+                    "rows": item.rows,
+                    "input_tokens": item.input_tokens,
+                    "output_tokens": item.output_tokens,
+                },
             )
             for item in batch.items
         ]
         for batch in job
-    ]  # fmt: skip
+    ]
     header = json.dumps(said).encode()
     assert process.stdin is not None  # noqa: S101 - a pipe was asked for
     process.stdin.write(LENGTH.pack(len(header)) + header)

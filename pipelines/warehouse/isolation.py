@@ -140,10 +140,12 @@ def _copy_rows(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     columns = {name for (name, *_) in connection.execute(f"DESCRIBE old.wire.{table}").fetchall()}
     batch = next((name for name in ("_manifest_key", "manifest_key") if name in columns), None)
     chosen = (
-        f"{batch} IN (SELECT manifest_key FROM tried)" if batch
-        else "tenant_id IN (SELECT tenant_id FROM wire.batches)" if table != "batches" and "tenant_id" in columns
+        f"{batch} IN (SELECT manifest_key FROM tried)"
+        if batch
+        else "tenant_id IN (SELECT tenant_id FROM wire.batches)"
+        if table != "batches" and "tenant_id" in columns
         else "true"
-    )  # fmt: skip
+    )
     connection.execute(f"INSERT INTO wire.{table} BY NAME SELECT * FROM old.wire.{table} WHERE {chosen}")
 
 

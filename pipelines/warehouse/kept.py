@@ -108,10 +108,13 @@ def _sums(connection: duckdb.DuckDBPyConnection, tenants: Collection[str], lines
 def put(store: Store, name: str, rows: list[Row]) -> None:
     """Keep sums under a name, which is used once: another try of the same erasure keeps what the first one found."""
     lines = [
-        row | {"quantity": None if row["quantity"] is None else plain(row["quantity"]),
-               "usage_date": row["usage_date"].isoformat()}
+        row
+        | {
+            "quantity": None if row["quantity"] is None else plain(row["quantity"]),
+            "usage_date": row["usage_date"].isoformat(),
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
     store.put(f"{ROOT}{name}.json", json.dumps(lines, sort_keys=True, separators=(",", ":")).encode())
 
 

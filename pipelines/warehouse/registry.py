@@ -195,11 +195,14 @@ def listed(folder: Path, warehouse: Path) -> list[dict[str, Any]]:
     for device, row in rows.items():
         known = register.devices.get(device)
         row["state"] = (
-            ("unknown" if register.is_closed else "open") if known is None
-            else f"expelled since {known.expelled_at}" if known.expelled_at
-            else f"revoked since {known.revoked_at}" if known.revoked_at
+            ("unknown" if register.is_closed else "open")
+            if known is None
+            else f"expelled since {known.expelled_at}"
+            if known.expelled_at
+            else f"revoked since {known.revoked_at}"
+            if known.revoked_at
             else "admitted"
-        )  # fmt: skip
+        )
     return sorted(rows.values(), key=lambda row: str(row["device"]))
 
 

@@ -198,8 +198,9 @@ def _in_order(names: Iterable[str], models: Mapping[str, str]) -> list[str]:
     while left:
         for name in left:
             text = models[name].replace('"', "")
-            if not any(f".{other}" in text.replace(f".{name}", "") and other != name and _reads(text, other)
-                       for other in left):  # fmt: skip
+            if not any(
+                f".{other}" in text.replace(f".{name}", "") and other != name and _reads(text, other) for other in left
+            ):
                 done.append(name)
                 left.remove(name)
                 break
@@ -286,14 +287,19 @@ def _charge(years: Years, mine: Mapping[str, list[Row]], item: Row, month: date,
         return units * scale * item["unit_price"]
     if item["pricing"] == "package":
         return -(-units // item["package_size"]) * item["unit_price"]
-    tiers = sorted((t["tier_from"], t["unit_price"]) for t in years.books["plan_tiers"]
-                   if t["plan_item_id"] == item["plan_item_id"])  # fmt: skip
+    tiers = sorted(
+        (t["tier_from"], t["unit_price"])
+        for t in years.books["plan_tiers"]
+        if t["plan_item_id"] == item["plan_item_id"]
+    )
     if item["pricing"] == "volume":
         reached = [price for edge, price in tiers if edge < units]
         return units * scale * reached[-1] if reached else Decimal(0)
     ends = [edge for edge, _ in tiers[1:]] + [units]
-    return sum((max(min(units, end) - edge, 0) * scale * price
-                for (edge, price), end in zip(tiers, ends, strict=True)), Decimal(0))  # fmt: skip
+    return sum(
+        (max(min(units, end) - edge, 0) * scale * price for (edge, price), end in zip(tiers, ends, strict=True)),
+        Decimal(0),
+    )
 
 
 def _held(seat: Row, item: Row, month: date) -> tuple[int, int]:

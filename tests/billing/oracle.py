@@ -18,12 +18,15 @@ def stated(turn: Row, books: dict[str, list[Row]]) -> str | None:
     named = ("tenant_id", "model", "gateway")
     gateway = turn["model"].split("/")[0] if "/" in turn["model"] else None
     words = [
-        word for word in books["cache_conventions"]
-        if all(word[n] in (None, value) for n, value in zip(named, (turn["tenant_id"], turn["model"], gateway),
-                                                            strict=True))
+        word
+        for word in books["cache_conventions"]
+        if all(
+            word[n] in (None, value)
+            for n, value in zip(named, (turn["tenant_id"], turn["model"], gateway), strict=True)
+        )
         and word["valid_from"] <= turn["occurred_at"]
         and (word["valid_to"] is None or turn["occurred_at"] < word["valid_to"])
-    ]  # fmt: skip
+    ]
     last = max(words, key=lambda word: ([word[n] is not None for n in named], word["recorded_at"]), default=None)
     return last["convention"] if last else None
 
@@ -184,9 +187,10 @@ def _exchanged(price: Decimal, source: str, target: str, turn: Row, books: dict[
         return price
     day = turn["occurred_at"].astimezone(UTC).date()
     rates = [
-        fx for fx in books["fx_rates"]
+        fx
+        for fx in books["fx_rates"]
         if (fx["currency_from"], fx["currency_to"]) == (source, target) and fx["valid_from"] <= day
-    ]  # fmt: skip
+    ]
     rate = max(rates, key=lambda fx: (fx["valid_from"], fx["recorded_at"]))["rate"]
     return (price * rate).quantize(NANO, ROUND_HALF_UP)
 

@@ -95,8 +95,9 @@ KINDS = st.sampled_from(("Usage", "Purchase", "Adjustment", "Credit"))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     given_=st.lists(st.tuples(AMOUNTS, KINDS, st.integers(0, 3)), min_size=1, max_size=12),
-    currency=st.sampled_from(("USD", "EUR", "JPY")), is_covered=st.booleans(),
-)  # fmt: skip
+    currency=st.sampled_from(("USD", "EUR", "JPY")),
+    is_covered=st.booleans(),
+)
 def test_an_invoice_is_its_exact_sum_rounded_once(new_ledger, given_, currency, is_covered) -> None:
     """M2: over plans, credits, commitments and usage of several models: lines add up to it, each off by less than a
     unit; what is covered entirely is nothing; and Python's spread says the same of each line."""
@@ -163,8 +164,10 @@ def test_a_write_off_is_a_line_of_nothing_and_stays_one(ledger: Ledger) -> None:
     ledger.tell([line("a", date(2025, 1, 5), 123, **NO_PRICE, model="unknown"), line("c", date(2025, 1, 6))])
     ledger.settle(JANUARY, "write_off", "unknown", reason="a test machine")
     ledger.close(JANUARY)
-    row = 'select "BilledCost", "ListCost", "ConsumedQuantity", "ChargeDescription", "SkuPriceId"' \
-        """ from marts.export_focus_daily where "x_Model" = 'unknown'"""  # fmt: skip
+    row = (
+        'select "BilledCost", "ListCost", "ConsumedQuantity", "ChargeDescription", "SkuPriceId"'
+        """ from marts.export_focus_daily where "x_Model" = 'unknown'"""
+    )
     assert ledger.connection.execute(row).fetchall() == [(0, 0, 123, "written off: a test machine", "written-off")]
     ledger.tell([line("a", date(2025, 1, 5), 123, "9", model="unknown")])
     ledger.build()
@@ -256,8 +259,9 @@ def close_as_before(ledger: Ledger, month: date) -> None:
     ledger.build()
     lines = ledger.connection.execute(
         f"select {', '.join(files.LINES.names)} from statements.int_billing__booked_lines"
-        " where billing_period = ? and seal_seq is null", [month],
-    ).to_arrow_table()  # fmt: skip
+        " where billing_period = ? and seal_seq is null",
+        [month],
+    ).to_arrow_table()
     unowned = [
         dict.fromkeys(files.LINES.names)
         | {name: value for name, value in item.items() if name in files.LINES.names}
@@ -297,8 +301,10 @@ def test_a_book_of_an_earlier_version_goes_on(ledger: Ledger) -> None:
         ("UNATTRIBUTED", "reversal", "attribution", FEBRUARY, Decimal("-1.5")),
         ("acct-new", "late", "attribution", FEBRUARY, Decimal("1.5")),
     ], key=str)  # fmt: skip
-    assert all(count >= 0 for (count,) in
-               ledger.connection.execute("select line_count from marts.fct_invoice_lines").fetchall())  # fmt: skip
+    assert all(
+        count >= 0
+        for (count,) in ledger.connection.execute("select line_count from marts.fct_invoice_lines").fetchall()
+    )
     ledger.close(FEBRUARY)
     assert payables(ledger)["INV-2025-02-acct-new-USD"] == Decimal("1.50")
     path = files.book_path(ledger.books)
@@ -318,8 +324,9 @@ CHANGES = ("opened", "moved", "merged", "renamed", "repriced", "rejected", "repl
 
 STORIES = st.lists(
     st.tuples(st.sampled_from((*CHANGES, "close", "close")), st.integers(0, 3), st.integers(0, 50)),
-    min_size=4, max_size=10,
-)  # fmt: skip
+    min_size=4,
+    max_size=10,
+)
 EVERY_CHANGE = [
     ("close", 0, 0), ("opened", 0, 0), ("moved", 2, 1), ("merged", 3, 0), ("close", 0, 0), ("renamed", 1, 7),
     ("repriced", 1, 2), ("rejected", 2, 3), ("replanned", 2, 40), ("late", 1, 3), ("withdrawn", 1, 5), ("close", 0, 0),
@@ -355,8 +362,10 @@ def play(ledger: Ledger, story: list[tuple[str, int, int]]) -> None:
             accounts[tenant] = "acct-1"
         elif kind == "renamed":
             accounts[f"{tenant}{extra}"] = accounts.get(tenant, "UNATTRIBUTED")
-            facts = {(f"{name}r" if f[0] == tenant else name): (f"{tenant}{extra}" if f[0] == tenant else f[0], *f[1:])
-                     for name, f in facts.items()}  # fmt: skip
+            facts = {
+                (f"{name}r" if f[0] == tenant else name): (f"{tenant}{extra}" if f[0] == tenant else f[0], *f[1:])
+                for name, f in facts.items()
+            }
         elif kind in ("repriced", "rejected") and mine:
             facts[mine] = (*facts[mine][:2], "2" if kind == "repriced" else None, facts[mine][3])
         elif kind == "replanned":

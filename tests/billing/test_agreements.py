@@ -75,8 +75,9 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
     assert [r["factor"] for r in agreements.newest(books.CONTRACT_RATES, folders)] == [Decimal("0.8")]
     assert len(books.read(books.CONTRACT_RATES, folders)) == 2, "what was believed before is still there"
     assert [(r["tenant_id"], r["rule"]) for r in agreements.newest(books.MODEL_POLICIES, folders)] == [
-        (None, "session"), ("acme", "default"),
-    ]  # fmt: skip
+        (None, "session"),
+        ("acme", "default"),
+    ]
     for what in ("account", "seat", "plan", "contract", "credit", "budget", "model-policy"):
         assert cli.main([what, "list", "--json"]) == 0
         assert "2026-01-01" in capsys.readouterr().out
@@ -201,8 +202,9 @@ def test_the_mart_says_the_same_of_each_day(statement_models: Mapping[str, str],
         payer = agreements.payer_on(folders, "acme", day)
         found = rating.connection.execute(
             "select billing_account_id, currency from marts.dim_billing_accounts where tenant_id = 'acme'"
-            " and valid_from <= $1 and (valid_to is null or $1 < valid_to)", [day],
-        ).fetchall()  # fmt: skip
+            " and valid_from <= $1 and (valid_to is null or $1 < valid_to)",
+            [day],
+        ).fetchall()
         assert found == ([(payer["billing_account_id"], payer["currency"])] if payer else []), day
     rating.connection.close()
 

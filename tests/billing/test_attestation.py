@@ -143,8 +143,10 @@ def test_a_row_that_was_edited_with_everything_but_its_own_hash(signed: Ledger) 
     rows = table.to_pylist()
     rows[0]["SubAccountName"] = "somebody else"
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    for name, data in ((f"{COSTS}.csv", to_csv(table.schema, rows)),
-                       (f"{COSTS}.parquet", to_parquet(table.schema, rows))):  # fmt: skip
+    for name, data in (
+        (f"{COSTS}.csv", to_csv(table.schema, rows)),
+        (f"{COSTS}.parquet", to_parquet(table.schema, rows)),
+    ):
         (folder / name).write_bytes(data)
         for file in manifest["files"]:
             if file["name"] == name:
@@ -162,9 +164,10 @@ def test_the_files_of_finance_are_signed_too_and_made_again_where_they_were_chan
     forged = json.loads(before["source.json"])
     forged["files"]["costs.csv"] = hashlib.sha256(b"0").hexdigest()
     for change, named in (
-        ({"costs.csv": b"0"}, "costs.csv"), ({"more.csv": b""}, "more.csv"),
+        ({"costs.csv": b"0"}, "costs.csv"),
+        ({"more.csv": b""}, "more.csv"),
         ({"costs.csv": b"0", "source.json": json.dumps(forged).encode()}, "source.json"),
-    ):  # fmt: skip
+    ):
         for name, data in change.items():
             (folder / name).write_bytes(data)
         assert [fault.path.name for fault in faults(signed)] == [named]

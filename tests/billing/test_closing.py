@@ -160,7 +160,7 @@ def assert_closed_and_corrections_are_the_truth(new_ledger, steps) -> None:
             f"line_id, coalesce(sum({measure}), 0)",  # an unpriced line has no cost, and neither has its reversal
             "true group by line_id having count(*) filter (where line_kind <> 'reversal')"
             " = count(*) filter (where line_kind = 'reversal')",
-        )  # fmt: skip
+        )
         assert {amount for _, amount in found} <= {0}, "what was reversed and not replaced is nothing"
     # A warehouse made anew from the files and the lines says the same.
     other = ledger.copy(ledger.folder / "rebuilt")
@@ -392,22 +392,25 @@ def test_a_reopened_month_keeps_its_invoice_and_gets_another(ledger: Ledger) -> 
     ledger.close(date(2025, 2, 1))
     path = files.book_path(ledger.books)
     with pytest.raises(PeriodError, match="on request only"):
-        periods.reopen(periods.read(path), JANUARY, actor="a", reason="x", as_of=datetime(2026, 1, 1, tzinfo=UTC),
-                       requested_by="")  # fmt: skip
+        periods.reopen(
+            periods.read(path), JANUARY, actor="a", reason="x", as_of=datetime(2026, 1, 1, tzinfo=UTC), requested_by=""
+        )
     ledger.tell([line("late", date(2025, 1, 9), 500_000)])
     ledger.build()
     sql = """select "InvoiceId", "BilledCost" from marts.export_focus_daily
         where "x_IncurredPeriod" = '2025-01' order by all"""
     assert ledger.connection.execute(sql).fetchall() == [
-        ("INV-2025-01-acct-acme-USD", Decimal(3)), ("INV-2025-03-acct-acme-USD", Decimal("1.5")),
-    ]  # fmt: skip
+        ("INV-2025-01-acct-acme-USD", Decimal(3)),
+        ("INV-2025-03-acct-acme-USD", Decimal("1.5")),
+    ]
     now = datetime(2026, 1, 1, tzinfo=UTC)
     periods.write(path, periods.reopen(periods.read(path), JANUARY, actor="a", reason="x", as_of=now,
                                        requested_by="acme", accounts=["acct-acme"]))  # fmt: skip
     ledger.build()
     assert ledger.connection.execute(sql).fetchall() == [
-        ("INV-2025-01-acct-acme-USD", Decimal(3)), ("INV-2025-01-acct-acme-USD-2", Decimal("1.5")),
-    ]  # fmt: skip
+        ("INV-2025-01-acct-acme-USD", Decimal(3)),
+        ("INV-2025-01-acct-acme-USD-2", Decimal("1.5")),
+    ]
     ledger.close(JANUARY, not_before=now)
     assert ledger.connection.execute(sql).fetchall()[1] == ("INV-2025-01-acct-acme-USD-2", Decimal("1.5"))
     assert ledger.booked("count(*)", "seal_seq is null") == [(0,)]

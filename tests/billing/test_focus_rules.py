@@ -84,16 +84,23 @@ def test_rows_of_every_category_keep_the_rules_and_each_rule_finds_its_fault(row
     assert {row["BillingCurrency"] for row in rows} == {"USD", "EUR"}
     assert any(row["ChargeClass"] == "Correction" for row in rows)
     assert focus_rules.faults(rows) == []
-    carried = [row["EffectiveCost"] for row in rows if row["BillingAccountId"] == "acct-plan" and not row["ChargeClass"]
-               and row["ChargeCategory"] == "Usage" and row["ConsumedQuantity"]]  # fmt: skip
+    carried = [
+        row["EffectiveCost"]
+        for row in rows
+        if row["BillingAccountId"] == "acct-plan"
+        and not row["ChargeClass"]
+        and row["ChargeCategory"] == "Usage"
+        and row["ConsumedQuantity"]
+    ]
     assert carried == [Decimal("6.67"), Decimal("13.34")], "the plan of 20.01, by tokens"
     (exchanged,) = [row for row in rows if row["BillingCurrency"] == "EUR" and row["ChargeCategory"] == "Usage"]
     assert (exchanged["PricingCurrency"], exchanged["PricingCurrencyListUnitPrice"]) == ("USD", THREE)
     assert exchanged["PricingCurrencyEffectiveCost"] == THREE * Decimal("0.000777")
     for what, category, change in FAULTS:
         place = next(
-            n for n, row in enumerate(rows)
+            n
+            for n, row in enumerate(rows)
             if row["ChargeCategory"] == category and row["x_ReasonCode"] is None and row["BillingCurrency"] == "USD"
-        )  # fmt: skip
+        )
         wrong = [*rows[:place], rows[place] | change, *rows[place + 1 :]]
         assert any(what in fault for fault in focus_rules.faults(wrong)), what

@@ -54,8 +54,12 @@ def test_every_turn_costs_what_a_second_calculation_says(shipped: dict[str, list
     random_, prices = random.Random(8), ListPrices()
     offers = sorted({(row["provider_name"], row["model"]) for row in shipped["price_book"]})
     prefixes = {(row["provider_name"], row["prefix"]) for row in shipped["model_prefixes"]}
-    names = [f"{prefix}/{model}" if prefix else model for provider, model in random_.sample(offers, 60)
-             for name, prefix in sorted(prefixes, key=str) if name == provider]  # fmt: skip
+    names = [
+        f"{prefix}/{model}" if prefix else model
+        for provider, model in random_.sample(offers, 60)
+        for name, prefix in sorted(prefixes, key=str)
+        if name == provider
+    ]
     names = [*random_.sample(names, 40), "claude-opus-5", "claude-sonnet-5", "gemini/gemini-3-flash-preview", "unheard"]
     names += random_.sample([row["model"] for row in shipped["model_aliases"]], 30)
     outcomes = set()

@@ -165,8 +165,9 @@ def test_a_row_of_every_kind_is_proved(billed: Ledger, store: Store) -> None:
         billed.connection.execute("rollback")
     (row, *_) = (row for row in rows(billed) if row["x_ReasonCode"] == "rounding")
     path = next(
-        path for path in billed.exports.rglob("monthly/**/focus_invoice_detail.parquet")
+        path
+        for path in billed.exports.rglob("monthly/**/focus_invoice_detail.parquet")
         if f"account={row['BillingAccountId']}" in str(path) and f"{row['BillingPeriodStart']:%Y-%m}" in str(path)
-    )  # fmt: skip
+    )
     path.write_bytes(path.read_bytes() + b" ")
     assert not proof_of(billed, row["x_RowKey"], store).is_whole

@@ -301,15 +301,20 @@ def declared(turn: dict[str, Any], made: list[dict[str, Any]], policies: list[di
         return turn["model"], "reported"
     day = turn["occurred_at"].date()
     words = [
-        p for p in policies
-        if p["tenant_id"] in (None, turn["tenant_id"]) and p["valid_from"] <= day
+        p
+        for p in policies
+        if p["tenant_id"] in (None, turn["tenant_id"])
+        and p["valid_from"] <= day
         and (p["valid_to"] is None or day < p["valid_to"])
-    ]  # fmt: skip
+    ]
     if not words:
         return "unknown", "unknown"
     said = max(words, key=lambda p: (p["tenant_id"] is not None, p["recorded_at"]))
-    own = [t for t in made if (t["tenant_id"], t["session_id"]) == (turn["tenant_id"], turn["session_id"])
-           and t["model"] != "unknown"]  # fmt: skip
+    own = [
+        t
+        for t in made
+        if (t["tenant_id"], t["session_id"]) == (turn["tenant_id"], turn["session_id"]) and t["model"] != "unknown"
+    ]
     before = [t for t in own if t["occurred_at"] <= turn["occurred_at"]]
     if said["rule"] == "session" and own:
         near = max(before, key=lambda t: (t["occurred_at"], t["record_id"]), default=None)
@@ -418,9 +423,11 @@ def test_the_parts_of_a_month_are_the_month(rating: Rating, price: Decimal, days
 def test_ten_million_nano_dollars_are_a_cent() -> None:
     """Test 57: M1, in every type that money has here, summed one by one; floats miss it."""
     kinds = {
-        kind for columns in marts.types().values() for name, kind in columns.items()
+        kind
+        for columns in marts.types().values()
+        for name, kind in columns.items()
         if kind.startswith("decimal") and re.search("cost|price|amount|usd|balance", name)
-    } - {"decimal(18,2)"}  # fmt: skip  # what is payable
+    } - {"decimal(18,2)"}  # what is payable
     assert len(kinds) >= 3
     with duckdb.connect() as connection:
         for kind in (*sorted(kinds), "double"):

@@ -73,8 +73,9 @@ def test_p1_openai_writes_dollars_and_counts_the_cache_in() -> None:
         {{"amount": {{"value": 1e-7, "currency": "usd"}}, "line_item": "web search"}}]}}]}}"""
     rows = list(provider_reports.rows(parse_pages("openai-costs", [costs], pulled_at=PULLED)))
     assert [(row["usage_date"], row["currency"], row["amount"], row["quantity"]) for row in rows] == [
-        (DAY, "USD", Decimal("0.06"), 120_000), (DAY, "USD", Decimal("0.0000001"), None),
-    ]  # fmt: skip
+        (DAY, "USD", Decimal("0.06"), 120_000),
+        (DAY, "USD", Decimal("0.0000001"), None),
+    ]
     assert [(row["model"], row["token_type"]) for row in rows] == [("gpt-5.5", "cache_read"), ("web search", None)]
     usage = json.dumps({"data": [{"start_time": start, "end_time": start + 86400, "results": [{
         "model": "gpt-5.5", "input_tokens": 1000, "input_cached_tokens": 600, "input_cache_write_tokens": 100,

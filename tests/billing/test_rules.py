@@ -428,8 +428,9 @@ def test_the_head_names_the_last_of_everything(statements: Path) -> None:
     assert head_faults(statements) == []
     head = json.loads((statements / "exports" / "head.json").read_bytes())
     assert {name: said["version"] for name, said in head["statements"].items()} == {
-        "daily/usage_date=2026-10-01": 2, "daily/usage_date=2026-10-02": 1,
-    }  # fmt: skip
+        "daily/usage_date=2026-10-01": 2,
+        "daily/usage_date=2026-10-02": 1,
+    }
     assert (head["sequence"], head["periods"]["lines"], len(head["seals"])) == (3, 2, 1)
 
 

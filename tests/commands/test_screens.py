@@ -198,10 +198,12 @@ def test_a_screen_fits_and_breaks_nothing(
             is_cut = word.endswith("…") or word.startswith("…")
             part = word.strip("…")
             assert (
-                word in known or word.rstrip(",") in known or RULE.fullmatch(word)
+                word in known
+                or word.rstrip(",") in known
+                or RULE.fullmatch(word)
                 or (command.startswith(("device preview", "me ")) and NEW_EACH_TIME.fullmatch(word))
                 or (is_cut and any(part in other for other in whole))
-            ), f"{columns}: {word} is broken"  # fmt: skip
+            ), f"{columns}: {word} is broken"
 
 
 def test_a_real_terminal_gets_colour_and_its_width(home: Home) -> None:

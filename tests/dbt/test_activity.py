@@ -144,8 +144,9 @@ def _workers(fleet: Fleet) -> None:
     fleet.turn("w8", at("12:58"), agent_role="worker")
     fleet.run("w7", "report", at("12:02"), outcome="failed", tokens_used=0, duration_seconds=0.0, parent_session_id="c")
     # A device that stopped speaking at 11:00, and one whose clock runs ahead of the store's.
-    fleet.session("far", "worker", parent_session_id="gone", evidence="worker_meta", _device_id="d2",
-                  _received_at=at("11:00"))  # fmt: skip
+    fleet.session(
+        "far", "worker", parent_session_id="gone", evidence="worker_meta", _device_id="d2", _received_at=at("11:00")
+    )
     fleet.turn("far", at("10:59"), agent_role="worker", _device_id="d2", _received_at=at("11:00"))
     fleet.session("ahead", "worker", parent_session_id="q", evidence="worker_meta", _device_id="d3")
     fleet.turn("ahead", at("14:30"), agent_role="worker", _device_id="d3")
@@ -158,8 +159,9 @@ def _workers(fleet: Fleet) -> None:
     fleet.task("c", "77", "claimed", claimed_at=at("12:30"), updated_at=at("12:30"), retry_count=1, **common)
     for number, done in enumerate((True, False)):
         fleet.task("c", "77", "done" if done else "pending", item="step", item_id=f"s{number}", **common)
-        fleet.task("c", "77", "done" if done else "pending", item="checklist", item_id=f"k{number}", is_required=True,
-                   **common)  # fmt: skip
+        fleet.task(
+            "c", "77", "done" if done else "pending", item="checklist", item_id=f"k{number}", is_required=True, **common
+        )
     fleet.task("c", "77", "pending", item="checklist", item_id="k2", is_required=False, **common)
 
 
@@ -197,8 +199,9 @@ def _agents(fleet: Fleet) -> None:
         fleet.turn(queen, at("09:01", 1), tenant_id="bolt", model="old")
         for number in range(runs):
             worker, start = f"{name}_{number}", at("10:00", 3 + number)
-            fleet.session(worker, "worker", parent_session_id=queen, evidence="worker_meta", tenant_id="bolt",
-                          started_at=start)  # fmt: skip
+            fleet.session(
+                worker, "worker", parent_session_id=queen, evidence="worker_meta", tenant_id="bolt", started_at=start
+            )
             fleet.turn(worker, start + timedelta(seconds=5), tenant_id="bolt", agent_role="worker",
                        reported_cost_usd=Decimal(number + 1), parent_session_id=queen,
                        _received_at=start + timedelta(minutes=5))  # fmt: skip
@@ -261,8 +264,9 @@ def _intervals(marts: Marts, session: str, kind: str) -> list[tuple[Any, ...]]:
 
 def test_a_phase_lasts_until_another_begins(marts: Marts) -> None:
     assert _intervals(marts, "q", "phase") == [
-        ("independent", None, at("10:00"), at("10:20")), ("working", None, at("10:20"), None),
-    ]  # fmt: skip
+        ("independent", None, at("10:00"), at("10:20")),
+        ("working", None, at("10:20"), None),
+    ]
     row = one(marts["fct_status_intervals"], session_id="q", interval_kind="phase", phase="independent")
     assert some(row, "seconds", "is_current") == (1200.0, False)
     # The phase that goes on is as long as the session was heard of in it.
@@ -503,9 +507,10 @@ def test_a_task_changes_slowly(marts: Marts) -> None:
         ]
 
     assert history("q", "1") == [
-        ("open", at("10:00"), 300.0, False), ("working", at("10:05"), 2100.0, False),
+        ("open", at("10:00"), 300.0, False),
+        ("working", at("10:05"), 2100.0, False),
         ("done", at("10:40"), None, False),
-    ], "the event knows what the file, read later, does not"  # fmt: skip
+    ], "the event knows what the file, read later, does not"
     assert history("c", "77") == [
         ("open", at("10:00"), 3600.0, False), ("working", at("11:00"), 1200.0, False),
         ("open", at("11:20"), 4200.0, True), ("working", at("12:30"), None, False),
@@ -541,8 +546,9 @@ def test_a_timer_that_missed(marts: Marts) -> None:
     assert row["missed_since"] == 14  # 10:50, 11:00, ... 13:00
     firings = [r for r in marts["fct_trigger_firings"] if r["trigger_id"] == "x"]
     assert [some(r, "fired_at", "waited_seconds", "missed_before") for r in firings] == [
-        (at("10:10"), 600.0, 0), (at("10:40"), 1800.0, 2),
-    ]  # fmt: skip
+        (at("10:10"), 600.0, 0),
+        (at("10:40"), 1800.0, 2),
+    ]
     hook = one(marts["fct_trigger_firings"], trigger_id="y")
     assert some(hook, "run_key", "missed_before") == ("r1", None)
     assert some(one(marts["fct_triggers"], trigger_id="y"), "runs_started", "is_overdue") == (1, False)
@@ -629,8 +635,9 @@ def test_an_agent_with_another_model_is_another_version(marts: Marts) -> None:
     rows = [r for r in marts["dim_agents"] if (r["tenant_id"], r["agent_id"]) == ("bolt", "queen:queen_legal")]
     rows.sort(key=lambda row: row["version"])
     assert [some(r, "version", "model", "valid_from", "valid_to", "is_current") for r in rows] == [
-        (1, "old", at("09:00", 1), at("09:00", 2), False), (2, "new", at("09:00", 2), None, True),
-    ]  # fmt: skip
+        (1, "old", at("09:00", 1), at("09:00", 2), False),
+        (2, "new", at("09:00", 2), None, True),
+    ]
     assert {r["sessions"] for r in rows} == {2}
 
 

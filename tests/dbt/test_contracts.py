@@ -258,9 +258,13 @@ def test_credit_is_drawn_month_by_month_and_never_below_zero(built: tuple[Books,
         balance = Decimal(0)
         for month in MONTHS:
             balance += sum(
-                (g["amount"] for g in made["grants"]
-                 if g["billing_account_id"] == account and g["granted_on"].replace(day=1) == month), Decimal(0)
-            )  # fmt: skip
+                (
+                    g["amount"]
+                    for g in made["grants"]
+                    if g["billing_account_id"] == account and g["granted_on"].replace(day=1) == month
+                ),
+                Decimal(0),
+            )
             drawn = min(balance, due[account, month])
             balance -= drawn
             if drawn:

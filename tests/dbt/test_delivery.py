@@ -105,8 +105,9 @@ def test_the_books_balance_and_show_what_is_missing(warehouse: Warehouse) -> Non
         " fields_unknown from marts.mart_unknown_records order by all"
     )
     assert unknown == [
-        (LAPTOP, "events", "v2", "unknown", 1, 2, 7, 2), (LAPTOP, "events", "v3", "unknown", 4, 1, 0, 0),
-    ]  # fmt: skip
+        (LAPTOP, "events", "v2", "unknown", 1, 2, 7, 2),
+        (LAPTOP, "events", "v3", "unknown", 4, 1, 0, 0),
+    ]
 
     # The chain's trouble is noted by name, a residue stops.
     noted = warehouse.dbt("test", "--select", "assert_no_chain_is_broken", "assert_no_record_is_unknown")

@@ -77,9 +77,10 @@ def write_books(rng: random.Random, folder: Path) -> None:
             decide([folder], [sheet.sheet_id], "reject", by="f", reason="r", now=moment + timedelta(minutes=1))
     alias = {"provider_name": "p", "note": None, "recorded_at": START}
     books.append(
-        books.ALIASES, folder,
+        books.ALIASES,
+        folder,
         [alias | {"alias_id": m, "model": f"log/{m}", "price_model": m} for m in MODELS[1:]],
-    )  # fmt: skip
+    )
     prefixes = [("log", "p"), ("other", "p"), (None, "p"), ("log", "nobody")]
     books.append(
         books.PREFIXES, folder, [{"prefix": x, "provider_name": name, "recorded_at": START} for x, name in prefixes]
@@ -377,7 +378,7 @@ def test_a_floating_name_is_another_model_from_a_day_on(warehouse: Warehouse, tm
         (None, "reported", None),
         *[("m-1", "alias", Decimal(1))] * 2,
         ("m-2", "alias", Decimal(2)),
-    ]  # fmt: skip
+    ]
     say("m-3", day + timedelta(days=2), START + timedelta(hours=1))
     then = warehouse.query(rated)
     assert [row[0] for row in then] == [None, "m-1", "m-3", "m-2"]

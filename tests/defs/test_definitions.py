@@ -320,17 +320,19 @@ def test_statements_stand_behind_what_they_bill_and_nothing_else(loaded: dict[st
     assert "analytics_models" not in {built_by.get(key) for key in steps_before}
     priorities = {name: int(priority) for name, priority in loaded["priorities"].items()}
     assert {name for name, priority in priorities.items() if priority > priorities["analytics_models"]} == {
-        "billing__statements", "billing__statements_exports_complete",
-    }  # fmt: skip
+        "billing__statements",
+        "billing__statements_exports_complete",
+    }
 
 
 def test_statements_name_the_marts_that_they_read(loaded: dict[str, Any]) -> None:
     """By the queries themselves; the gate is judged once more by the step."""
     billing = (REPOSITORY / "pipelines" / "billing" / f"{name}.py" for name in ("exports", "export_alerts"))
     queries = [
-        *(path.read_text("utf-8") for path in billing), inspect.getsource(closing.accounts_of),
+        *(path.read_text("utf-8") for path in billing),
+        inspect.getsource(closing.accounts_of),
         *(suite.query for suite in gates.suites("billing")),
-    ]  # fmt: skip
+    ]
     named = {name for text in queries for name in re.findall(r"\bmarts\.([a-z_]+)", text)}
     assert named == set(loaded["read_by_statements"])
     assert {f"marts/{name}" for name in named} == set(loaded["behind"]["billing/statements"])

@@ -30,11 +30,12 @@ def test_a_request_waits_on_a_ducklake(tmp_path: Path, monkeypatch: pytest.Monke
     done = dg.materialize(
         [erasure_requests, erasure.erasure_receipts],
         resources={
-            "duckdb": WarehouseResource(database=str(home.warehouse)), "store": StoreResource(url=home.store_url),
+            "duckdb": WarehouseResource(database=str(home.warehouse)),
+            "store": StoreResource(url=home.store_url),
             "folders": folders,
         },
         partition_key=datetime.now(UTC).date().isoformat(),
-    )  # fmt: skip
+    )
     assert done.success, "the load goes on"
     (check,) = done.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.severity) == (erasure.FINISHED, False, dg.AssetCheckSeverity.WARN)

@@ -90,8 +90,10 @@ def test_what_is_published_or_billed_alone_is_tested_first(
     monkeypatch.setattr(billing.exports, "export_days", lambda *_: pytest.fail("it was exported"))
     with dg.DagsterInstance.ephemeral(str(tmp_path)) as instance:
         done = defs.resolve_job_def("daily").execute_in_process(
-            instance=instance, asset_selection=[dg.AssetKey(key)], raise_on_error=False,
-        )  # fmt: skip
+            instance=instance,
+            asset_selection=[dg.AssetKey(key)],
+            raise_on_error=False,
+        )
     assert not done.success
     (failure,) = done.get_step_failure_events()
     assert "failed_test:unique_x" in str(failure.step_failure_data.error)

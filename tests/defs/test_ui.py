@@ -111,9 +111,10 @@ def test_a_reader_of_the_ui_can_change_nothing_and_a_neighbour_not_even_read(tmp
             else:
                 pytest.fail((tmp_path / "log").read_text())
             for mutation in (
-                'mutation {reloadWorkspace {__typename}}', 'mutation {deletePipelineRun(runId: "x") {__typename}}',
+                "mutation {reloadWorkspace {__typename}}",
+                'mutation {deletePipelineRun(runId: "x") {__typename}}',
                 'mutation {terminateRun(runId: "x") {__typename}}',
-            ):  # fmt: skip
+            ):
                 assert "Unauthorized" in json.dumps(ask(port, mutation))
             others = {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
             for address in others - {"127.0.0.1"}:

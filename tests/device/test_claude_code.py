@@ -198,7 +198,8 @@ def test_public_files_have_the_counts_that_others_found() -> None:
             best[record.key] = min([record, kept or record], key=lambda item: item.parts["usage"].rank)
         values: list[dict[str, Any]] = [dict(record.parts["usage"].values) for record in best.values()]
         found = {
-            "responses": len(best), "output": sum(v["output_tokens"] for v in values),
+            "responses": len(best),
+            "output": sum(v["output_tokens"] for v in values),
             "cache_read": sum(v["cache_read_input_tokens"] for v in values),
             "cache_write": sum(v["cache_write_input_tokens"] for v in values),
             "input": sum(
@@ -207,7 +208,7 @@ def test_public_files_have_the_counts_that_others_found() -> None:
             "not_final": sum(not v["is_final"] for v in values),
             "models": sorted({str(v["model"]) for v in values}),
             "tool_calls": len({r.key for r in records if r.table.name == "tool_calls" and "call" in r.parts}),
-        }  # fmt: skip
+        }
         assert found == {key: truth[key] for key in found}, name
 
 

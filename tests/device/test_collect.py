@@ -179,8 +179,9 @@ def test_a_forks_copy_that_is_read_before_its_original_gives_the_record_back(hom
     append(first / "logs" / "tool_logs.jsonl", dump(step(1, tool_calls=[tool()])))
     append(late / "logs" / "tool_logs.jsonl", dump(step(3)))
     made.ship(home)
-    owners = {(row["_table"], row.get("step_index")): row["session_id"]
-              for row in made.delivered("node_steps", "tool_calls")}  # fmt: skip
+    owners = {
+        (row["_table"], row.get("step_index")): row["session_id"] for row in made.delivered("node_steps", "tool_calls")
+    }
     assert owners == {
         ("node_steps", 1): SESSION, ("node_steps", 2): LATER, ("node_steps", 3): LATER, ("tool_calls", None): SESSION,
     }  # fmt: skip

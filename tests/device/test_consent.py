@@ -302,10 +302,11 @@ def test_only_the_kinds_of_sources_that_were_granted_are_opened(tmp_path: Path, 
     simulated(home, "v2")
     simulated(home, "doc")
     files = {
-        "events": {"events.jsonl"}, "logs": {"tool_logs.jsonl", "details.jsonl", "summary.json", "runs.jsonl"},
+        "events": {"events.jsonl"},
+        "logs": {"tool_logs.jsonl", "details.jsonl", "summary.json", "runs.jsonl"},
         "descriptions": {"meta.json", "state.json", "metadata.json", "worker.json"},
         "tasks": {"tasks.json", "progress.db", "metadata.json", "worker.json"},
-    }  # fmt: skip
+    }
     made = device(tmp_path / "apiary")
     grant.grant(made.home, [home], history="include", sources=[kind])
     opened: list[str] = []

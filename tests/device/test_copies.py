@@ -149,8 +149,9 @@ def test_a_copy_of_an_agent_does_not_name_the_session(tmp_path: Path) -> None:
         (folder / "state.json").write_text(json.dumps({"status": "active", "agent_id": agent}))
     folders = hive_layout.session_folders(home)
     assert [(folder.agent_name, folder.is_copy) for folder in folders] == [
-        ("mail_sorter", False), ("mail_sorter_old", True)
-    ]  # fmt: skip
+        ("mail_sorter", False),
+        ("mail_sorter_old", True),
+    ]
     made = granted(tmp_path / "apiary", home)
     made.ship(home)
     assert len(rows(made, "sessions")) == len(rows(made, "node_steps")) == 1
@@ -168,9 +169,10 @@ def test_folders_that_look_like_sessions_are_told_and_not_read(tmp_path: Path) -
     home = tmp_path / "hive"
     append(queen_folder(home) / "events.jsonl", dump(turn(1)))
     places = [
-        f"queens.bak/queen_technology/sessions/{SESSION}/events.jsonl", "my_exports/run/logs/tool_logs.jsonl",
+        f"queens.bak/queen_technology/sessions/{SESSION}/events.jsonl",
+        "my_exports/run/logs/tool_logs.jsonl",
         f"archive/{LATER}/meta.json",
-    ]  # fmt: skip
+    ]
     for place in places:
         append(home / place, dump(turn(2)))
     for place in ("archive/notes/meta.json", f"secrets/{SESSION}/events.jsonl", "event_logs/events.jsonl"):

@@ -168,8 +168,9 @@ def test_a_longer_body_than_was_signed_is_refused(server: ObjectServer) -> None:
     )
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=20)
-    connection.request("PUT", f"{parts.path}?{parts.query}", body=b"much longer than it was", headers={
-        "x-amz-checksum-sha256": digest})  # fmt: skip
+    connection.request(
+        "PUT", f"{parts.path}?{parts.query}", body=b"much longer than it was", headers={"x-amz-checksum-sha256": digest}
+    )
     assert connection.getresponse().status in (400, 403)
 
 

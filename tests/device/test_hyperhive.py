@@ -54,10 +54,11 @@ def test_the_sample_is_counted_exactly(sample: Sample) -> None:
     truth = sample.truth["totals"]
     assert measures(sample.turns) == expected(truth["unique_usage"])
     by = {
-        "by_grain": lambda row: row["turn_grain"], "by_utc_day": lambda row: f"{row['occurred_at']:%Y-%m-%d}",
+        "by_grain": lambda row: row["turn_grain"],
+        "by_utc_day": lambda row: f"{row['occurred_at']:%Y-%m-%d}",
         "by_kind": lambda row: "subagent" if row["is_sidechain"] else "main",
         "by_model": lambda row: row["model"] if row["turn_grain"] == "response" else f"alias:{row['model']}",
-    }  # fmt: skip
+    }
     for name, key in by.items():
         found = {value: [row for row in sample.turns if key(row) == value] for value in map(key, sample.turns)}
         assert {value: measures(rows) for value, rows in found.items()} == {
@@ -92,9 +93,10 @@ def test_the_sample_statistics_are_claims_and_facts(sample: Sample) -> None:
     ends = [row for row in sample.device.delivered("agent_runs") if row["kind"] != "started"]
     assert sorted(round(row["duration_seconds"] * 1000) for row in ends) == facts["duration_ms"]["sorted"]
     assert Counter(row["error_class"] for row in ends) == {
-        None: facts["result_mix"]["ok"], "context_length": facts["result_mix"]["prompt_too_long"],
+        None: facts["result_mix"]["ok"],
+        "context_length": facts["result_mix"]["prompt_too_long"],
         "other": facts["result_mix"]["failed"],
-    }  # fmt: skip
+    }
     states = [row for row in sample.device.delivered("status_events") if row["kind"] == "turn_completed"]
     unknown = sum(map(len, facts["rows_where_last_columns_are_unknown"].values()))
     assert sum(row["context_tokens"] is None for row in states) == unknown

@@ -109,9 +109,10 @@ def test_retries_of_nodes_in_one_tick_are_turns_of_their_own(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "spans", [("0" * 15 + "1", "0" * 15 + "2"), ("the acme span", "another"), ("a" * 16, "b" * 16)],
+    "spans",
+    [("0" * 15 + "1", "0" * 15 + "2"), ("the acme span", "another"), ("a" * 16, "b" * 16)],
     ids=["digits only", "words", "generated"],
-)  # fmt: skip
+)
 def test_a_step_that_was_written_twice_counts_once_whatever_its_span_looks_like(
     tmp_path: Path, spans: tuple[str, str]
 ) -> None:
@@ -338,9 +339,12 @@ def shipped(made: Device) -> tuple[list[Json], set[str]]:
     """What an attacker has: every row, and every hexadecimal value in any column."""
     rows = made.delivered(newest=False)
     return rows, {
-        part for row in rows for value in row.values() if isinstance(value, str)
+        part
+        for row in rows
+        for value in row.values()
+        if isinstance(value, str)
         for part in (value, value.removeprefix("k1_"))
-    }  # fmt: skip
+    }
 
 
 def content_hash(value: Any) -> str:

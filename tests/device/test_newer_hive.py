@@ -90,6 +90,7 @@ def test_a_time_without_a_fraction_is_a_time(tmp_path: Path) -> None:
     made.ship(home)
     found = sorted(row["occurred_at"] for row in made.delivered("llm_turns"))
     assert found == [
-        datetime(2026, 5, 4, 8, 15, 30, 999_999, tzinfo=UTC), datetime(2026, 5, 4, 8, 15, 31, tzinfo=UTC),
+        datetime(2026, 5, 4, 8, 15, 30, 999_999, tzinfo=UTC),
+        datetime(2026, 5, 4, 8, 15, 31, tzinfo=UTC),
         datetime(2026, 5, 4, 8, 15, 31, 1, tzinfo=UTC),
-    ]  # fmt: skip
+    ]

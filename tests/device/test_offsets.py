@@ -101,8 +101,9 @@ def test_a_leg_without_evidence_is_flagged_where_others_contradict(
     told = [*data.draw(st.lists(st.booleans(), min_size=len(legs) - 1, max_size=len(legs) - 1)), True]
     readings = [
         replace(leg.reading(), position=n if n == len(legs) - 1 else None)
-        for n, (leg, is_told) in enumerate(zip(legs, told, strict=True)) if is_told
-    ]  # fmt: skip
+        for n, (leg, is_told) in enumerate(zip(legs, told, strict=True))
+        if is_told
+    ]
     home = Clock(device_zone)
     if all(home.agrees(reading) for reading in readings):
         return  # nothing tells that it travelled
@@ -132,8 +133,9 @@ def _is_plausible(at: datetime, readings: list[OffsetReading], home: Clock, know
 
 @given(
     zone=st.sampled_from(["America/New_York", "America/Los_Angeles", "Australia/Lord_Howe", "Europe/Berlin"]),
-    start=st.sampled_from(STARTS), gaps=st.lists(st.integers(1, 25), min_size=30, max_size=40),
-)  # fmt: skip
+    start=st.sampled_from(STARTS),
+    gaps=st.lists(st.integers(1, 25), min_size=30, max_size=40),
+)
 @settings(max_examples=60, deadline=None)
 def test_the_second_pass_abroad_is_told_by_the_order_of_lines(zone: str, start: datetime, gaps: list[int]) -> None:
     """The device is at home in a zone of another offset: only the session's beginning tells the offset."""

@@ -144,8 +144,9 @@ def test_what_a_fork_copied_is_its_parents(tmp_path: Path, is_database: bool) ->
     later = 1_792_670_000_000
     fork = [
         head(SECOND, timestamp="2026-10-22T11:00:00.000Z", parentSession=f"/home/ada/x/{FIRST}.jsonl"),
-        response(1), response(2, at=later),
-    ]  # fmt: skip
+        response(1),
+        response(2, at=later),
+    ]
     if is_database:
         database(home, {FIRST: [head(), response(1)], SECOND: fork})
     else:
@@ -199,8 +200,9 @@ def test_a_session_has_its_agent_channel_and_kind(tmp_path: Path) -> None:
     device.ship(home)
     found = {row["session_id"]: row for row in device.delivered("sessions")}
     assert [(found[name]["channel"], found[name]["entrypoint"]) for name in (FIRST, SECOND)] == [
-        ("telegram", "channel"), ("other", "cron"),
-    ]  # fmt: skip
+        ("telegram", "channel"),
+        ("other", "cron"),
+    ]
     assert len({row["agent_name"] for row in found.values()}) == 1
     (claim,) = device.delivered("control_totals")
     assert (claim["claimed_by"], claim["session_id"], claim["output_tokens"]) == ("session_counters", SECOND, 7)
@@ -231,8 +233,9 @@ def test_runs_of_sub_agents_and_jobs_have_an_end_and_no_task(tmp_path: Path) -> 
     assert Counter(row["kind"] for row in found) == {"started": 2, "failed": 1, "completed": 1}
     ends = {row["session_id"]: row for row in found if row["kind"] != "started"}
     assert [(ends[name]["outcome"], ends[name]["duration_seconds"]) for name in (FIRST, SECOND)] == [
-        ("timeout", 2.5), ("success", 1.0),
-    ]  # fmt: skip
+        ("timeout", 2.5),
+        ("success", 1.0),
+    ]
     assert ends[FIRST]["error_class"] == "timeout"
     kept = b"".join(path.read_bytes() for path in (tmp_path / "apiary").rglob("*") if path.is_file())
     assert b"what-ada-wrote" not in kept
@@ -333,8 +336,9 @@ def test_a_scheduled_run_has_its_session_from_its_log_and_is_one_with_its_task(t
     device = granted(tmp_path / "apiary", home)
     device.ship(home)
     assert Counter((row["kind"], row["session_id"]) for row in device.delivered("agent_runs")) == {
-        ("started", SECOND): 1, ("failed", SECOND): 1,
-    }  # fmt: skip
+        ("started", SECOND): 1,
+        ("failed", SECOND): 1,
+    }
     (ended,) = (row for row in device.delivered("agent_runs") if row["kind"] == "failed")
     assert (ended["error_class"], ended["tool_calls_used"], ended["duration_seconds"]) == ("timeout", 2, 0.5)
 
@@ -345,9 +349,10 @@ def test_a_copy_of_a_copy_is_the_first_sessions(tmp_path: Path, order: tuple[str
     forked = {"parentSession": f"/home/ada/x/{FIRST}.jsonl", "timestamp": "2026-10-22T09:10:00.000Z"}
     again = {"parentSession": f"/home/ada/x/{SECOND}.jsonl", "timestamp": "2026-10-22T09:11:00.000Z"}
     entries = {
-        FIRST: [head(), response(1)], SECOND: [head(SECOND, **forked), response(1)],
+        FIRST: [head(), response(1)],
+        SECOND: [head(SECOND, **forked), response(1)],
         THIRD: [head(THIRD, **again), response(1)],
-    }  # fmt: skip
+    }
     for number in (1, 2, 3):
         home = tmp_path / str(number) / ".openclaw"
         device: Device | None = None

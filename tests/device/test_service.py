@@ -138,9 +138,10 @@ def test_it_is_written_and_started(enrolled: Home, person: Path) -> None:
     assert done.files == (folder / "apiary-device.service", folder / "apiary-device.timer")
     assert sorted(contents(person)) == sorted(path.relative_to(person).as_posix() for path in done.files)
     assert run.commands == [
-        "systemctl --user daemon-reload", "systemctl --user enable apiary-device.timer",
+        "systemctl --user daemon-reload",
+        "systemctl --user enable apiary-device.timer",
         "systemctl --user restart apiary-device.timer",
-    ]  # fmt: skip
+    ]
     assert done.to_run == ()
     assert done.environment == {"APIARY_HOME": str(enrolled.root), "APIARY_STORE": (enrolled.root / "store").as_uri()}
     assert str(enrolled.root) in done.files[0].read_text()
@@ -152,8 +153,9 @@ def test_macos_gets_an_agent(enrolled: Home, person: Path) -> None:
     assert done.files == (person / "Library" / "LaunchAgents" / "apiary.device.plist",)
     domain = f"gui/{os.getuid()}"
     assert run.commands == [
-        f"launchctl bootout {domain}/apiary.device", f"launchctl bootstrap {domain} {done.files[0]}"
-    ]  # fmt: skip
+        f"launchctl bootout {domain}/apiary.device",
+        f"launchctl bootstrap {domain} {done.files[0]}",
+    ]
     agent = plistlib.loads(done.files[0].read_bytes())
     assert agent["EnvironmentVariables"] == done.environment
     assert agent["ProgramArguments"][-3:] == ["device", "ship", "--once"]
@@ -239,9 +241,10 @@ def test_uninstalling_removes_these_files_and_no_other(enrolled: Home, person: P
     assert contents(person) == {own.relative_to(person).as_posix(): b"mine"}
     assert contents(enrolled.root) == before
     assert run.commands == [
-        "systemctl --user disable --now apiary-device.timer", "systemctl --user stop apiary-device.service",
+        "systemctl --user disable --now apiary-device.timer",
+        "systemctl --user stop apiary-device.service",
         "systemctl --user daemon-reload",
-    ]  # fmt: skip
+    ]
 
 
 def test_uninstalling_nothing_does_nothing(person: Path) -> None:

@@ -338,9 +338,15 @@ def self_signed(key: Path, certificate: Path) -> None:
     made, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
     now = datetime.now(UTC)
     signed = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(made.public_key())
-        .serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(made, hashes.SHA256())
-    )  # fmt: skip
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(made.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(made, hashes.SHA256())
+    )
     form = serialization.PrivateFormat.PKCS8
     key.write_bytes(made.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
     certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))

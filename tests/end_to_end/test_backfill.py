@@ -86,8 +86,9 @@ def test_a_backfill_equals_the_runs_of_its_days(tmp_path: Path) -> None:
         assert server.ask(RUNS)["runsOrError"]["results"] == runs, "it is one run"
     tags = {tag["key"]: tag["value"] for tag in runs[0]["tags"]}
     assert (tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"]) == (
-        days[0], days[-1],
-    )  # fmt: skip
+        days[0],
+        days[-1],
+    )
     assert runs[0]["status"] == "SUCCESS"
     daily, backfilled = tables(Home(tmp_path / "daily")), tables(Home(tmp_path / "backfilled"))
     assert daily["marts.fct_llm_turns"][0] == 3 * DAYS

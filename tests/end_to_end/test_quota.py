@@ -83,9 +83,10 @@ def test_a_device_answers_from_the_published_snapshot(
     assert (code, ada["decision"]) == (3, "block"), "336 + 120 of 400"
 
     # A limit on tokens without a price blocks everybody it is for; and a budget that ended is taken back.
-    snapshots = [parse(open_store(store_url).get(key)) for key in build(
-        {"measure": "reported_cost_usd", "limit_amount": Decimal(10), "unpriced_limit_tokens": 5000}
-    )]  # fmt: skip
+    snapshots = [
+        parse(open_store(store_url).get(key))
+        for key in build({"measure": "reported_cost_usd", "limit_amount": Decimal(10), "unpriced_limit_tokens": 5000})
+    ]
     assert [len(snapshot.budgets) for snapshot in snapshots] == [1]
     send(homes["bob"], agents["bob"])
     assert say("bob")[0] == 3

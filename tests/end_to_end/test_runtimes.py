@@ -101,8 +101,9 @@ def used(counted: Counted, runtime: str, by_what: str) -> dict[str, dict[str, in
     """Usage of a sample in the words of the truths, by an expression over turns; zeros are left out."""
     rows = counted.rows(
         f"SELECT ({by_what})::varchar, {', '.join(f'({sum_})::bigint' for sum_ in USED.values())} FROM fct_llm_turns"
-        " WHERE tenant_id = ? GROUP BY ALL", runtime,
-    )  # fmt: skip
+        " WHERE tenant_id = ? GROUP BY ALL",
+        runtime,
+    )
     return {name: told(dict(zip(USED, numbers, strict=True))) for name, *numbers in rows}
 
 
@@ -119,8 +120,9 @@ def test_totals_of_a_runtime_equal_the_truth(counted: Counted, runtime: str) -> 
     assert total not in [told(wrong) for wrong in truth["wrong_totals"].values() if isinstance(wrong, dict)]
     ((calls, rollup),) = counted.rows(
         "SELECT (SELECT count(*) FROM fct_tool_calls WHERE tenant_id = $1),"
-        " (SELECT sum(output_tokens) FROM agg_usage_session_daily WHERE tenant_id = $1)", runtime,
-    )  # fmt: skip
+        " (SELECT sum(output_tokens) FROM agg_usage_session_daily WHERE tenant_id = $1)",
+        runtime,
+    )
     assert calls == truth["totals"]["unique_usage"]["tool_calls"]
     assert rollup == truth["totals"]["unique_usage"]["output_tokens"]
 

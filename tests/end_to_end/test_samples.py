@@ -201,8 +201,9 @@ def test_tasks_equal_the_truth(shipped: Shipped, layout: str) -> None:
         rows = shipped.rows(
             "SELECT item, status, count(*), sum(coalesce(retry_count, 0)) FROM fct_tasks"
             " WHERE tenant_id = ? AND list_id = ? AND list_kind = 'progress_db' GROUP BY ALL",
-            layout, colony["queen_session_id"],
-        )  # fmt: skip
+            layout,
+            colony["queen_session_id"],
+        )
         found: dict[str, Counter[str]] = {"task": Counter(), "step": Counter(), "checklist": Counter()}
         for item, status, count, _ in rows:
             found[item][status] += count
@@ -254,8 +255,9 @@ def test_subtrees_equal_the_truth(shipped: Shipped, layout: str) -> None:
     truth = shipped.truths[layout]["sessions"]
     rows = shipped.rows(
         "SELECT session_id, own_turns, own_tool_calls, subtree_turns, edge_kind, parent_session_id"
-        " FROM mart_session_tree WHERE tenant_id = ?", layout,
-    )  # fmt: skip
+        " FROM mart_session_tree WHERE tenant_id = ?",
+        layout,
+    )
     tree = {row[0]: row[1:] for row in rows}
     for session in truth:
         if session["session_id"] not in tree:
@@ -286,8 +288,9 @@ def test_task_lists_equal_the_truth(shipped: Shipped, layout: str) -> None:
         " LEFT JOIN fct_task_changes AS history ON tasks.tenant_id = history.tenant_id"
         " AND tasks.list_id = history.list_id AND tasks.list_kind = history.list_kind AND tasks.item = history.item"
         " AND tasks.task_id = history.task_id AND history.is_current AND history.item_id IS NULL"
-        " WHERE tasks.tenant_id = ? AND tasks.list_kind = 'session'", layout,
-    )  # fmt: skip
+        " WHERE tasks.tenant_id = ? AND tasks.list_kind = 'session'",
+        layout,
+    )
     assert all(state == last for _, _, state, last in rows)
     states = {"pending": "open", "in_progress": "working", "completed": "done"}
     for listed in shipped.truths[layout]["task_lists"]:

@@ -89,8 +89,9 @@ def test_the_device_part_has_nothing_of_the_warehouse(device: Installed) -> None
     assert (usage["totals"]["all"]["turns"], usage["totals"]["all"]["unpriced_tokens"]) == (3, 0)
     said = device.apiary("run")
     assert (said.returncode, said.stderr) == (
-        1, "apiary: `apiary run` is a command of the warehouse: install apiary-warehouse\n",
-    )  # fmt: skip
+        1,
+        "apiary: `apiary run` is a command of the warehouse: install apiary-warehouse\n",
+    )
     names = [path.name for path in (next(device.root.glob("lib/*/site-packages")) / "pipelines").iterdir()]
     assert not {"billing", "warehouse", "simulate", "defs", "serve", "project"} & set(names)
 

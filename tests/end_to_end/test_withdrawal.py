@@ -68,8 +68,9 @@ class Site:
         told = self.device(user, "consent", "status")
         assert re.search(r"^consent \w+: confirmed, granted at ", told, re.MULTILINE)
         assert (before["consent"], before["deletion_requested_at"] <= before["deletion_confirmed_at"]) == (
-            "confirmed", True,
-        )  # fmt: skip
+            "confirmed",
+            True,
+        )
         verified = self.device(user, "receipts", "verify")
         deleted = rf"deleted at {before['deletion_confirmed_at']} UTC at the request of this device's owner of "
         assert re.search(rf"^{deleted}{before['deletion_requested_at']} UTC: \d+ objects of the store", verified)
@@ -85,9 +86,11 @@ class Site:
         ]
         assert [key for key in left if not key.startswith("receipts/")] == []
         for path in self.warehouse.root.rglob("*"):
-            assert not path.is_file() or path.is_relative_to(self.warehouse.root / "store") or (
-                device_id.encode() not in path.read_bytes()
-            ), path  # fmt: skip
+            assert (
+                not path.is_file()
+                or path.is_relative_to(self.warehouse.root / "store")
+                or (device_id.encode() not in path.read_bytes())
+            ), path
 
 
 def runbook(heading: str) -> list[list[str]]:

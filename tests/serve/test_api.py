@@ -103,13 +103,15 @@ def test_agents_of_the_present_and_over_time(clients: dict[str, TestClient]) -> 
 def test_tools_by_calls_and_together(clients: dict[str, TestClient]) -> None:
     tools = {row["tool_name"]: row for row in rows(clients["tree"], "/api/tools/usage?period=month")}
     assert {name: (row["calls"], row["errors"], row["sessions"]) for name, row in tools.items()} == {
-        "web_search": (2, 0, 2), "read_file": (1, 1, 1)
-    }  # fmt: skip
+        "web_search": (2, 0, 2),
+        "read_file": (1, 1, 1),
+    }
     assert sum(row["share"] for row in tools.values()) == pytest.approx(1)
     insights = rows(clients["tree"], "/api/tools/insights?period=month")
     assert [(row["tool_name"], row["most_used_rank"], row["least_used_rank"]) for row in insights] == [
-        ("web_search", 1, 2), ("read_file", 2, 1)
-    ]  # fmt: skip
+        ("web_search", 1, 2),
+        ("read_file", 2, 1),
+    ]
     # One of two sessions used both; each tool's own share is 1 and 1/2: no more often than by chance.
     assert rows(clients["tree"], "/api/tools/correlations?min_sessions=1") == []
     assert clients["tree"].get("/api/tools/usage?period=century").status_code == 422

@@ -107,8 +107,9 @@ def test_tables_hold_the_numbers_of_the_marts(site: Path) -> None:
     assert spend["Will the budgets last?"][1][0] == "b"
     sessions = page(site, "sessions").tables
     assert [row[0] for row in sessions["Which sessions used most, with everything they started?"][1:]] == [
-        "queen", "stray"
-    ]  # fmt: skip
+        "queen",
+        "stray",
+    ]
     tree = sessions["What does the tree of the largest sessions look like?"][1:]
     assert tree[0][0] == "queen"
     assert {"· w1", "· w2"} <= {row[0] for row in tree}

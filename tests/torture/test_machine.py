@@ -237,9 +237,10 @@ class Protocol(RuleBasedStateMachine):
         self._killed(point, 1, self._ship)
 
     @rule(
-        point=st.sampled_from(points.DEVICE), passes=st.integers(1, 6),
+        point=st.sampled_from(points.DEVICE),
+        passes=st.integers(1, 6),
         answers=st.lists(st.sampled_from(OUTCOMES), max_size=4),
-    )  # fmt: skip
+    )
     def kill(self, point: str, passes: int, answers: list[str]) -> None:
         self.store.answers = answers
         self._killed(point, passes, self._ship)

@@ -145,8 +145,10 @@ class Site:
 
     def rows(self, where: str) -> int:
         """Rows of the wire, of both tables that there are."""
-        counts = self.query(f"SELECT count(*) FROM wire.llm_turns WHERE {where} UNION ALL"
-                            f" SELECT count(*) FROM wire.sessions WHERE {where}")  # fmt: skip
+        counts = self.query(
+            f"SELECT count(*) FROM wire.llm_turns WHERE {where} UNION ALL"
+            f" SELECT count(*) FROM wire.sessions WHERE {where}"
+        )
         return sum(count for (count,) in counts)
 
     def suppress(self, scope: suppression.Scope, subject: str, tenant: str = "acme") -> suppression.Suppression:
@@ -889,8 +891,9 @@ def test_zip_unpacks_to_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> 
 @settings(max_examples=300, deadline=None)
 @given(
     method=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]),
-    at=st.floats(0, 1, exclude_max=True), put=st.binary(min_size=1, max_size=8),
-)  # fmt: skip
+    at=st.floats(0, 1, exclude_max=True),
+    put=st.binary(min_size=1, max_size=8),
+)
 def test_a_damaged_zip_is_told_and_stops_nothing(method: int, at: float, put: bytes) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", method) as file:

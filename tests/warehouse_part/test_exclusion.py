@@ -49,13 +49,16 @@ def books(connection: duckdb.DuckDBPyConnection) -> list[Any]:
     return [
         connection.execute(f"SELECT * EXCLUDE ({left_out}) FROM wire.{table} ORDER BY ALL").fetchall()
         for table, left_out in (
-            ("batches", "ingest_seq, attempts, loaded_at, rows_new, rows_duplicate, rows_conflict, input_tokens_new,"
-             " output_tokens_new"),
+            (
+                "batches",
+                "ingest_seq, attempts, loaded_at, rows_new, rows_duplicate, rows_conflict, input_tokens_new,"
+                " output_tokens_new",
+            ),
             ("batch_objects", "_ingest_seq"),
         )
     ] + connection.execute(
         "SELECT sum(rows_in), sum(rows_new), sum(rows_new + rows_duplicate + rows_conflict) FROM wire.batches"
-    ).fetchall()  # fmt: skip
+    ).fetchall()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,9 +75,10 @@ def test_what_stays_is_what_would_be_there_without_them(seed: int) -> None:
     assert done.batches == len(reasons) > 0
     assert load.wire_hash(before) == load.wire_hash(calm) != whole
     assert books(before) == books(calm)
-    assert before.execute("SELECT count(*) FROM wire.row_counts").fetchone() == calm.execute(
-        "SELECT count(*) FROM wire.row_counts"
-    ).fetchone()  # fmt: skip
+    assert (
+        before.execute("SELECT count(*) FROM wire.row_counts").fetchone()
+        == calm.execute("SELECT count(*) FROM wire.row_counts").fetchone()
+    )
 
     back = quarantine.replay(before, store, quarantine.Choice(reason=registry.EXPELLED_DEVICE))
     assert back.loaded == len(reasons)

@@ -49,15 +49,21 @@ def sessions_touched(connection: duckdb.DuckDBPyConnection, seq: int) -> set[str
 
 def books_add_up(connection: duckdb.DuckDBPyConnection) -> None:
     """For every batch and table, and between the two books."""
-    assert connection.execute(
-        "SELECT * FROM wire.row_counts WHERE rows_in <> rows_new + rows_duplicate + rows_conflict"
-    ).fetchall() == []  # fmt: skip
-    assert connection.execute(
-        f"""
+    assert (
+        connection.execute(
+            "SELECT * FROM wire.row_counts WHERE rows_in <> rows_new + rows_duplicate + rows_conflict"
+        ).fetchall()
+        == []
+    )
+    assert (
+        connection.execute(
+            f"""
         (SELECT manifest_key, rows_in, rows_new, rows_duplicate, rows_conflict FROM wire.batches WHERE rows_in > 0)
         EXCEPT (SELECT manifest_key, {COUNTS} FROM wire.row_counts GROUP BY ALL)
         """
-    ).fetchall() == []  # fmt: skip
+        ).fetchall()
+        == []
+    )
     for name in BY_NAME:
         kept = connection.execute(
             f"SELECT count(*), count(DISTINCT (tenant_id, record_id)) FROM wire.{name}"
@@ -161,9 +167,10 @@ def test_a_wire_of_an_earlier_release_is_widened_and_keeps_its_rows(store: Memor
 def test_loading_twice_is_nothing(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:
     """I1: every table is as it was, however often the same batches are loaded, refused ones too."""
     arrivals = [
-        batch(store, {"llm_turns": [turn(1)]}, seq=1), batch(store, {"llm_turns": [turn(2)]}, seq=2),
+        batch(store, {"llm_turns": [turn(1)]}, seq=1),
+        batch(store, {"llm_turns": [turn(2)]}, seq=2),
         batch(store, {"llm_turns": b"x"}, seq=3),
-    ]  # fmt: skip
+    ]
     told: list[tuple[int, int]] = []
     loaded = load.load(connection, store, arrivals, progress=lambda done, of: told.append((done, of)))
     assert told == [(3, 3)]
@@ -316,9 +323,10 @@ def test_of_observations_of_a_response_the_last_one_speaks_for_its_origin(
 def test_raw_lines_that_collapsed_are_turns_only(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:
     """A compaction marker is no turn; a naive sum would not count it."""
     rows = {
-        "llm_turns": [turn(1)], "tool_calls": [row("tool_calls", 1)],
+        "llm_turns": [turn(1)],
+        "tool_calls": [row("tool_calls", 1)],
         "node_steps": [row("node_steps", 1, step_index=0), row("node_steps", 2, step_index=-1)],
-    }  # fmt: skip
+    }
     load.load(connection, store, [batch(store, rows), batch(store, rows, device=CLONE, minute=1)])
     found = connection.execute(
         "SELECT table_name, rows_duplicate, turn_rows_duplicate FROM wire.row_counts"

@@ -63,8 +63,9 @@ def test_each_line_is_loaded_once(book: Path) -> None:
         assert operator_actions.load(connection, book) == 2
         row = connection.execute(
             "SELECT tenant_id, agent_id, session_id, actor_id, action, reason, acted_at FROM wire.operator_actions"
-            " WHERE action_id = ?", [made.action_id],
-        ).fetchone()  # fmt: skip
+            " WHERE action_id = ?",
+            [made.action_id],
+        ).fetchone()
         assert row == ("acme", "queen:queen_growth", None, "ada", "fire", "derailed", WHEN)
 
 

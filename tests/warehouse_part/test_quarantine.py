@@ -71,9 +71,10 @@ def test_what_was_refused_is_loaded_once_after_the_fix(
 
 def test_a_choice_is_by_reason_moment_and_batch(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:
     bad = [
-        batch(store, {"llm_turns": [turn(1, model="x y")]}, seq=1), batch(store, {"llm_turns": b"x"}, seq=2),
+        batch(store, {"llm_turns": [turn(1, model="x y")]}, seq=1),
+        batch(store, {"llm_turns": b"x"}, seq=2),
         batch(store, {"llm_turns": [turn(2, node_id="x y")]}, seq=3),
-    ]  # fmt: skip
+    ]
     load.load(connection, store, bad)
 
     def chosen(**options: Any) -> list[int]:

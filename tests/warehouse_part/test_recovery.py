@@ -215,8 +215,9 @@ def test_the_wire_is_rebuilt_from_the_landing_and_takes_over(store: FolderStore,
         assert connection.execute("SELECT id FROM billing.periods").fetchall() == [(7,)]
         with pytest.raises(duckdb.ConstraintException):
             connection.execute("INSERT INTO billing.periods VALUES (7)")
-        connection.execute("UPDATE wire.llm_turns SET input_tokens = 2 WHERE record_id IN "
-                           "(SELECT min(record_id) FROM wire.llm_turns)")  # fmt: skip
+        connection.execute(
+            "UPDATE wire.llm_turns SET input_tokens = 2 WHERE record_id IN (SELECT min(record_id) FROM wire.llm_turns)"
+        )
     registry.revoke(tmp_path, SERVER, since=START + timedelta(minutes=20))
     again = rebuild.rebuild(warehouse, store, admission=registry.admission_policy(tmp_path, store), with_marts=False)
     changed = {difference.table for difference in again.differences}

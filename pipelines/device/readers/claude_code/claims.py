@@ -22,9 +22,10 @@ def cost_state(found: Json, session: str) -> Iterator[Record]:
     session = named if isinstance(named, str) and named else session
     claims = _by_model(found)
     whole = _whole(claims) | {
-        "reported_cost_usd": found.get("totalCostUSD"), "lines_added": found.get("totalLinesAdded"),
+        "reported_cost_usd": found.get("totalCostUSD"),
+        "lines_added": found.get("totalLinesAdded"),
         "lines_removed": found.get("totalLinesRemoved"),
-    }  # fmt: skip
+    }
     begun, took = count(found.get("startTime")), count(found.get("totalDuration"))
     started_at = epoch_time(Decimal(begun) / 1000) if begun is not None else None
     ended_at = started_at + timedelta(milliseconds=took) if started_at and took is not None and took < 10**12 else None

@@ -143,9 +143,10 @@ class Reader:
         stop = message.get("stop_reason")
         is_final = isinstance(stop, str)
         offer = {
-            "service_tier": usage.get("service_tier"), "speed": usage.get("speed"),
+            "service_tier": usage.get("service_tier"),
+            "speed": usage.get("speed"),
             "inference_geo": _geo(usage.get("inference_geo")),
-        }  # fmt: skip
+        }
         own = {
             "stop_reason": STOP_REASONS.get(stop, "other") if isinstance(stop, str) else None,
             "reported_cost_usd": found.get("costUSD"),

@@ -84,12 +84,18 @@ def _log_of(path: Path) -> Path:
 def _named(snapshot: Snapshot, agent: Path) -> Iterable[Item | Record | Group] | None:
     """What a transcript says of its session, with the name of the agent whose it is."""
     items = snapshot.read()
-    return None if items is None else [
-        replace(item, values=item.values | {"agent_name": agent.name})
-        if isinstance(item, Item) and item.table is wire.SESSIONS and item.values.get("session_kind") == "agent_session"
-        else item
-        for item in items
-    ]  # fmt: skip
+    return (
+        None
+        if items is None
+        else [
+            replace(item, values=item.values | {"agent_name": agent.name})
+            if isinstance(item, Item)
+            and item.table is wire.SESSIONS
+            and item.values.get("session_kind") == "agent_session"
+            else item
+            for item in items
+        ]
+    )
 
 
 class _Times:
