@@ -39,12 +39,9 @@
             stored.session_id,
             (select max(_ingest_seq) from {{ ref('stg_wire__touched_sessions') }}) as _ingest_seq
         from {{ this }} as stored
-        left join {{ ref('int_sessions__tree_resolved') }} as resolved
-            on stored.tenant_id = resolved.tenant_id
-            and stored.session_id = resolved.session_id
+        left join {{ ref('int_sessions__tree_resolved') }} as resolved using (tenant_id, session_id)
         {%- if watches_time_zone %}
-        left join {{ ref('int_tenants__time_zones') }} as zones
-            on stored.tenant_id = zones.tenant_id
+        left join {{ ref('int_tenants__time_zones') }} as zones using (tenant_id)
         {%- endif %}
         where stored.user_id is distinct from resolved.user_id
             or stored.colony_id is distinct from resolved.colony_id
@@ -213,11 +210,8 @@
                 'case when model_rates.is_priced is not true then day_ranges._fingerprint end'
             ]) }} as _fingerprint
         from dates
-        left join model_rates
-            on dates.usage_date = model_rates.usage_date
-            and dates.model = model_rates.model
-        left join day_ranges
-            on dates.usage_date = day_ranges.usage_date
+        left join model_rates using (usage_date, model)
+        left join day_ranges using (usage_date)
     ),
 
     tenant_rates as (
@@ -226,9 +220,7 @@
             day_models.usage_date,
             {{ fingerprint_of_all('date_rates._fingerprint') }} as _fingerprint
         from day_models
-        inner join date_rates
-            on day_models.usage_date = date_rates.usage_date
-            and day_models.model = date_rates.model
+        inner join date_rates using (usage_date, model)
         group by day_models.tenant_id, day_models.usage_date
     ),
 
@@ -238,9 +230,7 @@
             day_models.usage_date,
             {{ fingerprint_of_all(fingerprint(['day_models.model'])) }} as _fingerprint
         from day_models
-        inner join ({{ models_that_contradict_their_convention() }}) as contradicted
-            on day_models.tenant_id = contradicted.tenant_id
-            and day_models.model = contradicted.model
+        inner join ({{ models_that_contradict_their_convention() }}) as contradicted using (tenant_id, model)
         group by day_models.tenant_id, day_models.usage_date
     ),
 
@@ -252,8 +242,7 @@
                 'rates.recorded_at'
             ])) }} as _fingerprint
         from {{ ref('dim_billing_accounts') }} as accounts
-        inner join {{ ref('stg_billing__contract_rates') }} as rates
-            on accounts.billing_account_id = rates.billing_account_id
+        inner join {{ ref('stg_billing__contract_rates') }} as rates using (billing_account_id)
         group by accounts.tenant_id
     ),
 
@@ -277,23 +266,15 @@
             ]) }} as _fingerprint,
             days._ingest_seq
         from days
-        left join assumed
-            on days.tenant_id = assumed.tenant_id
-            and days.usage_date = assumed.usage_date
-        left join tenant_rates
-            on days.tenant_id = tenant_rates.tenant_id
-            and days.usage_date = tenant_rates.usage_date
-        left join conventions
-            on days.tenant_id = conventions.tenant_id
-            and days.usage_date = conventions.usage_date
+        left join assumed using (tenant_id, usage_date)
+        left join tenant_rates using (tenant_id, usage_date)
+        left join conventions using (tenant_id, usage_date)
         left join {{ ref('dim_billing_accounts') }} as accounts
             on days.tenant_id = accounts.tenant_id
             and days.usage_date >= accounts.valid_from
             and days.usage_date < coalesce(accounts.valid_to, date '9999-12-31')
-        left join contracts
-            on days.tenant_id = contracts.tenant_id
-        left join exchange
-            on days.tenant_id = exchange.tenant_id
+        left join contracts using (tenant_id)
+        left join exchange using (tenant_id)
     )
 
     select
@@ -304,9 +285,7 @@
         {% if is_incremental() -%}
         cast((select coalesce(max(_rating_seq), 0) + 1 from {{ this }}) as bigint) as _rating_seq
     from current_days
-    left join {{ this }} as stored
-        on current_days.tenant_id = stored.tenant_id
-        and current_days.usage_date = stored.usage_date
+    left join {{ this }} as stored using (tenant_id, usage_date)
     where current_days._fingerprint is distinct from stored._fingerprint
         or current_days._ingest_seq is distinct from stored._ingest_seq
         {%- else -%}
@@ -333,9 +312,7 @@
             rated._rating_seq as _rated_seq,
             days._ingest_seq
         from days
-        left join {{ ref('int_billing__rating_days') }} as rated
-            on days.tenant_id = rated.tenant_id
-            and days.usage_date = rated.usage_date
+        left join {{ ref('int_billing__rating_days') }} as rated using (tenant_id, usage_date)
     )
 
     select
@@ -346,9 +323,7 @@
         {% if is_incremental() -%}
         cast((select coalesce(max(_rating_seq), 0) + 1 from {{ this }}) as bigint) as _rating_seq
     from current_days
-    left join {{ this }} as stored
-        on current_days.tenant_id = stored.tenant_id
-        and current_days.usage_date = stored.usage_date
+    left join {{ this }} as stored using (tenant_id, usage_date)
     where current_days._rated_seq is distinct from stored._rated_seq
         or current_days._ingest_seq is distinct from stored._ingest_seq
         {%- else -%}
@@ -408,15 +383,11 @@
         union all
         select lines.tenant_id, lines.usage_date
         from {{ ref('fct_rated_lines') }} as lines
-        inner join {{ ref('stg_wire__conflicts') }} as conflicts
-            on lines.tenant_id = conflicts.tenant_id
-            and lines.record_id = conflicts.record_id
+        inner join {{ ref('stg_wire__conflicts') }} as conflicts using (tenant_id, record_id)
         where conflicts._ingest_seq > {{ watermark() }}
         {%- endif %}
     ) as candidates
-    left join {{ ref('int_billing__rating_days') }} as rated
-        on candidates.tenant_id = rated.tenant_id
-        and candidates.usage_date = rated.usage_date
+    left join {{ ref('int_billing__rating_days') }} as rated using (tenant_id, usage_date)
     group by candidates.tenant_id, candidates.usage_date
 {% endmacro %}
 
@@ -478,9 +449,7 @@
             stored.delivery_date,
             batches._ingest_seq
         from {{ this }} as stored
-        inner join {{ ref('stg_wire__batches') }} as batches
-            on stored.tenant_id = batches.tenant_id
-            and stored.device_id = batches.device_id
+        inner join {{ ref('stg_wire__batches') }} as batches using (tenant_id, device_id)
         where batches._ingest_seq > {{ watermark() }}
             and batches.status = 'quarantined'
         {%- endif %}

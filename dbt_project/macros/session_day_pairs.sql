@@ -16,9 +16,7 @@ pairs as (
     union
     select stored.tenant_id, stored.session_id, stored.{{ date }}
     from stored
-    inner join changed
-        on stored.tenant_id = changed.tenant_id
-        and stored.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     {%- endif %}
 )
 {%- endmacro %}

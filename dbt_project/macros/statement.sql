@@ -137,10 +137,8 @@
                 'payers.billing_account_id', month_of('days.usage_date') ~ ' <= frozen.closed_through'
             ])) }} as _fingerprint
         from days
-        inner join payers
-            on days.tenant_id = payers.tenant_id
-        inner join {{ ref('int_billing__frozen') }} as frozen
-            on payers.billing_account_id = frozen.billing_account_id
+        inner join payers using (tenant_id)
+        inner join {{ ref('int_billing__frozen') }} as frozen using (billing_account_id)
         group by days.tenant_id, days.usage_date
     ),
 
@@ -160,8 +158,7 @@
                 'settlements.settlement_id', 'settlements.model', 'settlements.billing_period', 'settlements.reason'
             ])) }} as _fingerprint
         from {{ ref('stg_billing__settlements') }} as settlements
-        inner join payers as accounts
-            on settlements.billing_account_id = accounts.billing_account_id
+        inner join payers as accounts using (billing_account_id)
         where settlements.kind = 'write_off'
         group by accounts.tenant_id
     ),
@@ -183,8 +180,7 @@
             where charge_kind = 'plan'
             group by billing_account_id, billing_month
         ) as plans
-        inner join payers
-            on plans.billing_account_id = payers.billing_account_id
+        inner join payers using (billing_account_id)
         left join (
             select
                 tenant_id,
@@ -207,30 +203,17 @@
                 'queens._fingerprint', 'names._fingerprint', 'written_off._fingerprint', 'frozen._fingerprint'
             ]) }} as _fingerprint
         from days
-        left join frozen
-            on days.tenant_id = frozen.tenant_id
-            and days.usage_date = frozen.usage_date
-        left join rated
-            on days.tenant_id = rated.tenant_id
-            and days.usage_date = rated.usage_date
-        left join charged
-            on days.tenant_id = charged.tenant_id
-            and days.usage_date = charged.usage_date
-        left join sealed
-            on days.tenant_id = sealed.tenant_id
-            and days.usage_date = sealed.usage_date
-        left join matched
-            on days.usage_date = matched.usage_date
-        left join queens
-            on days.tenant_id = queens.tenant_id
-            and days.usage_date = queens.usage_date
-        left join names
-            on days.tenant_id = names.tenant_id
+        left join frozen using (tenant_id, usage_date)
+        left join rated using (tenant_id, usage_date)
+        left join charged using (tenant_id, usage_date)
+        left join sealed using (tenant_id, usage_date)
+        left join matched using (usage_date)
+        left join queens using (tenant_id, usage_date)
+        left join names using (tenant_id)
         left join covered
             on days.tenant_id = covered.tenant_id
             and {{ month_of('days.usage_date') }} = covered.billing_month
-        left join written_off
-            on days.tenant_id = written_off.tenant_id
+        left join written_off using (tenant_id)
     )
 
     {% if is_incremental() -%}

@@ -11,9 +11,7 @@ sessions as (
         changed._ingest_seq as changed_seq,
         changed._rating_seq as changed_rating_seq
     from {{ ref('agg_usage_session_daily') }} as daily
-    inner join changed
-        on daily.tenant_id = changed.tenant_id
-        and daily.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
 )
 
 select

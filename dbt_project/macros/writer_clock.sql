@@ -32,9 +32,7 @@ ruled as (
             else 'sent'
         end as clock_rule
     from source
-    left join {{ ref('stg_wire__session_offsets') }} as offsets
-        on source.tenant_id = offsets.tenant_id
-        and source.session_id = offsets.session_id
+    left join {{ ref('stg_wire__session_offsets') }} as offsets using (tenant_id, session_id)
     left join {{ ref('stg_wire__device_zones') }} as zones
         on source.tenant_id = zones.tenant_id
         and source._device_id = zones.device_id

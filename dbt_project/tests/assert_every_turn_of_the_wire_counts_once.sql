@@ -12,9 +12,7 @@ with events as (
 steps as (
     select s.tenant_id, s.session_id, s.input_tokens, s.output_tokens
     from {{ ref('stg_wire__node_steps') }} as s
-    left join {{ ref('int_usage__steps_matched') }} as matched
-        on s.tenant_id = matched.tenant_id
-        and s.step_id = matched.step_id
+    left join {{ ref('int_usage__steps_matched') }} as matched using (tenant_id, step_id)
     where s.step_index >= 0
         and coalesce(matched.match_rule, 'missing') not in ('same_turn', 'other_tokens', 'died')
 ),

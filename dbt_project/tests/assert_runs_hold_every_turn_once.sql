@@ -17,11 +17,7 @@ turns as (
 
 select runs.tenant_id, runs.session_id, runs.turns as in_runs, turns.turns as counted
 from runs
-left join turns
-    on runs.tenant_id = turns.tenant_id
-    and runs.session_id = turns.session_id
-left join {{ ref('dim_sessions') }} as sessions
-    on runs.tenant_id = sessions.tenant_id
-    and runs.session_id = sessions.session_id
+left join turns using (tenant_id, session_id)
+left join {{ ref('dim_sessions') }} as sessions using (tenant_id, session_id)
 where runs.turns > coalesce(turns.turns, 0)
     or (sessions.session_kind = 'worker' and runs.turns <> coalesce(turns.turns, 0))

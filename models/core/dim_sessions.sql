@@ -48,12 +48,6 @@ select
     totals.first_turn_at,
     totals.last_turn_at
 from sessions
-inner join tree
-    on sessions.tenant_id = tree.tenant_id
-    and sessions.session_id = tree.session_id
-inner join {{ ref('int_agents__sessions_assigned') }} as assigned
-    on sessions.tenant_id = assigned.tenant_id
-    and sessions.session_id = assigned.session_id
-left join totals
-    on sessions.tenant_id = totals.tenant_id
-    and sessions.session_id = totals.session_id
+inner join tree using (tenant_id, session_id)
+inner join {{ ref('int_agents__sessions_assigned') }} as assigned using (tenant_id, session_id)
+left join totals using (tenant_id, session_id)

@@ -18,9 +18,7 @@ event_turns as (
         turns.*,
         changed._ingest_seq
     from {{ ref('stg_wire__llm_turns') }} as turns
-    inner join changed
-        on turns.tenant_id = changed.tenant_id
-        and turns.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where turns.is_held is not true
 ),
 
@@ -51,9 +49,7 @@ events_counted as (
         ),
         conventions.convention
     from event_turns
-    left join conventions
-        on event_turns.tenant_id = conventions.tenant_id
-        and event_turns.turn_id = conventions.turn_id
+    left join conventions using (tenant_id, turn_id)
 ),
 
 events_normalized as (
@@ -103,9 +99,7 @@ step_turns as (
         turns.occurred_at,
         changed._ingest_seq
     from {{ ref('int_usage__step_turns') }} as turns
-    inner join changed
-        on turns.tenant_id = changed.tenant_id
-        and turns.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where turns.is_held is not true
 ),
 
@@ -179,16 +173,9 @@ events_dated as (
         ) as occurred_at,
         event_turns._ingest_seq
     from events_normalized as event_turns
-    left join sessions
-        on event_turns.tenant_id = sessions.tenant_id
-        and event_turns.session_id = sessions.session_id
-    left join undated_sessions
-        on event_turns.tenant_id = undated_sessions.tenant_id
-        and event_turns.session_id = undated_sessions.session_id
-    left join {{ ref('int_usage__steps_matched') }} as matched
-        on event_turns.tenant_id = matched.tenant_id
-        and event_turns.session_id = matched.session_id
-        and event_turns.turn_id = matched.turn_id
+    left join sessions using (tenant_id, session_id)
+    left join undated_sessions using (tenant_id, session_id)
+    left join {{ ref('int_usage__steps_matched') }} as matched using (tenant_id, session_id, turn_id)
 ),
 
 steps_dated as (
@@ -226,13 +213,8 @@ steps_dated as (
         step_turns.occurred_at,
         step_turns._ingest_seq
     from step_turns
-    left join sessions
-        on step_turns.tenant_id = sessions.tenant_id
-        and step_turns.session_id = sessions.session_id
-    left join node_kinds
-        on step_turns.tenant_id = node_kinds.tenant_id
-        and step_turns.session_id = node_kinds.session_id
-        and step_turns.node_id = node_kinds.node_id
+    left join sessions using (tenant_id, session_id)
+    left join node_kinds using (tenant_id, session_id, node_id)
 ),
 
 turns as (

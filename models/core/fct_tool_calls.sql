@@ -18,9 +18,7 @@ calls as (
         c.*,
         changed._ingest_seq
     from {{ ref('stg_wire__tool_calls') }} as c
-    inner join changed
-        on c.tenant_id = changed.tenant_id
-        and c.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 turns as (
@@ -32,9 +30,7 @@ turns as (
         t.model,
         t.occurred_at
     from {{ ref('fct_llm_turns') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 turn_sessions as (
@@ -55,12 +51,8 @@ steps as (
         s.step_id,
         coalesce(matched.match_rule in ('unmatched', 'alone'), false) as is_counted
     from {{ ref('stg_wire__node_steps') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
-    left join {{ ref('int_usage__steps_matched') }} as matched
-        on s.tenant_id = matched.tenant_id
-        and s.step_id = matched.step_id
+    inner join changed using (tenant_id, session_id)
+    left join {{ ref('int_usage__steps_matched') }} as matched using (tenant_id, step_id)
 ),
 
 -- A call that both logs saw counts once: a step's call with its step. Compaction is no turn, nor are its calls.
@@ -78,18 +70,12 @@ counted as (
             calls._received_at
         ) as called_at
     from calls
-    left join turn_sessions
-        on calls.tenant_id = turn_sessions.tenant_id
-        and calls.session_id = turn_sessions.session_id
+    left join turn_sessions using (tenant_id, session_id)
     left join turns as step_turns
         on calls.tenant_id = step_turns.tenant_id
         and calls.step_id = step_turns.turn_id
-    left join steps
-        on calls.tenant_id = steps.tenant_id
-        and calls.step_id = steps.step_id
-    left join sessions
-        on calls.tenant_id = sessions.tenant_id
-        and calls.session_id = sessions.session_id
+    left join steps using (tenant_id, step_id)
+    left join sessions using (tenant_id, session_id)
     where calls.origin = 'event'
         or coalesce(steps.is_counted, not turn_sessions.has_events, true)
 ),
@@ -116,9 +102,7 @@ timeline as (
         1 as is_turn,
         turns.occurred_at as happened_at
     from turns
-    inner join turn_sessions
-        on turns.tenant_id = turn_sessions.tenant_id
-        and turns.session_id = turn_sessions.session_id
+    inner join turn_sessions using (tenant_id, session_id)
     where turns.turn_source = 'event'
         and turn_sessions.first_model <> turn_sessions.last_model
 ),

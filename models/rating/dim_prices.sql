@@ -24,8 +24,7 @@ sheets as (
         prices.valid_to,
         decisions.decided_at
     from prices
-    inner join decisions
-        on prices.sheet_id = decisions.sheet_id
+    inner join decisions using (sheet_id)
     where decisions.decision = 'approve'
 ),
 
@@ -81,7 +80,5 @@ select
     decisions.decided_at as approved_at,
     superseded.superseded_at
 from prices
-left join decisions
-    on prices.sheet_id = decisions.sheet_id
-left join superseded
-    on prices.sheet_id = superseded.sheet_id
+left join decisions using (sheet_id)
+left join superseded using (sheet_id)

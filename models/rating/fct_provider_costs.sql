@@ -40,11 +40,7 @@ select
     reports.usage_date,
     reports.pulled_at
 from reports
-inner join revisions
-    on reports.provider_name = revisions.provider_name
-    and reports.report_kind = revisions.report_kind
-    and reports.usage_date = revisions.usage_date
-    and reports.pulled_at = revisions.pulled_at
+inner join revisions using (provider_name, report_kind, usage_date, pulled_at)
 left join newest
     on reports.provider_name = newest.provider_name
     and reports.report_kind = newest.report_kind

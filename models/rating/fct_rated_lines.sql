@@ -67,20 +67,14 @@ turns as (
         changed._ingest_seq,
         changed._rating_seq
     from {{ ref('fct_llm_turns') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.usage_date = changed.usage_date
-    left join sessions
-        on t.tenant_id = sessions.tenant_id
-        and t.session_id = sessions.session_id
+    inner join changed using (tenant_id, usage_date)
+    left join sessions using (tenant_id, session_id)
     left join {{ ref('dim_billing_accounts') }} as accounts
         on t.tenant_id = accounts.tenant_id
         and t.usage_date >= accounts.valid_from
         -- A comparison, and not a choice with NULL: that would try every turn with every account.
         and t.usage_date < coalesce(accounts.valid_to, date '9999-12-31')
-    left join {{ ref('int_billing__models_assumed') }} as assumed
-        on t.tenant_id = assumed.tenant_id
-        and t.turn_id = assumed.turn_id
+    left join {{ ref('int_billing__models_assumed') }} as assumed using (tenant_id, turn_id)
     left join {{ ref('int_billing__models_resolved') }} as aliases
         on coalesce(assumed.model, t.model) = aliases.model
         and t.usage_date >= aliases.valid_from
@@ -200,10 +194,7 @@ priced as (
             else 'single'
         end as tier_basis
     from lines
-    left join fitting as rates
-        on lines.tenant_id = rates.tenant_id
-        and lines.turn_id = rates.turn_id
-        and lines.component = rates.component
+    left join fitting as rates using (tenant_id, turn_id, component)
 ),
 
 -- What an unpriced line may cost: its model's proposed prices, else everything approved for its component on that day.
@@ -259,13 +250,8 @@ exposed as (
             ) as high_unit_price
         )
     from priced
-    left join proposed
-        on priced.tenant_id = proposed.tenant_id
-        and priced.turn_id = proposed.turn_id
-        and priced.component = proposed.component
-    left join book_ranges
-        on priced.usage_date = book_ranges.usage_date
-        and priced.component = book_ranges.component
+    left join proposed using (tenant_id, turn_id, component)
+    left join book_ranges using (usage_date, component)
 ),
 
 -- The rate of exchange of the UTC day of the event: the newest that is valid from that day or before.
@@ -352,10 +338,7 @@ listed as (
             else {{ rounded_price('exposed.high_unit_price * exchange.fx_rate') }}
         end as high_list_unit_price
     from exposed
-    left join exchange
-        on exposed.pricing_currency = exchange.pricing_currency
-        and exposed.currency = exchange.currency
-        and exposed.usage_date = exchange.usage_date
+    left join exchange using (pricing_currency, currency, usage_date)
 ),
 
 contracted as (

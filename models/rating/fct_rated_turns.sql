@@ -31,9 +31,7 @@ turns as (
         lines.usage_date,
         max(changed._rating_seq) as _rating_seq
     from {{ ref('fct_rated_lines') }} as lines
-    inner join changed
-        on lines.tenant_id = changed.tenant_id
-        and lines.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
     group by
         lines.record_id, lines.tenant_id, lines.user_id, lines.session_id, lines.colony_id, lines.model,
         lines.model_basis, lines.usage_date

@@ -43,9 +43,7 @@ compared as (
         max(levels.tokens) as most_tokens,
         max(changed._ingest_seq) as _ingest_seq
     from levels
-    inner join changed
-        on levels.tenant_id = changed.tenant_id
-        and levels.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     -- A summary that was cut off while it was written says nothing.
     where levels.tokens is not null
     group by levels.tenant_id, levels.session_id

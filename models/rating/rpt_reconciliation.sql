@@ -142,11 +142,7 @@ timed as (
         bucketed.*,
         cast(coalesce(moved.taken_from_before, 0) - coalesce(following.taken_from_before, 0) as bigint) as timing_tokens
     from bucketed
-    left join moved
-        on bucketed.provider_name = moved.provider_name
-        and bucketed.model = moved.model
-        and bucketed.token_type = moved.token_type
-        and bucketed.usage_date = moved.usage_date
+    left join moved using (provider_name, model, token_type, usage_date)
     left join moved as following
         on bucketed.provider_name = following.provider_name
         and bucketed.model = following.model

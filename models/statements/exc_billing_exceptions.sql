@@ -34,9 +34,7 @@ lines as (
         l._ingest_seq,
         changed._rating_seq
     from {{ ref('fct_rated_lines') }} as l
-    inner join changed
-        on l.tenant_id = changed.tenant_id
-        and l.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
 ),
 
 -- One record told twice with other facts: the first is billed, and nobody knows that it was the true one.

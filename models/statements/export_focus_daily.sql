@@ -205,7 +205,5 @@ select
     invoiced.billing_period,
     invoiced._booking_seq
 from priced as invoiced
-left join accounts
-    on invoiced.billing_account_id = accounts.billing_account_id
-left join {{ ref('dim_prices') }} as prices
-    on invoiced.price_id = prices.price_id
+left join accounts using (billing_account_id)
+left join {{ ref('dim_prices') }} as prices using (price_id)

@@ -172,8 +172,7 @@ entries as (
         2 as place
     from ordered
     cross join last_month
-    left join drawn
-        on ordered.credit_grant_id = drawn.credit_grant_id
+    left join drawn using (credit_grant_id)
     where ordered.expires_on <= {{ next_month('last_month.billing_month') }}
     group by ordered.credit_grant_id, ordered.billing_account_id, ordered.currency, ordered.amount, ordered.expires_on
     having coalesce(sum(drawn.drawn), 0) < ordered.amount

@@ -121,6 +121,44 @@ def test_money_is_never_a_float_nor_divided():
             assert not re.search(r"usd|cost|price|amount", part_and_whole), f"{path}: money is never divided"
 
 
+JOIN = re.compile(r"^ *(?:inner|left) join [^\n]*?(\w+)\n((?: +(?:on|and) [^\n]*\n)+)", re.MULTILINE)
+SAME_NAME = re.compile(r"(?:on|and) (\w+)\.(\w+) = (\w+)\.\2")
+# Rows with a star, one under the other: Spark puts the columns of `using` first.
+STARS_IN_A_UNION = {"exc_billing_exceptions"}
+
+
+def joins_to_write_with_using(sql: str) -> list[str]:
+    """What is joined by equal columns of the same names, and whose own such columns nothing else in the file reads."""
+    found = []
+    for joined, on in JOIN.findall(sql):
+        same = [SAME_NAME.fullmatch(line.strip()) for line in on.splitlines()]
+        names = {match and frozenset(match.group(1, 3)) for match in same}
+        keys = "|".join(match[2] for match in same if match)
+        if None not in names and len(names) == 1 and not re.search(rf"\b{joined}\.(?:{keys})\b", sql.replace(on, "")):
+            found.append(joined)
+    return found
+
+
+def test_joins_by_keys_say_using():
+    for path in (path for folder in ("models", "dbt_project") for path in (REPOSITORY / folder).rglob("*.sql")):
+        if path.stem not in STARS_IN_A_UNION:
+            assert joins_to_write_with_using(path.read_text("utf-8")) == [], path
+
+
+@pytest.mark.parametrize(
+    ("on", "found"),
+    [
+        ("on a.x = b.x\n    and b.y = a.y", ["b"]),
+        ("on a.x = b.x\n    and a.y = b.z", []),
+        ("on a.x = b.x\n    and a.y > b.y", []),
+        ("on a.x = b.x\nwhere b.x is null", []),
+        ("on a.x = b.x\n    and c.y = b.y", []),
+    ],
+)
+def test_a_join_by_keys_without_using_is_found(on, found):
+    assert joins_to_write_with_using(f"select a.x\nfrom a\nleft join {{{{ ref('t') }}}} as b\n    {on}\n") == found
+
+
 def test_a_session_the_loader_forgot_to_name_is_found(warehouse):
     turn = {
         "record_id": "t", "session_id": "s", "agent_role": "queen", "input_tokens": 1, "output_tokens": 1,

@@ -63,9 +63,7 @@ versions as (
         swaps.model,
         coalesce(swaps.valid_from, agents.first_seen_at) as changed_at
     from agents
-    left join swaps
-        on agents.tenant_id = swaps.tenant_id
-        and agents.agent_id = swaps.agent_id
+    left join swaps using (tenant_id, agent_id)
 ),
 
 numbered as (
@@ -94,6 +92,4 @@ select
     numbered.last_seen_at,
     fired.fired_at as terminated_at
 from numbered
-left join fired
-    on numbered.tenant_id = fired.tenant_id
-    and numbered.agent_id = fired.agent_id
+left join fired using (tenant_id, agent_id)

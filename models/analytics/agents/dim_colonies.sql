@@ -26,6 +26,4 @@ select
     colonies.created_at,
     colonies.updated_at
 from colonies
-left join sessions
-    on colonies.tenant_id = sessions.tenant_id
-    and colonies.colony_id = sessions.colony_id
+left join sessions using (tenant_id, colony_id)

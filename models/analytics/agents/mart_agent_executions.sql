@@ -19,9 +19,7 @@ judged as (
         end as state_now,
         snapshot.last_event_at as last_heard_at
     from runs
-    left join {{ ref('mart_status_snapshot') }} as snapshot
-        on runs.tenant_id = snapshot.tenant_id
-        and runs.session_id = snapshot.session_id
+    left join {{ ref('mart_status_snapshot') }} as snapshot using (tenant_id, session_id)
 )
 
 select
@@ -52,6 +50,4 @@ select
     runs.ended_at,
     runs.last_heard_at
 from judged as runs
-left join sessions
-    on runs.tenant_id = sessions.tenant_id
-    and runs.session_id = sessions.session_id
+left join sessions using (tenant_id, session_id)

@@ -41,9 +41,5 @@ select
     coalesce(best.success_low > next_best.success_high, false) as is_clear,
     candidates.ranked_agents >= 2 as is_choice
 from candidates
-left join best
-    on candidates.tenant_id = best.tenant_id
-    and candidates.task_class = best.task_class
-left join next_best
-    on candidates.tenant_id = next_best.tenant_id
-    and candidates.task_class = next_best.task_class
+left join best using (tenant_id, task_class)
+left join next_best using (tenant_id, task_class)

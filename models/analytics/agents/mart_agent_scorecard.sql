@@ -6,9 +6,7 @@ with runs as (
         assigned.agent_name,
         assigned.task_class
     from {{ ref('fct_agent_runs') }} as runs
-    inner join {{ ref('int_agents__sessions_assigned') }} as assigned
-        on runs.tenant_id = assigned.tenant_id
-        and runs.session_id = assigned.session_id
+    inner join {{ ref('int_agents__sessions_assigned') }} as assigned using (tenant_id, session_id)
     -- A worker that never was cannot have failed.
     where not runs.is_dispatch_fault
 ),

@@ -114,18 +114,10 @@ evidence as (
         coalesce(calls.tool_errors, 0) as tool_errors,
         coalesce(silences.silent_seconds, 0) as silent_seconds
     from sides
-    left join runs
-        on sides.action_id = runs.action_id
-        and sides.side = runs.side
-    left join events
-        on sides.action_id = events.action_id
-        and sides.side = events.side
-    left join calls
-        on sides.action_id = calls.action_id
-        and sides.side = calls.side
-    left join silences
-        on sides.action_id = silences.action_id
-        and sides.side = silences.side
+    left join runs using (action_id, side)
+    left join events using (action_id, side)
+    left join calls using (action_id, side)
+    left join silences using (action_id, side)
 )
 
 -- What the numbers say beside the reason that a person gave: evidence, never a verdict.

@@ -14,9 +14,7 @@ turns as (
         t.*,
         changed._rating_seq as _changed_seq
     from {{ ref('fct_rated_turns') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
 )
 
 select

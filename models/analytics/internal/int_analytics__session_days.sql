@@ -62,9 +62,7 @@ built as (
         rows_of_days.usage_date,
         {{ fingerprint_of_all('rows_of_days._fingerprint') }} as _fingerprint
     from rows_of_days
-    inner join changed
-        on rows_of_days.tenant_id = changed.tenant_id
-        and rows_of_days.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by rows_of_days.tenant_id, rows_of_days.session_id, rows_of_days.usage_date
 ),
 
@@ -82,18 +80,10 @@ current_pairs as (
         built._fingerprint,
         changed._ingest_seq
     from pairs
-    inner join changed
-        on pairs.tenant_id = changed.tenant_id
-        and pairs.session_id = changed.session_id
-    left join built
-        on pairs.tenant_id = built.tenant_id
-        and pairs.session_id = built.session_id
-        and pairs.usage_date = built.usage_date
-    left join resolved
-        on pairs.tenant_id = resolved.tenant_id
-        and pairs.session_id = resolved.session_id
-    left join zones
-        on pairs.tenant_id = zones.tenant_id
+    inner join changed using (tenant_id, session_id)
+    left join built using (tenant_id, session_id, usage_date)
+    left join resolved using (tenant_id, session_id)
+    left join zones using (tenant_id)
 )
 
 select
@@ -121,8 +111,5 @@ select
     {%- endif %}
 from current_pairs
 {% if is_incremental() -%}
-left join stored
-    on current_pairs.tenant_id = stored.tenant_id
-    and current_pairs.session_id = stored.session_id
-    and current_pairs.usage_date = stored.usage_date
+left join stored using (tenant_id, session_id, usage_date)
 {%- endif %}

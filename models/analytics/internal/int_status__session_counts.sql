@@ -20,9 +20,7 @@ steps as (
         count(*) filter (where s.step_index < 0) as compactions,
         count(*) filter (where s.is_partial) as partial_steps
     from {{ ref('stg_wire__node_steps') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by s.tenant_id, s.session_id
 ),
 
@@ -46,9 +44,7 @@ events as (
             filter (where e.kind in ('stalled', 'inactive', 'doom_loop', 'retried', 'escalated', 'slow_first_token'))
             as evidence_kind
     from {{ ref('fct_status_events') }} as e
-    inner join changed
-        on e.tenant_id = changed.tenant_id
-        and e.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by e.tenant_id, e.session_id
 )
 

@@ -58,9 +58,7 @@ built as (
         rows_of_days.activity_date,
         {{ fingerprint_of_all('rows_of_days._fingerprint') }} as _fingerprint
     from rows_of_days
-    inner join changed
-        on rows_of_days.tenant_id = changed.tenant_id
-        and rows_of_days.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by rows_of_days.tenant_id, rows_of_days.session_id, rows_of_days.activity_date
 ),
 
@@ -81,16 +79,8 @@ select
     changed._ingest_seq
     {%- endif %}
 from pairs
-inner join changed
-    on pairs.tenant_id = changed.tenant_id
-    and pairs.session_id = changed.session_id
-left join built
-    on pairs.tenant_id = built.tenant_id
-    and pairs.session_id = built.session_id
-    and pairs.activity_date = built.activity_date
+inner join changed using (tenant_id, session_id)
+left join built using (tenant_id, session_id, activity_date)
 {% if is_incremental() -%}
-left join stored
-    on pairs.tenant_id = stored.tenant_id
-    and pairs.session_id = stored.session_id
-    and pairs.activity_date = stored.activity_date
+left join stored using (tenant_id, session_id, activity_date)
 {%- endif %}

@@ -14,9 +14,7 @@ events as (
         e.*,
         changed._ingest_seq as changed_seq
     from {{ ref('fct_status_events') }} as e
-    inner join changed
-        on e.tenant_id = changed.tenant_id
-        and e.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where e.time_basis not in ('session_start', 'received')
 ),
 
@@ -110,9 +108,7 @@ troubles as (
         count(*) filter (where events.kind = 'inactive') as recent_inactive,
         count(*) filter (where events.kind = 'stalled') as recent_stalls
     from events
-    inner join spans
-        on events.tenant_id = spans.tenant_id
-        and events.session_id = spans.session_id
+    inner join spans using (tenant_id, session_id)
     where {{ seconds_between('events.occurred_at', 'spans.last_event_at') }} < 3600
     group by events.tenant_id, events.session_id
 )
@@ -132,12 +128,6 @@ select
     spans.last_event_at,
     spans._ingest_seq
 from spans
-left join fills
-    on spans.tenant_id = fills.tenant_id
-    and spans.session_id = fills.session_id
-left join nodes
-    on spans.tenant_id = nodes.tenant_id
-    and spans.session_id = nodes.session_id
-left join troubles
-    on spans.tenant_id = troubles.tenant_id
-    and spans.session_id = troubles.session_id
+left join fills using (tenant_id, session_id)
+left join nodes using (tenant_id, session_id)
+left join troubles using (tenant_id, session_id)

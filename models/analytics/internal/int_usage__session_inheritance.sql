@@ -18,9 +18,7 @@ children as (
         case when s.session_kind = 'worker' then 'worker' else 'fork' end as inheritance_kind,
         changed._ingest_seq
     from {{ ref('int_sessions__observations_merged') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where s.parent_session_id is not null
         and (s.session_kind = 'worker' or s.forked_from_session_id is not null)
 ),
@@ -37,9 +35,7 @@ turns as (
         t.reported_cost_usd,
         t.occurred_at
     from {{ ref('int_usage__turns_judged') }} as judged
-    inner join {{ ref('fct_llm_turns') }} as t
-        on judged.tenant_id = t.tenant_id
-        and judged.turn_id = t.turn_id
+    inner join {{ ref('fct_llm_turns') }} as t using (tenant_id, turn_id)
 ),
 
 first_turns as (
@@ -50,9 +46,7 @@ first_turns as (
         turns.reported_cost_usd as first_turn_cost_usd,
         turns.occurred_at as first_turn_at
     from children
-    inner join turns
-        on children.tenant_id = turns.tenant_id
-        and children.session_id = turns.session_id
+    inner join turns using (tenant_id, session_id)
     where turns.turn_number = 1
 ),
 
@@ -74,9 +68,7 @@ contexts as (
         first_turns.*,
         least(first_turns.first_turn_input_tokens, parent_contexts.parent_context_tokens) as inherited_context_tokens
     from first_turns
-    left join parent_contexts
-        on first_turns.tenant_id = parent_contexts.tenant_id
-        and first_turns.session_id = parent_contexts.session_id
+    left join parent_contexts using (tenant_id, session_id)
 )
 
 select
@@ -99,9 +91,7 @@ select
     contexts.first_turn_cost_usd,
     contexts._ingest_seq
 from contexts
-inner join turns
-    on contexts.tenant_id = turns.tenant_id
-    and contexts.session_id = turns.session_id
+inner join turns using (tenant_id, session_id)
 group by
     contexts.tenant_id,
     contexts.session_id,

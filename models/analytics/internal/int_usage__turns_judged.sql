@@ -21,12 +21,8 @@ turns as (
         coalesce(events._received_at, steps._received_at) as received_at,
         changed._ingest_seq
     from {{ ref('fct_llm_turns') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.session_id = changed.session_id
-    left join {{ ref('stg_wire__llm_turns') }} as events
-        on t.tenant_id = events.tenant_id
-        and t.turn_id = events.turn_id
+    inner join changed using (tenant_id, session_id)
+    left join {{ ref('stg_wire__llm_turns') }} as events using (tenant_id, turn_id)
     left join {{ ref('stg_wire__node_steps') }} as steps
         on t.tenant_id = steps.tenant_id
         and t.turn_id = steps.step_id
@@ -42,12 +38,8 @@ calls as (
         wire.step_id,
         c.occurred_at
     from {{ ref('fct_tool_calls') }} as c
-    inner join changed
-        on c.tenant_id = changed.tenant_id
-        and c.session_id = changed.session_id
-    inner join {{ ref('stg_wire__tool_calls') }} as wire
-        on c.tenant_id = wire.tenant_id
-        and c.tool_call_id = wire.tool_call_id
+    inner join changed using (tenant_id, session_id)
+    inner join {{ ref('stg_wire__tool_calls') }} as wire using (tenant_id, tool_call_id)
 ),
 
 events as (
@@ -62,9 +54,7 @@ events as (
         end as mark,
         e.occurred_at
     from {{ ref('stg_wire__status_events') }} as e
-    inner join changed
-        on e.tenant_id = changed.tenant_id
-        and e.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where e.kind in ('tool_replayed', 'stalled', 'doom_loop', 'inactive', 'input_received')
         and e.occurred_at is not null
 ),
@@ -81,9 +71,7 @@ ends as (
         end as mark,
         r.occurred_at
     from {{ ref('stg_wire__agent_runs') }} as r
-    inner join changed
-        on r.tenant_id = changed.tenant_id
-        and r.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where r.kind in ('completed', 'failed', 'cancelled', 'report')
         and r.occurred_at is not null
 ),
@@ -186,17 +174,11 @@ joined as (
             rows between current row and unbounded following
         ) as run_mark
     from numbered_turns
-    left join before_turns
-        on numbered_turns.tenant_id = before_turns.tenant_id
-        and numbered_turns.session_id = before_turns.session_id
-        and numbered_turns.turn_number = before_turns.turn_number
+    left join before_turns using (tenant_id, session_id, turn_number)
     left join step_tools
         on numbered_turns.tenant_id = step_tools.tenant_id
         and numbered_turns.turn_id = step_tools.step_id
-    left join after_turns
-        on numbered_turns.tenant_id = after_turns.tenant_id
-        and numbered_turns.session_id = after_turns.session_id
-        and numbered_turns.turn_number = after_turns.turn_number
+    left join after_turns using (tenant_id, session_id, turn_number)
 ),
 
 streaks as (

@@ -53,7 +53,5 @@ select
     usage.last_usage_date,
     known.known_as_of
 from tenants
-left join usage
-    on tenants.tenant_id = usage.tenant_id
-left join known
-    on tenants.tenant_id = known.tenant_id
+left join usage using (tenant_id)
+left join known using (tenant_id)

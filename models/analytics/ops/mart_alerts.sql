@@ -14,12 +14,8 @@ with turns as (
         judged.idle_turns,
         judged.received_at
     from {{ ref('fct_llm_turns') }} as t
-    left join {{ ref('fct_rated_turns') }} as rated
-        on t.tenant_id = rated.tenant_id
-        and t.turn_id = rated.turn_id
-    inner join {{ ref('int_usage__turns_judged') }} as judged
-        on t.tenant_id = judged.tenant_id
-        and t.turn_id = judged.turn_id
+    left join {{ ref('fct_rated_turns') }} as rated using (tenant_id, turn_id)
+    inner join {{ ref('int_usage__turns_judged') }} as judged using (tenant_id, turn_id)
 ),
 
 known as (
@@ -50,14 +46,8 @@ session_days as (
         max(arrivals.last_turn_at) as last_turn_at,
         max(arrivals.received_at) as received_at
     from {{ ref('agg_usage_session_daily') }} as daily
-    inner join {{ ref('int_usage__session_day_arrivals') }} as arrivals
-        on daily.tenant_id = arrivals.tenant_id
-        and daily.session_id = arrivals.session_id
-        and daily.usage_date = arrivals.usage_date
-    left join rated
-        on daily.tenant_id = rated.tenant_id
-        and daily.session_id = rated.session_id
-        and daily.usage_date = rated.usage_date
+    inner join {{ ref('int_usage__session_day_arrivals') }} as arrivals using (tenant_id, session_id, usage_date)
+    left join rated using (tenant_id, session_id, usage_date)
     group by daily.tenant_id, daily.session_id, daily.user_id, daily.colony_id, daily.usage_date
 ),
 
@@ -130,9 +120,7 @@ slow_runs as (
         totals.ended_at as occurred_at,
         totals.received_at as known_at
     from run_day_totals as totals
-    inner join run_baselines as baselines
-        on totals.tenant_id = baselines.tenant_id
-        and totals.ended_date = baselines.ended_date
+    inner join run_baselines as baselines using (tenant_id, ended_date)
     where totals.duration_seconds > baselines.median_seconds * totals.runs * {{ var('slow_runs_factor') }}
 ),
 
@@ -236,8 +224,7 @@ lost_wakes as (
         answered.occurred_at,
         max(answered._received_at) as known_at
     from answered
-    inner join known
-        on answered.tenant_id = known.tenant_id
+    inner join known using (tenant_id)
     where answered.is_wake
         and {{ seconds_after('answered.occurred_at', var('lost_wake_seconds')) }} < known.known_as_of
         and (
@@ -284,9 +271,7 @@ spend_spikes as (
         today.last_turn_at as occurred_at,
         today.received_at as known_at
     from tenant_days as today
-    inner join tenant_baselines as baselines
-        on today.tenant_id = baselines.tenant_id
-        and today.usage_date = baselines.usage_date
+    inner join tenant_baselines as baselines using (tenant_id, usage_date)
     where today.reported_cost_usd > baselines.median_cost_usd * {{ var('spend_spike_factor') }}
 ),
 
@@ -329,9 +314,7 @@ runaway_agents as (
         candidates.last_turn_at as occurred_at,
         candidates.received_at as known_at
     from candidates
-    inner join runaway_baselines as baselines
-        on candidates.tenant_id = baselines.tenant_id
-        and candidates.usage_date = baselines.usage_date
+    inner join runaway_baselines as baselines using (tenant_id, usage_date)
     where candidates.tokens > baselines.median_tokens * {{ var('runaway_factor') }}
 ),
 
@@ -476,5 +459,4 @@ select
     kinds.what_to_do,
     kinds.docs_page
 from alerts
-left join {{ ref('alert_kinds') }} as kinds
-    on alerts.alert_kind = kinds.alert_kind
+left join {{ ref('alert_kinds') }} as kinds using (alert_kind)

@@ -99,11 +99,7 @@ select
     cast(coalesce(retracted.tokens, 0) as bigint) as retracted_tokens,
     cast(collapsed.collapsed_reported_cost_usd as decimal(38, 20)) as collapsed_reported_cost_usd
 from tenants
-left join seen
-    on tenants.tenant_id = seen.tenant_id
-left join kept
-    on tenants.tenant_id = kept.tenant_id
-left join collapsed
-    on tenants.tenant_id = collapsed.tenant_id
-left join retracted
-    on tenants.tenant_id = retracted.tenant_id
+left join seen using (tenant_id)
+left join kept using (tenant_id)
+left join collapsed using (tenant_id)
+left join retracted using (tenant_id)

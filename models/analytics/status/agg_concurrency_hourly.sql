@@ -56,9 +56,7 @@ scoped as (
         case when scopes.scope = 'session' then dated_hours.parent_session_id end as scope_session_id,
         changed._ingest_seq as changed_seq
     from dated_hours
-    inner join changed
-        on dated_hours.tenant_id = changed.tenant_id
-        and dated_hours.activity_date = changed.activity_date
+    inner join changed using (tenant_id, activity_date)
     cross join (select 'tenant' as scope union all select 'session' as scope) as scopes
     where scopes.scope = 'tenant'
         or (dated_hours.run_kind = 'worker' and dated_hours.parent_session_id is not null)

@@ -12,12 +12,8 @@ lists as (
         tree.colony_id,
         coalesce(colonies.queen_name, observed.queen_name) as queen_name
     from {{ ref('int_sessions__tree_resolved') }} as tree
-    inner join {{ ref('int_sessions__observations_merged') }} as observed
-        on tree.tenant_id = observed.tenant_id
-        and tree.session_id = observed.session_id
-    left join {{ ref('int_colonies__observations_merged') }} as colonies
-        on tree.tenant_id = colonies.tenant_id
-        and tree.colony_id = colonies.colony_id
+    inner join {{ ref('int_sessions__observations_merged') }} as observed using (tenant_id, session_id)
+    left join {{ ref('int_colonies__observations_merged') }} as colonies using (tenant_id, colony_id)
 ),
 
 led as (

@@ -15,9 +15,7 @@ sessions as (
         coalesce(s.session_kind = 'worker', false) as is_worker,
         changed._ingest_seq as changed_seq
     from {{ ref('int_sessions__observations_merged') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 -- A worker runs once, whatever ids its events bear: its session is its run. Other sessions run once for each trigger.
@@ -51,9 +49,7 @@ summaries as (
         s.session_id,
         {{ latest('s.status', pair('s.started_at', 's.record_id')) }} as status
     from {{ ref('stg_wire__run_summaries') }} as s
-    inner join sessions
-        on s.tenant_id = sessions.tenant_id
-        and s.session_id = sessions.session_id
+    inner join sessions using (tenant_id, session_id)
     group by s.tenant_id, s.session_id
 ),
 
@@ -64,9 +60,7 @@ activity_spans as (
         min(activity.occurred_at) as first_activity_at,
         max(activity.occurred_at) as last_activity_at
     from activity
-    inner join sessions
-        on activity.tenant_id = sessions.tenant_id
-        and activity.session_id = sessions.session_id
+    inner join sessions using (tenant_id, session_id)
     group by activity.tenant_id, activity.session_id
 ),
 
@@ -201,27 +195,12 @@ runs as (
         ) = 1 as is_last,
         sessions.changed_seq
     from run_keys
-    inner join sessions
-        on run_keys.tenant_id = sessions.tenant_id
-        and run_keys.session_id = sessions.session_id
-    left join measured
-        on run_keys.tenant_id = measured.tenant_id
-        and run_keys.session_id = measured.session_id
-        and run_keys.run_key = measured.run_key
-    left join reported
-        on run_keys.tenant_id = reported.tenant_id
-        and run_keys.session_id = reported.session_id
-        and run_keys.run_key = reported.run_key
-    left join paused
-        on run_keys.tenant_id = paused.tenant_id
-        and run_keys.session_id = paused.session_id
-        and run_keys.run_key = paused.run_key
-    left join activity_spans
-        on run_keys.tenant_id = activity_spans.tenant_id
-        and run_keys.session_id = activity_spans.session_id
-    left join summaries
-        on run_keys.tenant_id = summaries.tenant_id
-        and run_keys.session_id = summaries.session_id
+    inner join sessions using (tenant_id, session_id)
+    left join measured using (tenant_id, session_id, run_key)
+    left join reported using (tenant_id, session_id, run_key)
+    left join paused using (tenant_id, session_id, run_key)
+    left join activity_spans using (tenant_id, session_id)
+    left join summaries using (tenant_id, session_id)
 ),
 
 with_outcome as (
@@ -354,14 +333,8 @@ finished as (
             false
         ) as is_dispatch_fault
     from resolved
-    left join turns
-        on resolved.tenant_id = turns.tenant_id
-        and resolved.session_id = turns.session_id
-        and resolved.run_key = turns.run_key
-    left join verdicts
-        on resolved.tenant_id = verdicts.tenant_id
-        and resolved.session_id = verdicts.session_id
-        and resolved.run_key = verdicts.run_key
+    left join turns using (tenant_id, session_id, run_key)
+    left join verdicts using (tenant_id, session_id, run_key)
 )
 
 select

@@ -3,9 +3,7 @@ with workers as (
         runs.*,
         sessions.batch_size
     from {{ ref('fct_agent_runs') }} as runs
-    inner join {{ ref('int_sessions__observations_merged') }} as sessions
-        on runs.tenant_id = sessions.tenant_id
-        and runs.session_id = sessions.session_id
+    inner join {{ ref('int_sessions__observations_merged') }} as sessions using (tenant_id, session_id)
     where runs.run_kind = 'worker'
         and runs.parent_session_id is not null
         and runs.started_at is not null

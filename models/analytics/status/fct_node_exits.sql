@@ -18,9 +18,7 @@ exits as (
         d.*,
         changed._ingest_seq
     from {{ ref('stg_wire__node_details') }} as d
-    inner join changed
-        on d.tenant_id = changed.tenant_id
-        and d.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 -- An L2 line has no clock. Its run's tools have: the last one that started did so before the run's last exit.
@@ -32,9 +30,7 @@ tool_starts as (
         s.node_id,
         max(s.tool_started_at) as last_tool_at
     from {{ ref('stg_wire__node_steps') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where s.tool_started_at is not null
     group by s.tenant_id, s.session_id, s.trace_id, s.node_id
 ),
@@ -46,9 +42,7 @@ summaries as (
         s.trace_id,
         min(s.started_at) as started_at
     from {{ ref('stg_wire__run_summaries') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by s.tenant_id, s.session_id, s.trace_id
 ),
 
@@ -70,18 +64,9 @@ dated as (
             exits._received_at
         ) as exited_at
     from exits
-    left join tool_starts
-        on exits.tenant_id = tool_starts.tenant_id
-        and exits.session_id = tool_starts.session_id
-        and exits.trace_id = tool_starts.trace_id
-        and exits.node_id = tool_starts.node_id
-    left join summaries
-        on exits.tenant_id = summaries.tenant_id
-        and exits.session_id = summaries.session_id
-        and exits.trace_id = summaries.trace_id
-    left join sessions
-        on exits.tenant_id = sessions.tenant_id
-        and exits.session_id = sessions.session_id
+    left join tool_starts using (tenant_id, session_id, trace_id, node_id)
+    left join summaries using (tenant_id, session_id, trace_id)
+    left join sessions using (tenant_id, session_id)
 )
 
 select

@@ -39,6 +39,5 @@ select
     observations.resolved_at,
     observations.observed_at
 from observations
-left join {{ ref('int_tenants__known_as_of') }} as known
-    on observations.tenant_id = known.tenant_id
+left join {{ ref('int_tenants__known_as_of') }} as known using (tenant_id)
 where observations.place = 1

@@ -18,9 +18,7 @@ events as (
         e.*,
         changed._ingest_seq
     from {{ ref('stg_wire__status_events') }} as e
-    inner join changed
-        on e.tenant_id = changed.tenant_id
-        and e.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 -- Who let us wait for the first token is the model of the turn that came next.
@@ -72,9 +70,5 @@ select
     events.resets_at,
     events._ingest_seq
 from events
-left join sessions
-    on events.tenant_id = sessions.tenant_id
-    and events.session_id = sessions.session_id
-left join next_turns
-    on events.tenant_id = next_turns.tenant_id
-    and events.status_event_id = next_turns.status_event_id
+left join sessions using (tenant_id, session_id)
+left join next_turns using (tenant_id, status_event_id)

@@ -16,9 +16,7 @@ sessions as (
         coalesce(s.session_kind in ('queen', 'colony_queen'), false) as is_queen,
         changed._ingest_seq
     from {{ ref('int_sessions__observations_merged') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 -- What happened, and at what time it is known to have happened: an event without a clock begins nothing.
@@ -91,9 +89,7 @@ judged as (
                 then 'run_ended'
         end as idle_reason
     from happenings
-    inner join sessions
-        on happenings.tenant_id = sessions.tenant_id
-        and happenings.session_id = sessions.session_id
+    inner join sessions using (tenant_id, session_id)
 ),
 
 last_signs as (
@@ -314,6 +310,4 @@ select
     intervals.ended_at,
     intervals._ingest_seq
 from intervals
-inner join last_signs
-    on intervals.tenant_id = last_signs.tenant_id
-    and intervals.session_id = last_signs.session_id
+inner join last_signs using (tenant_id, session_id)

@@ -14,9 +14,7 @@ events as (
         t.*,
         changed._ingest_seq
     from {{ ref('stg_wire__triggers') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where t.occurred_at is not null
 ),
 
@@ -79,6 +77,4 @@ select
     firings.occurred_at as fired_at,
     firings._ingest_seq
 from firings
-left join next_runs
-    on firings.tenant_id = next_runs.tenant_id
-    and firings.trigger_event_id = next_runs.trigger_event_id
+left join next_runs using (tenant_id, trigger_event_id)

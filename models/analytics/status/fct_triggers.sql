@@ -39,9 +39,7 @@ devices as (
         sessions.session_id,
         heartbeats.last_received_at as known_as_of
     from {{ ref('int_sessions__observations_merged') }} as sessions
-    inner join {{ ref('int_devices__heartbeats') }} as heartbeats
-        on sessions.tenant_id = heartbeats.tenant_id
-        and sessions.device_id = heartbeats.device_id
+    inner join {{ ref('int_devices__heartbeats') }} as heartbeats using (tenant_id, device_id)
 ),
 
 -- Fires once without ever having been activated: it was activated before anybody looked.
@@ -60,13 +58,11 @@ judged as (
         firings.last_fired_at,
         devices.known_as_of
     from lives
+    left join devices using (tenant_id, session_id)
     left join firings
         on lives.tenant_id = firings.tenant_id
         and lives.session_id = firings.session_id
         and lives.trigger_id is not distinct from firings.trigger_id
-    left join devices
-        on lives.tenant_id = devices.tenant_id
-        and lives.session_id = devices.session_id
 ),
 
 due as (

@@ -4,9 +4,7 @@ with sessions as (
         observed.forked_from_session_id,
         observed.session_kind
     from {{ ref('int_sessions__tree_resolved') }} as tree
-    inner join {{ ref('int_sessions__observations_merged') }} as observed
-        on tree.tenant_id = observed.tenant_id
-        and tree.session_id = observed.session_id
+    inner join {{ ref('int_sessions__observations_merged') }} as observed using (tenant_id, session_id)
 ),
 
 ancestors as (
@@ -55,15 +53,9 @@ own as (
         coalesce(runs.open_runs, 0) as open_runs,
         active.active_seconds
     from sessions
-    left join {{ ref('int_usage__session_totals') }} as totals
-        on sessions.tenant_id = totals.tenant_id
-        and sessions.session_id = totals.session_id
-    left join runs
-        on sessions.tenant_id = runs.tenant_id
-        and sessions.session_id = runs.session_id
-    left join active
-        on sessions.tenant_id = active.tenant_id
-        and sessions.session_id = active.session_id
+    left join {{ ref('int_usage__session_totals') }} as totals using (tenant_id, session_id)
+    left join runs using (tenant_id, session_id)
+    left join active using (tenant_id, session_id)
 ),
 
 subtrees as (
@@ -84,9 +76,7 @@ subtrees as (
         sum(own.active_seconds) as active_seconds,
         max(ancestors.depth) as height
     from ancestors
-    inner join own
-        on ancestors.tenant_id = own.tenant_id
-        and ancestors.session_id = own.session_id
+    inner join own using (tenant_id, session_id)
     group by ancestors.tenant_id, ancestors.ancestor_id
 ),
 
@@ -145,18 +135,10 @@ select
     -- An ancestor that no device has shown cannot be walked further: what is above it is not known.
     parents.session_id is null and sessions.parent_session_id is not null as is_orphan
 from sessions
-inner join own
-    on sessions.tenant_id = own.tenant_id
-    and sessions.session_id = own.session_id
-inner join subtrees
-    on sessions.tenant_id = subtrees.tenant_id
-    and sessions.session_id = subtrees.session_id
-inner join longest
-    on sessions.tenant_id = longest.tenant_id
-    and sessions.session_id = longest.session_id
-left join children
-    on sessions.tenant_id = children.tenant_id
-    and sessions.session_id = children.session_id
+inner join own using (tenant_id, session_id)
+inner join subtrees using (tenant_id, session_id)
+inner join longest using (tenant_id, session_id)
+left join children using (tenant_id, session_id)
 left join sessions as parents
     on sessions.tenant_id = parents.tenant_id
     and sessions.parent_session_id = parents.session_id

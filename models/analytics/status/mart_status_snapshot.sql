@@ -4,9 +4,7 @@ with sessions as (
         tree.colony_id,
         coalesce(observed.session_kind in ('queen', 'colony_queen'), false) as is_queen
     from {{ ref('int_sessions__observations_merged') }} as observed
-    inner join {{ ref('int_sessions__tree_resolved') }} as tree
-        on observed.tenant_id = tree.tenant_id
-        and observed.session_id = tree.session_id
+    inner join {{ ref('int_sessions__tree_resolved') }} as tree using (tenant_id, session_id)
 ),
 
 devices as (
@@ -116,29 +114,14 @@ joined as (
         devices.last_received_at as known_as_of,
         tenants.known_as_of as taken_at
     from sessions
-    inner join devices
-        on sessions.tenant_id = devices.tenant_id
-        and sessions.device_id = devices.device_id
-    inner join {{ ref('int_tenants__known_as_of') }} as tenants
-        on sessions.tenant_id = tenants.tenant_id
-    left join {{ ref('int_status__session_signs') }} as signs
-        on sessions.tenant_id = signs.tenant_id
-        and sessions.session_id = signs.session_id
-    left join current_statuses
-        on sessions.tenant_id = current_statuses.tenant_id
-        and sessions.session_id = current_statuses.session_id
-    left join current_phases
-        on sessions.tenant_id = current_phases.tenant_id
-        and sessions.session_id = current_phases.session_id
-    left join runs
-        on sessions.tenant_id = runs.tenant_id
-        and sessions.session_id = runs.session_id
-    left join workers
-        on sessions.tenant_id = workers.tenant_id
-        and sessions.session_id = workers.session_id
-    left join tasks
-        on sessions.tenant_id = tasks.tenant_id
-        and sessions.session_id = tasks.session_id
+    inner join devices using (tenant_id, device_id)
+    inner join {{ ref('int_tenants__known_as_of') }} as tenants using (tenant_id)
+    left join {{ ref('int_status__session_signs') }} as signs using (tenant_id, session_id)
+    left join current_statuses using (tenant_id, session_id)
+    left join current_phases using (tenant_id, session_id)
+    left join runs using (tenant_id, session_id)
+    left join workers using (tenant_id, session_id)
+    left join tasks using (tenant_id, session_id)
     left join blocked_lists
         on sessions.tenant_id = blocked_lists.tenant_id
         and sessions.session_id = blocked_lists.session_id

@@ -104,20 +104,7 @@ select
     history.state_since,
     clocks.known_as_of
 from tasks
-left join clocks
-    on tasks.tenant_id = clocks.tenant_id
-left join parts
-    on tasks.tenant_id = parts.tenant_id
-    and tasks.list_kind = parts.list_kind
-    and tasks.list_id = parts.list_id
-    and tasks.task_id = parts.task_id
-left join history
-    on tasks.tenant_id = history.tenant_id
-    and tasks.list_kind = history.list_kind
-    and tasks.list_id = history.list_id
-    and tasks.task_id = history.task_id
-left join blocked
-    on tasks.tenant_id = blocked.tenant_id
-    and tasks.list_kind = blocked.list_kind
-    and tasks.list_id = blocked.list_id
-    and tasks.task_id = blocked.task_id
+left join clocks using (tenant_id)
+left join parts using (tenant_id, list_kind, list_id, task_id)
+left join history using (tenant_id, list_kind, list_id, task_id)
+left join blocked using (tenant_id, list_kind, list_id, task_id)

@@ -29,9 +29,7 @@ intervals as (
         sum(i.seconds) filter (where i.status = 'working') as working_seconds,
         sum(i.seconds) filter (where i.status = 'waiting') as waiting_seconds
     from {{ ref('fct_status_intervals') }} as i
-    inner join snapshot
-        on i.tenant_id = snapshot.tenant_id
-        and i.session_id = snapshot.session_id
+    inner join snapshot using (tenant_id, session_id)
     where i.interval_kind = 'status'
     group by i.tenant_id, i.session_id
 ),
@@ -101,18 +99,8 @@ select
     snapshot.last_event_at,
     snapshot.known_as_of
 from snapshot
-inner join {{ ref('int_sessions__observations_merged') }} as sessions
-    on snapshot.tenant_id = sessions.tenant_id
-    and snapshot.session_id = sessions.session_id
-left join counts
-    on snapshot.tenant_id = counts.tenant_id
-    and snapshot.session_id = counts.session_id
-left join intervals
-    on snapshot.tenant_id = intervals.tenant_id
-    and snapshot.session_id = intervals.session_id
-left join runs
-    on snapshot.tenant_id = runs.tenant_id
-    and snapshot.session_id = runs.session_id
-left join totals
-    on snapshot.tenant_id = totals.tenant_id
-    and snapshot.session_id = totals.session_id
+inner join {{ ref('int_sessions__observations_merged') }} as sessions using (tenant_id, session_id)
+left join counts using (tenant_id, session_id)
+left join intervals using (tenant_id, session_id)
+left join runs using (tenant_id, session_id)
+left join totals using (tenant_id, session_id)

@@ -20,9 +20,7 @@ turns as (
         t.usage_date,
         changed._ingest_seq as changed_seq
     from {{ ref('fct_llm_turns') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
 ),
 
 -- A wait without a turn after it was some model's, and nobody can say whose.

@@ -48,8 +48,7 @@ select
     {{ share('pairs.sessions', 'second_singles.sessions') }} as second_to_first_confidence,
     {{ share('pairs.sessions * baskets.sessions', '(first_singles.sessions * second_singles.sessions)') }} as lift
 from pairs
-inner join baskets
-    on pairs.tenant_id = baskets.tenant_id
+inner join baskets using (tenant_id)
 inner join singles as first_singles
     on pairs.tenant_id = first_singles.tenant_id
     and pairs.first_tool_name = first_singles.tool_name

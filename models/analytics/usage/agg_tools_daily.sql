@@ -15,9 +15,7 @@ calls as (
         coalesce(c.tool_name, 'unknown') as tool,
         changed._ingest_seq as changed_seq
     from {{ ref('fct_tool_calls') }} as c
-    inner join changed
-        on c.tenant_id = changed.tenant_id
-        and c.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
 )
 
 select

@@ -20,14 +20,12 @@ session_days as (
         changed._ingest_seq,
         changed._rating_seq
     from {{ ref('int_analytics__session_days') }} as pairs
-    inner join changed
-        on pairs.tenant_id = changed.tenant_id
-        and pairs.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
 ),
 
 turns as (
     select
-        t.tenant_id,
+        rated.tenant_id,
         t.session_id,
         t.agent_kind,
         t.agent_runtime,
@@ -52,15 +50,9 @@ turns as (
         t.usage_date,
         t.occurred_at
     from {{ ref('fct_rated_turns') }} as rated
-    inner join changed
-        on rated.tenant_id = changed.tenant_id
-        and rated.usage_date = changed.usage_date
-    inner join {{ ref('fct_llm_turns') }} as t
-        on rated.tenant_id = t.tenant_id
-        and rated.turn_id = t.turn_id
-    inner join {{ ref('int_usage__turns_judged') }} as judged
-        on t.tenant_id = judged.tenant_id
-        and t.turn_id = judged.turn_id
+    inner join changed using (tenant_id, usage_date)
+    inner join {{ ref('fct_llm_turns') }} as t using (tenant_id, turn_id)
+    inner join {{ ref('int_usage__turns_judged') }} as judged using (tenant_id, turn_id)
 ),
 
 tool_calls as (
@@ -111,10 +103,7 @@ quarters as (
         measures.*,
         {{ bucket_of('measures.occurred_at', 15) }} as quarter_at
     from session_days
-    inner join measures
-        on session_days.tenant_id = measures.tenant_id
-        and session_days.session_id = measures.session_id
-        and session_days.usage_date = measures.usage_date
+    inner join measures using (tenant_id, session_id, usage_date)
 ),
 
 summed as (

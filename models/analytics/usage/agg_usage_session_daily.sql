@@ -19,14 +19,12 @@ session_days as (
         changed._ingest_seq,
         changed._rating_seq
     from {{ ref('int_analytics__session_days') }} as pairs
-    inner join changed
-        on pairs.tenant_id = changed.tenant_id
-        and pairs.usage_date = changed.usage_date
+    inner join changed using (tenant_id, usage_date)
 ),
 
 turns as (
     select
-        t.tenant_id,
+        rated.tenant_id,
         t.session_id,
         t.agent_kind,
         t.agent_runtime,
@@ -46,12 +44,8 @@ turns as (
         rated.rated_cost_high_usd,
         t.usage_date
     from {{ ref('fct_rated_turns') }} as rated
-    inner join changed
-        on rated.tenant_id = changed.tenant_id
-        and rated.usage_date = changed.usage_date
-    inner join {{ ref('fct_llm_turns') }} as t
-        on rated.tenant_id = t.tenant_id
-        and rated.turn_id = t.turn_id
+    inner join changed using (tenant_id, usage_date)
+    inner join {{ ref('fct_llm_turns') }} as t using (tenant_id, turn_id)
 ),
 
 tool_calls as (
@@ -110,10 +104,7 @@ select
     max(session_days._ingest_seq) as _ingest_seq,
     max(session_days._rating_seq) as _rating_seq
 from session_days
-inner join measures
-    on session_days.tenant_id = measures.tenant_id
-    and session_days.session_id = measures.session_id
-    and session_days.usage_date = measures.usage_date
+inner join measures using (tenant_id, session_id, usage_date)
 group by
     session_days.tenant_id,
     session_days.session_id,

@@ -71,8 +71,7 @@ used_days as (
             case when budgets.measure = 'rated_cost_usd' then used.unrated_tokens else used.unpriced_tokens end
         ) as unpriced_tokens
     from budgets
-    inner join known
-        on budgets.tenant_id = known.tenant_id
+    inner join known using (tenant_id)
     inner join use_of_days as used
         on budgets.tenant_id = used.tenant_id
         and (
@@ -90,8 +89,7 @@ period_days as (
         budgets.budget_id,
         used_days.usage_date as day
     from budgets
-    inner join used_days
-        on budgets.budget_id = used_days.budget_id
+    inner join used_days using (budget_id)
     where used_days.usage_date >= budgets.valid_from
         and (budgets.valid_to is null or used_days.usage_date < budgets.valid_to)
     union all
@@ -99,8 +97,7 @@ period_days as (
         budgets.budget_id,
         known.known_as_of_date as day
     from budgets
-    inner join known
-        on budgets.tenant_id = known.tenant_id
+    inner join known using (tenant_id)
     where known.known_as_of_date >= budgets.valid_from
         and (budgets.valid_to is null or known.known_as_of_date < budgets.valid_to)
 ),
@@ -113,10 +110,8 @@ periods as (
         cast(date_trunc(budgets.period, period_days.day) as date) as period_start_date,
         {{ next_period('budgets.period', 'period_days.day') }} as period_end_date
     from budgets
-    inner join known
-        on budgets.tenant_id = known.tenant_id
-    inner join period_days
-        on budgets.budget_id = period_days.budget_id
+    inner join known using (tenant_id)
+    inner join period_days using (budget_id)
 ),
 
 actuals as (
@@ -145,8 +140,7 @@ past_days as (
             periods.known_as_of_date,
             greatest(min(used_days.usage_date), periods.known_as_of_date - {{ var('forecast_days') }}) as first_date
         from periods
-        inner join used_days
-            on periods.budget_id = used_days.budget_id
+        inner join used_days using (budget_id)
         group by periods.budget_id, periods.known_as_of_date
     ) as firsts
     cross join lateral (
@@ -182,11 +176,8 @@ joined as (
         typical_days.burn_rate_low_amount,
         typical_days.burn_rate_high_amount
     from periods
-    left join actuals
-        on periods.budget_id = actuals.budget_id
-        and periods.period_start_date = actuals.period_start_date
-    left join typical_days
-        on periods.budget_id = typical_days.budget_id
+    left join actuals using (budget_id, period_start_date)
+    left join typical_days using (budget_id)
 ),
 
 forecasts as (
@@ -253,6 +244,4 @@ select
     exhaustion.runs_out_date,
     forecasts.known_as_of
 from forecasts
-left join exhaustion
-    on forecasts.budget_id = exhaustion.budget_id
-    and forecasts.period_start_date = exhaustion.period_start_date
+left join exhaustion using (budget_id, period_start_date)

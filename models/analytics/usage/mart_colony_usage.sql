@@ -39,7 +39,5 @@ select
     min(sessions.first_turn_at) as first_turn_at,
     max(sessions.last_turn_at) as last_turn_at
 from colonies
-left join sessions
-    on colonies.tenant_id = sessions.tenant_id
-    and colonies.colony_id = sessions.colony_id
+left join sessions using (tenant_id, colony_id)
 group by colonies.tenant_id, colonies.colony_id, colonies.colony_name, colonies.queen_name

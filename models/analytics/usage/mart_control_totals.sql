@@ -30,9 +30,7 @@ turns as (
         coalesce(sessions.parent_session_id, t.session_id) as claimed_session_id,
         sessions.session_kind = 'worker' as is_sub_agent
     from {{ ref('fct_llm_turns') }} as t
-    inner join {{ ref('dim_sessions') }} as sessions
-        on t.tenant_id = sessions.tenant_id
-        and t.session_id = sessions.session_id
+    inner join {{ ref('dim_sessions') }} as sessions using (tenant_id, session_id)
 ),
 
 assigned as (
@@ -78,10 +76,7 @@ helpers as (
             and not coalesce(counted_models.has_interrupted, false)
         ) as has_helper
     from last_claims
-    left join counted_models
-        on last_claims.tenant_id = counted_models.tenant_id
-        and last_claims.session_id = counted_models.session_id
-        and last_claims.model = counted_models.model
+    left join counted_models using (tenant_id, session_id, model)
     where last_claims.model is not null
     group by last_claims.tenant_id, last_claims.session_id, last_claims.claimed_by
 ),
@@ -112,13 +107,8 @@ compared as (
         last_claims.ended_at as claimed_at,
         counted.last_turn_at
     from last_claims
-    left join counted
-        on last_claims.tenant_id = counted.tenant_id
-        and last_claims.session_id = counted.session_id
-    left join helpers
-        on last_claims.tenant_id = helpers.tenant_id
-        and last_claims.session_id = helpers.session_id
-        and last_claims.claimed_by = helpers.claimed_by
+    left join counted using (tenant_id, session_id)
+    left join helpers using (tenant_id, session_id, claimed_by)
     left join compactions
         on last_claims.tenant_id = compactions.tenant_id
         and last_claims.session_id = compactions.session_id

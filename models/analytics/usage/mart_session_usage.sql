@@ -18,9 +18,7 @@ wasted as (
         sum(t.input_tokens + t.output_tokens) as wasted_tokens,
         sum(t.reported_cost_usd) as wasted_cost_usd
     from {{ ref('int_usage__turns_judged') }} as judged
-    inner join {{ ref('fct_llm_turns') }} as t
-        on judged.tenant_id = t.tenant_id
-        and judged.turn_id = t.turn_id
+    inner join {{ ref('fct_llm_turns') }} as t using (tenant_id, turn_id)
     where judged.waste_kind <> 'none'
     group by judged.tenant_id, judged.session_id
 ),
@@ -54,12 +52,8 @@ subtrees as (
         sum(money.rated_cost_low_usd) as subtree_rated_cost_low_usd,
         sum(money.rated_cost_high_usd) as subtree_rated_cost_high_usd
     from walked
-    inner join sessions
-        on walked.tenant_id = sessions.tenant_id
-        and walked.session_id = sessions.session_id
-    left join money
-        on walked.tenant_id = money.tenant_id
-        and walked.session_id = money.session_id
+    inner join sessions using (tenant_id, session_id)
+    left join money using (tenant_id, session_id)
     group by walked.tenant_id, walked.ancestor_id
 )
 
@@ -119,18 +113,10 @@ select
     sessions.first_turn_at,
     sessions.last_turn_at
 from sessions
-inner join subtrees
-    on sessions.tenant_id = subtrees.tenant_id
-    and sessions.session_id = subtrees.session_id
-left join money
-    on sessions.tenant_id = money.tenant_id
-    and sessions.session_id = money.session_id
-left join inheritance
-    on sessions.tenant_id = inheritance.tenant_id
-    and sessions.session_id = inheritance.session_id
-left join wasted
-    on sessions.tenant_id = wasted.tenant_id
-    and sessions.session_id = wasted.session_id
+inner join subtrees using (tenant_id, session_id)
+left join money using (tenant_id, session_id)
+left join inheritance using (tenant_id, session_id)
+left join wasted using (tenant_id, session_id)
 left join sessions as roots
     on sessions.tenant_id = roots.tenant_id
     and sessions.root_session_id = roots.session_id

@@ -40,9 +40,7 @@ named as (
         claims.*,
         sessions.agent_name
     from claims
-    inner join sessions
-        on claims.tenant_id = sessions.tenant_id
-        and claims.session_id = sessions.session_id
+    inner join sessions using (tenant_id, session_id)
 ),
 
 -- The times of a claim are whole seconds, cut off.
@@ -94,8 +92,7 @@ compared as (
         coalesce(responses.main_output_tokens, 0) as main_output_tokens,
         coalesce(responses.has_interrupted, false) as has_interrupted
     from named
-    left join responses
-        on named.control_total_id = responses.control_total_id
+    left join responses using (control_total_id)
     left join counted_by_claim
         on named.control_total_id = counted_by_claim.control_total_id
 )

@@ -36,9 +36,7 @@ select
     usage.usage_date,
     usage.zone_date
 from usage
-left join sessions
-    on usage.tenant_id = sessions.tenant_id
-    and usage.session_id = sessions.session_id
+left join sessions using (tenant_id, session_id)
 group by
     usage.tenant_id,
     usage.session_id,

@@ -17,9 +17,7 @@ counted as (
         count(*) as turns,
         max(changed._ingest_seq) as changed_seq
     from {{ ref('fct_llm_turns') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by t.tenant_id, t.session_id, t.model
 )
 

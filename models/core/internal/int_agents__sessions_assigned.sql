@@ -4,9 +4,7 @@ with sessions as (
         tree.parent_session_id as resolved_parent_id,
         tree.colony_id
     from {{ ref('int_sessions__observations_merged') }} as observed
-    inner join {{ ref('int_sessions__tree_resolved') }} as tree
-        on observed.tenant_id = tree.tenant_id
-        and observed.session_id = tree.session_id
+    inner join {{ ref('int_sessions__tree_resolved') }} as tree using (tenant_id, session_id)
 ),
 
 most_used as (
@@ -41,18 +39,12 @@ named as (
         coalesce(sessions.started_at, totals.first_turn_at) as started_at,
         coalesce(totals.last_turn_at, sessions.ended_at, sessions.updated_at, sessions.started_at) as last_seen_at
     from sessions
+    left join {{ ref('int_agents__session_models') }} as models using (tenant_id, session_id)
+    left join {{ ref('int_usage__session_totals') }} as totals using (tenant_id, session_id)
+    left join most_used using (tenant_id, session_id)
     left join sessions as parents
         on sessions.tenant_id = parents.tenant_id
         and sessions.resolved_parent_id = parents.session_id
-    left join {{ ref('int_agents__session_models') }} as models
-        on sessions.tenant_id = models.tenant_id
-        and sessions.session_id = models.session_id
-    left join {{ ref('int_usage__session_totals') }} as totals
-        on sessions.tenant_id = totals.tenant_id
-        and sessions.session_id = totals.session_id
-    left join most_used
-        on sessions.tenant_id = most_used.tenant_id
-        and sessions.session_id = most_used.session_id
 )
 
 select

@@ -65,8 +65,7 @@ claimed_tokens as (
         objects.manifest_key,
         sum(objects.input_tokens_claimed + objects.output_tokens_claimed) as tokens
     from {{ ref('stg_wire__batch_objects') }} as objects
-    inner join batches
-        on objects.manifest_key = batches.manifest_key
+    inner join batches using (manifest_key)
     group by objects.manifest_key
 ),
 
@@ -78,8 +77,7 @@ counted_tokens as (
         sum(counts.input_tokens_duplicate + counts.output_tokens_duplicate) as tokens_duplicate,
         sum(counts.input_tokens_conflict + counts.output_tokens_conflict) as tokens_conflict
     from {{ ref('stg_wire__row_counts') }} as counts
-    inner join batches
-        on counts.manifest_key = batches.manifest_key
+    inner join batches using (manifest_key)
     group by counts.manifest_key
 ),
 
@@ -104,10 +102,8 @@ delivered as (
         sum(claimed_tokens.tokens) filter (where batches.status = 'suppressed') as tokens_suppressed,
         sum(claimed_tokens.tokens) filter (where batches.status = 'tombstone') as tokens_dropped
     from batches
-    left join claimed_tokens
-        on batches.manifest_key = claimed_tokens.manifest_key
-    left join counted_tokens
-        on batches.manifest_key = counted_tokens.manifest_key
+    left join claimed_tokens using (manifest_key)
+    left join counted_tokens using (manifest_key)
     group by batches.tenant_id, batches.device_id, batches.delivery_date
 )
 
@@ -132,11 +128,5 @@ select
     changed.delivery_date,
     changed._ingest_seq
 from changed
-left join read_files
-    on changed.tenant_id = read_files.tenant_id
-    and changed.device_id = read_files.device_id
-    and changed.delivery_date = read_files.delivery_date
-left join delivered
-    on changed.tenant_id = delivered.tenant_id
-    and changed.device_id = delivered.device_id
-    and changed.delivery_date = delivered.delivery_date
+left join read_files using (tenant_id, device_id, delivery_date)
+left join delivered using (tenant_id, device_id, delivery_date)

@@ -19,9 +19,7 @@ sessions as (
             when 'event' then 3
         end as testimony_rank
     from {{ ref('stg_wire__sessions') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 -- Every row that only uses the session still proves that it exists, and may know its parent, its user and its kind.
@@ -47,9 +45,7 @@ mentions as (
         {{ loop.index }} as source_rank,
         changed._ingest_seq
     from {{ ref(relation) }} as rows_of_wire
-    inner join changed
-        on rows_of_wire.tenant_id = changed.tenant_id
-        and rows_of_wire.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     {%- if not loop.last %}
     union all
     {%- endif %}
@@ -198,12 +194,6 @@ select
     mentioned.last_received_at,
     mentioned._ingest_seq
 from mentioned
-left join observed
-    on mentioned.tenant_id = observed.tenant_id
-    and mentioned.session_id = observed.session_id
-left join kinds
-    on mentioned.tenant_id = kinds.tenant_id
-    and mentioned.session_id = kinds.session_id
-left join {{ ref('int_sessions__users_claimed') }} as claimed
-    on mentioned.tenant_id = claimed.tenant_id
-    and mentioned.session_id = claimed.session_id
+left join observed using (tenant_id, session_id)
+left join kinds using (tenant_id, session_id)
+left join {{ ref('int_sessions__users_claimed') }} as claimed using (tenant_id, session_id)

@@ -68,9 +68,7 @@ named as (
             min(colonies.colony_id)
         ) as colony_id
     from sessions
-    inner join colonies
-        on sessions.tenant_id = colonies.tenant_id
-        and sessions.colony_name = colonies.colony_name
+    inner join colonies using (tenant_id, colony_name)
     left join ancestors
         on sessions.tenant_id = ancestors.tenant_id
         and sessions.session_id = ancestors.session_id
@@ -89,15 +87,7 @@ select
     coalesce(sessions.colony_name, led.colony_name) as colony_name,
     {{ path_steps('roots.path', 'roots.root_session_id') }} as depth
 from sessions
-inner join roots
-    on sessions.tenant_id = roots.tenant_id
-    and sessions.session_id = roots.session_id
-left join led
-    on sessions.tenant_id = led.tenant_id
-    and sessions.session_id = led.session_id
-left join named
-    on sessions.tenant_id = named.tenant_id
-    and sessions.session_id = named.session_id
-left join decided
-    on sessions.tenant_id = decided.tenant_id
-    and sessions.session_id = decided.session_id
+inner join roots using (tenant_id, session_id)
+left join led using (tenant_id, session_id)
+left join named using (tenant_id, session_id)
+left join decided using (tenant_id, session_id)

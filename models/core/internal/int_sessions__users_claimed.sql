@@ -20,9 +20,7 @@ observations as (
         zones.time_zone,
         changed._ingest_seq
     from {{ ref('stg_wire__sessions') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     left join {{ ref('stg_wire__device_zones') }} as zones
         on s.tenant_id = zones.tenant_id
         and s._device_id = zones.device_id
@@ -44,9 +42,7 @@ mentions as (
         rows_of_wire._received_at as seen_at,
         changed._ingest_seq
     from {{ ref(relation) }} as rows_of_wire
-    inner join changed
-        on rows_of_wire.tenant_id = changed.tenant_id
-        and rows_of_wire.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     {%- if not loop.last %}
     union all
     {%- endif %}
@@ -59,9 +55,7 @@ last_turns as (
         t.session_id,
         max(t.occurred_at) as last_turn_at
     from {{ ref('stg_wire__llm_turns') }} as t
-    inner join changed
-        on t.tenant_id = changed.tenant_id
-        and t.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     where t.is_held is not true
     group by t.tenant_id, t.session_id
 ),
@@ -87,9 +81,7 @@ claims as (
         ) as is_in_zone,
         max(observations._ingest_seq) as _ingest_seq
     from observations
-    left join {{ ref('stg_wire__session_offsets') }} as offsets
-        on observations.tenant_id = offsets.tenant_id
-        and observations.session_id = offsets.session_id
+    left join {{ ref('stg_wire__session_offsets') }} as offsets using (tenant_id, session_id)
     where observations.user_id is not null
     group by observations.tenant_id, observations.session_id, observations.user_id
     union all
@@ -119,12 +111,8 @@ timed as (
         claims.seen_at <= greatest(last_turns.last_turn_at, last_changes.ended_at) as is_live,
         claims.seen_at <= greatest(last_turns.last_turn_at, last_changes.ended_at) + interval 1 day as is_soon
     from best_claims as claims
-    left join last_turns
-        on claims.tenant_id = last_turns.tenant_id
-        and claims.session_id = last_turns.session_id
-    left join last_changes
-        on claims.tenant_id = last_changes.tenant_id
-        and claims.session_id = last_changes.session_id
+    left join last_turns using (tenant_id, session_id)
+    left join last_changes using (tenant_id, session_id)
 ),
 
 candidates as (

@@ -32,9 +32,7 @@ built as (
         turns.usage_date,
         {{ fingerprint_of_all('turns._fingerprint') }} as _fingerprint
     from turns
-    inner join changed
-        on turns.tenant_id = changed.tenant_id
-        and turns.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by turns.tenant_id, turns.session_id, turns.usage_date
 ),
 
@@ -51,16 +49,9 @@ current_pairs as (
         built._fingerprint,
         changed._ingest_seq
     from pairs
-    inner join changed
-        on pairs.tenant_id = changed.tenant_id
-        and pairs.session_id = changed.session_id
-    left join built
-        on pairs.tenant_id = built.tenant_id
-        and pairs.session_id = built.session_id
-        and pairs.usage_date = built.usage_date
-    left join resolved
-        on pairs.tenant_id = resolved.tenant_id
-        and pairs.session_id = resolved.session_id
+    inner join changed using (tenant_id, session_id)
+    left join built using (tenant_id, session_id, usage_date)
+    left join resolved using (tenant_id, session_id)
 )
 
 select
@@ -86,8 +77,5 @@ select
     {%- endif %}
 from current_pairs
 {% if is_incremental() -%}
-left join stored
-    on current_pairs.tenant_id = stored.tenant_id
-    and current_pairs.session_id = stored.session_id
-    and current_pairs.usage_date = stored.usage_date
+left join stored using (tenant_id, session_id, usage_date)
 {%- endif %}

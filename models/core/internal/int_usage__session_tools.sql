@@ -17,8 +17,6 @@ select
     count(*) filter (where calls.is_error) as errors,
     max(changed._ingest_seq) as _ingest_seq
 from {{ ref('fct_tool_calls') }} as calls
-inner join changed
-    on calls.tenant_id = changed.tenant_id
-    and calls.session_id = changed.session_id
+inner join changed using (tenant_id, session_id)
 where calls.tool_name is not null
 group by calls.tenant_id, calls.session_id, calls.tool_name

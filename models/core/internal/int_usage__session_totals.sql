@@ -62,7 +62,5 @@ select
     max(measures.turn_at) as last_turn_at,
     max(changed._ingest_seq) as _ingest_seq
 from measures
-inner join changed
-    on measures.tenant_id = changed.tenant_id
-    and measures.session_id = changed.session_id
+inner join changed using (tenant_id, session_id)
 group by measures.tenant_id, measures.session_id

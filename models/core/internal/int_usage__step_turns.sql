@@ -25,13 +25,8 @@ steps as (
         ) as known_us,
         changed._ingest_seq
     from {{ ref('stg_wire__node_steps') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
-    left join {{ ref('int_usage__steps_matched') }} as matched
-        on s.tenant_id = matched.tenant_id
-        and s.session_id = matched.session_id
-        and s.step_id = matched.step_id
+    inner join changed using (tenant_id, session_id)
+    left join {{ ref('int_usage__steps_matched') }} as matched using (tenant_id, session_id, step_id)
 ),
 
 summaries as (
@@ -41,9 +36,7 @@ summaries as (
         s.trace_id,
         min({{ to_micros('s.started_at') }}) as started_us
     from {{ ref('stg_wire__run_summaries') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
     group by s.tenant_id, s.session_id, s.trace_id
 ),
 
@@ -100,10 +93,7 @@ dated as (
             summaries.started_us + anchored.elapsed_us
         ) as dated_us
     from anchored
-    left join summaries
-        on anchored.tenant_id = summaries.tenant_id
-        and anchored.session_id = summaries.session_id
-        and anchored.trace_id = summaries.trace_id
+    left join summaries using (tenant_id, session_id, trace_id)
 ),
 
 dated_lines as (
@@ -169,12 +159,8 @@ resolved as (
             else 'received'
         end as time_basis
     from borrowed
-    left join session_summaries
-        on borrowed.tenant_id = session_summaries.tenant_id
-        and borrowed.session_id = session_summaries.session_id
-    left join sessions
-        on borrowed.tenant_id = sessions.tenant_id
-        and borrowed.session_id = sessions.session_id
+    left join session_summaries using (tenant_id, session_id)
+    left join sessions using (tenant_id, session_id)
 )
 
 select

@@ -55,9 +55,7 @@ lines as (
         ) as elapsed_us,
         changed._ingest_seq
     from {{ ref('stg_wire__node_steps') }} as s
-    inner join changed
-        on s.tenant_id = changed.tenant_id
-        and s.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 -- A node that is run again within a run begins at 0 again.
@@ -93,9 +91,7 @@ scopes as (
         forks.session_id,
         forks.ancestor_id as origin_session_id
     from {{ ref('stg_wire__fork_ancestors') }} as forks
-    inner join changed
-        on forks.tenant_id = changed.tenant_id
-        and forks.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 known_events as (
@@ -180,10 +176,7 @@ clocked_events as (
             0
         ) as at_us
     from known_events as e
-    left join proven_shifts as p
-        on e.tenant_id = p.tenant_id
-        and e.session_id = p.session_id
-        and e.turn_id = p.turn_id
+    left join proven_shifts as p using (tenant_id, session_id, turn_id)
 ),
 
 summaries as (
@@ -216,10 +209,7 @@ run_spans as (
             as ends_dated,
         max(known_steps.file_modified_us) as file_modified_us
     from known_steps
-    left join summaries
-        on known_steps.tenant_id = summaries.tenant_id
-        and known_steps.session_id = summaries.session_id
-        and known_steps.run = summaries.run
+    left join summaries using (tenant_id, session_id, run)
     group by known_steps.tenant_id, known_steps.session_id, known_steps.run
 ),
 
@@ -332,10 +322,7 @@ parted_steps as (
         s.*,
         r.part
     from known_steps as s
-    inner join parted_runs as r
-        on s.tenant_id = r.tenant_id
-        and s.session_id = r.session_id
-        and s.run = r.run
+    inner join parted_runs as r using (tenant_id, session_id, run)
 ),
 
 -- A session that was restored counts its iterations on, a step log begins anew with every run.
@@ -355,12 +342,7 @@ offsets as (
     inner join (
         select * from parted_events
         qualify count(*) over (partition by tenant_id, session_id, part, input_tokens, output_tokens) = 1
-    ) as e
-        on s.tenant_id = e.tenant_id
-        and s.session_id = e.session_id
-        and s.part = e.part
-        and s.input_tokens = e.input_tokens
-        and s.output_tokens = e.output_tokens
+    ) as e using (tenant_id, session_id, part, input_tokens, output_tokens)
     where e.position is not null
     group by s.tenant_id, s.session_id, s.run, s.node_id, s.execution, e.position - s.step_index
 ),
@@ -392,10 +374,7 @@ execution_offsets as (
             else {{ earliest('offsets.first_position', pair('-offsets.turns', 'offsets.first_position')) }}
         end as first_position
     from offsets
-    inner join run_offsets
-        on offsets.tenant_id = run_offsets.tenant_id
-        and offsets.session_id = run_offsets.session_id
-        and offsets.run = run_offsets.run
+    inner join run_offsets using (tenant_id, session_id, run)
     group by offsets.tenant_id, offsets.session_id, offsets.run, offsets.node_id, offsets.execution
 ),
 
@@ -416,16 +395,8 @@ steps as (
         coalesce(execution_offsets.first_position, run_offsets.first_position) is not null as is_position_known,
         event_nodes.node_id is not null as is_node_in_both
     from parted_steps as s
-    left join execution_offsets
-        on s.tenant_id = execution_offsets.tenant_id
-        and s.session_id = execution_offsets.session_id
-        and s.run = execution_offsets.run
-        and s.node_id = execution_offsets.node_id
-        and s.execution = execution_offsets.execution
-    left join run_offsets
-        on s.tenant_id = run_offsets.tenant_id
-        and s.session_id = run_offsets.session_id
-        and s.run = run_offsets.run
+    left join execution_offsets using (tenant_id, session_id, run, node_id, execution)
+    left join run_offsets using (tenant_id, session_id, run)
     left join event_nodes
         on s.tenant_id = event_nodes.tenant_id
         and s.session_id = event_nodes.session_id
@@ -514,10 +485,7 @@ placed_steps as (
         ) as event_after_us,
         count(matched.turn_id) over (partition by steps.tenant_id, steps.session_id, steps.run) > 0 as run_has_events
     from steps
-    left join {{ equal }} as matched
-        on steps.tenant_id = matched.tenant_id
-        and steps.session_id = matched.session_id
-        and steps.step_id = matched.step_id
+    left join {{ equal }} as matched using (tenant_id, session_id, step_id)
 ),
 
 -- Run, node, iteration and time agree and the tokens do not: one turn that the two logs count otherwise.
@@ -588,10 +556,7 @@ select
     {{ from_micros('coalesce(s.at_us, other_tokens.at_us)') }} as event_at,
     s._ingest_seq
 from placed_steps as s
-left join other_tokens
-    on s.tenant_id = other_tokens.tenant_id
-    and s.session_id = other_tokens.session_id
-    and s.step_id = other_tokens.step_id
+left join other_tokens using (tenant_id, session_id, step_id)
 left join event_sessions
     on s.tenant_id = event_sessions.tenant_id
     and s.session_id = event_sessions.session_id

@@ -132,9 +132,7 @@ found as (
         followed.default_model,
         case when followed.rule = 'session' then coalesce(followed.last_model, first_named.model) end as session_model
     from followed
-    left join first_named
-        on followed.tenant_id = first_named.tenant_id
-        and followed.session_id = first_named.session_id
+    left join first_named using (tenant_id, session_id)
     where followed.is_turn
 )
 

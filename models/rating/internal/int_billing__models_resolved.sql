@@ -37,8 +37,7 @@ exact as (
         offers.provider_name,
         offers.model as price_model
     from offers
-    inner join {{ ref('stg_billing__model_prefixes') }} as prefixes
-        on offers.provider_name = prefixes.provider_name
+    inner join {{ ref('stg_billing__model_prefixes') }} as prefixes using (provider_name)
 ),
 
 -- A name that may be two providers' is nobody's until an alias says whose.

@@ -29,8 +29,7 @@ sheets as (
         coalesce(last_decisions.decision, 'propose') as decision,
         coalesce(last_decisions.decided_at, max(prices.recorded_at)) as decided_at
     from prices
-    left join last_decisions
-        on prices.sheet_id = last_decisions.sheet_id
+    left join last_decisions using (sheet_id)
     group by
         prices.sheet_id, prices.provider_name, prices.model, prices.service_tier, prices.is_batch, prices.valid_from,
         prices.valid_to, last_decisions.decision, last_decisions.decided_at
@@ -167,6 +166,5 @@ select
     in_force.in_force_from,
     in_force.in_force_to
 from candidates
-inner join in_force
-    on candidates.sheet_id = in_force.sheet_id
+inner join in_force using (sheet_id)
 where candidates.place = 1

@@ -15,7 +15,5 @@ select
     turns.usage_date,
     max(changed._ingest_seq) as _ingest_seq
 from {{ ref('fct_llm_turns') }} as turns
-inner join changed
-    on turns.tenant_id = changed.tenant_id
-    and turns.usage_date = changed.usage_date
+inner join changed using (tenant_id, usage_date)
 group by turns.tenant_id, turns.model, turns.usage_date

@@ -26,9 +26,7 @@ observations as (
         end as basis_rank,
         changed._ingest_seq
     from {{ source('wire', 'sessions') }} as source
-    inner join changed
-        on source.tenant_id = changed.tenant_id
-        and source.session_id = changed.session_id
+    inner join changed using (tenant_id, session_id)
 ),
 
 ranked as (
@@ -54,9 +52,7 @@ device_zones as (
         observations.session_id,
         zones.time_zone
     from observations
-    inner join {{ ref('stg_wire__device_zones') }} as zones
-        on observations.tenant_id = zones.tenant_id
-        and observations.device_id = zones.device_id
+    inner join {{ ref('stg_wire__device_zones') }} as zones using (tenant_id, device_id)
 ),
 
 -- Zones that had the same offset then: what was resolved in one of them is right, through changes of its offset too.
@@ -66,9 +62,7 @@ agreeing as (
         best.session_id,
         {{ path_of_all('device_zones.time_zone') }} as agreeing_zones
     from best
-    inner join device_zones
-        on best.tenant_id = device_zones.tenant_id
-        and best.session_id = device_zones.session_id
+    inner join device_zones using (tenant_id, session_id)
     where {{ zone_offset_micros('best.offset_observed_at', 'device_zones.time_zone') }} = best.utc_offset_seconds * 1000000
     group by best.tenant_id, best.session_id
 ),
@@ -80,9 +74,7 @@ agreeing_device_zones as (
         device_zones.session_id,
         device_zones.time_zone
     from device_zones
-    inner join agreeing
-        on device_zones.tenant_id = agreeing.tenant_id
-        and device_zones.session_id = agreeing.session_id
+    inner join agreeing using (tenant_id, session_id)
     where {{ path_holds('agreeing.agreeing_zones', 'device_zones.time_zone') }}
 ),
 
@@ -92,12 +84,8 @@ differing as (
         ranked.tenant_id,
         ranked.session_id
     from ranked
-    inner join best
-        on ranked.tenant_id = best.tenant_id
-        and ranked.session_id = best.session_id
-    left join agreeing_device_zones as zones
-        on ranked.tenant_id = zones.tenant_id
-        and ranked.session_id = zones.session_id
+    inner join best using (tenant_id, session_id)
+    left join agreeing_device_zones as zones using (tenant_id, session_id)
     where case
             when zones.time_zone is null then ranked.utc_offset_seconds <> best.utc_offset_seconds
             else {{ zone_offset_micros('ranked.offset_observed_at', 'zones.time_zone') }}
@@ -125,12 +113,8 @@ select
     agreeing.agreeing_zones,
     sessions._ingest_seq
 from sessions
-left join best
-    on sessions.tenant_id = best.tenant_id
-    and sessions.session_id = best.session_id
-left join agreeing
-    on sessions.tenant_id = agreeing.tenant_id
-    and sessions.session_id = agreeing.session_id
+left join best using (tenant_id, session_id)
+left join agreeing using (tenant_id, session_id)
 left join differing
     on sessions.tenant_id = differing.tenant_id
     and sessions.session_id = differing.session_id

@@ -54,6 +54,4 @@ select
     coalesce(usage.billed_cost, 0) as billed_cost,
     usage.billing_month
 from usage
-left join colony_days
-    on usage.billing_account_id = colony_days.billing_account_id
-    and usage.billing_month = colony_days.billing_month
+left join colony_days using (billing_account_id, billing_month)

@@ -92,20 +92,17 @@ usage_lines as (
         lines.usage_date + 1 as charge_end_date,
         lines.price_known_at as rated_as_of
     from {{ ref('fct_rated_lines') }} as lines
+    left join {{ ref('mart_usage_crosscheck') }} as checked using (tenant_id, session_id)
     left join {{ ref('int_sessions__observations_merged') }} as queens
         on lines.tenant_id = queens.tenant_id
         and lines.root_session_id = queens.session_id
-    left join {{ ref('mart_usage_crosscheck') }} as checked
-        on lines.tenant_id = checked.tenant_id
-        and lines.session_id = checked.session_id
     left join {{ ref('rpt_reconciliation') }} as matched
         on lines.usage_date = matched.usage_date
         and lines.provider_name = matched.provider_name
         and {{ token_type('lines.component') }} = matched.token_type
         and {{ undated_model('lines.price_model') }} = matched.model
         and matched.variance_class in ('match', 'within_tolerance')
-    left join {{ ref('stg_billing__contract_rates') }} as rates
-        on lines.contract_rate_id = rates.contract_rate_id
+    left join {{ ref('stg_billing__contract_rates') }} as rates using (contract_rate_id)
     left join write_offs
         on lines.billing_account_id = write_offs.billing_account_id
         and lines.model = write_offs.model
@@ -259,12 +256,8 @@ reversals as (
             booked.billing_period as original_period
         )
     from booked
-    inner join compared
-        on booked.tenant_id = compared.tenant_id
-        and booked.line_id = compared.line_id
-        and booked.billing_account_id = compared.billing_account_id
-    inner join frozen
-        on booked.billing_account_id = frozen.billing_account_id
+    inner join compared using (tenant_id, line_id, billing_account_id)
+    inner join frozen using (billing_account_id)
 ),
 
 replacements as (
@@ -281,8 +274,7 @@ replacements as (
             'late_usage'
         ) as cause
     from dated
-    inner join frozen
-        on dated.billing_account_id = frozen.billing_account_id
+    inner join frozen using (billing_account_id)
     left join booked
         on dated.tenant_id = booked.tenant_id
         and dated.line_id = booked.line_id
@@ -306,8 +298,7 @@ coverable as (
         dated.charge_category = 'Usage' and dated.billed_cost = 0 and dated.settlement_id is null
             and dated.consumed_quantity > 0 as is_covered
     from dated
-    inner join frozen
-        on dated.billing_account_id = frozen.billing_account_id
+    inner join frozen using (billing_account_id)
     where dated.incurred_period > frozen.closed_through
 ),
 
@@ -377,9 +368,7 @@ numbered as (
         coalesce(periods.bookings, 0) + 1 as booking,
         cast(null as bigint) as seal_seq
     from pending
-    left join periods
-        on pending.billing_period = periods.billing_period
-        and pending.billing_account_id = periods.billing_account_id
+    left join periods using (billing_period, billing_account_id)
 ),
 
 everything as (

@@ -35,6 +35,5 @@ select
     coalesce(min(case when own_periods.status <> 'closed' then own_periods.billing_period end), date '0001-01-01')
         as correction_period
 from accounts
-left join own_periods
-    on accounts.billing_account_id = own_periods.billing_account_id
+left join own_periods using (billing_account_id)
 group by accounts.billing_account_id

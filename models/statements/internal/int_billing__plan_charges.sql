@@ -63,8 +63,7 @@ held as (
     from months
     inner join items
         on months.plan_item_id = items.plan_item_id
-    inner join seats
-        on items.billing_account_id = seats.billing_account_id
+    inner join seats using (billing_account_id)
     where items.item = 'seat'
 ),
 
@@ -136,8 +135,7 @@ seat_parts as (
         held.end_day - held.first_day as seat_days,
         {{ prorated('items.unit_price', 'held.first_day', 'held.end_day', 'held.days') }} as amount
     from held
-    inner join items
-        on held.plan_item_id = items.plan_item_id
+    inner join items using (plan_item_id)
     where items.pricing = 'per_unit'
         and held.first_day < held.end_day
 ),
@@ -170,9 +168,7 @@ amounts as (
                 end
         end as amount
     from billable
-    left join tiered
-        on billable.plan_item_id = tiered.plan_item_id
-        and billable.billing_month = tiered.billing_month
+    left join tiered using (plan_item_id, billing_month)
 ),
 
 charges as (
@@ -201,8 +197,7 @@ charges as (
         seat_parts.amount,
         seat_parts.billing_month
     from seat_parts
-    inner join items
-        on seat_parts.plan_item_id = items.plan_item_id
+    inner join items using (plan_item_id)
     union all
     -- What was promised and not used.
     select
