@@ -14,7 +14,8 @@ from pipelines.billing import ledger as files
 from pipelines.billing.exports import COSTS
 from pipelines.billing.statements import MANIFEST
 from pipelines.billing.verify import verify
-from tests.billing.ledgers import Ledger, line
+from pipelines.quality import gates
+from tests.billing.ledgers import Ledger, charge, line
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 AT = datetime(2025, 3, 1, tzinfo=UTC)
@@ -79,6 +80,33 @@ def test_what_was_erased_after_the_close_is_no_correction(billed: Ledger) -> Non
     assert billed.booked("count(*)", "line_kind <> 'original'") == [(0,)]
     sums = 'select sum("BilledCost") from marts.export_focus_daily where billing_period = ?'
     assert billed.connection.execute(sums, [JANUARY]).fetchone() == (Decimal("4.500021"),)
+
+
+@pytest.mark.parametrize("holder", ["bob", "grace", None])
+def test_the_seat_of_an_erased_user_is_billed_once(billed: Ledger, holder: str | None) -> None:
+    """Finance's book still names the holder, gives the seat to somebody else, or takes it away."""
+    billed.charge([charge("seat", FEBRUARY, "20", user_id="bob")])
+    billed.close(FEBRUARY)
+    redaction.redact(billed.exports, billed.books, {*GONE, "turn-c"}, at=AT)
+    billed.forget("b", "c")
+    if holder is None:
+        billed.forget("seat")
+    else:
+        billed.charge([charge("seat", FEBRUARY, "20", user_id=holder)])
+    files.reload(billed.connection, billed.books)
+    billed.build()
+    seats = "select sum(\"BilledCost\") from marts.export_focus_daily where \"ChargeCategory\" = 'Purchase'"
+    assert billed.connection.execute(seats).fetchone() == (Decimal(20),)
+    assert failing(billed) == set()
+    billed.lines["a"]["billed_cost"] += 1
+    billed.tell(())  # without building: the statements are of before
+    assert failing(billed) == {"cost_off"}
+
+
+def failing(billed: Ledger) -> set[str]:
+    """What the gate of the statements finds."""
+    (suite,) = (suite for suite in gates.suites("billing") if suite.name == "marts__export_focus_daily")
+    return {result.column for result in gates.run(suite, billed.connection) if not result.passed}
 
 
 def test_the_chain_goes_on_after_a_redaction(billed: Ledger) -> None:
