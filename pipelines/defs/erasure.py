@@ -105,6 +105,8 @@ def _erase(
     if work.rewrite(_build, now=now):
         books, exports = Path(folders.books), Path(folders.exports)
         redaction.redact(exports, books, work.journal.identifiers | work.journal.names, at=now)
+        whole = {line.tenant for line in work.lines if line.scope == "tenant"}
+        operator_actions.redact(HOME.operator_actions, tenants=whole, erased=work.journal.identifiers)
         current.refresh(StatementStore.open(exports))  # made from statements that name nobody erased now
         attestation.attest(exports, books, as_of=now, after_erasure=True)
         if warehouse.exists():

@@ -1,4 +1,4 @@
-"""What people decided about agents: a book of lines that only grows, and its way into the warehouse.
+"""What people decided about agents: a book of lines that only grows but for erasures, and its way into the warehouse.
 
 An action is written down here and carried out by people: nothing here stops an agent. It holds no text: a reason is
 one of five words, everything else an identifier.
@@ -8,7 +8,8 @@ Does not belong here: what the numbers say of an agent (models/analytics/agents)
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import duckdb
 
 from pipelines.contract.keys import is_slug
 from pipelines.errors import UsageError
-from pipelines.home import exclusive, private_folder
+from pipelines.home import exclusive, private_folder, replace_file
 
 Kind = Literal["fire", "note"]
 REASONS = ("derailed", "obstinate", "dumb", "unresponsive", "corrupted")
@@ -57,7 +58,7 @@ def record(
         action_id=uuid4().hex, tenant_id=tenant, agent_id=agent, session_id=session, actor_id=actor, action=action,
         reason=reason, acted_at=now or datetime.now(UTC),
     )  # fmt: skip
-    line = json.dumps(asdict(made) | {"acted_at": made.acted_at.isoformat()}) + "\n"
+    line = _line(made)
     private_folder(book.parent)
     with exclusive(book.with_suffix(".lock")):
         descriptor = os.open(book, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -80,6 +81,29 @@ def actions(book: Path) -> list[Action]:
         except (ValueError, TypeError, KeyError):
             continue
     return found
+
+
+def _line(action: Action) -> str:
+    return json.dumps(asdict(action) | {"acted_at": action.acted_at.isoformat()}) + "\n"
+
+
+def redact(book: Path, *, tenants: Collection[str], erased: Collection[str]) -> None:
+    """Take out the tenants' actions, and of the others the sessions that were erased (`erased`: identifiers).
+
+    What was decided about an agent stays, unless its own name is one of them. May be killed and called again.
+    Raises OSError.
+    """
+    if not book.exists():
+        return
+    with exclusive(book.with_suffix(".lock")):
+        before = actions(book)
+        kept = [
+            replace(action, session_id=None) if action.session_id in erased else action
+            for action in before
+            if action.tenant_id not in tenants and action.agent_id.partition(":")[2] not in erased
+        ]
+        if kept != before:
+            replace_file(book, "".join(map(_line, kept)).encode())
 
 
 def actors(book: Path) -> set[str]:

@@ -93,11 +93,12 @@ def identifiers_gone(
     connection: duckdb.DuckDBPyConnection, tenants: list[str], to_erase: Mapping[str, str]
 ) -> dict[str, set[str]]:
     """Identifiers that the old wire holds and the new one does not: none may be found any more. By the request that
-    takes their batches away (`to_erase`: requests by manifest); what stands in no batch is everybody's."""
+    takes their batches away (`to_erase`: requests by manifest); what stands in no batch is everybody's. Those that the
+    site gave its own actions are nobody's: they come back from their book with the next load."""
     columns = connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'old' AND schema_name = 'wire'"
-        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name) AND table_name <> 'kept_charges'"
-        " AND list_contains(?, table_name)",
+        " AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name)"
+        " AND table_name NOT IN ('kept_charges', 'operator_actions') AND list_contains(?, table_name)",
         [PROGRAMS, WIRE],
     ).fetchall()
     keys = {table: column for table, column in columns if column in ("_manifest_key", "manifest_key")}

@@ -30,7 +30,7 @@ from pipelines import failpoints
 from pipelines.contract.keys import parse_prefix, request_keys
 from pipelines.contract.receipts import ErasureRequest, parse_receipt
 from pipelines.errors import UsageError
-from pipelines.warehouse import erase, kept, landing, load, needles, residue, suppression
+from pipelines.warehouse import erase, kept, landing, load, needles, operator_actions, residue, suppression
 from pipelines.warehouse.needles import Needles, UnsearchableError
 from tests.warehouse_part import bombs
 from tests.warehouse_part.batches import EPOCH, MemoryStore, batch, record, row, turn
@@ -159,9 +159,13 @@ class Site:
             batches=found.mixed, shared=found.shared,
         )  # fmt: skip
 
-    def erase(self, signed: Iterable[str] = (), models: Iterable[str] = ()) -> list[erase.Erased]:
+    def erase(
+        self, signed: Iterable[str] = (), models: Iterable[str] = (), book: Path = Path("/nowhere")
+    ) -> list[erase.Erased]:
         work = erase.Pass(self.warehouse, self.store)
         work.rewrite(build, now=NOW)
+        whole = {line.tenant for line in work.lines if line.scope == "tenant"}
+        operator_actions.redact(book, tenants=whole, erased=work.journal.identifiers)
         work.clear_landing()
         work.clear_copies()
         done = work.prove([self.root], passing_over=[], signed=signed, models={*models}, now=NOW)
@@ -298,6 +302,28 @@ def test_a_user_goes_with_the_batches_that_name_her(site: Site) -> None:
     ]  # fmt: skip
     build(site.warehouse)
     assert site.counted() == counted
+
+
+@pytest.mark.parametrize("scope", ["user", "tenant"])
+def test_what_was_decided_about_agents_stops_no_erasure(site: Site, scope: suppression.Scope) -> None:
+    """The book of the site names a session of hers; it gets its own lines back, without it."""
+    book = site.root / "operator" / "actions.jsonl"
+    gone = record("session of 5")
+    for tenant, session_id in (("acme", gone), ("acme", None), ("bolt", None)):
+        operator_actions.record(
+            book, action="note", tenant=tenant, agent="queen:queen_growth", reason="dumb", actor="grace",
+            session=session_id,
+        )  # fmt: skip
+    with duckdb.connect(str(site.warehouse)) as connection:
+        operator_actions.load(connection, book)
+    line = site.suppress(scope, "ada-lovelace" if scope == "user" else "acme")
+    assert [done.request_id for done in site.erase(book=book)] == [line.request_id]
+    assert site.holds(gone) == []
+    with duckdb.connect(str(site.warehouse)) as connection:
+        operator_actions.load(connection, book)
+    assert site.query("SELECT tenant_id, session_id FROM wire.operator_actions ORDER BY ALL") == (
+        [("acme", None), ("acme", None), ("bolt", None)] if scope == "user" else [("bolt", None)]
+    )
 
 
 def test_a_tenant_goes_and_its_amounts_stay(site: Site) -> None:

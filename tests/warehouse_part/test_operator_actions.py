@@ -1,6 +1,7 @@
 """The book of what people decided: it only grows, holds no text, and each line reaches the warehouse once."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +53,22 @@ def test_no_text_has_a_way_in(book: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         operator_actions.record(book, action="note", **(GOOD | wrong))
     assert not book.exists()
+
+
+def test_what_is_erased_goes_out_of_the_book(book: Path) -> None:
+    plain = operator_actions.record(book, action="fire", **GOOD)
+    of_session = operator_actions.record(book, action="note", **(GOOD | {"session": "session_1"}))
+    of_other = operator_actions.record(book, action="note", **(GOOD | {"session": "session_2"}))
+    operator_actions.record(book, action="note", **(GOOD | {"agent": "worker:session_1"}))
+    operator_actions.record(book, action="note", **(GOOD | {"tenant": "bolt"}))
+    for _ in range(2):
+        operator_actions.redact(book, tenants={"bolt"}, erased={"session_1", "session"})
+        assert operator_actions.actions(book) == [plain, replace(of_session, session_id=None), of_other]
+        assert b"session_1" not in book.read_bytes()
+    unchanged = book.stat().st_ino
+    operator_actions.redact(book, tenants=(), erased={"session_3"})
+    assert book.stat().st_ino == unchanged
+    operator_actions.redact(book.with_name("absent.jsonl"), tenants=(), erased=())
 
 
 def test_each_line_is_loaded_once(book: Path) -> None:
