@@ -177,7 +177,7 @@
 {%- endmacro %}
 
 {% macro spark__path_steps(path, id) -%}
-    (array_position({{ path }}, {{ id }}) - 1)
+    cast(array_position({{ path }}, {{ id }}) - 1 as integer)
 {%- endmacro %}
 
 {# The smallest id of the path from `id` on: all members of one cycle agree on it. #}
