@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run dev services audit test coverage test-services test-long torture bench bench-quick power-loss mutants focus-check spreadsheet-check scale test-scale lint contract demo-pages lock clean frozen-home wheels docs
+.PHONY: help setup run dev services audit test coverage test-services test-long torture bench bench-quick power-loss mutants focus-check spreadsheet-check scale test-engines test-scale lint contract demo-pages lock clean frozen-home wheels docs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -149,7 +149,10 @@ $(SPARK)/.ready: $(READY) requirements-spark.lock
 scale: $(SPARK)/.ready ## the models on DuckLake and Spark, marts compared with DuckDB's (ARGS="--engines ducklake")
 	@nice -n 10 $(SPARK)/bin/python -m bench.scale $(ARGS)
 
-test-scale: $(SPARK)/.ready ## a small form of it as tests; what lacks PostgreSQL or Java 17 is skipped and says so
+test-engines: $(SPARK)/.ready ## the models that call what differs from engine to engine, on Spark: two minutes, in .ci/run
+	@$(SPARK)/bin/python -m pytest -m scale tests/scale/test_small.py
+
+test-scale: $(SPARK)/.ready ## that, and whole builds killed on DuckLake and Spark; what lacks PostgreSQL or Java 17 is skipped
 	@$(SPARK)/bin/python -m pytest -m scale tests/scale
 
 # As root it installs the Debian package where it is missing; else the test is skipped, and says so.

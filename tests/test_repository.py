@@ -31,6 +31,7 @@ TARGETS = (
     "test",
     "coverage",
     "test-services",
+    "test-engines",
     "test-long",
     "torture",
     "bench",
@@ -271,8 +272,8 @@ def test_only_makes_own_command_line_names_a_home() -> None:
 def test_a_clean_machine_runs_make_test() -> None:
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    commands = re.findall(r"^(?:exec )?(make [a-z-]+)", script.read_text("utf-8"), re.MULTILINE)
-    assert commands == ["make test", "make test-services"]
+    commands = re.findall(r"^ *(?:exec )?(make [a-z-]+)", script.read_text("utf-8"), re.MULTILINE)
+    assert commands == ["make test", "make test-engines", "make test-services"]
 
 
 # documents -----------------------------------------------------------------------------------------------------------

@@ -67,11 +67,16 @@ def ship(home: Home, devices: Sequence[fleet.DeviceSpec]) -> None:
 class OnDuckDB:
     """The warehouse: its file, its tables as they were after each load, and how long it took."""
 
-    path: Path
+    warehouse: Warehouse
     inputs: list[Path] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     load_seconds: float = 0.0
     build_seconds: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.warehouse.path
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,19 @@ class Built:
 
 def on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]], select: list[str]) -> OnDuckDB:
     """Devices loaded one group after the other, and all models built at the end."""
-    done = OnDuckDB(home.root / "apiary.duckdb")
-    os.environ["APIARY_WAREHOUSE"] = str(done.path)
-    warehouse = Warehouse(done.path, home.root / "duckdb-target")
+    done = loaded_on_duckdb(home, loads)
+    begun = time.monotonic()
+    done.warehouse.run("--full-refresh", *(["--select", *select] if select else []))
+    done.build_seconds = time.monotonic() - begun
+    return done
+
+
+def loaded_on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]]) -> OnDuckDB:
+    """The same before any model is built."""
+    file = home.root / "apiary.duckdb"
+    os.environ["APIARY_WAREHOUSE"] = str(file)
+    warehouse = Warehouse(file, home.root / "duckdb-target")
+    done = OnDuckDB(warehouse)
     sign_books(home, tuple(device for devices in loads for device in devices), now=datetime.now(UTC))
     warehouse.sign(home.books)
     for number, devices in enumerate(loads):
@@ -100,16 +115,18 @@ def on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]], select: l
         warehouse.ingest(home.store_url)
         done.load_seconds += time.monotonic() - begun
         done.inputs.append(home.root / "inputs" / str(number))
-        done.rows = inputs.export(done.path, done.inputs[-1])
-    begun = time.monotonic()
-    warehouse.run("--full-refresh", *(["--select", *select] if select else []))
-    done.build_seconds = time.monotonic() - begun
+        done.rows = inputs.export(file, done.inputs[-1])
     return done
 
 
 def on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> Built:
     """The models and their tests on Spark."""
     return finished(started_on_spark(home, tables, master, select), Engine.SPARK, home)
+
+
+def alone_on_spark(home: Home, tables: Path, models: Sequence[str]) -> Built:
+    """These models and nothing else, in one process: what they read lies in `tables`."""
+    return finished(started_on_spark(home, [tables], "local[2]", [*models, "--alone"]), Engine.SPARK, home)
 
 
 def started_on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> "subprocess.Popen[bytes]":
@@ -262,7 +279,7 @@ def outcome(engine: Engine, place: str, home: Home, duckdb: OnDuckDB, built: Bui
 def missing(engine: Engine) -> str | None:
     """What an engine lacks on this machine."""
     if engine is Engine.SPARK:
-        return cluster.NO_JAVA if cluster.java() is None else None
+        return cluster.missing()
     return postgres.missing()
 
 

@@ -4,6 +4,7 @@ Does not belong here: what runs on it (spark_build.py).
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,14 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NO_JAVA = "Spark needs Java 17: install it (Debian: openjdk-17-jre-headless) or set JAVA_HOME"
+JAVA = 17
 SECONDS_TO_START = 120
 
 
-def java() -> str | None:
-    """The program `java`, of JAVA_HOME if that is set; None if there is none."""
+def missing() -> str | None:
+    """What Spark lacks on this machine, and what to do; None if it lacks nothing."""
     home = os.environ.get("JAVA_HOME")
-    return shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
+    java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr if java else ""
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < JAVA:
+        return f"skipped: Spark needs Java {JAVA}: install it (Debian: openjdk-{JAVA}-jre-headless) or set JAVA_HOME"
+    return None
 
 
 @contextmanager

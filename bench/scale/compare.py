@@ -40,21 +40,29 @@ class Comparison:
         return self.is_there and not (self.missing or self.surplus or self.columns)
 
 
-def compare(warehouse: Path, outputs: Path, *, but: Collection[str] = ()) -> list[Comparison]:
-    """Every mart of the warehouse, without the columns `but`, against a folder of Parquet for each.
+def compare(
+    warehouse: Path, outputs: Path, *, models: Collection[str] = (), but: Collection[str] = ()
+) -> list[Comparison]:
+    """Every mart of the warehouse, or these models of any schema, against a folder of Parquet for each.
 
-    Raises duckdb.Error.
+    Without the columns `but`. Raises duckdb.Error.
     """
     with duckdb.connect(str(warehouse)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         found = connection.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'marts' ORDER BY table_name"
+            "SELECT table_schema, table_name FROM information_schema.tables ORDER BY table_name"
         ).fetchall()
-        return [_mart(connection, mart, outputs / mart, but) for (mart,) in found]
+        return [
+            _mart(connection, schema, mart, outputs / mart, but)
+            for schema, mart in found
+            if (mart in models if models else schema == "marts")
+        ]
 
 
-def _mart(connection: duckdb.DuckDBPyConnection, mart: str, folder: Path, but: Collection[str]) -> Comparison:
-    ours = f"marts.{mart}"
+def _mart(
+    connection: duckdb.DuckDBPyConnection, schema: str, mart: str, folder: Path, but: Collection[str]
+) -> Comparison:
+    ours = f"{schema}.{mart}"
     rows = _count(connection, f"FROM {ours}")
     if not any(folder.glob("*.parquet")):
         return Comparison(mart, rows, missing=rows, is_there=False)

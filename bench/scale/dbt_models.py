@@ -13,7 +13,7 @@ from pipelines.home import ROOT
 PROJECT = ROOT / "dbt_project"
 PASSED = ("success", "pass", "warn")
 Nodes = dict[str, dict[str, object]]
-"""State, seconds and message of each node."""
+"""State, seconds, message and relation of each node."""
 
 
 def dbt(engine: Engine, command: str, folder: Path, *arguments: str) -> Nodes:
@@ -30,6 +30,7 @@ def dbt(engine: Engine, command: str, folder: Path, *arguments: str) -> Nodes:
             "status": str(found.status),
             "seconds": found.execution_time,
             "message": found.message or "",
+            "relation": f"{found.node.schema}.{found.node.name}",
         }
         for found in result.result
     }

@@ -2,6 +2,8 @@
 
 INPUTS holds a folder of Parquet for each table that models read, `schema/table`; OUTPUTS gets one for each mart. Of
 several INPUTS each is what was loaded by then: models are built on the first, and brought up to date with each other.
+With `--alone` INPUTS holds what the chosen models read, other models among it: they are built and nothing else, no test
+runs, and OUTPUTS gets each of them.
 Its tables are the folder `tables` beside OUTPUTS, which is emptied when it begins.
 Does not belong here: comparing (compare.py).
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from bench.scale.dbt_models import PROJECT, build, is_built
+from bench.scale.dbt_models import PASSED, PROJECT, build, is_built
 from pipelines.engine import Engine
 
 # Hundreds of short queries: what the second compiler gains it does not earn back.
@@ -65,11 +67,11 @@ def register(spark: SparkSession, inputs: Path) -> None:
             spark.sql(f"create table {schema.name}.{table.name} using parquet location '{table}'")
 
 
-def write_marts(spark: SparkSession, outputs: Path) -> None:
-    """Each mart as Parquet."""
-    spark.sql("create schema if not exists marts")
-    for row in spark.sql("show tables in marts").collect():
-        spark.table(f"marts.{row.tableName}").coalesce(1).write.mode("overwrite").parquet(str(outputs / row.tableName))
+def write(spark: SparkSession, outputs: Path, relations: list[str]) -> None:
+    """Each of them as Parquet, in a folder of its name without the schema."""
+    for relation in relations:
+        table = relation.partition(".")[2]
+        spark.table(relation).coalesce(1).write.mode("overwrite").parquet(str(outputs / table))
 
 
 def main() -> int:
@@ -80,6 +82,7 @@ def main() -> int:
     parser.add_argument("--master", default="local[2]")
     parser.add_argument("--memory", default="1500m")
     parser.add_argument("--select", nargs="*", default=[])
+    parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
     sys.path.insert(0, str(PROJECT / "spark"))
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -91,11 +94,16 @@ def main() -> int:
     started = time.monotonic()
     for inputs in options.inputs:
         register(spark, inputs)
-        results = build(Engine.SPARK, folder, options.select, tests=inputs == options.inputs[-1])
+        results = build(Engine.SPARK, folder, options.select, tests=inputs == options.inputs[-1] and not options.alone)
         if not is_built(results):
             break
     built = time.monotonic()
-    write_marts(spark, options.outputs)
+    models = [
+        str(node["relation"])
+        for name, node in results.items()
+        if name.startswith("model.") and node["status"] in PASSED
+    ]
+    write(spark, options.outputs, [model for model in models if options.alone or model.startswith("marts.")])
     seconds = {"start": started - begun, "build": built - started, "write": time.monotonic() - built}
     (options.outputs / "results.json").write_text(json.dumps({"seconds": seconds, "nodes": results}), "utf-8")
     spark.stop()

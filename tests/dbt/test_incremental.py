@@ -28,7 +28,7 @@ STATUS_KINDS = (
 ACTION = "insert into wire.operator_actions values ('a', 'acme', 'queen:unknown', null, 'bob', 'fire', 'dumb', $when)"
 
 
-def _rows(rng: random.Random) -> list[Record]:
+def small_fleet(rng: random.Random) -> list[Record]:
     """Rows of a small fleet in which every rule meets every other: two tenants share session ids, sessions are seen by
     events, by L3 or by both, days touch midnight, parents form cycles, users and colonies are learnt late."""
     rows: list[Record] = []
@@ -259,7 +259,7 @@ def _close_march(warehouse, folder):
 def _assert_same_marts_in_any_order(warehouse, folder, seed):
     """I2, also for what people sign meanwhile: prices, plans and reports that come late, a month that closes."""
     rng = random.Random(seed)
-    rows = _rows(rng)
+    rows = small_fleet(rng)
     action = ACTION.replace("$when", f"'{START + timedelta(days=2)}'")
     warehouse.execute(action)
     _sign_at_first(folder)

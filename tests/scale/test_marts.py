@@ -1,10 +1,10 @@
 """The models say on each engine what they say on DuckDB: `make scale` small, on the fleet of one day in two loads.
 
 Each build is killed in the middle, and started again.
-Does not belong here: whether every model has a translation (tests/dbt/test_engines.py).
+Does not belong here: models on their own (test_small.py), whether every model has a translation
+(tests/dbt/test_engines.py).
 """
 
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,16 +19,12 @@ from pipelines.home import Home
 from pipelines.simulate import fleet
 from pipelines.warehouse import ducklake
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.scale
 
-# With their ancestors they call every macro of dbt_project/macros/engine.sql (`test_every_engine_macro_is_run`).
 MARTS = (
     "mart_usage_crosscheck", "agg_tasks_daily", "agg_concurrency_hourly", "mart_task_progress", "mart_alerts",
     "mart_session_tree", "fct_credit_ledger", "export_focus_daily",
 )  # fmt: skip
-
-
 SELECT = [f"+{mart}" for mart in MARTS]
 SECONDS = 900.0
 
@@ -101,25 +97,3 @@ def test_no_row_of_any_mart_differs(found: scale.Outcome) -> None:
     assert len(found.marts) > 25
     assert [mart for mart in found.marts if not mart.is_equal] == []
     assert sum(mart.rows for mart in found.marts) > 1000
-
-
-def test_every_engine_macro_is_run(warehouse):
-    result = warehouse.dbt("parse")
-    manifest = result.result
-    text = (REPOSITORY / "dbt_project" / "macros" / "engine.sql").read_text("utf-8")
-    dispatched = {f"macro.apiary.{name}" for name in re.findall(r"adapter\.dispatch\('(\w+)'\)", text)}
-    models: set[str] = set()
-    waiting = [f"model.apiary.{mart}" for mart in MARTS]
-    while waiting:
-        name = waiting.pop()
-        if name.startswith("model.") and name not in models:
-            models.add(name)
-            waiting += manifest.nodes[name].depends_on.nodes
-    macros: set[str] = set()
-    waiting = [macro for model in models for macro in manifest.nodes[model].depends_on.macros]
-    while waiting:
-        name = waiting.pop()
-        if name.startswith("macro.apiary.") and name not in macros:
-            macros.add(name)
-            waiting += manifest.macros[name].depends_on.macros
-    assert dispatched <= macros
