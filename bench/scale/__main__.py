@@ -4,12 +4,15 @@
 `--days N`: how many days of work the fleet has (4 are about 1,500 turns). `--workers 2`: of a standalone cluster that
 is started and stopped here; 0 for Spark within one process. `--loads 2`: half the devices arrive when the models were
 built already; they are brought up to date then. `--home`: a new folder in which to keep what is made.
+`--turns N`: so many turns more, and a past (past.py): the warehouse is that of the program's own job, with a closed
+month and an erasure; statements of days and of the closed month are made from each engine's marts and compared too.
 Does not belong here: the cluster (cluster.py), PostgreSQL (postgres.py), an engine's own part (`<engine>_build.py`).
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,14 +23,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from bench.scale import cluster, inputs, postgres
+from bench.scale import cluster, devices, inputs, past, postgres, statements
 from bench.scale.compare import BUILD_COUNTERS, Comparison, compare
 from bench.scale.dbt_models import PASSED
 from pipelines.commands.demo import sign_books
 from pipelines.contract.numbers import pluralize
 from pipelines.engine import SETTING, Engine
 from pipelines.home import ROOT, Home
-from pipelines.simulate import fleet, homes
+from pipelines.simulate import fleet
 from tests.warehouse import Warehouse
 
 REPORT = ROOT / "bench" / "reports" / "scale.md"
@@ -43,40 +46,14 @@ its engine: `make scale ARGS="--engines ducklake"`.
 """
 
 
-def ship(home: Home, devices: Sequence[fleet.DeviceSpec]) -> None:
-    """Every device's home written, read and shipped to the store."""
-    from pipelines.device import enrolment, grant
-    from pipelines.device import ship as shipping
-
-    for device in devices:
-        mine = Home(home.devices / device.name)
-        agents = [mine.root / "hive"]
-        homes.write_home(agents[0], device.home)
-        if device.other is not None:
-            agents.append(mine.root / device.other.folder)
-            device.other.write(agents[1])
-        enrolment.enroll(
-            mine, tenant=device.tenant, user=device.user, region=device.region, timezone=device.home.timezone,
-            store=home.store_url, tenant_key=None, now=datetime.now(UTC),
-        )  # fmt: skip
-        grant.grant(mine, agents, history="include")
-        shipping.ship(mine, agents, store_url=home.store_url)
-
-
 @dataclass
 class OnDuckDB:
-    """The warehouse: its file, its tables as they were after each load, and how long it took."""
+    """The warehouse: its file, its tables as they were after each load, and the seconds of each part of the work."""
 
-    warehouse: Warehouse
+    path: Path
     inputs: list[Path] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
-    load_seconds: float = 0.0
-    build_seconds: float = 0.0
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.warehouse.path
+    seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0})
 
 
 @dataclass(frozen=True)
@@ -94,34 +71,33 @@ class Built:
 
 def on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]], select: list[str]) -> OnDuckDB:
     """Devices loaded one group after the other, and all models built at the end."""
-    done = loaded_on_duckdb(home, loads)
+    warehouse, done = loaded_on_duckdb(home, loads)
     begun = time.monotonic()
-    done.warehouse.run("--full-refresh", *(["--select", *select] if select else []))
-    done.build_seconds = time.monotonic() - begun
+    warehouse.run("--full-refresh", *(["--select", *select] if select else []))
+    done.seconds["all models without tests"] = time.monotonic() - begun
     return done
 
 
-def loaded_on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]]) -> OnDuckDB:
+def loaded_on_duckdb(home: Home, loads: Sequence[Sequence[fleet.DeviceSpec]]) -> tuple[Warehouse, OnDuckDB]:
     """The same before any model is built."""
-    file = home.root / "apiary.duckdb"
-    os.environ["APIARY_WAREHOUSE"] = str(file)
-    warehouse = Warehouse(file, home.root / "duckdb-target")
-    done = OnDuckDB(warehouse)
-    sign_books(home, tuple(device for devices in loads for device in devices), now=datetime.now(UTC))
+    done = OnDuckDB(home.root / "apiary.duckdb")
+    os.environ["APIARY_WAREHOUSE"] = str(done.path)
+    warehouse = Warehouse(done.path, home.root / "duckdb-target")
+    sign_books(home, tuple(device for arriving in loads for device in arriving), now=datetime.now(UTC))
     warehouse.sign(home.books)
-    for number, devices in enumerate(loads):
-        ship(home, devices)
+    for number, arriving in enumerate(loads):
+        devices.ship(home, arriving)
         begun = time.monotonic()
         warehouse.ingest(home.store_url)
-        done.load_seconds += time.monotonic() - begun
+        done.seconds["load"] += time.monotonic() - begun
         done.inputs.append(home.root / "inputs" / str(number))
-        done.rows = inputs.export(file, done.inputs[-1])
-    return done
+        done.rows = inputs.export(done.path, done.inputs[-1])
+    return warehouse, done
 
 
-def on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> Built:
+def on_spark(home: Home, tables: list[Path], master: str, select: list[str], *, is_large: bool = False) -> Built:
     """The models and their tests on Spark."""
-    return finished(started_on_spark(home, tables, master, select), Engine.SPARK, home)
+    return finished(started_on_spark(home, tables, master, select, is_large=is_large), Engine.SPARK, home)
 
 
 def alone_on_spark(home: Home, tables: Path, models: Sequence[str]) -> Built:
@@ -129,14 +105,16 @@ def alone_on_spark(home: Home, tables: Path, models: Sequence[str]) -> Built:
     return finished(started_on_spark(home, [tables], "local[2]", [*models, "--alone"]), Engine.SPARK, home)
 
 
-def started_on_spark(home: Home, tables: list[Path], master: str, select: list[str]) -> "subprocess.Popen[bytes]":
+def started_on_spark(
+    home: Home, tables: list[Path], master: str, select: list[str], *, is_large: bool = False
+) -> "subprocess.Popen[bytes]":
     """The same, under way."""
     environment = {
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "dbt_project" / "spark")]),
     }
-    arguments = [*tables, "--master", master, "--select", *select]
+    arguments = [*tables, "--master", master, *(["--large"] if is_large else []), "--select", *select]
     return started(Engine.SPARK, home, arguments, environment)
 
 
@@ -180,40 +158,67 @@ def seconds_of(nodes: dict[str, dict[str, object]], mart: str) -> str:
     return f"{found['seconds']:.1f}" if found else "-"
 
 
-def section(engine: Engine, place: str, duckdb: OnDuckDB, built: Built, marts: list[Comparison]) -> str:
-    """One engine beside DuckDB, in Markdown."""
-    turns = duckdb.rows["wire.llm_turns"] + duckdb.rows["wire.node_steps"]
-    tests = [name for name in built.nodes if not name.startswith("model.")]
-    parts = ", ".join(f"{name} {spent:.0f} s" for name, spent in built.seconds.items())
-    lines = [
-        f"{place}, {os.cpu_count()} cores, {os.getloadavg()[0]:.1f} programs wanted them at last; {turns:,} turns and"
-        f" steps in {pluralize(len(duckdb.inputs), 'load')}.", "",
-        f"- DuckDB: load {duckdb.load_seconds:.0f} s, all models {duckdb.build_seconds:.0f} s, without tests.",
-        f"- {TITLES[engine]}: {parts}; build is models and tests"
-        f"{', once after each load' if len(duckdb.inputs) > 1 else ''}.",
-        f"- Marts: {sum(mart.is_equal for mart in marts)} of {len(marts)} equal,"
-        f" {sum(mart.missing + mart.surplus for mart in marts)} differing rows.",
-        f"- dbt tests: {len([name for name in tests if name not in built.failed])} of {len(tests)} passed.", "",
-        f"| mart | rows | missing | surplus | rounded | seconds on {TITLES[engine]} | columns |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            f"| {mart.mart} | {mart.rows:,} | {mart.missing} | {mart.surplus} | {mart.rounded}"
-            f" | {seconds_of(built.nodes, mart.mart)} | {', '.join(mart.columns) if mart.is_there else 'not built'} |"
-            for mart in marts
-        ),
-    ]  # fmt: skip
-    if built.failed:
-        lines += ["", "### What did not run", ""]
-        lines += [f"- `{name}`: {n['status']}. {reason(str(n['message']))}" for name, n in built.failed.items()]
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True)
+class Outcome:
+    """An engine: where and what it built, how its marts differ from DuckDB's, and the statements made from them."""
+
+    engine: Engine
+    place: str
+    built: Built
+    marts: list[Comparison]
+    statements: int = 0
+    """Files of statements that were compared."""
+    differing: Sequence[str] = ()
+    """Those of them that are not the same."""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether everything ran, and all marts and statements are DuckDB's."""
+        return not self.built.failed and not self.differing and all(mart.is_equal for mart in self.marts)
+
+    def section(self, duckdb: OnDuckDB) -> str:
+        """The engine beside DuckDB, in Markdown."""
+        built, marts = self.built, self.marts
+        turns = duckdb.rows["wire.llm_turns"] + duckdb.rows["wire.node_steps"]
+        tests = [name for name in built.nodes if not name.startswith("model.")]
+        lines = [
+            f"{self.place}, {os.cpu_count()} cores, {os.getloadavg()[0]:.1f} programs wanted them at last; {turns:,}"
+            f" turns and steps in {pluralize(len(duckdb.inputs), 'load')}.", "",
+            f"- DuckDB: {listed(duckdb.seconds)}.",
+            f"- {TITLES[self.engine]}: {listed(built.seconds)}; build is models and tests"
+            f"{', once after each load' if len(duckdb.inputs) > 1 else ''}.",
+            f"- Marts: {sum(mart.is_equal for mart in marts)} of {len(marts)} equal,"
+            f" {sum(mart.missing + mart.surplus for mart in marts)} differing rows of"
+            f" {sum(mart.rows for mart in marts):,}.",
+            *([f"- Statements of days and months: {self.statements - len(self.differing)} of {self.statements} files"
+               f" equal{''.join(f', not {name}' for name in self.differing)}."] if self.statements else []),
+            f"- dbt tests: {len([name for name in tests if name not in built.failed])} of {len(tests)} passed.", "",
+            f"| mart | rows | missing | surplus | rounded | seconds on {TITLES[self.engine]} | columns |",
+            "|---|---|---|---|---|---|---|",
+            *(
+                f"| {mart.mart} | {mart.rows:,} | {mart.missing} | {mart.surplus} | {mart.rounded}"
+                f" | {seconds_of(built.nodes, mart.mart)}"
+                f" | {', '.join(mart.columns) if mart.is_there else 'not built'} |"
+                for mart in marts
+            ),
+        ]  # fmt: skip
+        if built.failed:
+            lines += ["", "### What did not run", ""]
+            lines += [f"- `{name}`: {n['status']}. {reason(str(n['message']))}" for name, n in built.failed.items()]
+        return "\n".join(lines) + "\n"
+
+
+def listed(seconds: dict[str, float]) -> str:
+    """The parts of a work and how long each took."""
+    return ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items())
 
 
 def write_report(path: Path, sections: dict[str, str]) -> None:
     """Put the sections of this run in the place of those of the same engines; the others stay as they were measured."""
     before = path.read_text("utf-8").split("\n## ")[1:] if path.exists() else []
     kept = {title: text.strip() + "\n" for title, _, text in (part.partition("\n") for part in before)}
-    listed = (kept | sections).items()
-    path.write_text(HEAD + "".join(f"\n## {title}\n\n{text}" for title, text in sorted(listed)), "utf-8")
+    all_of_them = sorted((kept | sections).items())
+    path.write_text(HEAD + "".join(f"\n## {title}\n\n{text}" for title, text in all_of_them), "utf-8")
 
 
 def reason(message: str) -> str:
@@ -235,45 +240,63 @@ def place_for(named: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """An engine: what it built, how its marts differ from DuckDB's, and the section of the report."""
-
-    built: Built
-    marts: list[Comparison]
-    text: str
-
-    @property
-    def is_right(self) -> bool:
-        """Whether everything ran and all marts are DuckDB's."""
-        return not self.built.failed and all(mart.is_equal for mart in self.marts)
-
-
 def run(
-    home: Home, *, days: int, workers: int, loads: int = 1, select: list[str], engines: Collection[Engine]
-) -> dict[Engine, Outcome]:
-    """The whole comparison, by engine."""
-    devices = fleet.demo_fleet(last_day=LAST_DAY, days=days)
-    duckdb = on_duckdb(home, [devices[number::loads] for number in range(loads)], select)
-    done = {}
+    home: Home, *, days: int, turns: int, workers: Sequence[int], loads: int, select: list[str],
+    engines: Collection[Engine],
+) -> Iterator[tuple[str, str, bool]]:  # fmt: skip
+    """The whole comparison: title and text of each section of the report, and whether all was as on DuckDB."""
+    if turns:
+        made = past.make(home, turns)
+        duckdb = OnDuckDB(home.warehouse, [made.inputs], made.rows, made.seconds)
+    else:
+        made, specs = None, fleet.demo_fleet(last_day=LAST_DAY, days=days)
+        duckdb = on_duckdb(home, [specs[number::loads] for number in range(loads)], select)
+    suffix = f", {turns:,} turns with a past" if turns else ""
     if Engine.DUCKLAKE in engines:
         with postgres.running(home.root / "postgres") as address:
             lake = postgres.new_lake(address, "lake", home.root / Engine.DUCKLAKE / "data")
-            built = on_ducklake(home, lake, duckdb.inputs, select)
+            if made is not None:
+                move_into_lake(made.before, lake)
+            built = on_ducklake(home, lake, [] if made is not None else duckdb.inputs, select)
         place = "Tables in a folder, a catalog in PostgreSQL, one process"
-        done[Engine.DUCKLAKE] = outcome(Engine.DUCKLAKE, place, home, duckdb, built)
-    if Engine.SPARK in engines:
-        place = f"Spark 4.3.0 on {f'a standalone cluster of {workers} workers' if workers else 'one process'}"
-        with cluster.running(workers, home.root / "cluster") if workers else nullcontext("local[2]") as master:
-            built = on_spark(home, duckdb.inputs, master, select)
-        done[Engine.SPARK] = outcome(Engine.SPARK, place, home, duckdb, built)
-    return done
+        found = outcome(Engine.DUCKLAKE, place, home, duckdb, built, made=made)
+        yield f"{TITLES[Engine.DUCKLAKE]}{suffix}", found.section(duckdb), found.is_right
+    for number in workers if Engine.SPARK in engines else ():
+        named = pluralize(number, "worker")
+        place = f"Spark 4.3.0 on {f'a standalone cluster of {named}' if number else 'one process'}"
+        shutil.rmtree(home.root / Engine.SPARK, ignore_errors=True)
+        memory = {"memory": "3g"} if turns else {}
+        with cluster.running(number, home.root / "cluster", **memory) if number else nullcontext("local[2]") as master:
+            built = on_spark(home, duckdb.inputs, master, select, is_large=turns > 0)
+        found = outcome(Engine.SPARK, place, home, duckdb, built, made=made)
+        yield f"{TITLES[Engine.SPARK]}, {named}{suffix}", found.section(duckdb), found.is_right
 
 
-def outcome(engine: Engine, place: str, home: Home, duckdb: OnDuckDB, built: Built) -> Outcome:
-    """An engine's marts beside DuckDB's."""
-    marts = compare(duckdb.path, marts_of(home, engine), but=BUILD_COUNTERS if len(duckdb.inputs) > 1 else ())
-    return Outcome(built, marts, section(engine, place, duckdb, built, marts))
+def move_into_lake(warehouse: Path, lake: dict[str, str]) -> None:
+    """A warehouse of DuckDB copied into an empty DuckLake, by the command that is for it."""
+    command = [sys.executable, "-m", "pipelines.warehouse.ducklake_copy", "into-lake", str(warehouse)]
+    subprocess.run(command, env=os.environ | lake, check=True, cwd=ROOT)
+
+
+def outcome(
+    engine: Engine, place: str, home: Home, duckdb: OnDuckDB, built: Built, *, made: past.Past | None = None
+) -> Outcome:
+    """An engine's marts beside DuckDB's, and the statements that are made from them."""
+    is_incremental = made is not None or len(duckdb.inputs) > 1
+    marts = compare(duckdb.path, marts_of(home, engine), but=BUILD_COUNTERS if is_incremental else ())
+    if made is None:
+        return Outcome(engine, place, built, marts)
+    now = datetime.now(UTC)
+    folder = home.root / engine / "statements"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    mine, theirs = (Path(shutil.copy(duckdb.path, folder / f"{name}.duckdb")) for name in ("mine", "theirs"))
+    statements.on_marts(theirs, marts_of(home, engine))
+    files = [
+        statements.make(warehouse, home, folder / warehouse.stem, months=past.MONTHS, as_of=now)
+        for warehouse in (mine, theirs)
+    ]
+    return Outcome(engine, place, built, marts, len(files[0]), statements.differing(*files))
 
 
 def missing(engine: Engine) -> str | None:
@@ -288,7 +311,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engines", nargs="+", type=Engine, choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--days", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=0)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--loads", type=int, choices=(1, 2), default=1)
     parser.add_argument("--home", type=Path)
     parser.add_argument("--select", nargs="*", default=[])
@@ -300,15 +324,16 @@ def main() -> int:
     engines = [engine for engine in options.engines if engine not in lacking]
     if not engines:
         return 2
+    is_right = True
     with place_for(options.home) as folder:
-        done = run(
-            Home(folder), days=options.days, workers=options.workers, loads=options.loads, select=options.select,
-            engines=engines,
-        )  # fmt: skip
-    write_report(options.report, {TITLES[engine]: found.text for engine, found in done.items()})
-    for engine, found in done.items():
-        print(f"## {TITLES[engine]}\n\n{found.text}")
-    return int(not all(found.is_right for found in done.values()))
+        for title, text, right in run(
+            Home(folder), days=options.days, turns=options.turns, workers=options.workers, loads=options.loads,
+            select=options.select, engines=engines,
+        ):  # fmt: skip
+            write_report(options.report, {title: text})
+            print(f"## {title}\n\n{text}", flush=True)
+            is_right = is_right and right
+    return int(not is_right)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -21,11 +22,26 @@ from pyspark.sql import SparkSession
 from bench.scale.dbt_models import PASSED, PROJECT, build, is_built
 from pipelines.engine import Engine
 
+JAVA = "-Duser.timezone=UTC -XX:+UseSerialGC"
 # Hundreds of short queries: what the second compiler gains it does not earn back.
-JAVA = "-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+SHORT_QUERIES = "-XX:TieredStopAtLevel=1"
 
 
-def session(master: str, folder: Path, *, memory: str) -> SparkSession:
+@dataclass(frozen=True)
+class Size:
+    """What a session takes: memory of the driver and of an executor, and into how many parts a shuffle is cut."""
+
+    driver: str
+    executor: str
+    partitions: int
+    java: str
+
+
+SMALL = Size("1500m", "640m", 2, f"{JAVA} {SHORT_QUERIES}")
+LARGE = Size("4g", "3g", 8, JAVA)
+
+
+def session(master: str, folder: Path, size: Size = SMALL) -> SparkSession:
     """A session in UTC whose decimals keep all their digits, and that fails where DuckDB fails."""
     settings = {
         "spark.sql.session.timeZone": "UTC",
@@ -34,14 +50,14 @@ def session(master: str, folder: Path, *, memory: str) -> SparkSession:
         "spark.sql.warehouse.dir": str(folder / "tables"),
         "spark.sql.sources.default": "parquet",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # else a form that tells no zone
-        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.shuffle.partitions": str(size.partitions),
         "spark.sql.cteRecursionRowLimit": "-1",
         "spark.sql.debug.maxToStringFields": "50",
-        "spark.driver.memory": memory,
-        "spark.executor.memory": "640m",
+        "spark.driver.memory": size.driver,
+        "spark.executor.memory": size.executor,
         "spark.executor.cores": "1",
-        "spark.driver.extraJavaOptions": JAVA,
-        "spark.executor.extraJavaOptions": JAVA,
+        "spark.driver.extraJavaOptions": size.java,
+        "spark.executor.extraJavaOptions": size.java,
         "spark.ui.enabled": "false",
         # What is kept of queries that are done: of hundreds, with their plans, it fills the memory.
         "spark.sql.ui.retainedExecutions": "1",
@@ -80,7 +96,7 @@ def main() -> int:
     parser.add_argument("outputs", type=Path)
     parser.add_argument("inputs", type=Path, nargs="+")
     parser.add_argument("--master", default="local[2]")
-    parser.add_argument("--memory", default="1500m")
+    parser.add_argument("--large", action="store_true", help="millions of rows: more memory, and parts of a shuffle")
     parser.add_argument("--select", nargs="*", default=[])
     parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
@@ -90,7 +106,7 @@ def main() -> int:
     begun = time.monotonic()
     # A new session knows no table of one that was killed, and Spark makes none where its files lie.
     shutil.rmtree(folder / "tables", ignore_errors=True)
-    spark = session(options.master, folder, memory=options.memory)
+    spark = session(options.master, folder, LARGE if options.large else SMALL)
     started = time.monotonic()
     for inputs in options.inputs:
         register(spark, inputs)

@@ -4,7 +4,6 @@ The same landing, books and day; compared is what people get: published marts an
 Does not belong here: loaders at once (test_ducklake.py), models without the job (test_marts.py).
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,8 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from bench.scale import __main__ as scale
-from bench.scale import postgres
+from bench.scale import devices, postgres, statements
 from bench.scale.compare import compare
 from pipelines.commands.demo import sign_books
 from pipelines.engine import SETTING, Engine
@@ -30,10 +28,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 1_800.0
 DEVICES = 3
 COUNT_MARTS = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = 'marts'"
-# When a statement was written, the hashes of manifests, which say so, and whose key signed them.
-OF_THE_RUN = {
-    "as_of", "content_sha256", "previous_manifest_sha256", "manifest_sha256", "chain_sha256", "signature", "public_key",
-}  # fmt: skip
 pytestmark = pytest.mark.scale
 
 
@@ -64,28 +58,6 @@ def kill_in_the_middle(home: Home, environment: dict[str, str], lake: dict[str, 
     assert not home.published.exists()
 
 
-def statements(home: Home) -> dict[str, object]:
-    """Every file of the exports by its name: rows of Parquet, bytes of CSV, and JSON without what is of the run."""
-    found: dict[str, object] = {}
-    for path in sorted(path for path in home.exports.rglob("*") if path.is_file()):
-        if path.suffix == ".parquet":
-            content: object = duckdb.execute("SELECT * FROM read_parquet(?) ORDER BY ALL", [str(path)]).fetchall()
-        elif path.suffix == ".json":
-            content = without_run(json.loads(path.read_bytes()))
-        elif path.suffix == ".csv":
-            content = path.read_bytes()
-        else:
-            continue
-        found[path.relative_to(home.exports).as_posix()] = content
-    return found
-
-
-def without_run(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: without_run(item) for name, item in value.items() if name not in OF_THE_RUN}
-    return [without_run(item) for item in value] if isinstance(value, list) else value
-
-
 def differing(one: Home, other: Home, folder: Path) -> list[str]:
     """Published marts of which a row is in one alone; every column but a DOUBLE's last digits."""
     with duckdb.connect(str(folder / "one.duckdb")) as connection:
@@ -104,9 +76,9 @@ def differing(one: Home, other: Home, folder: Path) -> list[str]:
 
 def test_the_whole_job_is_the_same(address: str, tmp_path: Path) -> None:
     source, file, other = (Home(tmp_path / name) for name in ("source", "file", "other"))
-    devices = fleet.demo_fleet(last_day=datetime.now(UTC).date() - timedelta(days=2), days=1)[:DEVICES]
-    sign_books(source, devices, now=datetime.now(UTC))
-    scale.ship(source, devices)
+    specs = fleet.demo_fleet(last_day=datetime.now(UTC).date() - timedelta(days=2), days=1)[:DEVICES]
+    sign_books(source, specs, now=datetime.now(UTC))
+    devices.ship(source, specs)
     shared = {"APIARY_STORE": source.store_url}
     for home in (file, other):
         home.root.mkdir(mode=0o700)
@@ -121,9 +93,9 @@ def test_the_whole_job_is_the_same(address: str, tmp_path: Path) -> None:
     assert alone.wait() == 0, (file.root / "run.log").read_text("utf-8")
     assert not other.warehouse.exists()
     assert differing(file, other, tmp_path) == []
-    found = statements(other)
+    found = dict(statements.files(other.exports))
     assert len(found) > 5
-    assert found == statements(file)
+    assert statements.differing(found, dict(statements.files(file.exports))) == []
 
     with ducklake.connect(lake) as reader:
         before = ducklake.snapshot(reader), (other.published / "current").resolve()
@@ -132,6 +104,6 @@ def test_the_whole_job_is_the_same(address: str, tmp_path: Path) -> None:
 
     # Nothing is erased there, and nobody is told that it was.
     store = open_store(source.store_url)
-    tenant = devices[0].tenant
+    tenant = specs[0].tenant
     assert "runs on duckdb alone" in run(other, on_lake, "erase", "--tenant", tenant, "--yes", check=False)
     assert not suppression.load(store).listed

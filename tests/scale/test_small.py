@@ -73,8 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="module")
 def warehouse_of_day(home: Home) -> Warehouse:
     """The models and all that they are made of on DuckDB, of the fleet of one day and of what it has none of."""
-    devices = fleet.demo_fleet(last_day=scale.LAST_DAY, days=1)
-    warehouse = scale.loaded_on_duckdb(home, [devices]).warehouse
+    warehouse, _ = scale.loaded_on_duckdb(home, [fleet.demo_fleet(last_day=scale.LAST_DAY, days=1)])
     warehouse.load([*small_fleet(random.Random(1)), *CYCLE, *BLOCKED])
     warehouse.execute(SATURDAYS)
     warehouse.run("--select", *(f"+{model}" for model in MODELS))

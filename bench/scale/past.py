@@ -1,0 +1,123 @@
+"""A fleet with a past, made by the program's own commands: a closed month, an erasure, what came late, what came twice.
+
+Devices of the demo, with forks and other runtimes, and so many turns more that are written into the landing. After the
+first job October is closed and a user is erased. Then a device delivers late what it did in October, another one has
+lost its state and delivers again all that it had delivered, and the job runs once more.
+Does not belong here: other engines (`<engine>_build.py`), comparing (compare.py).
+"""
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import duckdb
+
+from bench.scale import devices, inputs
+from pipelines.commands.demo import sign_books
+from pipelines.home import Home
+from pipelines.simulate import fleet
+
+MONTHS = ("2026-10", "2026-11")
+"""What is billed: a month that is closed, and the one that gets its corrections."""
+LAST_DAY, DAYS = date(2026, 10, 31), 4
+SIGNED = ("--actor", "ada", "--reason", "month end")
+WAIVED = ("--waive", "arrivals=the fleet is simulated", "--waive", "grace=the fleet is simulated")
+LATE, TWICE, ERASED = "tomas-desktop", "ravi-laptop", "ines-laptop"
+BULK_DEVICES, BULK_DAYS = 6, 28
+
+
+@dataclass(frozen=True)
+class Past:
+    """The home; its warehouse as it was before the late batches; what the models read at the end, and rows of it."""
+
+    home: Home
+    before: Path
+    inputs: Path
+    rows: dict[str, int]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds of what DuckDB did, by step."""
+
+
+def make(home: Home, turns: int) -> Past:
+    """The fleet and its past. Raises SystemExit if a command fails, or if a step did not do what it is for."""
+    specs = fleet.demo_fleet(last_day=LAST_DAY, days=DAYS)
+    sign_books(home, specs, now=datetime.now(UTC))
+    devices.ship(home, [spec for spec in specs if spec.name != LATE])
+    seconds: dict[str, float] = {}
+
+    def step(name: str, *arguments: str) -> str:
+        begun = time.monotonic()
+        said = apiary(home, *arguments)
+        seconds[name] = time.monotonic() - begun
+        return said
+
+    per_day = math.ceil(turns / (BULK_DEVICES * BULK_DAYS))
+    step(
+        "deliver", "simulate", "--landing", "--devices", str(BULK_DEVICES), "--days", str(BULK_DAYS),
+        "--turns-per-day", str(per_day), "--last-day", str(LAST_DAY),
+    )  # fmt: skip
+    step("first job", "run")
+    close(home)
+    (erased,) = (spec for spec in specs if spec.name == ERASED)
+    step("erasure", "erase", "--tenant", erased.tenant, "--user", erased.user, "--yes")
+    before = home.root / "before.duckdb"
+    shutil.copy(home.warehouse, before)
+    (twice,) = (spec for spec in specs if spec.name == TWICE)
+    devices.ship_again(home, twice)
+    devices.ship(home, [spec for spec in specs if spec.name == LATE])
+    step("job with what came late and twice", "run")
+    rows = inputs.export(home.warehouse, home.root / "inputs")
+    check(home.warehouse, rows, turns)
+    return Past(home, before, home.root / "inputs", rows, seconds)
+
+
+def close(home: Home) -> None:
+    """October closed, by the two steps of a month's end."""
+    first, last = (f"2026-11-{day}T09:00:00Z" for day in ("03", "20"))
+    apiary(home, "period", "close", MONTHS[0], "--as-of", first, *SIGNED)
+    told = apiary(home, "period", "status", MONTHS[0], "--as-of", last)
+    totals = re.search(r"--sign (\w+)", told)
+    if totals is None:
+        raise SystemExit(f"October cannot be closed:\n{told}")
+    said = apiary(home, "period", "close", MONTHS[0], "--as-of", last, *SIGNED, "--sign", totals[1], *WAIVED)
+    if f"{MONTHS[0]} is closed" not in said:
+        raise SystemExit(f"October is not closed:\n{said}")
+
+
+def check(warehouse: Path, rows: dict[str, int], turns: int) -> None:
+    """Whether the past is in the warehouse. Raises SystemExit."""
+    found = {
+        "turns": (rows["wire.llm_turns"] + rows["wire.node_steps"], turns),
+        "sums kept of the erased": (count(warehouse, "marts.agg_erased_usage_daily"), 1),
+        "corrections of the closed month": (count(warehouse, "marts.fct_adjustments"), 1),
+        "batches with duplicates": (count(warehouse, "wire.batches WHERE rows_duplicate > 0"), 1),
+    }
+    missing = [f"{name}: {has:,}, at least {least:,} are wanted" for name, (has, least) in found.items() if has < least]
+    if missing:
+        raise SystemExit("; ".join(missing))
+
+
+def count(warehouse: Path, table: str) -> int:
+    """Rows of a table, or of some of it. Raises duckdb.Error."""
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone() or (0,)
+    return int(number)
+
+
+def apiary(home: Home, *arguments: str) -> str:
+    """A command at the home, as a person would give it; what it printed. Raises SystemExit if it fails."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("APIARY_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *arguments], env=settings | {"APIARY_HOME": str(home.root)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"apiary {' '.join(arguments)}: {done.stderr[-2000:]}")
+    return done.stdout
