@@ -12,6 +12,50 @@
     {%- endif -%}
 {%- endmacro %}
 
+{# Days of a model of sessions and their days on which a load since the watermark changed something. #}
+{% macro days_loaded(model, date='usage_date') %}
+    select
+        tenant_id,
+        {{ date }},
+        max(_ingest_seq) as _ingest_seq
+    from {{ ref(model) }}
+    where _ingest_seq > {{ watermark() }}
+    group by tenant_id, {{ date }}
+{% endmacro %}
+
+{# Of `current_days` those whose column, or whose last load, is not what this model has of them. `_rating_seq` counts the
+   builds that found one, as `_ingest_seq` counts loads: books change without a load. #}
+{% macro days_that_differ(column) %}
+    select
+        current_days.tenant_id,
+        current_days.usage_date,
+        current_days.{{ column }},
+        current_days._ingest_seq,
+        {% if is_incremental() -%}
+        cast((select coalesce(max(_rating_seq), 0) + 1 from {{ this }}) as bigint) as _rating_seq
+    from current_days
+    left join {{ this }} as stored using (tenant_id, usage_date)
+    where current_days.{{ column }} is distinct from stored.{{ column }}
+        or current_days._ingest_seq is distinct from stored._ingest_seq
+        {%- else -%}
+        cast(1 as bigint) as _rating_seq
+    from current_days
+        {%- endif %}
+{% endmacro %}
+
+{# Days of such a model that it counted since. #}
+{% macro days_counted(model) %}
+    select
+        tenant_id,
+        usage_date,
+        _ingest_seq,
+        _rating_seq
+    from {{ ref(model) }}
+    {% if is_incremental() -%}
+    where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
+    {%- endif %}
+{% endmacro %}
+
 {# Sessions that a load since the watermark brought rows of, their own or of a session whose log they copied; all of them
    in a full refresh. #}
 {% macro changed_sessions() %}
@@ -82,29 +126,16 @@
 
 {# Days on which the turns of any session changed, or used to be before it changed. #}
 {% macro changed_turn_days() %}
-    select
-        tenant_id,
-        usage_date,
-        max(_ingest_seq) as _ingest_seq
-    from {{ ref('int_usage__session_days') }}
-    where _ingest_seq > {{ watermark() }}
-    group by tenant_id, usage_date
+    {{- days_loaded('int_usage__session_days') -}}
 {% endmacro %}
 
 {# The same of everything that analytics say of a day: turns, tool calls, waste, the tenant's time zone. #}
 {% macro changed_days() %}
-    select
-        tenant_id,
-        usage_date,
-        max(_ingest_seq) as _ingest_seq
-    from {{ ref('int_analytics__session_days') }}
-    where _ingest_seq > {{ watermark() }}
-    group by tenant_id, usage_date
+    {{- days_loaded('int_analytics__session_days') -}}
 {% endmacro %}
 
 {# Days whose rated lines may differ from those that stand: usage of the day changed, or a price, an alias, an account, a
-   contract or a rate of exchange that its lines look at. A price for next month touches no day of this one.
-   `_rating_seq` counts the builds that changed anything, as `_ingest_seq` counts loads: books change without a load. #}
+   contract or a rate of exchange that its lines look at. A price for next month touches no day of this one. #}
 {% macro changed_rating_inputs() %}
     with days as (
         select
@@ -277,24 +308,10 @@
         left join exchange using (tenant_id)
     )
 
-    select
-        current_days.tenant_id,
-        current_days.usage_date,
-        current_days._fingerprint,
-        current_days._ingest_seq,
-        {% if is_incremental() -%}
-        cast((select coalesce(max(_rating_seq), 0) + 1 from {{ this }}) as bigint) as _rating_seq
-    from current_days
-    left join {{ this }} as stored using (tenant_id, usage_date)
-    where current_days._fingerprint is distinct from stored._fingerprint
-        or current_days._ingest_seq is distinct from stored._ingest_seq
-        {%- else -%}
-        cast(1 as bigint) as _rating_seq
-    from current_days
-        {%- endif %}
+    {{ days_that_differ('_fingerprint') }}
 {% endmacro %}
 
-{# Days whose usage or rating differs from what analytics were built of. `_rating_seq` counts the builds that found one. #}
+{# Days whose usage or rating differs from what analytics were built of. #}
 {% macro changed_usage_inputs() %}
     with days as (
         select
@@ -315,47 +332,17 @@
         left join {{ ref('int_billing__rating_days') }} as rated using (tenant_id, usage_date)
     )
 
-    select
-        current_days.tenant_id,
-        current_days.usage_date,
-        current_days._rated_seq,
-        current_days._ingest_seq,
-        {% if is_incremental() -%}
-        cast((select coalesce(max(_rating_seq), 0) + 1 from {{ this }}) as bigint) as _rating_seq
-    from current_days
-    left join {{ this }} as stored using (tenant_id, usage_date)
-    where current_days._rated_seq is distinct from stored._rated_seq
-        or current_days._ingest_seq is distinct from stored._ingest_seq
-        {%- else -%}
-        cast(1 as bigint) as _rating_seq
-    from current_days
-        {%- endif %}
+    {{ days_that_differ('_rated_seq') }}
 {% endmacro %}
 
 {# Days of usage to sum up again. #}
 {% macro changed_usage_days() %}
-    select
-        tenant_id,
-        usage_date,
-        _ingest_seq,
-        _rating_seq
-    from {{ ref('int_analytics__usage_days') }}
-    {% if is_incremental() -%}
-    where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
-    {%- endif %}
+    {{- days_counted('int_analytics__usage_days') -}}
 {% endmacro %}
 
 {# Days to rate again. #}
 {% macro changed_rating_days() %}
-    select
-        tenant_id,
-        usage_date,
-        _ingest_seq,
-        _rating_seq
-    from {{ ref('int_billing__rating_days') }}
-    {% if is_incremental() -%}
-    where _rating_seq > (select coalesce(max(_rating_seq), 0) from {{ this }})
-    {%- endif %}
+    {{- days_counted('int_billing__rating_days') -}}
 {% endmacro %}
 
 {# Days whose exceptions may differ: rated anew, with turns that are held or were, or told of in another way since, or
@@ -393,13 +380,7 @@
 
 {# The same of what sessions did: events, runs, exits of nodes. #}
 {% macro changed_activity_days() %}
-    select
-        tenant_id,
-        activity_date,
-        max(_ingest_seq) as _ingest_seq
-    from {{ ref('int_status__session_days') }}
-    where _ingest_seq > {{ watermark() }}
-    group by tenant_id, activity_date
+    {{- days_loaded('int_status__session_days', 'activity_date') -}}
 {% endmacro %}
 
 {# Days on which either changed, for what stands on both. #}

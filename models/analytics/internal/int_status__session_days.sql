@@ -51,36 +51,4 @@ rows_of_days as (
     select * from runs
 ),
 
-built as (
-    select
-        rows_of_days.tenant_id,
-        rows_of_days.session_id,
-        rows_of_days.activity_date,
-        {{ fingerprint_of_all('rows_of_days._fingerprint') }} as _fingerprint
-    from rows_of_days
-    inner join changed using (tenant_id, session_id)
-    group by rows_of_days.tenant_id, rows_of_days.session_id, rows_of_days.activity_date
-),
-
-{{ session_day_pairs('activity_date') }}
-
-select
-    pairs.session_id,
-    pairs.tenant_id,
-    pairs.activity_date,
-    built._fingerprint,
-    {% if is_incremental() -%}
-    case
-        when stored._fingerprint is not distinct from built._fingerprint
-            then coalesce(stored._ingest_seq, changed._ingest_seq)
-        else changed._ingest_seq
-    end as _ingest_seq
-    {%- else -%}
-    changed._ingest_seq
-    {%- endif %}
-from pairs
-inner join changed using (tenant_id, session_id)
-left join built using (tenant_id, session_id, activity_date)
-{% if is_incremental() -%}
-left join stored using (tenant_id, session_id, activity_date)
-{%- endif %}
+{{ session_days('activity_date') }}

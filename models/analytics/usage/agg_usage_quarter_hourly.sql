@@ -9,87 +9,7 @@ with changed as (
     {{ changed_usage_days() }}
 ),
 
-session_days as (
-    select
-        pairs.tenant_id,
-        pairs.session_id,
-        pairs.user_id,
-        pairs.colony_id,
-        pairs.time_zone,
-        pairs.usage_date,
-        changed._ingest_seq,
-        changed._rating_seq
-    from {{ ref('int_analytics__session_days') }} as pairs
-    inner join changed using (tenant_id, usage_date)
-),
-
-turns as (
-    select
-        rated.tenant_id,
-        t.session_id,
-        t.agent_kind,
-        t.agent_runtime,
-        t.model,
-        judged.tool_name,
-        judged.waste_kind,
-        1 as turns,
-        t.input_tokens,
-        t.cache_read_input_tokens,
-        t.cache_write_input_tokens,
-        t.output_tokens,
-        0 as tool_calls,
-        0 as tool_errors,
-        case when t.reported_cost_usd is null then 1 else 0 end as unreported_turns,
-        case when t.reported_cost_usd is null then t.input_tokens + t.output_tokens else 0 end as unreported_tokens,
-        case when rated.rated_cost_usd is null then 1 else 0 end as unpriced_turns,
-        rated.unpriced_tokens,
-        t.reported_cost_usd,
-        rated.rated_cost_usd,
-        rated.rated_cost_low_usd,
-        rated.rated_cost_high_usd,
-        t.usage_date,
-        t.occurred_at
-    from {{ ref('fct_rated_turns') }} as rated
-    inner join changed using (tenant_id, usage_date)
-    inner join {{ ref('fct_llm_turns') }} as t using (tenant_id, turn_id)
-    inner join {{ ref('int_usage__turns_judged') }} as judged using (tenant_id, turn_id)
-),
-
-tool_calls as (
-    select
-        tenant_id,
-        session_id,
-        agent_kind,
-        agent_runtime,
-        model,
-        coalesce(tool_name, 'unknown') as tool_name,
-        'none' as waste_kind,
-        0 as turns,
-        0 as input_tokens,
-        0 as cache_read_input_tokens,
-        0 as cache_write_input_tokens,
-        0 as output_tokens,
-        1 as tool_calls,
-        case when is_error then 1 else 0 end as tool_errors,
-        0 as unreported_turns,
-        0 as unreported_tokens,
-        0 as unpriced_turns,
-        0 as unpriced_tokens,
-        cast(null as decimal(38, 20)) as reported_cost_usd,
-        cast(null as decimal(38, 20)) as rated_cost_usd,
-        cast(null as decimal(38, 20)) as rated_cost_low_usd,
-        cast(null as decimal(38, 20)) as rated_cost_high_usd,
-        usage_date,
-        occurred_at
-    from {{ ref('fct_tool_calls') }}
-),
-
--- One under the other, never joined: a quarter may have calls and no turns, or turns and no calls.
-measures as (
-    select * from turns
-    union all
-    select * from tool_calls
-),
+{{ usage_measures(is_judged=true) }},
 
 -- Every zone of the last fifty years is a whole number of quarters from UTC, summer time included: a quarter lies in
 -- one hour, day, week and month of any of them. An hour would not.
@@ -118,21 +38,7 @@ summed as (
         model,
         tool_name,
         waste_kind,
-        cast(sum(turns) as bigint) as turns,
-        cast(sum(input_tokens) as bigint) as input_tokens,
-        cast(sum(cache_read_input_tokens) as bigint) as cache_read_input_tokens,
-        cast(sum(cache_write_input_tokens) as bigint) as cache_write_input_tokens,
-        cast(sum(output_tokens) as bigint) as output_tokens,
-        cast(sum(tool_calls) as bigint) as tool_calls,
-        cast(sum(tool_errors) as bigint) as tool_errors,
-        cast(sum(unreported_turns) as bigint) as unreported_turns,
-        cast(sum(unreported_tokens) as bigint) as unreported_tokens,
-        cast(sum(unpriced_turns) as bigint) as unpriced_turns,
-        cast(sum(unpriced_tokens) as bigint) as unpriced_tokens,
-        sum(reported_cost_usd) as reported_cost_usd,
-        sum(rated_cost_usd) as rated_cost_usd,
-        sum(rated_cost_low_usd) as rated_cost_low_usd,
-        sum(rated_cost_high_usd) as rated_cost_high_usd,
+        {{ usage_sums('quarters') }},
         usage_date,
         quarter_at,
         max(_ingest_seq) as _ingest_seq,
