@@ -29,8 +29,10 @@ MONTHS = ("2026-10", "2026-11")
 LAST_DAY, DAYS = date(2026, 10, 31), 4
 SIGNED = ("--actor", "ada", "--reason", "month end")
 WAIVED = ("--waive", "arrivals=the fleet is simulated", "--waive", "grace=the fleet is simulated")
-LATE, TWICE, ERASED = "tomas-desktop", "ravi-laptop", "ines-laptop"
-BULK_DEVICES, BULK_DAYS = 6, 28
+LATE, TWICE = "greta-laptop", "ravi-laptop"
+ERASED = ("quarry-and-sons", "user-00002")
+"""One of the devices that are written into the landing; her account has a closed month."""
+BULK_DEVICES, BULK_DAYS = 7, 28
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,14 @@ def make(home: Home, turns: int) -> Past:
         seconds[name] = time.monotonic() - begun
         return said
 
-    per_day = math.ceil(turns / (BULK_DEVICES * BULK_DAYS))
+    per_day = math.ceil(turns / ((BULK_DEVICES - 1) * BULK_DAYS))  # one of them is erased
     step(
         "deliver", "simulate", "--landing", "--devices", str(BULK_DEVICES), "--days", str(BULK_DAYS),
         "--turns-per-day", str(per_day), "--last-day", str(LAST_DAY),
     )  # fmt: skip
     step("first job", "run")
     close(home)
-    (erased,) = (spec for spec in specs if spec.name == ERASED)
-    step("erasure", "erase", "--tenant", erased.tenant, "--user", erased.user, "--yes")
+    step("erasure", "erase", "--tenant", ERASED[0], "--user", ERASED[1], "--yes")
     before = home.root / "before.duckdb"
     shutil.copy(home.warehouse, before)
     (twice,) = (spec for spec in specs if spec.name == TWICE)

@@ -6,6 +6,7 @@ of what looks like a join by keys: it costs the product of its inputs, and no te
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -57,6 +58,15 @@ def test_a_build_spills_beside_the_warehouse_what_exceeds_its_limit(
     assert shown.success
     (row,) = shown.result.results[0].agate_table.rows
     assert dict(row.dict()) == {"memory": "512.0 MiB", "folder": f"{warehouse.path}.tmp"}
+
+
+def test_a_build_goes_on_after_it_has_spilled(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APIARY_MEMORY_LIMIT", "60MiB")
+    ranked = "select row_number() over (order by md5(range::varchar)) as place, md5(range::varchar) as text"
+    for _ in range(2):
+        shown = warehouse.dbt("show", "--inline", f"select max(place), max(text) from ({ranked} from range(2000000))")
+        assert shown.success, shown.exception
+    assert Path(f"{warehouse.path}.tmp").exists()
 
 
 @pytest.mark.parametrize(
