@@ -95,7 +95,7 @@ def test_the_seat_of_an_erased_user_is_billed_once(billed: Ledger, holder: str |
         billed.charge([charge("seat", FEBRUARY, "20", user_id=holder)])
     files.reload(billed.connection, billed.books)
     billed.build()
-    seats = "select sum(\"BilledCost\") from marts.export_focus_daily where \"ChargeCategory\" = 'Purchase'"
+    seats = 'select sum("BilledCost") from marts.export_focus_daily where "ChargeCategory" = \'Purchase\''
     assert billed.connection.execute(seats).fetchone() == (Decimal(20),)
     assert failing(billed) == set()
     billed.lines["a"]["billed_cost"] += 1
