@@ -18,7 +18,7 @@ import dagster as dg
 import duckdb as engine
 from dagster_duckdb import DuckDBResource
 
-from pipelines.billing import attestation, current, ledger, redaction
+from pipelines.billing import attestation, books, current, ledger, redaction
 from pipelines.billing.statements import StatementStore
 from pipelines.contract.numbers import pluralize
 from pipelines.defs.dbt_project import PROJECT, descriptions
@@ -101,18 +101,20 @@ def _erase(
 ) -> tuple[list[Erased], dict[str, str]]:  # fmt: skip
     """One pass over some requests; those that are done, and the reasons of those that wait."""
     now = datetime.now(UTC)
+    if warehouse.exists():
+        _read_books(context, warehouse, Path(folders.books))
     work = erase.Pass(warehouse, store, only=only)
     if work.rewrite(_build, now=now):
-        books, exports = Path(folders.books), Path(folders.exports)
-        redaction.redact(exports, books, work.journal.identifiers | work.journal.names, at=now)
+        exports, ledgers = Path(folders.exports), Path(folders.books)
+        redaction.redact(exports, ledgers, work.journal.identifiers | work.journal.names, at=now)
         whole = {line.tenant for line in work.lines if line.scope == "tenant"}
         operator_actions.redact(HOME.operator_actions, tenants=whole, erased=work.journal.identifiers)
         current.refresh(StatementStore.open(exports))  # made from statements that name nobody erased now
-        attestation.attest(exports, books, as_of=now, after_erasure=True)
+        attestation.attest(exports, ledgers, as_of=now, after_erasure=True)
         if warehouse.exists():
             with engine.connect(str(warehouse)) as connection:
                 connection.execute("SET TimeZone = 'UTC'")
-                ledger.reload(connection, books)
+                ledger.reload(connection, ledgers)
                 ledger.load_restatements(connection, exports)
         needles = Needles(work.journal.identifiers, work.journal.names)
         publish.purge(Path(folders.published), needles, descriptions=descriptions(), now=now)
@@ -127,6 +129,15 @@ def _erase(
     signed = [*redaction.signed_texts(Path(folders.books)), *operator_actions.actors(HOME.operator_actions)]
     models = redaction.models_in_books(Path(folders.books))
     return work.prove(roots, passing_over=spared, signed=signed, models=models, now=now), work.failed
+
+
+def _read_books(context: dg.AssetExecutionContext, warehouse: Path, folder: Path) -> None:
+    """Take over what finance took out of a book, so that the warehouse is written anew without it."""
+    try:
+        with engine.connect(str(warehouse)) as connection:
+            books.load(connection, [books.SHIPPED, folder])
+    except books.BookError as error:
+        context.log.warning(f"the books stay as they were read last: {error}")
 
 
 def _build(file: Path) -> None:

@@ -227,7 +227,7 @@ class Pass:
         self._end_finished()
         if not self.lines:
             return False
-        if not self._is_affected():
+        if not (self._is_affected() or self._has_leftovers()):
             self._write_journal(now)
             return True
         fresh = private_folder(self._folder) / self._warehouse.name  # the models name the database by its file
@@ -342,6 +342,16 @@ class Pass:
             load.prepare(connection)
             return bool(self._batches_to_erase(connection, "wire"))
 
+    def _has_leftovers(self) -> bool:
+        """Whether the file still holds words of a pass before this one that none of its tables has as a value: what a
+        book said until it was read again."""
+        needles = Needles(self.journal.identifiers, self.journal.names)
+        if not self._warehouse.exists() or not (needles.identifiers or needles.names):
+            return False
+        found = residue.found_in_file(needles, self._warehouse)
+        with duckdb.connect(str(self._warehouse)) as connection:
+            return bool(found - renewal.still_there(connection, found, ("wire", "billing", "operation")))
+
     def _batches_to_erase(self, connection: duckdb.DuckDBPyConnection, schema: str) -> dict[str, str]:
         """Manifests of the ledger that a line names, with the line's request."""
         found = {}
@@ -406,7 +416,7 @@ class Pass:
     def _count(self, connection: duckdb.DuckDBPyConnection, to_erase: dict[str, str]) -> None:
         """Count the rows that each line takes away."""
         connection.execute("CREATE TEMP TABLE to_erase (manifest_key VARCHAR, request_id VARCHAR)")
-        connection.executemany("INSERT INTO to_erase VALUES (?, ?)", [list(item) for item in to_erase.items()])
+        connection.execute("INSERT INTO to_erase SELECT unnest(?), unnest(?)", [[*to_erase], [*to_erase.values()]])
         rows = dict.fromkeys(to_erase.values(), 0)
         for table in BY_NAME:
             counts = connection.execute(

@@ -4,7 +4,7 @@ Does not belong here: why (erase.py), loading (load.py), building the models.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def identifiers_gone(
         for table, column in columns
     )
     connection.execute("CREATE OR REPLACE TEMP TABLE to_erase (k VARCHAR, request_id VARCHAR)")
-    connection.executemany("INSERT INTO to_erase VALUES (?, ?)", [list(item) for item in to_erase.items()])
+    connection.execute("INSERT INTO to_erase SELECT unnest(?), unnest(?)", [[*to_erase], [*to_erase.values()]])
     found = connection.execute(
         f"SELECT DISTINCT v, request_id FROM ({old}) LEFT JOIN to_erase USING (k)"
         f" WHERE regexp_full_match(v, $form) AND v NOT IN (SELECT v FROM ({_values(connection)}) WHERE v IS NOT NULL)",
@@ -125,22 +125,24 @@ def identifiers_gone(
     return gone
 
 
-def still_there(connection: duckdb.DuckDBPyConnection, words: Collection[str]) -> set[str]:
-    """Those of some words that the wire holds as values."""
+def still_there(
+    connection: duckdb.DuckDBPyConnection, words: Collection[str], schemas: Sequence[str] = ("wire",)
+) -> set[str]:
+    """Those of some words that tables of these schemas hold as values."""
     found = connection.execute(
-        f"SELECT DISTINCT v FROM ({_values(connection)}) WHERE list_contains(?, v)", [sorted(words)]
+        f"SELECT DISTINCT v FROM ({_values(connection, schemas)}) WHERE list_contains(?, v)", [sorted(words)]
     ).fetchall()
     return {value for (value,) in found}
 
 
-def _values(connection: duckdb.DuckDBPyConnection) -> str:
-    """A query for all texts of the wire."""
+def _values(connection: duckdb.DuckDBPyConnection, schemas: Sequence[str] = ("wire",)) -> str:
+    """A query for all texts of some schemas."""
     columns = connection.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
-        " AND schema_name = 'wire' AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name)",
-        [PROGRAMS],
+        "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
+        " AND list_contains(?, schema_name) AND data_type = 'VARCHAR' AND NOT list_contains(?, column_name)",
+        [list(schemas), PROGRAMS],
     ).fetchall()
-    return " UNION ".join(f"SELECT {column} AS v FROM wire.{table}" for table, column in columns)
+    return " UNION ".join(f"SELECT {column} AS v FROM {schema}.{table}" for schema, table, column in columns)
 
 
 def has(connection: duckdb.DuckDBPyConnection, schema: str, table: str, *, database: str = "old") -> bool:

@@ -263,6 +263,22 @@ def test_whose_last_device_goes_goes_by_name(
     assert work.journal.names == set(gone)
 
 
+def test_a_name_that_a_book_had_goes_when_the_book_has_it_no_more(site: Site) -> None:
+    """A book that was read again leaves its old rows in free blocks of the file."""
+    with duckdb.connect(str(site.warehouse)) as connection:
+        connection.execute("CREATE SCHEMA billing")
+        connection.execute("CREATE TABLE billing.seats AS SELECT 'ada-lovelace' AS user_id FROM range(2000)")
+    line = site.suppress("user", "ada-lovelace")
+    assert site.erase() == []
+    assert "apiary.duckdb" in site.failed[line.request_id]
+    written = site.warehouse.stat().st_ino
+    assert site.erase() == [], "the book has it still"
+    assert site.warehouse.stat().st_ino == written, "and nothing is written anew for it"
+    site.query("CREATE OR REPLACE TABLE billing.seats AS SELECT 'grace' AS user_id")
+    assert [done.request_id for done in site.erase()] == [line.request_id]
+    assert site.holds("ada-lovelace") == []
+
+
 def test_lines_of_closed_months_are_not_copied(site: Site) -> None:
     """They are read again from their redacted files: once dropped, they would stay in free blocks."""
     with duckdb.connect(str(site.warehouse)) as connection:
