@@ -1,4 +1,4 @@
-"""On a DuckLake no erasure is begun: whoever asked for one waits, and people are told why and what to do.
+"""What stands before an erasure: on a DuckLake none is begun and people are told why, elsewhere books are read anew.
 
 Does not belong here: erasing (tests/end_to_end/test_erasure.py), the command's refusal (tests/test_engine.py).
 """
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 from pipelines.home import Home
@@ -43,3 +44,26 @@ def test_a_request_waits_on_a_ducklake(tmp_path: Path, monkeypatch: pytest.Monke
     assert erase.waiting(home.warehouse)[line.request_id]["reason"] == erasure.NOT_ON_DUCKLAKE
     assert [left.request_id for left in suppression.pending(store, suppression.load(store))] == [line.request_id]
     assert store.get(shipped) == b"hers", "half an erasure is none"
+
+
+def test_books_are_read_before_an_erasure_and_a_broken_one_stops_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APIARY_WAREHOUSE", str(tmp_path / "none.duckdb"))
+    from pipelines.defs import erasure
+
+    folder, warehouse = tmp_path / "billing", tmp_path / "apiary.duckdb"
+    folder.mkdir()
+    header = "seat_id,billing_account_id,user_id,valid_from,valid_to,recorded_at,recorded_by,approved_by\n"
+    seat = header + "s,a,{},2026-01-01,,2026-01-01T00:00:00Z,,\n"
+
+    def seats(text: str) -> list[str]:
+        (folder / "seats.csv").write_text(text)
+        erasure._read_books(dg.build_asset_context(), warehouse, folder)
+        with duckdb.connect(str(warehouse)) as connection:
+            return [user for (user,) in connection.execute("SELECT user_id FROM billing.seats").fetchall()]
+
+    assert seats(seat.format("ada")) == ["ada"]
+    assert seats(seat.format("grace")) == ["grace"]
+    assert seats("seat_id,nonsense\n1,2\n") == ["grace"]
+    assert "the books stay as they were read last" in capfd.readouterr().err
