@@ -71,5 +71,9 @@ ERASURE = (
     Mutant("a signer's request waits for ever", "pipelines/warehouse/erase.py", "                words = words.difference(by_right)\n", "", f"{ERASE}::test_who_signed_a_book_is_named_there_still"),
     Mutant("a common name is looked for nowhere", "pipelines/warehouse/erase.py", "                meant -= residue.users_in_file(meant, path)\n", "", f"{ERASE}::test_such_a_name_is_found_where_a_table_names_users"),
     Mutant("a line that would name its subject is taken", "pipelines/warehouse/suppression.py", 'if scope != "tenant" and re.search(', 'if scope == "tenant" and re.search(', f"{ERASE}::test_a_line_that_would_name_its_subject_is_refused"),
+    Mutant("an action of the site stops every erasure", "pipelines/warehouse/renewal.py", "table_name NOT IN ('kept_charges', 'operator_actions')", "table_name <> 'kept_charges'", f"{ERASE}::test_what_was_decided_about_agents_stops_no_erasure"),
+    Mutant("an action keeps the session of the erased", "pipelines/warehouse/operator_actions.py", "replace(action, session_id=None) if action.session_id in erased else action", "action", f"{ERASE}::test_what_was_decided_about_agents_stops_no_erasure"),
+    Mutant("what a book said stays in free blocks", "pipelines/warehouse/erase.py", "if not (self._is_affected() or self._has_leftovers()):", "if not self._is_affected():", f"{ERASE}::test_a_name_that_a_book_had_goes_when_the_book_has_it_no_more"),
+    Mutant("a name in a book has the warehouse written anew each night", "pipelines/warehouse/erase.py", 'return bool(found - renewal.still_there(connection, found, ("wire", "billing", "operation")))', "return bool(found)", f"{ERASE}::test_a_name_that_a_book_had_goes_when_the_book_has_it_no_more"),
     Mutant("a line of the list stops its erasure", "pipelines/warehouse/erase.py", "                words = words.difference(proof.needles.names)\n", "", f"{ERASE}::test_a_name_that_the_list_says_of_somebody_is_told_and_stops_nothing"),
 )  # fmt: skip
