@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-import psutil
 from dagster_dbt import DbtCliResource
 from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
@@ -25,9 +24,7 @@ WRITER = "duckdb"  # the pool of one slot: a second process that opens the wareh
 HOME = Home.from_environment()
 # dbt runs as a process of its own and finds the warehouse by this variable (dbt_project/profiles.yml).
 os.environ.setdefault("APIARY_WAREHOUSE", str(HOME.warehouse))
-# What the engine may use while the models are built, in bytes of memory: the rest is spilled to the disk.
-MOST_MEMORY = 8 << 30
-os.environ.setdefault("APIARY_MEMORY_LIMIT", f"{min(MOST_MEMORY, psutil.virtual_memory().total * 4 // 5) >> 20}MiB")
+os.environ.setdefault(database.MEMORY_LIMIT, database.memory_limit())
 
 
 class WarehouseResource(DuckDBResource):
@@ -41,6 +38,7 @@ class WarehouseResource(DuckDBResource):
         """The warehouse, open; a file that another process is about to let go of is waited for."""
         if not database.is_ducklake():
             with super().get_connection() as connection:
+                database.limit(connection)
                 yield connection
             return
         with database.connect(Path(self.database)) as connection:
