@@ -134,7 +134,7 @@ def test_a_withdrawal_is_confirmed(site: Site) -> None:
         ).fetchall()[0]
     model = {
         "schema": "marts", "name": "built", "resource_type": "model", "raw_code": "select 1", "columns": {},
-        "config": {"materialized": "incremental"}, "depends_on": {"macros": [], "nodes": []},
+        "config": {"materialized": "incremental", "meta": {}}, "depends_on": {"macros": [], "nodes": []},
     }  # fmt: skip
     parsed = {"nodes": {"model.apiary.built": model}, "macros": {}}
     definitions.record(home.warehouse, parsed, built=["marts.built"])  # as every build does
