@@ -279,6 +279,28 @@ def test_a_name_that_a_book_had_goes_when_the_book_has_it_no_more(site: Site) ->
     assert site.holds("ada-lovelace") == []
 
 
+def test_a_new_file_that_holds_what_the_old_one_held_is_written_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a block of it does now and then, behind what was written into it."""
+    line, copies = site.suppress("user", "ada-lovelace"), []
+    search, copy = residue.found_in_file, erase.Pass._copy
+
+    def found(needles: Needles, path: Path) -> set[str]:
+        is_first = path.parent.name == "erasing" and len(copies) == 1
+        return search(needles, path) | ({"ada-lovelace"} if is_first else set())
+
+    def copied(work: erase.Pass, fresh: Path, gone: set[str]) -> set[str]:
+        copies.append(fresh)
+        return copy(work, fresh, gone)
+
+    monkeypatch.setattr(residue, "found_in_file", found)
+    monkeypatch.setattr(erase.Pass, "_copy", copied)
+    assert [done.request_id for done in site.erase()] == [line.request_id]
+    assert len(copies) == 2
+    assert site.holds("ada-lovelace") == []
+
+
 def test_lines_of_closed_months_are_not_copied(site: Site) -> None:
     """They are read again from their redacted files: once dropped, they would stay in free blocks."""
     with duckdb.connect(str(site.warehouse)) as connection:
