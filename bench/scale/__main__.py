@@ -269,7 +269,8 @@ def run(
         with cluster.running(number, home.root / "cluster", **memory) if number else nullcontext("local[2]") as master:
             built = on_spark(home, duckdb.inputs, master, select, is_large=turns > 0)
         found = outcome(Engine.SPARK, place, home, duckdb, built, made=made)
-        yield f"{TITLES[Engine.SPARK]}, {named}{suffix}", found.section(duckdb), found.is_right
+        title = f"{TITLES[Engine.SPARK]}{f', {named}' if turns or len(workers) > 1 else ''}{suffix}"
+        yield title, found.section(duckdb), found.is_right
 
 
 def move_into_lake(warehouse: Path, lake: dict[str, str]) -> None:
