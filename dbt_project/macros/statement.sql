@@ -11,6 +11,25 @@
     ]) }}
 {%- endmacro %}
 
+{# The columns of a line as it is rated now, in one order: usage has all of them, charges some. #}
+{% macro current_line_columns() -%}
+    {{ return([
+        'line_id', 'record_id', 'tenant_id', 'billing_account_id', 'user_id', 'session_id', 'root_session_id',
+        'colony_id', 'queen_id', 'provider_name', 'model', 'model_basis', 'component', 'charge_category',
+        'charge_frequency', 'description', 'price_id', 'contract_rate_id', 'settlement_id', 'currency', 'consumed_unit',
+        'pricing_unit', 'trust_grade', 'events', 'consumed_quantity', 'pricing_quantity', 'pricing_currency',
+        'fx_rate_id', 'pricing_unit_price', 'pricing_contracted_unit_price', 'list_unit_price', 'contracted_unit_price',
+        'list_cost', 'contracted_cost', 'billed_cost', 'charge_start_date', 'charge_end_date', 'rated_as_of'
+    ]) }}
+{%- endmacro %}
+
+{# The columns of a line that is in no closed statement, in one order. #}
+{% macro pending_line_columns() -%}
+    {{ return(current_line_columns() + [
+        'incurred_period', 'original_period', 'billing_period', 'effective_cost', 'line_kind', 'cause'
+    ]) }}
+{%- endmacro %}
+
 {# What is summed. Reversed, a measure changes its sign, so that a line and its reversal are nothing together. #}
 {% macro line_measures() -%}
     {{ return(['events', 'consumed_quantity', 'pricing_quantity', 'list_cost', 'contracted_cost', 'billed_cost']) }}
