@@ -18,7 +18,7 @@ PLAN, CREDIT = (
     f"{MODELS}/statements/fct_credit_ledger.sql",
 )
 INVOICES = f"{MODELS}/statements/fct_invoice_lines.sql"
-BOOKED = f"{MODELS}/statements/internal/int_billing__booked_lines.sql"
+CORRECTIONS = f"{MODELS}/statements/internal/int_billing__correction_lines.sql"
 
 MONEY = (
     Mutant("shares by name, not by remainder", "pipelines/billing/prove.py", "key=lambda name: (whole[name] - exact[name] / unit, name))", "key=lambda name: name)", f"{RULES}::test_an_invoice_is_spread_by_largest_remainder"),
@@ -44,7 +44,7 @@ MONEY = (
     Mutant("a commitment is charged in full", PLAN, "commit_amount - case when item = 'rated_cost' then billed_cost else amount end as amount", "commit_amount as amount", PLANS),
     Mutant("a seat does not pay its last day", f"{MACROS}/money.sql", "* 1000000 * (' ~ end_day ~ ')'", "* 1000000 * (' ~ end_day ~ ' - 1)'", MONTHS),
     Mutant("a grant of credit pays every month anew", CREDIT, "least(granted, so_far) - least(granted, so_far - can_pay)", "least(granted, can_pay)", YEARS),
-    Mutant("a correction charges a second time", BOOKED, "-booked.{{ measure }} as {{ measure }}", "booked.{{ measure }} as {{ measure }}", CORRECTED),
-    Mutant("a late line goes into the closed month", BOOKED, "        frozen.correction_period as billing_period,\n        coalesce(booked.effective_cost", "        dated.incurred_period as billing_period,\n        coalesce(booked.effective_cost", CORRECTED),
+    Mutant("a correction charges a second time", CORRECTIONS, "-sealed.{{ measure }} as {{ measure }}", "sealed.{{ measure }} as {{ measure }}", CORRECTED),
+    Mutant("a late line goes into the closed month", CORRECTIONS, "        frozen.correction_period as billing_period,\n        coalesce(sealed.effective_cost", "        current_lines.incurred_period as billing_period,\n        coalesce(sealed.effective_cost", CORRECTED),
     Mutant("another sheet with the same price is a correction", f"{MACROS}/statement.sql", "        'model', 'component',", "        'model', 'price_id', 'component',", f"{CLOSING}::test_another_sheet_with_the_same_price_corrects_nothing"),
 )  # fmt: skip

@@ -26,7 +26,9 @@ BUILT = (
     "stg_billing__closed_lines", "stg_billing__provider_costs", "stg_billing__contract_rates",
     "stg_wire__conflicts",
     "int_billing__account_terms", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
-    "int_billing__booking_days", "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily",
+    "int_billing__booking_days", "int_billing__current_lines", "int_billing__sealed_lines_in_force",
+    "int_billing__changed_lines", "int_billing__correction_lines", "int_billing__open_lines",
+    "int_billing__original_lines", "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily",
     "fct_invoice_lines", "fct_adjustments", "exc_billing_exceptions", "stg_billing__restatements", "rpt_restatement",
 )  # fmt: skip
 RATED = (

@@ -34,7 +34,9 @@ MODELS = (
     "fct_trigger_firings",  # earliest, pair
     "fct_triggers",  # seconds_after
     "int_alerts__runs_ended",  # from_micros, nearest_integer
-    "int_billing__booked_lines",  # whole_quotient, integers of 128 bits, FILTER of a window's aggregate
+    "int_billing__booked_lines",  # a row's key
+    "int_billing__correction_lines",  # a star that replaces, of rows that are read from two views
+    "int_billing__original_lines",  # whole_quotient, integers of 128 bits, FILTER of a window's aggregate
     "int_sessions__tree_resolved",  # path_minimum_from, path_steps, path_with
     "int_status__session_days",  # fingerprint, days_between, numbers_between
     "mart_budget",  # dates_between, next_period
