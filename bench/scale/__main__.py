@@ -3,9 +3,10 @@
 `--engines ducklake spark`: which ones are compared with DuckDB; the section of each in the report is of its last run.
 `--days N`: how many days of work the fleet has (4 are about 1,500 turns). `--workers 2`: of a standalone cluster that
 is started and stopped here; 0 for Spark within one process. `--loads 2`: half the devices arrive when the models were
-built already; they are brought up to date then. `--home`: a new folder in which to keep what is made.
-`--turns N`: so many turns more, and a past (past.py): the warehouse is that of the program's own job, with a closed
-month and an erasure; statements of days and of the closed month are made from each engine's marts and compared too.
+built already; they are brought up to date then.
+`--turns N`: so many turns more, and a history (history.py): the warehouse is that of the program's own job, with a
+closed month and an erasure; statements made from each engine's marts, of days and of that month, are compared too.
+`--home`: a new folder in which to keep what is made; with `--turns` one that was left may be gone on with.
 Does not belong here: the cluster (cluster.py), PostgreSQL (postgres.py), an engine's own part (`<engine>_build.py`).
 """
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from bench.scale import cluster, devices, inputs, past, postgres, statements
+from bench.scale import cluster, devices, history, inputs, postgres, statements
 from bench.scale.compare import BUILD_COUNTERS, Comparison, compare
 from bench.scale.dbt_models import PASSED
 from pipelines.commands.demo import sign_books
@@ -231,9 +232,9 @@ def reason(message: str) -> str:
 def place_for(named: Path | None) -> Iterator[Path]:
     """The folder named, or one that is gone afterwards."""
     if named is not None:
-        if named.exists():
+        if named.exists() and not (named / history.STEPS).exists():
             raise SystemExit(f"{named} is there already: name a new folder")
-        named.mkdir(parents=True)
+        named.mkdir(parents=True, exist_ok=True)
         yield named.absolute()
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -246,13 +247,15 @@ def run(
 ) -> Iterator[tuple[str, str, bool]]:  # fmt: skip
     """The whole comparison: title and text of each section of the report, and whether all was as on DuckDB."""
     if turns:
-        made = past.make(home, turns)
+        made = history.make(home, turns)
         duckdb = OnDuckDB(home.warehouse, [made.inputs], made.rows, made.seconds)
     else:
         made, specs = None, fleet.demo_fleet(last_day=LAST_DAY, days=days)
         duckdb = on_duckdb(home, [specs[number::loads] for number in range(loads)], select)
-    suffix = f", {turns:,} turns with a past" if turns else ""
+    suffix = f", {turns:,} turns with a history" if turns else ""
     if Engine.DUCKLAKE in engines:
+        for left in (home.root / "postgres", home.root / Engine.DUCKLAKE):
+            shutil.rmtree(left, ignore_errors=True)
         with postgres.running(home.root / "postgres") as address:
             lake = postgres.new_lake(address, "lake", home.root / Engine.DUCKLAKE / "data")
             if made is not None:
@@ -280,7 +283,7 @@ def move_into_lake(warehouse: Path, lake: dict[str, str]) -> None:
 
 
 def outcome(
-    engine: Engine, place: str, home: Home, duckdb: OnDuckDB, built: Built, *, made: past.Past | None = None
+    engine: Engine, place: str, home: Home, duckdb: OnDuckDB, built: Built, *, made: history.History | None = None
 ) -> Outcome:
     """An engine's marts beside DuckDB's, and the statements that are made from them."""
     is_incremental = made is not None or len(duckdb.inputs) > 1
@@ -294,7 +297,7 @@ def outcome(
     mine, theirs = (Path(shutil.copy(duckdb.path, folder / f"{name}.duckdb")) for name in ("mine", "theirs"))
     statements.on_marts(theirs, marts_of(home, engine))
     files = [
-        statements.make(warehouse, home, folder / warehouse.stem, months=past.MONTHS, as_of=now)
+        statements.make(warehouse, home, folder / warehouse.stem, months=history.MONTHS, as_of=now)
         for warehouse in (mine, theirs)
     ]
     return Outcome(engine, place, built, marts, len(files[0]), statements.differing(*files))
