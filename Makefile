@@ -96,11 +96,16 @@ wheels: $(READY) ## dist/: the device part and the warehouse as wheels
 frozen-home: $(READY) ## the home that later releases are tested to upgrade; when a release is cut
 	@$(BIN)/python -m tests.end_to_end.freeze
 
-lint: $(READY) ## ruff, mypy, import rules
+SQL := .cache/sql
+lint: $(READY) ## ruff, mypy, import rules; sqlfluff over the models as dbt compiles them
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@rm -rf $(SQL)
+	@$(BIN)/dbt --quiet compile --full-refresh --select resource_type:model --indirect-selection empty \
+		--project-dir dbt_project --profiles-dir dbt_project --target-path $(CURDIR)/$(SQL) --log-path $(CURDIR)/$(SQL)/logs
+	@$(BIN)/sqlfluff lint --disable-progress-bar --processes 2 $(SQL)/compiled/apiary/models
 
 contract: $(READY) ## write the files derived from the contract, metrics, requirements and commands
 	@$(BIN)/python -m pipelines.contract.render

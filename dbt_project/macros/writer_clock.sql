@@ -23,7 +23,7 @@ ruled as (
         zones.time_zone as zone_then,
         zones.current_time_zone as zone_now,
         case
-            when source.time_basis is distinct from 'local_resolved' or source.occurred_at is null then 'sent'
+            when (source.time_basis is distinct from 'local_resolved') or source.occurred_at is null then 'sent'
             when coalesce(source.offset_basis, 'device_zone') <> 'device_zone' then 'sent'
             when source.utc_offset_seconds is null and zones.time_zone is null then 'sent'
             when {{ path_holds('offsets.agreeing_zones', 'zones.time_zone') }} then 'agrees'

@@ -20,7 +20,7 @@ revisions as (
         usage_date,
         pulled_at,
         dense_rank() over (partition by provider_name, report_kind, usage_date order by pulled_at) as revision
-    from (select distinct provider_name, report_kind, usage_date, pulled_at from reports)
+    from (select distinct provider_name, report_kind, usage_date, pulled_at from reports) as pulls
 )
 
 select

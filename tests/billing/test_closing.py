@@ -431,7 +431,7 @@ def test_a_changed_sealed_file_stops_everything(ledger: Ledger) -> None:
 
 
 def test_a_sum_of_booked_lines_reads_columns(ledger: Ledger) -> None:
-    """A common table expression that is read twice would have every column of every line computed for it, the key too."""
+    """Above a common table expression that is read twice every column is computed for it, the key of each line too."""
     ledger.tell([line("a", date(2025, 1, 3))])
     ((_, plan),) = ledger.connection.execute(
         "explain (format json) select sum(billed_cost) from statements.int_billing__booked_lines"

@@ -95,7 +95,7 @@ def test_models_keep_the_conventions(models, warehouse):
         assert node.depends_on.nodes, f"{name} reads nothing"
         assert node.schema == "marts" or node.unique_id in read, f"nothing reads {name}"
         assert node.config.materialized != "incremental" or node.unique_id in keyed, f"{name} has no key"
-        assert views(node.unique_id) <= 3, f"{name} is worked out again by each reader"
+        assert views(node.unique_id) <= 6, f"{name} is worked out again by each reader"  # booked lines: decision 0107
 
 
 def test_a_column_is_described_once():

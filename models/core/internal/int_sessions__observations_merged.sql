@@ -117,8 +117,10 @@ ranked as (
         *,
         nullif(coalesce(parent_session_id, forked_from_session_id), session_id) as stated_parent_id,
         case
-            when clock_rank is not distinct from min(clock_rank) filter (where started_at is not null) over (
-                partition by tenant_id, session_id
+            when (
+                clock_rank is not distinct from min(clock_rank) filter (where started_at is not null) over (
+                    partition by tenant_id, session_id
+                )
             ) then started_at
         end as believed_start,
         row_number() over (

@@ -8,11 +8,11 @@ select
     case
         when moved.line_id is not null then 'attribution'
         when current_lines.line_id is null then 'withdrawn'
-        when sealed.pricing_quantity is distinct from current_lines.pricing_quantity then 'quantity'
+        when (sealed.pricing_quantity is distinct from current_lines.pricing_quantity) then 'quantity'
         when sealed.charge_category = 'Adjustment' and sealed.billed_cost <> current_lines.billed_cost then 'commitment'
         when sealed.billed_cost <> current_lines.billed_cost
-            or sealed.list_unit_price is distinct from current_lines.list_unit_price
-            or sealed.contracted_unit_price is distinct from current_lines.contracted_unit_price
+            or (sealed.list_unit_price is distinct from current_lines.list_unit_price)
+            or (sealed.contracted_unit_price is distinct from current_lines.contracted_unit_price)
             then 'price'
         else 'attribution'
     end as cause
