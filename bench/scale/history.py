@@ -95,6 +95,7 @@ def make(home: Home, turns: int) -> History:
     steps.take("batches that come twice", lambda: devices.ship_again(home, twice))
     steps.take("batches that come late", lambda: devices.ship(home, [late]))
     steps.take("job with what came late and twice", lambda: apiary(home, "run"))
+    shutil.rmtree(home.root / "inputs", ignore_errors=True)
     rows = inputs.export(home.warehouse, home.root / "inputs")
     check(home.warehouse, rows, turns)
     return History(home, before, home.root / "inputs", rows, {name: steps.seconds[name] for name in TIMED})
