@@ -293,12 +293,13 @@ def outcome(
     now = datetime.now(UTC)
     folder = home.root / engine / "statements"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    mine, theirs = (Path(shutil.copy(duckdb.path, folder / f"{name}.duckdb")) for name in ("mine", "theirs"))
-    statements.on_marts(theirs, marts_of(home, engine))
+    mine, theirs = Home(folder / "mine"), Home(folder / "theirs")
+    for copy in (mine, theirs):  # of the same name: views name the catalog, which is the file's
+        copy.warehouse.parent.mkdir(parents=True)
+        shutil.copy(duckdb.path, copy.warehouse)
+    statements.on_marts(theirs.warehouse, marts_of(home, engine))
     files = [
-        statements.make(warehouse, home, folder / warehouse.stem, months=history.MONTHS, as_of=now)
-        for warehouse in (mine, theirs)
+        statements.make(copy.warehouse, home, copy.exports, months=history.MONTHS, as_of=now) for copy in (mine, theirs)
     ]
     return Outcome(engine, place, built, marts, len(files[0]), statements.differing(*files))
 

@@ -16,6 +16,7 @@ from pipelines.billing import closing, exports, gate, ledger, periods
 from pipelines.billing.statements import StatementStore
 from pipelines.home import Home
 from pipelines.quality import gates
+from pipelines.warehouse import database
 
 # When a statement was written, the hashes of manifests, which say so, and whose key signed them.
 OF_THE_RUN = {
@@ -25,7 +26,7 @@ OF_THE_RUN = {
 
 def make(warehouse: Path, home: Home, folder: Path, *, months: Collection[str], as_of: datetime) -> dict[str, Any]:
     """All statements of a warehouse, of days and of months, into a new folder; their files. Raises GateError."""
-    with duckdb.connect(str(warehouse)) as connection:
+    with database.connect(warehouse) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         suites = gates.suites("billing")
         checks = [check for suite in suites for check in gate.judged(suite.name, gates.run(suite, connection))]
@@ -53,7 +54,7 @@ def files(folder: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".parquet":
-            yield name, pq.read_table(path).to_pylist()
+            yield name, pq.read_table(path)
         elif path.suffix == ".json":
             yield name, without_run(json.loads(path.read_bytes()))
         elif path.suffix == ".csv":
