@@ -119,9 +119,15 @@ def started_on_spark(
     return started(Engine.SPARK, home, arguments, environment)
 
 
-def on_ducklake(home: Home, lake: dict[str, str], tables: list[Path], select: list[str]) -> Built:
-    """Load, models and their tests on a DuckLake."""
-    arguments = [home.store_url, home.books, *tables, "--select", *select]
+def on_ducklake(
+    home: Home, lake: dict[str, str], tables: list[Path], select: list[str], *, made: history.History | None = None
+) -> Built:
+    """Load, models and their tests on a DuckLake: an empty one, or one that has the warehouse of a history."""
+    if made is not None:
+        move_into_lake(made.before, lake)
+        arguments = [home.store_url, home.books, "--history", made.inputs, "--select", *select]
+    else:
+        arguments = [home.store_url, home.books, *tables, "--select", *select]
     return finished(started(Engine.DUCKLAKE, home, arguments, lake), Engine.DUCKLAKE, home)
 
 
@@ -258,9 +264,7 @@ def run(
             shutil.rmtree(left, ignore_errors=True)
         with postgres.running(home.root / "postgres") as address:
             lake = postgres.new_lake(address, "lake", home.root / Engine.DUCKLAKE / "data")
-            if made is not None:
-                move_into_lake(made.before, lake)
-            built = on_ducklake(home, lake, [] if made is not None else duckdb.inputs, select)
+            built = on_ducklake(home, lake, duckdb.inputs, select, made=made)
         place = "Tables in a folder, a catalog in PostgreSQL, one process"
         found = outcome(Engine.DUCKLAKE, place, home, duckdb, built, made=made)
         yield f"{TITLES[Engine.DUCKLAKE]}{suffix}", found.section(duckdb), found.is_right

@@ -21,6 +21,8 @@ from pipelines.store import open_store
 from pipelines.warehouse import ducklake, landing, raised_alerts
 from pipelines.warehouse.load import known_manifests, load, prepare
 
+NOTED = ("billing.restatements", "operation.alerts")
+
 
 def load_arrived(store_url: str, folder: Path, inputs: Path | None) -> None:
     """What had arrived, into the wire; and the books."""
@@ -36,6 +38,14 @@ def load_arrived(store_url: str, folder: Path, inputs: Path | None) -> None:
         raised_alerts.prepare(lake)
         books.load(lake, [books.SHIPPED, folder])
         ledger.load(lake, folder)
+
+
+def take_over(tables: Path) -> None:
+    """What a run of the program noted of itself, and models read: DuckDB's, as the time of a run is in it."""
+    with ducklake.connect() as lake:
+        for table in NOTED:
+            rows = tables / table.replace(".", "/") / "*.parquet"
+            lake.execute(f"CREATE OR REPLACE TABLE {table} AS FROM read_parquet('{rows}')")
 
 
 def write_marts(outputs: Path) -> None:
@@ -58,6 +68,7 @@ def main() -> int:
     parser.add_argument("books", type=Path)
     parser.add_argument("inputs", type=Path, nargs="*")
     parser.add_argument("--select", nargs="*", default=[])
+    parser.add_argument("--history", type=Path, help="tables of the warehouse that the lake goes on from (history.py)")
     options = parser.parse_args()
     os.environ[SETTING] = Engine.DUCKLAKE
     folder = options.outputs.parent / "dbt"
@@ -67,6 +78,8 @@ def main() -> int:
     for inputs in options.inputs or [None]:
         begun = time.monotonic()
         load_arrived(options.store, options.books, inputs)
+        if options.history is not None:
+            take_over(options.history)
         loaded = time.monotonic()
         dbt(Engine.DUCKLAKE, "seed", folder, "--full-refresh")
         results = build(Engine.DUCKLAKE, folder, options.select, tests=inputs == last)
