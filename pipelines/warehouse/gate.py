@@ -39,7 +39,7 @@ from pipelines.warehouse.landing import FetchedBatch
 
 PREFIX = "apiary-gate-"
 YOUNG_SECONDS = 60  # a folder is made a moment before it is locked
-WALL_SECONDS = 3.0 * MAX_SECONDS  # of the clock: on a busy machine a child waits for the seconds of the processor it has
+WALL_SECONDS = 3.0 * MAX_SECONDS  # of the clock: on a busy machine a child waits for the processor
 MAX_ANSWER_BYTES = 1 << 30
 REASON = re.compile(r"[a-z0-9_]{1,40}(:[a-z0-9_]{1,40})?")
 # All a child is told of the world. The system's allocator reserves no address space in advance; one thread is enough.
