@@ -17,7 +17,12 @@ TYPE = "apiaryspark"
 
 
 class ApiarySparkCredentials(SparkCredentials):
-    """Those of dbt-spark, under this adapter's name."""
+    """Those of dbt-spark, under this adapter's name, and with ANSI rules."""
+
+    def __post_init__(self) -> None:
+        """dbt-spark turns them off: overflows and bad casts would be NULL, and a decimal of zero the text `0E-15`."""
+        super().__post_init__()
+        self.server_side_parameters["spark.sql.ansi.enabled"] = "true"
 
     @property
     def type(self) -> str:
