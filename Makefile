@@ -105,7 +105,7 @@ lint: $(READY) ## ruff, mypy, import rules; sqlfluff over the models as dbt comp
 	@rm -rf $(SQL)
 	@$(BIN)/dbt --quiet compile --full-refresh --select resource_type:model --indirect-selection empty \
 		--project-dir dbt_project --profiles-dir dbt_project --target-path $(CURDIR)/$(SQL) --log-path $(CURDIR)/$(SQL)/logs
-	@$(BIN)/sqlfluff lint --disable-progress-bar --processes 2 $(SQL)/compiled/apiary/models
+	@PYTHONWARNINGS=ignore $(BIN)/sqlfluff lint --disable-progress-bar --processes 2 $(SQL)/compiled/apiary/models
 
 contract: $(READY) ## write the files derived from the contract, metrics, requirements and commands
 	@$(BIN)/python -m pipelines.contract.render
