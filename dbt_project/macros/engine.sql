@@ -319,7 +319,7 @@
 {%- endmacro %}
 
 {% macro spark__seconds_after(instant, seconds) -%}
-    timestamp_micros(unix_micros({{ instant }}) + cast(rint(({{ seconds }}) * 1000000) as bigint))
+    timestamp_micros(unix_micros({{ instant }}) + cast(rint(({{ seconds }}) * cast(1000000 as bigint)) as bigint))
 {%- endmacro %}
 
 {# Days from one date to another. #}

@@ -39,6 +39,7 @@ MODELS = (
     "int_sessions__tree_resolved",  # path_minimum_from, path_steps, path_with
     "int_status__session_days",  # fingerprint, days_between, numbers_between
     "mart_budget",  # dates_between, next_period
+    "mart_operator_actions",  # seconds_after, of two weeks: more microseconds than an integer of 32 bits holds
     "mart_session_tree",  # path_text
     "mart_task_progress",  # each_of
     "stg_wire__device_zones",  # time_zone_names
@@ -61,6 +62,9 @@ BLOCKED = [
 SATURDAYS = "UPDATE billing.price_book SET dow_mask = 32 WHERE component = 'output'"
 # A plan that costs nothing: without ANSI rules Spark writes a decimal of zero as `0E-15`.
 INCLUDED = "UPDATE billing.plan_items SET included_units = 1000000 WHERE item = 'colony_day'"
+ACTION = """INSERT INTO wire.operator_actions VALUES
+    ('act', 'northwind-orchards', 'queen:queen_technology', NULL, 'ada', 'fire', 'derailed',
+     '2026-10-31 12:00:00+00')"""
 # Each engine has its own numbers; which rows are the same row is what they say.
 FINGERPRINT = "_fingerprint"
 
@@ -80,6 +84,7 @@ def warehouse_of_day(home: Home) -> Warehouse:
     warehouse.load([*small_fleet(random.Random(1)), *CYCLE, *BLOCKED])
     warehouse.execute(SATURDAYS)
     warehouse.execute(INCLUDED)
+    warehouse.execute(ACTION)
     warehouse.run("--select", *(f"+{model}" for model in MODELS))
     return warehouse
 
