@@ -103,7 +103,7 @@ lint: $(READY) ## ruff, mypy, import rules; sqlfluff over the models as dbt comp
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@rm -rf $(SQL)
-	@$(BIN)/dbt --quiet compile --full-refresh --select resource_type:model --indirect-selection empty \
+	@APIARY_ENGINE=duckdb APIARY_WAREHOUSE=:memory: $(BIN)/dbt --quiet compile --full-refresh --select resource_type:model --indirect-selection empty \
 		--project-dir dbt_project --profiles-dir dbt_project --target-path $(CURDIR)/$(SQL) --log-path $(CURDIR)/$(SQL)/logs
 	@PYTHONWARNINGS=ignore $(BIN)/sqlfluff lint --disable-progress-bar --processes 2 $(SQL)/compiled/apiary/models
 

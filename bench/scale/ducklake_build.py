@@ -21,7 +21,7 @@ from pipelines.store import open_store
 from pipelines.warehouse import ducklake, landing, raised_alerts
 from pipelines.warehouse.load import known_manifests, load, prepare
 
-NOTED = ("billing.restatements", "operation.alerts")
+RUN_METADATA = ("billing.restatements", "operation.alerts")
 
 
 def load_arrived(store_url: str, folder: Path, inputs: Path | None) -> None:
@@ -40,10 +40,10 @@ def load_arrived(store_url: str, folder: Path, inputs: Path | None) -> None:
         ledger.load(lake, folder)
 
 
-def take_over(tables: Path) -> None:
-    """What a run of the program noted of itself, and models read: DuckDB's, as the time of a run is in it."""
+def copy_run_metadata(tables: Path) -> None:
+    """What models read of runs themselves: the warehouse's, as it holds the times at which its own runs took place."""
     with ducklake.connect() as lake:
-        for table in NOTED:
+        for table in RUN_METADATA:
             rows = tables / table.replace(".", "/") / "*.parquet"
             lake.execute(f"CREATE OR REPLACE TABLE {table} AS FROM read_parquet('{rows}')")
 
@@ -79,7 +79,7 @@ def main() -> int:
         begun = time.monotonic()
         load_arrived(options.store, options.books, inputs)
         if options.history is not None:
-            take_over(options.history)
+            copy_run_metadata(options.history)
         loaded = time.monotonic()
         dbt(Engine.DUCKLAKE, "seed", folder, "--full-refresh")
         results = build(Engine.DUCKLAKE, folder, options.select, tests=inputs == last)
