@@ -163,6 +163,8 @@ def write(ledger: Ledger, month: date = JANUARY, **more: Any) -> Any:
 def test_a_write_off_is_a_line_of_nothing_and_stays_one(ledger: Ledger) -> None:
     ledger.tell([line("a", date(2025, 1, 5), 123, **NO_PRICE, model="unknown"), line("c", date(2025, 1, 6))])
     ledger.settle(JANUARY, "write_off", "unknown", reason="a test machine")
+    ledger.build()
+    assert ledger.failing() == set(), "of an open month"
     ledger.close(JANUARY)
     row = (
         'select "BilledCost", "ListCost", "ConsumedQuantity", "ChargeDescription", "SkuPriceId"'
@@ -172,6 +174,7 @@ def test_a_write_off_is_a_line_of_nothing_and_stays_one(ledger: Ledger) -> None:
     ledger.tell([line("a", date(2025, 1, 5), 123, "9", model="unknown")])
     ledger.build()
     assert ledger.booked("line_id", "line_kind <> 'original'") == [], "a price that comes later does not undo it"
+    assert ledger.failing() == set(), "of a closed month"
     assert verify.verify(write(ledger)).faults == ()
 
 

@@ -14,7 +14,6 @@ from pipelines.billing import ledger as files
 from pipelines.billing.exports import COSTS
 from pipelines.billing.statements import MANIFEST
 from pipelines.billing.verify import verify
-from pipelines.quality import gates
 from tests.billing.ledgers import Ledger, charge, line
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
@@ -97,16 +96,10 @@ def test_the_seat_of_an_erased_user_is_billed_once(billed: Ledger, holder: str |
     billed.build()
     seats = 'select sum("BilledCost") from marts.export_focus_daily where "ChargeCategory" = \'Purchase\''
     assert billed.connection.execute(seats).fetchone() == (Decimal(20),)
-    assert failing(billed) == set()
+    assert billed.failing() == set()
     billed.lines["a"]["billed_cost"] += 1
     billed.tell(())  # without building: the statements are of before
-    assert failing(billed) == {"cost_off"}
-
-
-def failing(billed: Ledger) -> set[str]:
-    """What the gate of the statements finds."""
-    (suite,) = (suite for suite in gates.suites("billing") if suite.name == "marts__export_focus_daily")
-    return {result.column for result in gates.run(suite, billed.connection) if not result.passed}
+    assert billed.failing() == {"cost_off"}
 
 
 def test_the_chain_goes_on_after_a_redaction(billed: Ledger) -> None:
