@@ -21,7 +21,7 @@ SESSIONS = {
     """,
     "session_users": """
         SELECT DISTINCT tenant_id, session_id FROM wire.touched_sessions
-        WHERE list_contains($named, {'tenant_id': tenant_id, 'session_id': session_id})
+        WHERE {'tenant_id': tenant_id, 'session_id': session_id} IN (SELECT unnest($named))
     """,
 }
 

@@ -296,12 +296,10 @@ class Pass:
             return []
         shares = {line.request_id: self.journal.shares.setdefault(line.request_id, Share()) for line in self.lines}
         back = self._back_again(shares)
-        owners = {
-            word: {name for name, share in shares.items() if word in (*share.identifiers, *share.names)}
-            for share in shares.values()
-            for word in (*share.identifiers, *share.names)
-            if word not in back
-        }
+        owners: dict[str, set[str]] = {}
+        for name, share in shares.items():
+            for word in {*share.identifiers, *share.names} - back:
+                owners.setdefault(word, set()).add(name)
         needles = Needles(
             {word for share in shares.values() for word in share.identifiers} - back,
             {word for share in shares.values() for word in share.names} - back,

@@ -11,10 +11,11 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +23,9 @@ from pipelines.warehouse.gate_child import LENGTH
 
 WORD = 8
 SHORTEST = 12  # of a shorter identifier a match may be chance
+FEWEST_BITS, MOST_BITS = 16, 26  # of the number of a place in the table of ends: it has 64 KiB to 64 MiB
+PLACES_PER_END = 32
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing (Knuth, TAOCP 6.4)
 CHUNK = 8 << 20
 MAX_UNPACKED_BYTES = 256 << 20  # as much as an object of a batch may unpack to (decode.py)
 MAX_FOOTER_BYTES = 1 << 20
@@ -49,29 +53,48 @@ class Needles:
             self._by_end.setdefault(int.from_bytes(needle[-WORD:], "little"), []).append(needle)
         self.longest = max((len(needle) for needle in (*self.identifiers, *self.names)), default=0) + 1
         self._ends = np.array(sorted(self._by_end), dtype=np.uint64)
-        self._low_bits = np.zeros(1 << 16, dtype=bool)  # ten times as fast as to look for each word among the ends
-        self._low_bits[self._ends.astype(np.uint16)] = True
+        # A table with room for many more ends than there are: where it says no, which is nearly everywhere, nothing is
+        # looked for among the ends. With few places for a million ends, each object of the store would cost seconds.
+        bits = min(MOST_BITS, max(FEWEST_BITS, (len(self._ends) * PLACES_PER_END).bit_length()))
+        self._shift = np.uint64(64 - bits)
+        self._has_end = np.zeros(1 << bits, dtype=bool)
+        self._has_end[self._numbers(self._ends)] = True
         words = "|".join(re.escape(name) for name in self.names)
         self._names = re.compile(rf"(?<![a-z0-9_-])(?:{words})(?![a-z0-9_-])".encode()) if words else None
 
     def found_in(self, data: bytes) -> set[str]:
         """The words that are in the bytes."""
-        found = set(self._identifiers_in(data))
-        if self._names is not None:
-            found |= {match[0].decode() for match in self._names.finditer(data)}
-        return found
+        return {word for word, _ in self._places_in(data)}
 
-    def _identifiers_in(self, data: bytes) -> Iterator[str]:
+    def texts_holding(self, texts: Sequence[str]) -> list[str]:
+        """Those of many texts that hold one of the words: in one search, since each one has its cost."""
+        parts = [text.encode() for text in texts]
+        ends = np.cumsum([len(part) + 1 for part in parts])  # no word holds what is put between two of them
+        at = {int(np.searchsorted(ends, end)) for _, end in self._places_in(b"\n".join(parts))}
+        return [texts[index] for index in sorted(at)]
+
+    def _places_in(self, data: bytes) -> Iterator[tuple[str, int]]:
+        """The words, each with the place behind it."""
+        yield from self._identifiers_in(data)
+        for match in self._names.finditer(data) if self._names is not None else ():
+            yield match[0].decode(), match.end()
+
+    def _identifiers_in(self, data: bytes) -> Iterator[tuple[str, int]]:
         if not len(self._ends):
             return
         for offset in range(min(WORD, len(data) - WORD + 1)):
             words = np.frombuffer(data, dtype="<u8", count=(len(data) - offset) // WORD, offset=offset)
-            likely = np.flatnonzero(self._low_bits[words.astype(np.uint16)])
-            for index in likely[np.isin(words[likely], self._ends)]:
+            likely = np.flatnonzero(self._has_end[self._numbers(words)])
+            nearest = np.minimum(np.searchsorted(self._ends, words[likely]), len(self._ends) - 1)
+            for index in likely[self._ends[nearest] == words[likely]]:
                 end = offset + int(index) * WORD + WORD
                 for needle in self._by_end[int(words[index])]:
                     if data[max(0, end - len(needle)) : end] == needle:
-                        yield needle.decode()
+                        yield needle.decode(), end
+
+    def _numbers(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """The place of each in the table: multiplied, because the bytes of hexadecimal text have few values."""
+        return (words * MULTIPLIER) >> self._shift
 
     def found_in_parts(self, parts: Iterable[bytes]) -> set[str]:
         """The words that are in a text which comes in parts, also across their borders."""

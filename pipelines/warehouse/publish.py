@@ -224,10 +224,9 @@ def _purge(connection: duckdb.DuckDBPyConnection, mart: str, needles: Needles) -
             for (value,) in connection.execute(f"SELECT DISTINCT {text} FROM marts.{mart}").fetchall()
             if value is not None
         ]
-        if not needles.found_in("\n".join(values).encode()):
+        if not (holding := needles.texts_holding(values)):
             continue
-        holding = [value for value in values if needles.found_in(value.encode())]
-        where = f"WHERE list_contains($holding, {text})"
+        where = f"WHERE {text} IN (SELECT unnest($holding))"  # list_contains would compare each row with each text
         found = connection.execute(f"DELETE FROM marts.{mart} {where}", {"holding": holding}).fetchone()
         changed += int(found[0]) if found else 0
     return changed

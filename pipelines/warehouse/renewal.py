@@ -60,7 +60,8 @@ def copy_tables(connection: duckdb.DuckDBPyConnection, tenants: list[str], gone:
         if table == "kept_charges":
             continue
         if batch is not None:
-            copied, values = f"{copied} OR list_contains($gone, {batch})", {"tenants": tenants, "gone": gone}
+            copied = f"{copied} OR {batch} IN (SELECT unnest($gone))"
+            values = {"tenants": tenants, "gone": gone}
         connection.execute(f"INSERT INTO wire.{table} BY NAME SELECT * FROM old.wire.{table} WHERE {copied}", values)
     sessions = " UNION ".join(
         f"SELECT tenant_id, {column} FROM wire.{name} WHERE list_contains($tenants, tenant_id) AND {column} IS NOT NULL"
@@ -130,7 +131,8 @@ def still_there(
 ) -> set[str]:
     """Those of some words that tables of these schemas hold as values."""
     found = connection.execute(
-        f"SELECT DISTINCT v FROM ({_values(connection, schemas)}) WHERE list_contains(?, v)", [sorted(words)]
+        f"SELECT v FROM (SELECT unnest(?) AS v) WHERE v IN (SELECT v FROM ({_values(connection, schemas)}))",
+        [sorted(words)],
     ).fetchall()
     return {value for (value,) in found}
 

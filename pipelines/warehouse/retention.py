@@ -166,7 +166,7 @@ def _forget_objects(warehouse: Path, expired: list[Entry]) -> None:
         return
     with duckdb.connect(str(warehouse)) as connection:
         connection.execute(
-            "UPDATE wire.batch_objects SET object_key = NULL WHERE list_contains(?, object_key)",
+            "UPDATE wire.batch_objects SET object_key = NULL WHERE object_key IN (SELECT unnest(?))",
             [[entry.key for entry in expired]],
         )
 

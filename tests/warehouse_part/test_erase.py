@@ -9,9 +9,11 @@ import io
 import json
 import re
 import shutil
+import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -30,7 +32,7 @@ from pipelines import failpoints
 from pipelines.contract.keys import parse_prefix, request_keys
 from pipelines.contract.receipts import ErasureRequest, parse_receipt
 from pipelines.errors import UsageError
-from pipelines.warehouse import erase, kept, landing, load, needles, operator_actions, residue, suppression
+from pipelines.warehouse import erase, kept, landing, load, needles, operator_actions, renewal, residue, suppression
 from pipelines.warehouse.needles import Needles, UnsearchableError
 from tests.warehouse_part import bombs
 from tests.warehouse_part.batches import EPOCH, MemoryStore, batch, record, row, turn
@@ -922,6 +924,68 @@ def test_the_search_is_a_search(data: bytes, needles: list[str], at: int, put: i
         data = data[:at] + needles[put].encode() + data[at:]
     expected = any(needle.encode() in data for needle in needles)
     assert bool(Needles(needles).found_in(data)) is expected
+
+
+@given(
+    texts=st.lists(st.text("ab \n", max_size=20), max_size=8),
+    words=st.lists(st.sampled_from(["a", "bb"])),
+    n=st.integers(0, 8),
+)
+@settings(max_examples=200, deadline=None)
+def test_texts_that_hold_a_word_are_found_together_as_each_alone(texts: list[str], words: list[str], n: int) -> None:
+    known = record("known")
+    texts.insert(n, f"landing/{known}")
+    needles = Needles([known], words)
+    assert needles.texts_holding(texts) == [text for text in texts if needles.found_in(text.encode())]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The least of three times."""
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+MANY = [hashlib.sha256(f"{n}".encode()).hexdigest()[:32] for n in range(40_000)]
+"""As many identifiers as a user of a few months leaves; of two million turns they are a million."""
+
+
+def test_a_search_for_many_identifiers_costs_little_more_than_for_one() -> None:
+    data = "".join(hashlib.sha256(f"other {n}".encode()).hexdigest() for n in range(2_000)).encode()
+    one, many = Needles(MANY[:1]), Needles(MANY)
+    assert one.found_in(data) == many.found_in(data) == set()
+    assert many.found_in(data + MANY[7].encode()) == {MANY[7]}
+    assert seconds(lambda: many.found_in(data)) < 15 * seconds(lambda: one.found_in(data))
+
+
+def test_many_words_are_looked_up_in_many_rows_at_the_cost_of_both() -> None:
+    """Not of each with each."""
+    with duckdb.connect() as connection:
+        connection.execute("CREATE SCHEMA wire")
+        connection.execute("CREATE TABLE wire.ids AS SELECT unnest(?) AS id", [MANY])
+        words = {*MANY[::2], *(f"x{name}" for name in MANY[::2])}
+        assert renewal.still_there(connection, words) == {*MANY[::2]}
+        floor = seconds(lambda: connection.execute("SELECT count(v) FROM (SELECT unnest(?) AS v)", [sorted(words)]))
+        assert seconds(lambda: renewal.still_there(connection, words)) < 5 * floor
+
+
+def test_an_erasure_of_many_identifiers_costs_little_more_than_one_of_few(tmp_path: Path) -> None:
+    """As those that a pass has written down which was cut off."""
+    times = []
+    for identifiers in (MANY[:40], MANY):
+        site = Site(tmp_path / str(len(identifiers)))
+        line = site.suppress("user", "ada-lovelace")
+        journal = erase.Journal({line.request_id: erase.Share(identifiers=identifiers)})
+        erase.folder_of(site.warehouse).mkdir()
+        (erase.folder_of(site.warehouse) / "journal.json").write_text(json.dumps(asdict(journal)), "utf-8")
+        begun = time.perf_counter()
+        assert [done.request_id for done in site.erase()] == [line.request_id]
+        times.append(time.perf_counter() - begun)
+    few, many = times
+    assert many < 5 * few
 
 
 def test_the_end_of_an_identifier_is_not_the_identifier() -> None:
