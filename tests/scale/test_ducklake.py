@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import boto3
 import duckdb
@@ -185,6 +186,36 @@ def test_a_batch_at_fault_is_found_on_a_copy_and_taken_out(
         assert quarantine.reasons(connection) == {"failed_model:x": 1}
         assert load.load(connection, store, arrivals, again={guilty}).rows_new == 1
     assert not file.exists()
+
+
+def test_tables_are_joined_as_a_query_names_them(lake: Settings) -> None:
+    """Not two of them by the tenant alone, which is every row with every other one of a tenant."""
+    rows = "SELECT n % 3 AS tenant_id, n % 1000 AS session_id, n AS call_id FROM range({}) AS numbers (n)"
+    with ducklake.connect(lake) as connection:
+        for table in ("calls", "facts"):
+            connection.execute(f"CREATE TABLE {table} AS {rows.format(100_000)}")
+        connection.execute("CREATE TABLE touched AS SELECT DISTINCT tenant_id, session_id FROM calls")
+        query = (
+            "SELECT count(*) FROM facts JOIN touched USING (tenant_id, session_id)"
+            " JOIN (FROM calls WHERE call_id IS NOT NULL) AS calls USING (tenant_id, call_id)"
+        )
+        assert conditions(connection, query) == [2, 2]
+        connection.execute("RESET disabled_optimizers")
+        assert conditions(connection, query) == [1, 3], "DuckDB estimates better now: leave out GUESSING"
+
+
+def conditions(connection: duckdb.DuckDBPyConnection, query: str) -> list[int]:
+    """By how many columns each join of a query's plan joins, from the innermost one."""
+
+    def joins(node: dict[str, Any]) -> Iterator[int]:
+        for child in node["children"]:
+            yield from joins(child)
+        if node["name"].strip() == "HASH_JOIN":
+            found = node["extra_info"]["Conditions"]
+            yield 1 if isinstance(found, str) else len(found)
+
+    _, plan = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchone() or ("", "[]")
+    return [number for node in json.loads(plan) for number in joins(node)]
 
 
 def test_settings_that_are_missing_are_named(lake: Settings) -> None:
