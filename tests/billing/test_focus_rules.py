@@ -21,8 +21,8 @@ THREE = Decimal(3)
 
 @pytest.fixture
 def rows(ledger: Ledger) -> list[dict[str, Any]]:
-    """Usage by list price, by agreement, in another currency and covered by a plan; a purchase, a commitment, credit,
-    rounding and corrections."""
+    """Usage by list price, by agreement, in another currency, covered by a plan and written off; a purchase, a
+    commitment, credit, rounding and corrections."""
     ledger.connection.execute(
         "insert into billing.contract_rates by name select 'agreed' as contract_rate_id, 0.8 as factor,"
         " 'acct-acme' as billing_account_id, date '2025-01-01' as valid_from, timestamptz '2020-01-01' as recorded_at"
@@ -35,12 +35,14 @@ def rows(ledger: Ledger) -> list[dict[str, Any]]:
         line("e", date(2025, 1, 4), 777, "2.7", pricing_unit_price=THREE, **EUR),
         line("n", date(2025, 1, 5), 0, "3", **PLAN | NO_PRICE),
         line("p", date(2025, 1, 5), 100, "3", **PLAN), line("q", date(2025, 1, 9), 200, "3", **PLAN),
+        line("w", date(2025, 1, 7), 900, "3", **PLAN | NO_PRICE | {"model": "exotic", "billed_cost": None}),
         line("f", date(2025, 2, 3), 5, "3"),
     ])  # fmt: skip
     ledger.charge([
         charge("seat", JANUARY, "20.01", billing_account_id="acct-plan", tenant_id="plan", user_id="bob"),
         charge("short", JANUARY, "1.5", "true_up"), charge("credit", JANUARY, "-0.5", "credit"),
     ])  # fmt: skip
+    ledger.settle(JANUARY, "write_off", "exotic", account="acct-plan")
     ledger.close(JANUARY)
     ledger.tell([line("a", date(2025, 1, 3), 333_334, "3"), line("q", date(2025, 1, 9), 500, "3", **PLAN)])
     ledger.build()
@@ -92,7 +94,7 @@ def test_rows_of_every_category_keep_the_rules_and_each_rule_finds_its_fault(row
         and row["ChargeCategory"] == "Usage"
         and row["ConsumedQuantity"]
     ]
-    assert carried == [Decimal("6.67"), Decimal("13.34")], "the plan of 20.01, by tokens"
+    assert carried == [Decimal("6.67"), 0, Decimal("13.34")], "the plan of 20.01, by tokens; what is written off none"
     (exchanged,) = [row for row in rows if row["BillingCurrency"] == "EUR" and row["ChargeCategory"] == "Usage"]
     assert (exchanged["PricingCurrency"], exchanged["PricingCurrencyListUnitPrice"]) == ("USD", THREE)
     assert exchanged["PricingCurrencyEffectiveCost"] == THREE * Decimal("0.000777")
