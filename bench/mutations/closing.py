@@ -1,8 +1,10 @@
-"""Mutants of closing: the book of periods, its conditions, the signature of a month and the gate before a statement."""
+"""Mutants of closing: the book of periods, its conditions, the signature, lines of a month, the gate before a statement."""
 
 from bench.mutations.mutant import Mutant
 
 RULES = "tests/billing/test_rules.py"
+FOCUS = "tests/billing/test_focus_rules.py::test_rows_of_every_category_keep_the_rules_and_each_rule_finds_its_fault"
+LINES = "models/statements/internal/int_billing__"
 
 CLOSING = (
     Mutant("an empty signature closes a month", "pipelines/billing/closing.py", "    if len(signed) < SIGNATURE_LENGTH or not digest", "    if not digest", f"{RULES}::test_an_empty_or_short_signature_signs_nothing"),
@@ -21,4 +23,8 @@ CLOSING = (
     Mutant("nothing checked is all well", "pipelines/billing/gate.py", "    if not checks:\n", "    if checks is None:\n", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
     Mutant("one account's check stops everybody", "pipelines/billing/gate.py", " if check.accounts is None]", "]", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
     Mutant("an account's own check stops nobody", "pipelines/billing/gate.py", "(self.accounts is None or account in self.accounts)", "self.accounts is None", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
+    Mutant("a purchase costs what it covers once more", f"{LINES}original_lines.sql", "            else 0\n", "            else lines.billed_cost\n", FOCUS),
+    Mutant("a plan without its purchase is spread", f"{LINES}original_lines.sql", "    where lines.is_covered or lines.charge_category = 'Purchase'\n", "    where lines.charge_category = 'Purchase'\n", FOCUS),
+    Mutant("what is written off takes a share of a plan", f"{LINES}open_lines.sql", " and current_lines.settlement_id is null\n", "\n", FOCUS),
+    Mutant("usage of closed months is billed again", f"{LINES}open_lines.sql", "where current_lines.incurred_period > frozen.closed_through", "where true", FOCUS),
 )  # fmt: skip
