@@ -23,8 +23,21 @@ SOURCES = (
 )
 
 
+def forget_moved(folder: Path, project: Path) -> None:
+    """Remove what dbt parsed of a project that lay in another folder: it would look for the seeds there, in every run.
+
+    `folder`: where a home keeps dbt's files. Programs move when they are installed anew. Raises OSError.
+    """
+    here = f'"root_path": {json.dumps(str(project))}'
+    for parsed in folder.rglob("partial_parse.msgpack"):
+        told = parsed.with_name("manifest.json")
+        if not told.exists() or here not in told.read_text("utf-8"):
+            parsed.unlink(missing_ok=True)
+
+
 def manifest() -> Path:
     """The path of a manifest that is up to date. Raises RuntimeError if the project does not parse or has no model."""
+    forget_moved(Home.from_environment().root / "dbt", PROJECT.project_dir)
     if not any(MODELS.rglob("*.sql")):  # dbt would build nothing, and say that it is well
         raise RuntimeError(f"{MODELS} holds no model: install apiary-warehouse again")
     path = PROJECT.manifest_path
