@@ -175,8 +175,6 @@ class Warehouse:
         options.append("--threads=1")
         # Nobody reads what is printed and the files.
         quiet = ["--log-level=none", "--log-level-file=none", "--no-version-check", "--no-write-json"]
-        if "--vars" in arguments:  # they are part of what is parsed
-            return dbtRunner().invoke([*quiet, *arguments, *options])
         if self.target not in PARSED:
             parsed = dbtRunner().invoke([*quiet, "parse", *options])
             assert isinstance(parsed.result, Manifest), _failures(parsed)

@@ -440,10 +440,10 @@ def test_a_check_reads_beside_a_shipping_at_work(desk: Desk) -> None:
 # fetching -------------------------------------------------------------------------------------------------------------
 
 
-class Shelf:
+class PublishedStore:
     """A store that counts what is asked of it."""
 
-    url = "shelf:"
+    url = "store:"
 
     def __init__(self, objects: Mapping[str, bytes], *, error: Exception | None = None) -> None:
         self.objects, self.error, self.asked = dict(objects), error, 0
@@ -466,8 +466,8 @@ class Shelf:
 GRANT = consent.Consent("c" * 32, "granted", NOW, "include", "")
 
 
-def published(*snapshots: Snapshot) -> Shelf:
-    return Shelf({snapshot.key: snapshot.to_json() for snapshot in snapshots})
+def published(*snapshots: Snapshot) -> PublishedStore:
+    return PublishedStore({snapshot.key: snapshot.to_json() for snapshot in snapshots})
 
 
 def snapshot(minutes: int = 0, **other: Any) -> Snapshot:
@@ -476,9 +476,9 @@ def snapshot(minutes: int = 0, **other: Any) -> Snapshot:
 
 
 def test_the_newest_is_kept_and_no_more_is_asked_than_needed(desk: Desk) -> None:
-    shelf = published(*(snapshot(minutes) for minutes in range(500)))
-    assert fetch(desk.home, ADA, GRANT, shelf) == "quota as of 2026-11-20 16:49:00 UTC"
-    assert shelf.asked <= 1 + quota.CANDIDATES
+    store = published(*(snapshot(minutes) for minutes in range(500)))
+    assert fetch(desk.home, ADA, GRANT, store) == "quota as of 2026-11-20 16:49:00 UTC"
+    assert store.asked <= 1 + quota.CANDIDATES
     assert desk.check().as_of == NOW + timedelta(minutes=499)
     assert quota.path_of(desk.home).stat().st_mode & 0o077 == 0
     assert fetch(desk.home, ADA, GRANT, published(snapshot(1))).startswith("quota: the one kept here is newer")
@@ -495,10 +495,10 @@ def test_only_what_this_device_needs_is_kept(desk: Desk) -> None:
 
 def test_a_damaged_or_misplaced_object_hides_no_good_one(desk: Desk) -> None:
     newest, foreign = snapshot(2), snapshot(1, tenant="other")
-    shelf = published(snapshot(0))
-    shelf.objects[newest.key] = newest.to_json().replace(b"acme", b"acne")
-    shelf.objects[foreign.key.replace("/other/", "/acme/")] = foreign.to_json()
-    said = fetch(desk.home, ADA, GRANT, shelf)
+    store = published(snapshot(0))
+    store.objects[newest.key] = newest.to_json().replace(b"acme", b"acne")
+    store.objects[foreign.key.replace("/other/", "/acme/")] = foreign.to_json()
+    said = fetch(desk.home, ADA, GRANT, store)
     assert said.startswith("quota as of 2026-11-20 08:30:00 UTC; the newest was passed over")
     assert desk.check().as_of == NOW
 
@@ -506,19 +506,19 @@ def test_a_damaged_or_misplaced_object_hides_no_good_one(desk: Desk) -> None:
 @pytest.mark.parametrize("error", [StoreUnavailableError("no answer"), StoreRefusedError("403")])
 def test_a_store_in_trouble_leaves_the_one_kept(desk: Desk, error: Exception) -> None:
     fetch(desk.home, ADA, GRANT, published(snapshot()))
-    assert "stays" in fetch(desk.home, ADA, GRANT, Shelf({}, error=error))
+    assert "stays" in fetch(desk.home, ADA, GRANT, PublishedStore({}, error=error))
     assert desk.check().as_of == NOW
 
 
 def test_an_empty_store_is_said(desk: Desk) -> None:
-    assert fetch(desk.home, ADA, GRANT, Shelf({})) == "quota: none is published for tenant acme"
+    assert fetch(desk.home, ADA, GRANT, PublishedStore({})) == "quota: none is published for tenant acme"
 
 
 def test_nothing_is_asked_without_consent(desk: Desk) -> None:
-    shelf = published(snapshot())
+    store = published(snapshot())
     with pytest.raises(ValueError, match="consent"):
-        fetch(desk.home, ADA, replace(GRANT, state="withdrawn"), shelf)
-    assert shelf.asked == 0
+        fetch(desk.home, ADA, replace(GRANT, state="withdrawn"), store)
+    assert store.asked == 0
     assert not quota.path_of(desk.home).exists()
 
 
