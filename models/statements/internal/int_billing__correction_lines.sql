@@ -1,8 +1,17 @@
 {{ config(materialized='view') }}
 
-with elsewhere as (
+-- As CTEs that are read more than once, both are computed once: of what they are made of, each reads every line.
+with sealed_lines as (
+    select * from {{ ref('int_billing__sealed_lines_in_force') }}
+),
+
+changed_lines as (
+    select * from {{ ref('int_billing__changed_lines') }}
+),
+
+elsewhere as (
     select distinct tenant_id, line_id
-    from {{ ref('int_billing__sealed_lines_in_force') }}
+    from sealed_lines
 ),
 
 reversals as (
@@ -21,8 +30,8 @@ reversals as (
             changed.cause as cause,
             sealed.billing_period as original_period
         )
-    from {{ ref('int_billing__sealed_lines_in_force') }} as sealed
-    inner join {{ ref('int_billing__changed_lines') }} as changed using (tenant_id, line_id, billing_account_id)
+    from sealed_lines as sealed
+    inner join changed_lines as changed using (tenant_id, line_id, billing_account_id)
     inner join {{ ref('int_billing__frozen') }} as frozen using (billing_account_id)
 ),
 
@@ -41,11 +50,11 @@ replacements as (
         ) as cause
     from {{ ref('int_billing__current_lines') }} as current_lines
     inner join {{ ref('int_billing__frozen') }} as frozen using (billing_account_id)
-    left join {{ ref('int_billing__sealed_lines_in_force') }} as sealed
+    left join sealed_lines as sealed
         on current_lines.tenant_id = sealed.tenant_id
         and current_lines.line_id = sealed.line_id
         and current_lines.billing_account_id = sealed.billing_account_id
-    left join {{ ref('int_billing__changed_lines') }} as changed
+    left join changed_lines as changed
         on current_lines.tenant_id = changed.tenant_id
         and current_lines.line_id = changed.line_id
         and current_lines.billing_account_id = changed.billing_account_id
