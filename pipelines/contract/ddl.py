@@ -3,6 +3,8 @@
 Does not belong here: loading rows (warehouse/load.py).
 """
 
+from collections.abc import Collection
+
 from pipelines.contract.table import DUCKDB, Column, Table
 from pipelines.contract.wire import TABLES
 
@@ -150,6 +152,11 @@ BOOKS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
+PRESENT = """
+    SELECT table_name, column_name FROM duckdb_columns()
+    WHERE database_name = current_database() AND schema_name = 'wire'
+"""
+
 # Books that hold what people decided: no batch brings them back (warehouse/rebuild.py carries them over).
 DECISIONS = ("released",)
 
@@ -164,14 +171,24 @@ def create_table(table: Table) -> str:
     return f"CREATE TABLE IF NOT EXISTS wire.{table.name} (\n    " + ",\n    ".join(columns) + "\n)"
 
 
-def widen_wire() -> list[str]:
-    """Every statement that gives a wire made by an earlier release the columns that came since: those that were added
-    within a version, and those of the books, which are the loader's own."""
-    added = [(table.name, _column(column)) for table in TABLES for column in table.columns if column.is_addition]
+def widen_wire(present: Collection[tuple[str, str]]) -> list[str]:
+    """Statements that give a wire made by an earlier release the columns that came since: those that were added within
+    a version, and those of the books, which are the loader's own.
+
+    `present`: names of tables and their columns, as `PRESENT` finds them.
+    """
+    added = [(table.name, c.name, _column(c)) for table in TABLES for c in table.columns if c.is_addition]
     added += [
-        (book, f"{name} {kind}") for book in BOOKS for name, (kind, _) in BOOKS[book].items() if "KEY" not in kind
+        (book, name, f"{name} {kind}")
+        for book, columns in BOOKS.items()
+        for name, (kind, _) in columns.items()
+        if "KEY" not in kind
     ]
-    return [f"ALTER TABLE wire.{table} ADD COLUMN IF NOT EXISTS {column}" for table, column in added]
+    return [
+        f"ALTER TABLE wire.{table} ADD COLUMN IF NOT EXISTS {column}"
+        for table, name, column in added
+        if (table, name) not in present
+    ]
 
 
 def create_wire() -> list[str]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 
-from pipelines.contract.ddl import create_wire, widen_wire
+from pipelines.contract.ddl import PRESENT, create_wire, widen_wire
 from pipelines.errors import ExpectedError
 
 CATALOG = "APIARY_DUCKLAKE_CATALOG"
@@ -37,7 +37,6 @@ AT_ONCE = re.compile(r"duplicate key|already exists|could not serialize|tuple co
 ATTEMPTS_TO_ATTACH = 20
 ATTEMPTS = 1_000  # somebody else's transaction was committed each time: that many is no conflict
 LONGEST_PAUSE_SECONDS = 1.0
-ADDED = re.compile(r"ALTER TABLE (\S+) ADD COLUMN IF NOT EXISTS (\S+)")
 T = TypeVar("T")
 
 
@@ -182,18 +181,13 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     """
 
     def work() -> None:
-        found = connection.execute(
-            "SELECT concat('wire.', table_name, ' ', column_name) FROM duckdb_columns()"
-            " WHERE database_name = current_database() AND schema_name = 'wire'"
-        ).fetchall()
-        columns = {column for (column,) in found}
-        for statement in create_wire() if "wire.load_sequence seq" not in columns else ():
+        present = set(connection.execute(PRESENT).fetchall())
+        is_new = ("load_sequence", "seq") not in present
+        for statement in create_wire() if is_new else ():
             connection.execute(statement.replace(" PRIMARY KEY", ""))
-        for statement in widen_wire() if columns else ():
-            table, column = ADDED.findall(statement)[0]
-            if f"{table} {column}" not in columns:
-                connection.execute(statement)
-        if "wire.load_sequence seq" not in columns:
+        for statement in widen_wire(present) if present else ():
+            connection.execute(statement)
+        if is_new:
             connection.execute("CREATE TABLE wire.load_sequence (seq BIGINT)")
             connection.execute("INSERT INTO wire.load_sequence VALUES (0)")
 

@@ -257,7 +257,7 @@ class Pass:
         Raises StoreUnavailableError, StoreRefusedError.
         """
         deleted = 0
-        for _, key in list(self._doomed_objects(self.suppressions.listed)):
+        for _, key in list(self._objects_to_erase(self.suppressions.listed)):
             self._store.delete(key)
             deleted += 1
             fp("erase.deleted")
@@ -487,7 +487,7 @@ class Pass:
                 share.devices, share.epochs = [(request.region, request.device)], list(request.epochs)
         by_id = {line.request_id: line for line in self.lines}
         objects: Counter[str] = Counter()
-        for request_id, key in self._doomed_objects(self.lines):
+        for request_id, key in self._objects_to_erase(self.lines):
             share = self.journal.shares.setdefault(request_id, Share())
             objects[request_id] += 1
             share.objects = max(share.objects, objects[request_id])
@@ -510,7 +510,7 @@ class Pass:
 
     # what goes -----------------------------------------------------------------------------------------------------
 
-    def _doomed_objects(self, lines: Iterable[Suppression]) -> Iterator[tuple[str, str]]:
+    def _objects_to_erase(self, lines: Iterable[Suppression]) -> Iterator[tuple[str, str]]:
         """Objects of the store that a line names, with the line's request; a batch's data before its manifest.
 
         A user is named by manifests, and only those of tenants with a pending line, or that a load refused, are read.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 
-from pipelines.contract.ddl import BOOKS, LINEAGE, create_wire, widen_wire
+from pipelines.contract.ddl import BOOKS, LINEAGE, PRESENT, create_wire, widen_wire
 from pipelines.contract.table import Column, Keep, Table
 from pipelines.contract.wire import BY_NAME, LLM_TURNS, NODE_STEPS, OFFSET_BASES, TABLES
 from pipelines.failpoints import fp
@@ -73,7 +73,9 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     if ducklake.is_ducklake(connection):
         ducklake.prepare(connection)
         return
-    for statement in (*create_wire(), *widen_wire()):
+    for statement in create_wire():
+        connection.execute(statement)
+    for statement in widen_wire(set(connection.execute(PRESENT).fetchall())):
         connection.execute(statement)
 
 

@@ -100,16 +100,18 @@ def users_in_file(names: Collection[str], path: Path) -> set[str]:
 def _texts_of_database(path: Path, *, only: re.Pattern[str] = EVERY) -> Iterator[bytes]:
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
-            columns = connection.execute(
-                "SELECT schema_name, table_name, column_name FROM duckdb_columns() SEMI JOIN duckdb_tables()"
+            tables = connection.execute(
+                "SELECT schema_name, table_name, list(column_name) FROM duckdb_columns() SEMI JOIN duckdb_tables()"
                 " USING (database_name, schema_name, table_name) WHERE data_type IN ('VARCHAR', 'VARCHAR[]', 'JSON')"
-                " AND regexp_matches(column_name, ?, 'i')",
+                " AND regexp_matches(column_name, ?, 'i') GROUP BY ALL",
                 [only.pattern],
             ).fetchall()
-            for schema, table, column in columns:
-                found = connection.table(f'"{schema}"."{table}"').select(duckdb.ColumnExpression(column)).distinct()
-                for batch in found.to_arrow_reader():
-                    yield "\n".join(str(text) for text in batch.column(0).to_pylist() if text is not None).encode()
+            for schema, name, columns in tables:
+                table = connection.table(f'"{schema}"."{name}"')
+                for column in columns if table.limit(1).fetchone() else ():
+                    found = table.select(duckdb.ColumnExpression(column)).distinct()
+                    for batch in found.to_arrow_reader():
+                        yield "\n".join(str(text) for text in batch.column(0).to_pylist() if text is not None).encode()
     except duckdb.Error:
         raise UnsearchableError("no_database") from None
 
