@@ -23,7 +23,18 @@ from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
 from pipelines.warehouse import arrivals as arrival_days
-from pipelines.warehouse import kept, landing, load, opening, operator_actions, quarantine, registry, verify
+from pipelines.warehouse import (
+    database,
+    erase,
+    kept,
+    landing,
+    load,
+    opening,
+    operator_actions,
+    quarantine,
+    registry,
+    verify,
+)
 
 QUARANTINE = "Batches of the ledger that were refused, with their reasons; `apiary quarantine` lists and replays them."
 
@@ -122,11 +133,15 @@ def wire(
             ]
             context.log.info(f"{pluralize(len(arrivals), 'batch')} arrived from {first} to {last}, not loaded yet")
             loaded = load.load(connection, opened, arrivals, admission=admission)
+            erased = load.suppressed_manifests(connection)
             refused = quarantine.batches(connection, quarantine.Choice())
             verified = verify.verify(connection, opened, sample=verify.SAMPLE)
             acted = operator_actions.load(connection, HOME.operator_actions)
             arrival_days.note_first_day(HOME.first_arrival_day, opened)
             _describe_days(context, connection, first, last)
+        # What comes of somebody who was erased must not lie there until another run has a reason to look.
+        if not database.is_ducklake() and any(load.pseudonymised(arrival.key) in erased for arrival in found):
+            erase.Pass(Path(duckdb.database), opened).clear_landing()
     context.log.info(
         f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded,"
         f" {loaded.quarantined} quarantined {loaded.reasons or ''}; {pluralize(loaded.rows_new, 'new row')},"
