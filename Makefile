@@ -53,8 +53,8 @@ coverage: $(READY) ## what tests run of pipelines/, least first, and the total (
 		NR == 1 || (NF == 6 && (++rows <= 30 || $$1 == "TOTAL")) \
 			{ printf "%-56s %7s %7s %7s\n", $$1, $$6, $$2, $$3 }'; exit $$code
 
-test-long: $(READY) ## full counts of kills, fuzz and load
-	@$(BIN)/python -m pytest -m long
+test-long: $(READY) ## full counts of kills, fuzz and load, hours of it (ARGS="tests/device" for a part)
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 torture: $(READY) ## kills, faults and full disks until 10,000 processes died; adds up in bench/reports (ARGS="--minutes 10")
 	@nice -n 19 $(BIN)/python -m bench.torture $(ARGS)

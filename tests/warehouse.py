@@ -75,8 +75,7 @@ class Warehouse:
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
         self.target = target
-        self._kept_open = duckdb.connect(str(path))  # a setting lasts as long as the file is open
-        self._kept_open.execute("set threads = 1")  # each core has a worker of pytest
+        self._kept_open = duckdb.connect(str(path))  # dbt would close it after each command
         self.reset()
 
     def reset(self) -> None:

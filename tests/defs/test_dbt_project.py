@@ -1,13 +1,13 @@
 """The dbt project of a home that another installation of the program has used. Does not belong here: its models."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from dbt.cli.main import dbtRunner
 
-from pipelines.defs.dbt_project import forget_moved, manifest
+from pipelines.defs import dbt_project
 
 
 def project(folder: Path) -> Path:
@@ -20,11 +20,8 @@ def project(folder: Path) -> Path:
 
 
 def seeded(project: Path, target: Path) -> bool:
-    command = [
-        str(Path(sys.executable).with_name("dbt")), "--quiet", "seed", "--project-dir", str(project),
-        "--profiles-dir", str(project), "--target-path", str(target), "--log-path", str(target),
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    places = ("--project-dir", project, "--profiles-dir", project, "--target-path", target, "--log-path", target)
+    return dbtRunner().invoke(["--quiet", "--log-level-file=none", "seed", *map(str, places)]).success
 
 
 def test_a_home_is_used_by_a_program_that_was_installed_elsewhere(tmp_path: Path) -> None:
@@ -33,17 +30,20 @@ def test_a_home_is_used_by_a_program_that_was_installed_elsewhere(tmp_path: Path
     assert seeded(old, target)
     shutil.rmtree(old)
     assert not seeded(new, target), "dbt looks for the seeds where they were"
-    forget_moved(tmp_path / "dbt", new)
+    dbt_project.forget_moved(tmp_path / "dbt", new)
     assert seeded(new, target)
     before = (target / "partial_parse.msgpack").stat().st_ino
-    forget_moved(tmp_path / "dbt", new)
+    dbt_project.forget_moved(tmp_path / "dbt", new)
     assert (target / "partial_parse.msgpack").stat().st_ino == before, "what was parsed here is kept"
 
 
 def test_it_is_forgotten_before_the_project_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APIARY_HOME", str(tmp_path))
-    parsed = tmp_path / "dbt" / "partial_parse.msgpack"
+    parsed, made = tmp_path / "dbt" / "partial_parse.msgpack", tmp_path / "manifest.json"
     parsed.parent.mkdir()
-    parsed.touch()
-    manifest()
+    for path in (parsed, made):
+        path.touch()
+    up_to_date = SimpleNamespace(project_dir=dbt_project.PROJECT.project_dir, manifest_path=made)
+    monkeypatch.setattr(dbt_project, "PROJECT", up_to_date)
+    assert dbt_project.manifest() == made
     assert not parsed.exists()

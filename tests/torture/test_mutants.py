@@ -28,8 +28,3 @@ def test_a_sample_is_found(name: str) -> None:
     (mutant,) = [mutant for mutant in mutants.MUTANTS if mutant.name == name]
     verdict, said, _ = mutants.hunt(mutant)
     assert verdict == "killed", said
-
-
-@pytest.mark.long
-def test_all_are_found() -> None:
-    assert mutants.main(["--no-report"]) == 0
