@@ -7,6 +7,7 @@ the store was away. Does not belong here: upgrading it (test_upgrade.py).
 import re
 import subprocess
 import tempfile
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.end_to_end.driving import apiary
 ARCHIVE = Path(__file__).parent / "releases" / f"{__version__}.tar.xz"
 LEFT_OUT = ("published", "dagster", "dbt")  # what the next run makes again
 MODEL = "openai/gpt-5.5"
+AGREED = date(2026, 9, 1)  # usage without an account is in no month that can be closed
 
 
 def fleet() -> tuple[DeviceSpec, ...]:
@@ -51,6 +53,11 @@ def enrolled(home: Home, name: str, tenant: str, user: str, zone: str) -> Home:
     return device
 
 
+def send(device: Home) -> None:
+    """Ship what the device has. Raises DeviceError."""
+    ship.ship(device, [device.root / "hive"], sleep=lambda _: None)
+
+
 def worked(device: Home, session: str, at: str, turns: int) -> None:
     """Write the turns of one session."""
     lines = [turn(n, session=session, at=f"{at}:3{n}.5", model=MODEL, cost_usd=None) for n in range(turns)]
@@ -69,14 +76,15 @@ def main() -> None:
 def write(root: Path) -> None:
     """Let this release make a home in a folder."""
     home, devices = Home(root), fleet()
-    sign_books(home, devices, now=datetime.now(UTC))
+    agreed = tuple(replace(spec, home=replace(spec.home, first_day=AGREED)) for spec in devices)
+    sign_books(home, agreed, now=datetime.now(UTC))
     for spec in devices:
         write_home(root / "devices" / spec.name / "hive", spec.home)
-        ship.ship(enrolled(home, spec.name, spec.tenant, spec.user, spec.home.timezone), [])
+        send(enrolled(home, spec.name, spec.tenant, spec.user, spec.home.timezone))
     ines = Home(root / "devices" / "ines-laptop")
     worked(ines, "session_20260910_101500_0a1b2c3d", "2026-09-10T10:15", 4)
     worked(ines, "session_20261006_101500_0a1b2c3d", "2026-10-06T10:15", 1)
-    ship.ship(enrolled(home, "ines-laptop", "lantern-freight", "ines-moreau", "UTC"), [])
+    send(enrolled(home, "ines-laptop", "lantern-freight", "ines-moreau", "UTC"))
     apiary(root, "run")
     signed = ("--actor", "ada", "--reason", "month end")
     apiary(root, "period", "close", "2026-09", "--as-of", "2026-10-07T09:00:00Z", *signed)
@@ -91,7 +99,7 @@ def write(root: Path) -> None:
     store.rename(away)
     store.write_text("")
     try:
-        ship.ship(ines, [], sleep=lambda _: None)
+        send(ines)
     except DeviceError as error:
         print(error)  # noqa: T201 - what a person sees
     store.unlink()

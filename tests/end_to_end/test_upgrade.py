@@ -23,6 +23,7 @@ from pipelines.contract.wire import contract_hash
 from pipelines.device import consent, enrolment, grant, migrations, ship
 from pipelines.home import Home
 from pipelines.warehouse import kept
+from tests.end_to_end import freeze
 from tests.end_to_end.driving import apiary
 
 RELEASES = Path(__file__).parent / "releases"
@@ -136,7 +137,7 @@ def test_a_warehouse_is_upgraded_in_place(old: Home) -> None:
     assert sealed
     is_of_another_build = "built by another release" in apiary(old.root, "upgrade", "--check", check=False).stdout
     told = apiary(old.root, "upgrade")
-    assert told.stdout.endswith("upgraded\n")
+    assert told.stdout.endswith("upgraded\n" if is_of_another_build else "nothing to upgrade\n")
     assert ("full refresh" in told.stderr) == is_of_another_build
     assert rows(old, COUNTED) == before
     assert rows(old, "SELECT 1 FROM duckdb_tables() WHERE table_name = 'mart_daily_billing'") == [], "it was removed"
@@ -147,3 +148,12 @@ def test_a_warehouse_is_upgraded_in_place(old: Home) -> None:
     again = apiary(old.root, "run").stderr
     assert "full refresh" not in again
     assert rows(old, COUNTED) == before
+
+
+@pytest.mark.long
+def test_this_release_makes_the_home_that_the_next_is_tested_with(tmp_path: Path) -> None:
+    home = Home(tmp_path / "apiary")
+    freeze.write(home.root)
+    assert rows(home, COUNTED)
+    assert closed_bytes(home)
+    assert len(turn_ids(home.root.glob("devices/*/device/spool/ready/*llm_turns*.parquet"))) == 3, "they wait"
