@@ -1,3 +1,3 @@
 """Apiary: what AI agents used, counted once, without people's content."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
