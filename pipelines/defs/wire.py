@@ -22,6 +22,7 @@ from pipelines.defs.partitions import AND_BEFORE, BY_ARRIVAL, FIRST_DAY, covered
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
+from pipelines.store import StoreRefusedError
 from pipelines.warehouse import arrivals as arrival_days
 from pipelines.warehouse import (
     database,
@@ -133,15 +134,18 @@ def wire(
             ]
             context.log.info(f"{pluralize(len(arrivals), 'batch')} arrived from {first} to {last}, not loaded yet")
             loaded = load.load(connection, opened, arrivals, admission=admission)
-            erased = load.suppressed_manifests(connection)
+            suppressed = load.suppressed_manifests(connection)
             refused = quarantine.batches(connection, quarantine.Choice())
             verified = verify.verify(connection, opened, sample=verify.SAMPLE)
             acted = operator_actions.load(connection, HOME.operator_actions)
             arrival_days.note_first_day(HOME.first_arrival_day, opened)
             _describe_days(context, connection, first, last)
-        # What comes of somebody who was erased must not lie there until another run has a reason to look.
-        if not database.is_ducklake() and any(load.pseudonymised(arrival.key) in erased for arrival in found):
-            erase.Pass(Path(duckdb.database), opened).clear_landing()
+        # A run begins only when something is new: what comes of the erased would lie there until then.
+        if not database.is_ducklake() and any(load.pseudonymised(arrival.key) in suppressed for arrival in found):
+            try:
+                erase.Pass(Path(duckdb.database), opened, only=()).clear_landing()
+            except StoreRefusedError as error:  # of one device; the rows of all others are loaded
+                context.log.warning(f"batches of somebody who was erased stay in the store: {error}")
     context.log.info(
         f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded,"
         f" {loaded.quarantined} quarantined {loaded.reasons or ''}; {pluralize(loaded.rows_new, 'new row')},"

@@ -252,12 +252,15 @@ class Pass:
         return True
 
     def clear_landing(self) -> int:
-        """Delete every object of the store that the list names, data before manifests; how many.
+        """Delete the objects of the store that the lines of this pass and those that are done name, data before
+        manifests; how many. What another waiting line names stays until its own pass: the warehouse still holds it.
 
         Raises StoreUnavailableError, StoreRefusedError.
         """
         deleted = 0
-        for _, key in list(self._objects_to_erase(self.suppressions.listed)):
+        others = self._pending - {line.request_id for line in self.lines}
+        lines = [line for line in self.suppressions.listed if line.request_id not in others]
+        for _, key in list(self._objects_to_erase(lines)):
             self._store.delete(key)
             deleted += 1
             fp("erase.deleted")

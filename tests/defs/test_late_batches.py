@@ -3,6 +3,7 @@
 Does not belong here: erasing (test_erasure_waits.py, tests/warehouse_part/test_erase.py).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -10,42 +11,89 @@ import duckdb
 import pytest
 
 from pipelines.home import Home
-from pipelines.store import open_store
+from pipelines.store import FolderStore, StoreRefusedError
 from pipelines.warehouse import suppression
 from tests.warehouse_part.batches import MemoryStore, batch, turn
 
+Arrive = Callable[[], set[str]]
 
-def test_batches_of_an_erased_user_leave_the_store_with_the_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sent by a device that does not know yet; and once more, from a copy of the landing."""
-    monkeypatch.setenv("APIARY_WAREHOUSE", str(tmp_path / "none.duckdb"))
+
+def of(user: str) -> Callable[[dict[str, object]], None]:
+    return lambda manifest: manifest.update(user=user)
+
+
+SENT = MemoryStore()
+LATE = batch(SENT, {"llm_turns": [turn(1)]}, change=of("ada-lovelace"))
+OTHER = batch(SENT, {"llm_turns": [turn(2)]}, seq=2, change=of("bob"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """One whose user ada-lovelace was erased."""
+    home = Home(tmp_path / "home")
+    store = FolderStore(Path(home.store_url.removeprefix("file://")))
+    line = suppression.record(store, scope="user", tenant="acme", subject="ada-lovelace", actor="a", reason="b")
+    store.put(f"{suppression.DONE}{line.request_id}.json", b"{}")
+    return home
+
+
+@pytest.fixture
+def arrive(home: Home, monkeypatch: pytest.MonkeyPatch) -> Arrive:
+    """Puts both batches into the store and loads them; what is left in the landing."""
+    monkeypatch.setenv("APIARY_WAREHOUSE", str(home.root / "none.duckdb"))
     from pipelines.defs import wire
     from pipelines.defs.resources import StoreResource, WarehouseResource
 
-    home = Home(tmp_path / "home")
     monkeypatch.setattr(wire, "HOME", home)
-    sent, store = MemoryStore(), open_store(home.store_url)
-    late = batch(sent, {"llm_turns": [turn(1)]}, change=lambda manifest: manifest.update(user="ada-lovelace"))
-    other = batch(sent, {"llm_turns": [turn(2)]}, seq=2, change=lambda manifest: manifest.update(user="bob"))
-    line = suppression.record(store, scope="user", tenant="acme", subject="ada-lovelace", actor="a", reason="b")
-    store.put(f"{suppression.DONE}{line.request_id}.json", b"{}")
-    for _ in range(2):
-        for key, data in sent.objects.items():
+    resource = StoreResource(url=home.store_url)
+
+    def work() -> set[str]:
+        store = resource.open()
+        for key, data in SENT.objects.items():
             store.put(key, data)
         done = dg.materialize(
             [wire.wire],
-            resources={
-                "duckdb": WarehouseResource(database=str(home.warehouse)),
-                "store": StoreResource(url=home.store_url),
-            },
-            partition_key=next(store.list("landing/")).received_at.date().isoformat(),
+            resources={"duckdb": WarehouseResource(database=str(home.warehouse)), "store": resource},
+            partition_key=next(iter(store.list("landing/"))).received_at.date().isoformat(),
         )
         assert done.success
-        left = {entry.key for entry in store.list("landing/")}
-        assert late.key not in left
-        assert other.key in left
-        assert len(left) == 2, "data and manifest of the other"
+        return {entry.key for entry in store.list("landing/")}
+
+    return work
+
+
+def answers(home: Home) -> list[tuple[str, int]]:
+    """What became of each batch, and its new rows."""
     with duckdb.connect(str(home.warehouse)) as connection:
-        found = connection.execute("SELECT status, count(*) FROM wire.batches GROUP BY ALL ORDER BY ALL").fetchall()
-    assert found == [("loaded", 1), ("suppressed", 1)]
+        return connection.execute("SELECT status, rows_new FROM wire.batches ORDER BY ALL").fetchall()
+
+
+def test_batches_of_an_erased_user_leave_the_store_with_the_load(home: Home, arrive: Arrive) -> None:
+    """Sent by a device that does not know yet; and once more, from a copy of the landing."""
+    for _ in range(2):
+        left = arrive()
+        assert LATE.key not in left
+        assert OTHER.key in left
+        assert len(left) == 2, "data and manifest of the other"
+    assert answers(home) == [("loaded", 1), ("suppressed", 0)]
+
+
+def test_those_of_a_request_that_waits_stay_until_it_is_carried_out(home: Home, arrive: Arrive) -> None:
+    store = FolderStore(Path(home.store_url.removeprefix("file://")))
+    suppression.record(store, scope="user", tenant="acme", subject="bob", actor="a", reason="b")
+    left = arrive()
+    assert answers(home) == [("suppressed", 0), ("suppressed", 0)]
+    assert LATE.key not in left
+    assert OTHER.key in left
+
+
+def test_a_store_that_lets_nothing_be_deleted_stops_no_other_batch(
+    home: Home, arrive: Arrive, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_store: FolderStore, key: str) -> None:
+        raise StoreRefusedError(f"403 {key}")
+
+    monkeypatch.setattr(FolderStore, "delete", refuse)
+    assert LATE.key in arrive()
+    assert answers(home) == [("loaded", 1), ("suppressed", 0)]
+    assert "batches of somebody who was erased stay in the store: 403" in capfd.readouterr().err

@@ -116,7 +116,7 @@ def landed() -> MemoryStore:
 
 @cache
 def loaded() -> bytes:
-    """The file of a warehouse with what landed: to copy it takes a tenth of loading it."""
+    """The file of a warehouse with what landed: to load it for each test takes longer than most of them."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / WAREHOUSE
         load_landed(file, landed())
@@ -742,6 +742,22 @@ def test_a_private_model_that_has_a_price_keeps_its_name(site: Site) -> None:
     assert site.erase() == []
     (done,) = site.erase(models=[private])
     assert done.findings["model_in_books"] == 1
+
+
+def test_the_landing_of_a_waiting_request_stays_until_its_own_pass(site: Site) -> None:
+    """Its warehouse is not rewritten yet, and its receipt counts the objects."""
+    waiting = {key for key in site.landing() if OTHER in key}
+    site.suppress("device", OTHER)
+    line = site.suppress("device", DEVICE)
+    work = erase.Pass(site.warehouse, site.store, only={line.request_id})
+    work.rewrite(build, now=NOW)
+    work.clear_landing()
+    assert [key for key in site.landing() if DEVICE in key] == []
+    erase.Pass(site.warehouse, site.store, only=()).clear_landing()
+    assert waiting
+    assert waiting <= site.landing().keys()
+    assert sum(done.objects for done in site.erase()) >= len(waiting)
+    assert [key for key in site.landing() if OTHER in key] == []
 
 
 def test_amounts_are_kept_where_the_models_do_not_build(site: Site) -> None:
