@@ -6,6 +6,7 @@ Does not belong here: fixtures of one folder.
 import gc
 import os
 import shutil
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -22,17 +23,20 @@ os.environ.pop("COLUMNS", None)
 # dbt makes and drops objects by the million: looking for circles at every 700 of them takes a tenth of the time.
 gc.set_threshold(100_000, 50, 100)
 
-CONNECT = duckdb.connect
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_of_duckdb() -> Iterator[None]:
+    """DuckDB runs in one thread: each core has a worker of pytest. Programs that tests start have all of them."""
+    connect = duckdb.connect
 
-def connect_with_one_thread(
-    database: str = ":memory:", read_only: bool = False, config: dict[str, Any] | None = None
-) -> duckdb.DuckDBPyConnection:
-    """Each core has a worker of pytest: on a few rows, threads of the engine take a tenth of the time for nothing."""
-    return CONNECT(database, read_only=read_only, config={"threads": 1} | (config or {}))
+    def with_one_thread(
+        database: str = ":memory:", read_only: bool = False, config: dict[str, Any] | None = None
+    ) -> duckdb.DuckDBPyConnection:
+        return connect(database, read_only=read_only, config={"threads": 1} | (config or {}))
 
-
-setattr(duckdb, "connect", connect_with_one_thread)  # noqa: B010 - to mypy a function is no variable
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duckdb, "connect", with_one_thread)
+        yield
 
 
 @pytest.fixture(scope="session")

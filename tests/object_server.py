@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(sys.executable).with_name("weed")
+NOT_INSTALLED = "SeaweedFS is not installed: `make setup` and `make test-scale` install it, on Linux alone"
 START_SECONDS = 60.0
 
 

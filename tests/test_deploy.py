@@ -50,7 +50,7 @@ def test_units_start_commands_that_there_are() -> None:
     assert started == {"webserver", "daemon", "serve"}
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing")
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     """With the program of this environment."""
     apiary = str(Path(sys.executable).with_name("apiary"))

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from pipelines.contract.receipts import parse_receipt
 from pipelines.store import FolderStore, Put, S3Store, Store, StoreRefusedError, StoreUnavailableError, open_store
-from tests.object_server import PROGRAM, object_server
+from tests.object_server import NOT_INSTALLED, PROGRAM, object_server
 from tests.warehouse_part.test_erase import DEVICE, Site
 
-needs_server = pytest.mark.skipif(not PROGRAM.exists(), reason="the object server's package is for Linux only")
+needs_server = pytest.mark.skipif(not PROGRAM.exists(), reason=NOT_INSTALLED)
 
 
 @pytest.fixture(scope="session")

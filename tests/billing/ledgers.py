@@ -199,7 +199,7 @@ class Ledger:
         for name in BUILT:
             sql = self.models[name].replace(BOOKED, "booked_lines")
             if name == "int_billing__booked_lines":
-                # Two marts read them, and to plan their views takes longer than all the rest.
+                # Two marts read them, and to plan their views takes the longest of all.
                 self.connection.execute(f"create or replace temp table booked_lines as from {BOOKED}")
             elif name.startswith(("dim", "fct", "rpt", "export", "exc")):
                 self.connection.execute(f"create or replace table marts.{name} as {sql}")

@@ -33,7 +33,7 @@ def test_without_npm_it_is_skipped_and_says_so(
 
 
 @pytest.mark.long
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm installs ccusage")
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed: it installs ccusage")
 def test_each_difference_is_explained(tmp_path: Path) -> None:
     home = tmp_path / ".claude"
     twice = [response("b", FIRST, 5, output=3, stop=None), response("b", FIRST, 6)]

@@ -22,9 +22,9 @@ from botocore.exceptions import ClientError
 from pipelines.device import enrolment, grant, probe
 from pipelines.home import Home
 from pipelines.store import Put, StoreRefusedError, open_store
-from tests.object_server import PROGRAM, ObjectServer, object_server
+from tests.object_server import NOT_INSTALLED, PROGRAM, ObjectServer, object_server
 
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the object server's package is for Linux only")
+pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=NOT_INSTALLED)
 ONE, OTHER = "a" * 32, "b" * 32
 LANDING = "landing/v1/eu/acme"
 

@@ -40,7 +40,7 @@ TRAPS = (
 )  # fmt: skip
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace sees what the system opens")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_the_system_saw_nothing_else_opened(tmp_path: Path) -> None:
     home = tmp_path / "hive"
     simulated(home, LAYOUTS[1])

@@ -103,7 +103,7 @@ def test_the_texts_are_these() -> None:
     assert plistlib.loads(service.launchd_agent(COMMAND, PINNED, 125)) == AGENT
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_understands_them(tmp_path: Path) -> None:
     script = tmp_path / "a b%c$d" / "apiary"
     script.parent.mkdir()

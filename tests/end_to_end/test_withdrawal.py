@@ -25,7 +25,7 @@ from pipelines.simulate.homes import HomeSpec, write_home
 from pipelines.store import open_store
 from pipelines.warehouse import definitions, landing, load, registry
 from tests.end_to_end.driving import apiary
-from tests.object_server import PROGRAM, object_server
+from tests.object_server import NOT_INSTALLED, PROGRAM, object_server
 
 USERS = ("ada-lovelace", "bob-the-operator")
 
@@ -109,7 +109,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         yield Site(tmp_path, (tmp_path / "store").as_uri(), {})
         return
     if not PROGRAM.exists():
-        pytest.skip("the object server's package is for Linux only")
+        pytest.skip(NOT_INSTALLED)
     with object_server(tmp_path / "server") as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)

@@ -32,7 +32,7 @@ from pipelines.warehouse import (
     quarantine,
     registry,
 )
-from tests.object_server import PROGRAM, object_server
+from tests.object_server import NOT_INSTALLED, PROGRAM, object_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCHES = 1_024
@@ -260,7 +260,7 @@ def test_a_warehouse_moves_into_it_and_back(
 
 def test_its_data_may_lie_in_object_storage(lake: Settings, store: FolderStore, tmp_path: Path) -> None:
     if not PROGRAM.exists():
-        pytest.skip("there is no SeaweedFS: run make test-scale")
+        pytest.skip(NOT_INSTALLED)
     arrivals = landing.pending(store, set())[:64]
     with object_server(tmp_path / "objects") as server:
         client = boto3.client(

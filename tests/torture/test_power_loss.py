@@ -15,7 +15,7 @@ pytestmark = pytest.mark.services
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="the journal of writes is strace's")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("states", [20, pytest.param(1000, marks=pytest.mark.long)])
 def test_no_committed_batch_is_lost_with_the_power(states: int) -> None:
     """Test 4: writes that no fsync has followed are dropped or stand in another order."""
