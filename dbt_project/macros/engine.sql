@@ -154,7 +154,7 @@
     * exclude ({{ names | join(', ') }})
 {%- endmacro %}
 
-{# All different values of a group as a path. #}
+{# All different values of a group as a path, NULL if there are none. #}
 {% macro path_of_all(value) -%}
     {{ adapter.dispatch('path_of_all')(value) }}
 {%- endmacro %}
@@ -164,7 +164,7 @@
 {%- endmacro %}
 
 {% macro spark__path_of_all(value) -%}
-    collect_set({{ value }})
+    case when count({{ value }}) > 0 then collect_set({{ value }}) end
 {%- endmacro %}
 
 {# How many steps lead from the start of the path to `id`. #}
@@ -458,7 +458,7 @@
     cast(rint({{ number }}) as bigint)
 {%- endmacro %}
 
-{# The quotient of integers of up to 38 digits, without its fraction. #}
+{# The quotient of integers of up to 38 digits, itself of up to 28, without its fraction. #}
 {% macro whole_quotient(dividend, divisor) -%}
     {{ adapter.dispatch('whole_quotient')(dividend, divisor) }}
 {%- endmacro %}
