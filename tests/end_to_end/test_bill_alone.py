@@ -1,4 +1,4 @@
-"""The whole job with analytics that cannot be built: the day is billed, nothing is published, and the run says so.
+"""The job of an arrival day with analytics that cannot be built: it is billed, nothing is published, the run says so.
 
 Does not belong here: which models a bill is made from (tests/defs/test_definitions.py, tests/dbt/test_project.py).
 """
@@ -17,6 +17,7 @@ import pytest
 
 from pipelines.billing import books
 from pipelines.home import Home
+from pipelines.store import open_store
 from tests.device.driving import append, dump, queen_folder, turn
 from tests.end_to_end.driving import device, send
 from tests.warehouse import REPOSITORY
@@ -57,8 +58,10 @@ def test_an_error_in_analytics_does_not_stop_the_bill_of_the_day(tmp_path: Path)
     books.append(books.ACCOUNTS, home.books, [account])
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("APIARY_", "DAGSTER_", "HIVE_"))}
     code = checkout(tmp_path / "checkout")
+    (arrived,) = {entry.received_at.date() for entry in open_store(home.store_url).list("landing/")}
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "run"], capture_output=True, text=True, check=False, timeout=3_000,
+        [sys.executable, "-m", "pipelines.cli", "run", "--date", arrived.isoformat()],
+        capture_output=True, text=True, check=False, timeout=3_000,
         cwd=code, env=clean | {"APIARY_HOME": str(home.root), "PYTHONPATH": str(code)},
     )  # fmt: skip
 

@@ -94,7 +94,7 @@ def test_a_run_with_nothing_new_does_nothing(site: Site) -> None:
 def test_the_job_keeps_neither_content_nor_a_credential(site: Site) -> None:
     """Looked into: all that it keeps, dbt's artifacts and logs and Dagster's runs with their logs too."""
     kept = {path.relative_to(site.home.root).as_posix() for path in site.home.root.rglob("*")}
-    for pattern in (r"dbt/.*manifest\.json", r"dbt/.*dbt\.log", r"dbt/.*\.sql", r"dagster/history/runs/.*\.db",
+    for pattern in (r"dbt/.*manifest\.json", r"dbt/.*run_results\.json", r"dbt/.*\.sql", r"dagster/history/runs/.*\.db",
                     r"dagster/storage/.*\.err"):  # fmt: skip
         assert any(re.fullmatch(pattern, name) for name in kept), pattern
     private = [*site.truth.private[::4], CREDENTIAL]  # all of them: tests/device/test_privacy.py
@@ -271,14 +271,19 @@ def test_a_failing_gate_leaves_yesterday_in_place(site: Site) -> None:
     assert site.versions == versions
 
 
-def test_a_run_of_one_arrival_day(site: Site, tmp_path: Path) -> None:
-    other = {"APIARY_STORE": site.home.store_url}
+def test_a_run_of_a_day_on_which_nothing_arrived_does_nothing(site: Site, tmp_path: Path) -> None:
     elsewhere = Home(tmp_path / "elsewhere")
-    told = apiary(elsewhere.root, "run", "--date", "2025-06-01", environment=other).stderr
-    assert "2025-06-01 is none of them, nothing was done" in told
+    told = apiary(elsewhere.root, "run", "--date", "2025-06-01", environment={"APIARY_STORE": site.home.store_url})
+    assert "2025-06-01 is none of them, nothing was done" in told.stderr
     assert not elsewhere.warehouse.exists()
+
+
+@pytest.mark.long
+def test_a_run_of_one_arrival_day_makes_the_same(site: Site, tmp_path: Path) -> None:
+    """More: test_bill_alone.py, and test_services.py, where the UI launches a run of a day."""
+    elsewhere = Home(tmp_path / "elsewhere")
     (arrived,) = {entry.received_at.date() for entry in open_store(site.home.store_url).list("landing/")}
-    apiary(elsewhere.root, "run", "--date", arrived.isoformat(), environment=other)
+    apiary(elsewhere.root, "run", "--date", arrived, environment={"APIARY_STORE": site.home.store_url})
     of_both = [json.loads(apiary(root, "usage", "--by", "tenant", "--json").stdout)
                for root in (elsewhere.root, site.home.root)]  # fmt: skip
     assert of_both[0] == of_both[1] != []

@@ -152,7 +152,16 @@ def show(page: Page, path: str, *texts: str, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def test_a_run_that_somebody_launches_in_the_ui_publishes(site: Site, page: Page | None) -> None:
+def test_a_run_that_somebody_launches_in_the_ui_publishes_after_one_that_was_killed(
+    site: Site, page: Page | None
+) -> None:
+    site.launch()
+
+    def process() -> int | None:
+        tags = {tag["key"]: tag["value"] for tag in site.runs()[-1]["tags"]}
+        return int(tags["apiary/pid"]) if "apiary/pid" in tags else None
+
+    os.kill(site.ui.wait_for(process, SECONDS), signal.SIGKILL)
     if page is None:
         site.launch()
     else:
@@ -162,13 +171,16 @@ def test_a_run_that_somebody_launches_in_the_ui_publishes(site: Site, page: Page
         page.get_by_role("button", name="Latest").click()
         page.screenshot(path=SCREENSHOTS / "launch.png")
         page.get_by_role("button", name="Launch 1 run").click()
-    assert site.ended(1) == "SUCCESS"
+    assert site.ended(2) == "SUCCESS"
+    assert [run["status"] for run in site.runs()] == ["FAILURE", "SUCCESS"]
+    assert site.ui.wait_for(lambda: [m for m in site.channel.heard if "as it should" in str(m)], 300), "its end is told"
     with duckdb.connect(str(site.home.published / "current" / "marts.duckdb"), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM fct_llm_turns").fetchone() == (3,)
     with urllib.request.urlopen(f"http://127.0.0.1:{site.running.port('APIARY_SERVE_PORT')}/health") as answer:
         assert json.load(answer)["status"] == "ok"
     if page is not None:
         show(page, "/assets/marts/fct_llm_turns", "One row for each LLM turn", "Checks", name="mart")
+        show(page, "/runs", "Success", "Failure", name="runs")
 
 
 def test_arrivals_are_on_the_object_server_and_records_in_postgres(site: Site) -> None:
@@ -203,7 +215,7 @@ def test_bad_data_fails_a_check_with_its_reason_and_the_publication_stays(site: 
         connection.execute("CREATE TABLE main.planted AS SELECT * FROM wire.llm_turns LIMIT 1")
         connection.execute("INSERT INTO wire.llm_turns SELECT * FROM main.planted")
     site.launch()
-    assert site.ended(2) == "FAILURE"
+    assert site.ended(3) == "FAILURE"
     assert site.published == before
     told = site.ui.wait_for(lambda: [message for message in site.channel.heard if "gate_failed" in str(message)], 300)
     assert "A turn is there once, at its origin." in json.dumps(told)
@@ -214,19 +226,3 @@ def test_bad_data_fails_a_check_with_its_reason_and_the_publication_stays(site: 
         connection.execute("DELETE FROM wire.llm_turns WHERE record_id IN (SELECT record_id FROM main.planted)")
         connection.execute("INSERT INTO wire.llm_turns SELECT * FROM main.planted")
         connection.execute("DROP TABLE main.planted")
-
-
-def test_a_run_that_is_killed_is_followed_by_a_good_one(site: Site, page: Page | None) -> None:
-    site.launch()
-
-    def process() -> int | None:
-        tags = {tag["key"]: tag["value"] for tag in site.runs()[-1]["tags"]}
-        return int(tags["apiary/pid"]) if "apiary/pid" in tags else None
-
-    os.kill(site.ui.wait_for(process, SECONDS), signal.SIGKILL)
-    site.launch()
-    assert site.ended(4) == "SUCCESS"
-    assert [run["status"] for run in site.runs()] == ["SUCCESS", "FAILURE", "FAILURE", "SUCCESS"]
-    assert site.ui.wait_for(lambda: [m for m in site.channel.heard if "as it should" in str(m)], 300), "its end is told"
-    if page is not None:
-        show(page, "/runs", "Success", "Failure", name="runs")

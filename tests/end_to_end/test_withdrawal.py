@@ -1,7 +1,8 @@
 """A withdrawal from the command line to the confirmed receipt: enrol, grant, ship, load, withdraw, erase.
 
-The fast form runs the erasure job alone; the long one the whole job, on a folder and on an object server. Does not
-belong here: what is erased where (tests/warehouse_part/test_erase.py, test_erasure.py).
+The fast form runs the erasure job alone, on an object server where there is one; the long ones the same on a folder,
+and the whole job on both. Does not belong here: what is erased where (tests/warehouse_part/test_erase.py,
+test_erasure.py).
 """
 
 import io
@@ -103,7 +104,7 @@ def runbook(heading: str) -> list[list[str]]:
     return [words[1:] for words in commands]
 
 
-@pytest.fixture(params=["folder", "server"])
+@pytest.fixture(params=["server", pytest.param("folder", marks=[pytest.mark.long] if PROGRAM.exists() else [])])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.param == "folder":
         yield Site(tmp_path, (tmp_path / "store").as_uri(), {})
