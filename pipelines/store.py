@@ -187,6 +187,8 @@ class FolderStore:
             with suppress(OSError):  # somebody else's object is in it, or it is gone
                 while (path := path.parent) != self.root:
                     path.rmdir()
+        except PermissionError as error:
+            raise StoreRefusedError(f"the store {self.url} does not let {key} be removed: {error.strerror}") from error
         except OSError as error:
             raise StoreUnavailableError(f"the store {self.url} cannot be written: {error.strerror}") from error
 
@@ -350,9 +352,9 @@ class S3Store:
                 break
             after = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
         for version in versions:
-            # Without a version's name a server that keeps versions would only put a mark on top of them.
-            named: dict[str, Any] = {} if version == "null" else {"VersionId": version}
-            self._call("delete_object", Key=name, **named)
+            # Without a version's name a server that keeps versions would only put a mark on top of them; `null` is the
+            # one that was put before it kept any.
+            self._call("delete_object", Key=name, VersionId=version)
 
     def _call(self, operation: str, *, limit: int | None = None, **arguments: Any) -> Any:
         """One operation: signed again once if the clock was at fault or the credentials may have been renewed."""

@@ -235,6 +235,7 @@ def test_what_is_erased_is_in_no_version_of_any_object(bucket: str, tmp_path: Pa
     """A server that keeps versions, answers in small pages, and held an object that somebody had overwritten."""
     client = boto3.client("s3")
     client.create_bucket(Bucket="versioned")
+    client.put_object(Bucket="versioned", Key="lake/before", Body=b"put before the server kept versions")
     client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
     store = S3Store("versioned", "lake")
     pages = store._client.meta.events
@@ -251,6 +252,8 @@ def test_what_is_erased_is_in_no_version_of_any_object(bucket: str, tmp_path: Pa
     store.put("nearby", b"")
     store.delete("near")
     assert [entry.key for entry in store.list("near")] == ["nearby"], "a name that begins alike is another one's"
+    store.delete("before")
+    assert versions(client, "before") == {}
 
     assert len(versions(client, overwritten)[overwritten]) == 3
     line = site.suppress("device", DEVICE)

@@ -22,7 +22,7 @@ from pipelines.defs.partitions import AND_BEFORE, BY_ARRIVAL, FIRST_DAY, covered
 from pipelines.defs.resources import HOME, WRITER, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
-from pipelines.store import StoreRefusedError
+from pipelines.store import StoreRefusedError, StoreUnavailableError
 from pipelines.warehouse import arrivals as arrival_days
 from pipelines.warehouse import (
     database,
@@ -144,7 +144,7 @@ def wire(
         if not database.is_ducklake() and any(load.pseudonymised(arrival.key) in suppressed for arrival in found):
             try:
                 erase.Pass(Path(duckdb.database), opened, only=()).clear_landing()
-            except StoreRefusedError as error:  # of one device; the rows of all others are loaded
+            except (StoreRefusedError, StoreUnavailableError) as error:  # the rows of all others are loaded
                 context.log.warning(f"batches of somebody who was erased stay in the store: {error}")
     context.log.info(
         f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded,"

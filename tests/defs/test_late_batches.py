@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from pipelines.home import Home
-from pipelines.store import FolderStore, StoreRefusedError
+from pipelines.store import FolderStore, StoreRefusedError, StoreUnavailableError
 from pipelines.warehouse import suppression
 from tests.warehouse_part.batches import MemoryStore, batch, turn
 
@@ -87,11 +87,13 @@ def test_those_of_a_request_that_waits_stay_until_it_is_carried_out(home: Home, 
     assert OTHER.key in left
 
 
+@pytest.mark.parametrize("error", [StoreRefusedError, StoreUnavailableError])
 def test_a_store_that_lets_nothing_be_deleted_stops_no_other_batch(
-    home: Home, arrive: Arrive, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+    home: Home, arrive: Arrive, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    error: type[Exception],
+) -> None:  # fmt: skip
     def refuse(_store: FolderStore, key: str) -> None:
-        raise StoreRefusedError(f"403 {key}")
+        raise error(f"403 {key}")
 
     monkeypatch.setattr(FolderStore, "delete", refuse)
     assert LATE.key in arrive()
