@@ -11,7 +11,8 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,60 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.billing import exports, ledger, periods
+from pipelines.billing import exports, focus, ledger, periods
 from pipelines.billing.statements import MANIFEST, manifest_bytes, place, to_csv, to_parquet
 from pipelines.home import replace_file
 
 ERASED = "ERASED"
+USER_COLUMNS = frozenset({"user_id", "SubAccountId", "SubAccountName"})
+"""Columns of sealed lines and of statements whose values are users."""
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
-Change = Callable[[str], str]
+_BY_USER = re.compile(r"<h2>By user</h2>.*?</table>", re.DOTALL)  # of a summary (summary.py), its first cells
+_FIRST_CELL = re.compile(r"^(<tr><td[^>]*>)([^<]*)", re.MULTILINE)
 
 
-def redact(exports_folder: Path, billing: Path, erased: Collection[str], *, at: datetime) -> int:
-    """Put `ERASED` for each of these words in all statements and sealed lines; how many files are other now.
+@dataclass(frozen=True)
+class Change:
+    """What becomes `ERASED`: words wherever they stand, users in columns of users.
 
-    `erased`: identifiers and names, each made of letters, digits, `_` and `-` between separators. May be killed and
-    called again. Raises OSError, SealError.
+    Elsewhere the name of a user may be the word for an account, a model or a kind of token: to change one there would
+    bill it again.
     """
-    words = frozenset(erased)
 
-    def change(text: str) -> str:
+    words: frozenset[str]
+    users: frozenset[str]
+
+    def text(self, text: str, *, column: str = "") -> str:
+        """A value as it may stay. `column`: the name of its column."""
+        words = self.words | self.users if column in USER_COLUMNS else self.words
         return _WORD.sub(lambda found: ERASED if found[0] in words else found[0], text)
 
+    def row(self, text: str, names: Sequence[str]) -> str:
+        """A row of a statement as its restatement tells it. `names`: of its cells."""
+        cells = json.loads(text)
+        if len(cells) != len(names):  # of a release that told other columns: a cell that is a name is taken for one
+            names = ["user_id" if cell in self.users else "" for cell in cells]
+        told = zip(cells, names, strict=True)
+        return json.dumps([cell if cell is None else self.text(cell, column=name) for cell, name in told])
+
+    def page(self, text: str) -> str:
+        """A file that is no table."""
+
+        def users(table: re.Match[str]) -> str:
+            return _FIRST_CELL.sub(lambda cell: cell[1] + self.text(cell[2], column="user_id"), table[0])
+
+        return _BY_USER.sub(users, self.text(text))
+
+
+def redact(
+    exports_folder: Path, billing: Path, words: Collection[str], users: Collection[str] = (), *, at: datetime
+) -> int:
+    """Put `ERASED` for each of these in all statements and sealed lines; how many files are other now.
+
+    `words`: what means nothing else; `users`: names that may, and go where they mean a user. Each is made of letters,
+    digits, `_` and `-` between separators. May be killed and called again. Raises OSError, SealError.
+    """
+    change = Change(frozenset(words), frozenset(users))
     done = 0
     for folder in _versions(exports_folder):
         done += _redact_version(folder, change, at)
@@ -92,6 +127,11 @@ def _redact_version(folder: Path, change: Change, at: datetime) -> bool:
     for name in manifest["schemas"]:
         table = pq.read_table(io.BytesIO(before[f"{name}.parquet"]))
         changed = _redacted(table, change)
+        if name == "restatement":
+            of_each = {"row_before": manifest["supersedes"] or folder.name, "row_after": folder.name}
+            changed = _redacted_rows(changed, change, {
+                column: _cells_of(folder.parent / version) for column, version in of_each.items()
+            })  # fmt: skip
         if changed.equals(table):
             continue
         rows = changed.to_pylist()
@@ -101,7 +141,9 @@ def _redact_version(folder: Path, change: Change, at: datetime) -> bool:
         if name == "restatement":
             manifest["restatement"]["sha256"] = exports.restatement_sha256(rows)
     content |= {
-        name: change(data.decode()).encode() for name, data in before.items() if not name.endswith((".csv", ".parquet"))
+        name: change.page(data.decode()).encode()
+        for name, data in before.items()
+        if not name.endswith((".csv", ".parquet"))
     }
     said = {name: value if name in ("files", "schemas") else _each(value, change) for name, value in manifest.items()}
     if content == before and said == manifest:
@@ -133,21 +175,36 @@ def _redact_seal(billing: Path, digest: str, change: Change) -> bool:
 
 def _redacted(table: pa.Table, change: Change) -> pa.Table:
     columns = [
-        _redacted_texts(column, change) if pa.types.is_string(column.type) else column for column in table.columns
+        _redacted_texts(field.name, column, change) if pa.types.is_string(field.type) else column
+        for field, column in zip(table.schema, table.columns, strict=True)
     ]
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
-def _redacted_texts(column: pa.ChunkedArray, change: Change) -> pa.Array:
+def _cells_of(folder: Path) -> list[str]:
+    """The names of the cells that a restatement tells of a version's rows."""
+    written = set(pq.read_schema(folder / f"{exports.COSTS}.parquet").names)
+    return [name for name in focus.COST_AND_USAGE.names if name != exports.HASH and name in written]
+
+
+def _redacted_rows(table: pa.Table, change: Change, cells: Mapping[str, Sequence[str]]) -> pa.Table:
+    for column, names in cells.items():
+        texts = [text if text is None else change.row(text, names) for text in table[column].to_pylist()]
+        table = table.set_column(table.schema.get_field_index(column), column, pa.array(texts, pa.string()))
+    return table
+
+
+def _redacted_texts(name: str, column: pa.ChunkedArray, change: Change) -> pa.Array:
     """Each text changed once: a month's lines repeat most of theirs."""
     encoded = column.combine_chunks().dictionary_encode()
-    return pa.array([change(text) for text in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+    texts = [change.text(text, column=name) for text in encoded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(encoded.indices)
 
 
 def _each(value: Any, change: Change) -> Any:
     """Every text of a manifest's value, changed."""
     if isinstance(value, str):
-        return change(value)
+        return change.text(value)
     if isinstance(value, list):
         return [_each(item, change) for item in value]
     if isinstance(value, dict):

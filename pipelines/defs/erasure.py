@@ -28,7 +28,7 @@ from pipelines.defs.partitions import BY_ARRIVAL
 from pipelines.defs.resources import HOME, WRITER, FoldersResource, StoreResource
 from pipelines.defs.retries import retried
 from pipelines.home import private_folder
-from pipelines.store import Store, StoreRefusedError, StoreUnavailableError
+from pipelines.store import Store, StoreUnavailableError
 from pipelines.warehouse import database, erase, operator_actions, publish, suppression
 from pipelines.warehouse.erase import BuildError, Erased
 from pipelines.warehouse.needles import Needles
@@ -65,7 +65,7 @@ def erasure_receipts(
                 continue
             try:
                 found, waiting = _erase(context, warehouse, opened, folders, only=group, spared=spared)
-            except (StoreUnavailableError, StoreRefusedError):
+            except StoreUnavailableError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it must stop neither another request nor the load
                 text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
@@ -104,9 +104,11 @@ def _erase(
     if warehouse.exists():
         _read_books(context, warehouse, Path(folders.books))
     work = erase.Pass(warehouse, store, only=only)
+    exports, ledgers = Path(folders.exports), Path(folders.books)
     if work.rewrite(_build, now=now):
-        exports, ledgers = Path(folders.exports), Path(folders.books)
-        redaction.redact(exports, ledgers, work.journal.identifiers | work.journal.names, at=now)
+        common = work.common_names([*_signed(ledgers), *redaction.signed_texts(books.SHIPPED)])
+        words = work.journal.identifiers | (work.journal.names - common)
+        redaction.redact(exports, ledgers, words, common, at=now)
         whole = {line.tenant for line in work.lines if line.scope == "tenant"}
         operator_actions.redact(HOME.operator_actions, tenants=whole, erased=work.journal.identifiers)
         current.refresh(StatementStore.open(exports))  # made from statements that name nobody erased now
@@ -116,8 +118,8 @@ def _erase(
                 connection.execute("SET TimeZone = 'UTC'")
                 ledger.reload(connection, ledgers)
                 ledger.load_restatements(connection, exports)
-        needles = Needles(work.journal.identifiers, work.journal.names)
-        publish.purge(Path(folders.published), needles, descriptions=descriptions(), now=now)
+        needles = Needles(work.journal.identifiers, work.journal.names - common)
+        publish.purge(Path(folders.published), needles, common=common, descriptions=descriptions(), now=now)
         shutil.rmtree(HOME.root / "dbt", ignore_errors=True)  # nothing but copies of the project and logs
     work.clear_landing()
     for copy in work.clear_copies():
@@ -126,9 +128,13 @@ def _erase(
     logs = Path(os.environ.get("DAGSTER_HOME") or HOME.dagster)
     if not logs.is_relative_to(HOME.root):  # a person's DAGSTER_HOME: Dagster's logs may name who was erased
         roots.append(logs)
-    signed = [*redaction.signed_texts(Path(folders.books)), *operator_actions.actors(HOME.operator_actions)]
-    models = redaction.models_in_books(Path(folders.books))
-    return work.prove(roots, passing_over=spared, signed=signed, models=models, now=now), work.failed
+    models = redaction.models_in_books(ledgers)
+    return work.prove(roots, passing_over=spared, signed=_signed(ledgers), models=models, now=now), work.failed
+
+
+def _signed(ledgers: Path) -> list[str]:
+    """What those wrote who keep the site's books."""
+    return [*redaction.signed_texts(ledgers), *operator_actions.actors(HOME.operator_actions)]
 
 
 def _read_books(context: dg.AssetExecutionContext, warehouse: Path, folder: Path) -> None:

@@ -37,7 +37,7 @@ from pipelines.contract.wire import BY_NAME
 from pipelines.errors import ExpectedError
 from pipelines.failpoints import fp
 from pipelines.home import private_folder, replace_file, sync_folder
-from pipelines.store import Store
+from pipelines.store import Store, StoreRefusedError
 from pipelines.warehouse import database, kept, landing, load, registry, renewal, residue, suppression
 from pipelines.warehouse.landing import Arrival, IncompleteError, RefusedError
 from pipelines.warehouse.needles import Needles, UnsearchableError
@@ -251,19 +251,37 @@ class Pass:
         fp("erase.swapped")
         return True
 
+    def common_names(self, texts: Iterable[str]) -> set[str]:
+        """Names of users that go and are words for something else too: words of the program, of these texts, or values
+        that the warehouse still holds. Raises duckdb.Error."""
+        names = self.journal.names
+        common = Needles((), names).found_in("\n".join(texts).encode()) | (names & residue.own_words())
+        if names and self._warehouse.exists():
+            with duckdb.connect(str(self._warehouse)) as connection:
+                common |= renewal.still_there(connection, names)
+        return common
+
     def clear_landing(self) -> int:
         """Delete the objects of the store that the lines of this pass and those that are done name, data before
         manifests; how many. What another waiting line names stays until its own pass: the warehouse still holds it.
 
+        An object that the store does not let go stops no other; it stops this pass if one of its own lines names it.
         Raises StoreUnavailableError, StoreRefusedError.
         """
-        deleted = 0
-        others = self._pending - {line.request_id for line in self.lines}
-        lines = [line for line in self.suppressions.listed if line.request_id not in others]
-        for _, key in list(self._objects_to_erase(lines)):
-            self._store.delete(key)
+        deleted, refused = 0, None
+        mine = {line.request_id for line in self.lines}
+        lines = [line for line in self.suppressions.listed if line.request_id not in self._pending - mine]
+        for request_id, key in list(self._objects_to_erase(lines)):
+            try:
+                self._store.delete(key)
+            except StoreRefusedError as error:
+                if request_id in mine or not mine:
+                    refused = refused or error
+                continue
             deleted += 1
             fp("erase.deleted")
+        if refused is not None:
+            raise refused
         return deleted
 
     def clear_copies(self) -> list[Path]:
@@ -541,13 +559,23 @@ class Pass:
                 continue
             try:
                 manifest = landing.read_manifest(self._store, arrival)
-            except (RefusedError, IncompleteError):
+                user: str | None = manifest.user_id
+                keys = [claim.key for claim in manifest.claims]
+            except RefusedError as error:  # of a newer release: what it says of its objects is not known, theirs is
+                user, keys = error.manifest.user_id if error.manifest else None, self._objects_of(arrival)
+            except IncompleteError:
                 continue
-            request_id = self._line_of(arrival.key, manifest.user_id, by_user)
+            request_id = self._line_of(arrival.key, user, by_user)
             if request_id is not None:
-                for claim in manifest.claims:
-                    yield request_id, claim.key
-                yield request_id, arrival.key
+                for key in (*keys, arrival.key):
+                    yield request_id, key
+
+    def _objects_of(self, arrival: Arrival) -> list[str]:
+        """Objects of a batch by their keys, which hold its number."""
+        place = f"{arrival.parts.prefix.path}/d/"
+        return [
+            entry.key for entry in self._store.list(place) if entry.key.startswith(f"{place}{arrival.parts.seq:010}-")
+        ]
 
     def _refused_manifests(self) -> set[str]:
         if not database.exists(self._warehouse):
@@ -589,6 +617,8 @@ class Pass:
             proof.searched += 1
             try:
                 words = residue.found_in_file(proof.needles, path)
+                meant = words & common
+                of_users = residue.users_in_file(meant, path) if meant else set()
             except UnsearchableError as error:
                 proof.said[""][f"unsearchable_{error}"] += 1
                 continue
@@ -600,10 +630,9 @@ class Pass:
             for kind, by_right in kept.items():
                 proof.note(kind, words.intersection(by_right))
                 words = words.difference(by_right)
-            if meant := words & common:
-                meant -= residue.users_in_file(meant, path)
-                proof.note("unsearchable_common_name", meant)
-                words -= meant
+            meant = words & meant - of_users
+            proof.note("unsearchable_common_name", meant)
+            words -= meant
             proof.find(str(path), words)
 
     def _search_objects(self, proof: "Proof") -> None:

@@ -16,7 +16,7 @@ from pipelines.contract.wire import BY_NAME
 from pipelines.failpoints import fp
 from pipelines.store import Store
 from pipelines.warehouse import ducklake, landing, load, quarantine
-from pipelines.warehouse.landing import AdmissionPolicy, Arrival, Manifest
+from pipelines.warehouse.landing import SUPPRESSED, AdmissionPolicy, Arrival, Manifest
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def refused(connection: duckdb.DuckDBPyConnection, admission: AdmissionPolicy) -
         parts = parse_manifest_key(key)
         if parts is not None:
             reason = admission(Arrival(key, parts, received_at), Manifest("", user or ""))
-            if reason is not None and not reason.startswith(load.SUPPRESSED):
+            if reason is not None and not reason.startswith(SUPPRESSED):
                 reasons[key] = reason
     return reasons
 

@@ -87,6 +87,7 @@ class IncompleteError(Exception):
     """An object of a batch is not there (yet): a landing that is being copied may bring the manifest first."""
 
 
+SUPPRESSED = "suppressed"  # a reason that begins so is the owner's will and no fault
 AdmissionPolicy = Callable[[Arrival, Manifest], str | None]
 
 
@@ -110,7 +111,14 @@ def fetch(store: Store, arrival: Arrival, admission: AdmissionPolicy = everybody
 
     Raises RefusedError, IncompleteError, StoreUnavailableError.
     """
-    manifest = read_manifest(store, arrival)
+    try:
+        manifest = read_manifest(store, arrival)
+    except RefusedError as error:
+        # Of somebody who was erased it may not even be told that it could not be read.
+        reason = admission(arrival, error.manifest or Manifest("", ""))
+        if reason is not None and reason.startswith(SUPPRESSED):
+            raise RefusedError(reason, error.manifest) from None
+        raise
     if (reason := admission(arrival, manifest)) is not None:
         raise RefusedError(reason, manifest)
     items: list[Item] = []

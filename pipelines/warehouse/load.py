@@ -22,6 +22,7 @@ from pipelines.warehouse import ducklake, gate, landing
 from pipelines.warehouse.decode import MAX_ROWS
 from pipelines.warehouse.gate import Judged, Part
 from pipelines.warehouse.landing import (
+    SUPPRESSED,
     AdmissionPolicy,
     Arrival,
     FetchedBatch,
@@ -42,7 +43,6 @@ JOB_ROWS = 200_000
 AHEAD = 3
 SESSION_COLUMNS = ("session_id", "queen_session_id", "list_id")
 REPLACED = ") AS new USING (manifest_key) WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME"
-SUPPRESSED = "suppressed"  # a reason that begins so is the owner's will and no fault
 Progress = Callable[[int, int], None]
 
 

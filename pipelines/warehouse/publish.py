@@ -23,6 +23,7 @@ from pipelines.warehouse import analyst_views
 from pipelines.warehouse.access import Access, Role
 from pipelines.warehouse.access import load as load_access
 from pipelines.warehouse.needles import Needles
+from pipelines.warehouse.residue import USERS
 
 
 @dataclass(frozen=True)
@@ -178,13 +179,15 @@ def _fingerprint(
 
 
 def purge(
-    destination: Path, needles: Needles, *, descriptions: Mapping[str, Description] | None = None,
-    now: datetime | None = None,
+    destination: Path, needles: Needles, *, common: Collection[str] = (),
+    descriptions: Mapping[str, Description] | None = None, now: datetime | None = None,
 ) -> int:  # fmt: skip
     """Publish what is published without rows that hold one of these words, and drop every version before; how many.
 
-    It needs neither the warehouse nor the models. Raises like `publish`.
+    `common`: names of users that are words for something else too; rows go where a column of users holds one. It needs
+    neither the warehouse nor the models. Raises like `publish`.
     """
+    of_users = Needles(needles.identifiers, {*needles.names, *common})
     source, scratch = destination / "current" / "marts.duckdb", destination / "purge.duckdb"
     if not source.exists():
         return 0
@@ -199,7 +202,7 @@ def purge(
             ).fetchall()
             for (mart,) in tables:
                 connection.execute(f"CREATE TABLE marts.{mart} AS FROM published_before.{mart}")
-                changed += _purge(connection, mart, needles)
+                changed += _purge(connection, mart, needles, of_users)
             connection.execute("DETACH published_before")
             if changed:
                 publish(connection, destination, descriptions=descriptions, now=now)
@@ -210,7 +213,7 @@ def purge(
     return changed
 
 
-def _purge(connection: duckdb.DuckDBPyConnection, mart: str, needles: Needles) -> int:
+def _purge(connection: duckdb.DuckDBPyConnection, mart: str, needles: Needles, of_users: Needles) -> int:
     columns = connection.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'marts'"
         " AND table_name = ? AND (contains(data_type, 'VARCHAR') OR data_type = 'JSON')",
@@ -224,7 +227,7 @@ def _purge(connection: duckdb.DuckDBPyConnection, mart: str, needles: Needles) -
             for (value,) in connection.execute(f"SELECT DISTINCT {text} FROM marts.{mart}").fetchall()
             if value is not None
         ]
-        if not (holding := needles.texts_holding(values)):
+        if not (holding := (of_users if USERS.search(column) else needles).texts_holding(values)):
             continue
         where = f"WHERE {text} IN (SELECT unnest($holding))"  # list_contains would compare each row with each text
         found = connection.execute(f"DELETE FROM marts.{mart} {where}", {"holding": holding}).fetchone()

@@ -38,7 +38,7 @@ from pipelines.warehouse.needles import (
 )
 
 DATABASE = b"DUCK"  # at the ninth byte of a DuckDB file
-EVERY, USERS = re.compile(""), re.compile("user", re.IGNORECASE)
+EVERY, USERS = re.compile(""), re.compile("user(s|_?ids?)?$|^SubAccount(Id|Name)$", re.IGNORECASE)
 """Names of columns: all, and those whose values are users."""
 
 
@@ -91,8 +91,11 @@ def users_in_file(names: Collection[str], path: Path) -> set[str]:
     elif head[8:12] == DATABASE:
         texts = _texts_of_database(path, only=USERS)
     elif path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8", errors="replace") as lines:
-            rows = list(csv.DictReader(lines))
+        try:
+            with path.open(newline="", encoding="utf-8", errors="replace") as lines:
+                rows = list(csv.DictReader(lines))
+        except csv.Error:  # such as a cell of a megabyte
+            raise UnsearchableError("no_csv") from None
         texts = (str(value).encode() for row in rows for name, value in row.items() if name and USERS.search(name))
     return Needles((), names).found_in_parts(b"\n" + text for text in texts)
 

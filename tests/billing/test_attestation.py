@@ -231,7 +231,7 @@ def test_a_copy_of_each_head_is_in_another_store(
 
 
 def test_an_erasure_is_signed_again_and_everything_else_is_not(signed: Ledger) -> None:
-    assert redaction.redact(signed.exports, signed.books, {"ada"}, at=AT) > 0
+    assert redaction.redact(signed.exports, signed.books, (), {"ada"}, at=AT) > 0
     assert faults(signed) != ()
     with pytest.raises(AttestationError):
         attestation.attest(signed.exports, signed.books, as_of=AT)

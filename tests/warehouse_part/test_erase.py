@@ -35,6 +35,7 @@ from pipelines import failpoints
 from pipelines.contract.keys import parse_prefix, request_keys
 from pipelines.contract.receipts import ErasureRequest, parse_receipt
 from pipelines.errors import UsageError
+from pipelines.store import StoreRefusedError
 from pipelines.warehouse import erase, kept, landing, load, needles, operator_actions, renewal, residue, suppression
 from pipelines.warehouse.needles import Needles, UnsearchableError
 from tests.warehouse_part import bombs
@@ -288,6 +289,22 @@ def test_whose_last_device_goes_goes_by_name(
     work = erase.Pass(site.warehouse, site.store)
     assert work.rewrite(build, now=NOW)
     assert work.journal.names == set(gone)
+
+
+def test_a_name_that_means_something_else_too_is_told_apart(site: Site) -> None:
+    """A word of the program, of a book, a value of somebody else's rows; `zz-top` is a name and nothing else."""
+    names = ["anthropic", "acct-acme", "o9", "zz-top"]
+    for number, user in enumerate(names):
+        rows = {"llm_turns": [turn(20 + number)]}
+        batch(site.store, rows, tenant="bolt", device=f"{number}" * 32, change=by(user), minute=50 + number)
+    site.load()
+    for user in names:
+        site.suppress("user", user, "bolt")
+    work = erase.Pass(site.warehouse, site.store)
+    assert work.rewrite(build, now=NOW)
+    assert work.journal.names >= set(names)
+    site.query("UPDATE wire.llm_turns SET agent_role = 'o9' WHERE tenant_id = 'acme'")
+    assert work.common_names(["billing_account_id is acct-acme"]) == {"anthropic", "acct-acme", "o9"}
 
 
 def test_a_name_that_a_book_had_goes_when_the_book_has_it_no_more(site: Site) -> None:
@@ -584,6 +601,67 @@ def test_what_is_not_in_the_landing_any_more_is_copied(site: Site) -> None:
     assert site.holds(DEVICE) == []
 
 
+def newer(user: str) -> Any:
+    """A manifest of a release that is to come."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["user"] = user
+        manifest["objects"][0]["schema"] = "llm_turns/99"
+
+    return change
+
+
+@pytest.mark.parametrize(("scope", "subject"), [("user", "ada-lovelace"), ("device", DEVICE), ("tenant", "acme")])
+def test_a_batch_that_this_release_cannot_read_goes_with_its_owner(
+    site: Site, scope: suppression.Scope, subject: str
+) -> None:
+    """One that came before the erasure, and one that comes after it."""
+    hers: dict[str, Any] = {"change": newer("ada-lovelace"), "device": DEVICE}
+    before = batch(site.store, {"llm_turns": [turn("b")]}, seq=8, minute=40, **hers)
+    others = batch(site.store, {"llm_turns": [turn("o")]}, tenant="bolt", device="7" * 32, change=newer("eve"))
+    site.load()
+    assert site.query(f"SELECT reason FROM wire.batches WHERE manifest_key = '{before.key}'") == [("unknown_schema",)]
+    line = site.suppress(scope, subject)
+    assert [done.request_id for done in site.erase()] == [line.request_id]
+    late = batch(site.store, {"llm_turns": [turn("l")]}, seq=9, minute=50, **hers)
+    assert site.load().suppressed == 1
+    erase.Pass(site.warehouse, site.store, only=()).clear_landing()
+    assert {before.key, late.key}.isdisjoint(site.store.objects)
+    numbers = ("/d/0000000008-", "/d/0000000009-")
+    assert not [key for key in site.store.objects if DEVICE in key and any(number in key for number in numbers)]
+    assert site.holds(DEVICE if scope == "device" else "ada-lovelace") == []
+    assert others.key in site.store.objects
+    told = "SELECT count(*) FROM wire.batches WHERE status = 'quarantined' AND tenant_id = "
+    assert site.query(f"{told} 'acme'") == [(0,)]
+    assert site.query(f"{told} 'bolt'") == [(1,)]
+
+
+def test_an_object_that_the_store_does_not_let_go_stops_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of somebody who was erased before stops nobody; one's own stops one's own request."""
+    site.suppress("user", "eve", "bolt")
+    site.erase()
+    rows = {"llm_turns": [turn("l")]}
+    late = batch(site.store, rows, tenant="bolt", device=GUEST, seq=9, change=by("eve"), minute=50)
+    delete = site.store.delete
+
+    def refuse(key: str) -> None:
+        if refused in key:
+            raise StoreRefusedError("403")
+        delete(key)
+
+    monkeypatch.setattr(site.store, "delete", refuse)
+    refused = late.key
+    line = site.suppress("device", DEVICE)
+    assert [done.request_id for done in site.erase()] == [line.request_id]
+    assert late.key in site.store.objects
+    refused = OTHER
+    site.suppress("device", OTHER)
+    work = erase.Pass(site.warehouse, site.store)
+    work.rewrite(build, now=NOW)
+    with pytest.raises(StoreRefusedError):
+        work.clear_landing()
+
+
 # what stops nobody else -----------------------------------------------------------------------------------------------
 
 
@@ -697,6 +775,16 @@ def test_a_name_that_is_a_word_of_the_program_is_told_and_stops_nothing(site: Si
     (done,) = site.erase()
     assert done.request_id == line.request_id
     assert done.findings["unsearchable_common_name"] == 5
+
+
+def test_a_table_that_cannot_be_read_stops_no_erasure(site: Site) -> None:
+    batch(site.store, {"llm_turns": [turn(11)]}, device="1" * 32, change=by("models"), minute=20)
+    site.load()
+    build(site.warehouse)
+    (site.root / "notes.csv").write_text(f"text\nmodels {'x' * 200_000}\n")
+    site.suppress("user", "models")
+    (done,) = site.erase()
+    assert done.findings["unsearchable_no_csv"] == 1
 
 
 def test_such_a_name_is_found_where_a_table_names_users(site: Site) -> None:

@@ -249,6 +249,20 @@ def test_what_is_published_is_purged_without_the_warehouse(tmp_path: Path) -> No
     assert publish.purge(tmp_path / "nothing", Needles([gone])) == 0
 
 
+def test_a_name_that_is_a_word_for_something_else_takes_no_other_row(tmp_path: Path) -> None:
+    destination = tmp_path / "published"
+    with duckdb.connect() as warehouse:
+        warehouse.execute("CREATE SCHEMA marts")
+        warehouse.execute(
+            "CREATE TABLE marts.dim_a AS FROM (VALUES ('anthropic', 'ada', 'zone'), ('openai', 'anthropic', 'zone'))"
+            " AS rows (provider_name, user_id, user_basis)"
+        )
+        publish.publish(warehouse, destination, now=DAY)
+    assert publish.purge(destination, Needles(()), common=["anthropic", "zone"], now=DAY + timedelta(days=1)) == 1
+    with reading.connect(destination) as reader:
+        assert reader.execute("FROM dim_a").fetchall() == [("anthropic", "ada", "zone")]
+
+
 def test_unchanged_marts_are_not_written_again(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     connection.execute("CREATE TABLE marts.dim_c AS SELECT 'y' AS name")
     first = published(connection, tmp_path / "p", 1)
