@@ -70,6 +70,8 @@ def change_account(
     row = payer | new | {"valid_from": valid_from, "valid_to": valid_to}
     if all(payer[name] == value for name, value in new.items()):
         raise BookError(f"{tenant} is charged like that on {valid_from} already: nothing was recorded")
+    if row["charged_by"] != payer["charged_by"] and any(day and day.day != 1 for day in (valid_from, valid_to)):
+        raise BookError("how an account is charged changes on the first day of a month: a plan counts whole months")
     return _add(books.ACCOUNTS, folders, row | signature.columns)
 
 
@@ -104,10 +106,22 @@ def hold_seat(
     folders: Sequence[Path], signature: Signature, *, seat: str, account: str, user: str, valid_from: date,
     valid_to: date | None = None,
 ) -> Row:  # fmt: skip
-    """A user holds a seat of an account from a day on. Said again of the same day, it is put right."""
+    """A user holds a seat of an account from a day on. Said again of the same day, it is put right.
+
+    Raises BookError if the seat is held on one of these days by another line: each day would be charged twice.
+    """
     row = {
         "seat_id": seat, "billing_account_id": account, "user_id": user, "valid_from": valid_from, "valid_to": valid_to,
     }  # fmt: skip
+    for held in _newest(books.SEATS, folders, ("seat_id", "valid_from")):
+        if held["seat_id"] != seat or held["valid_from"] == valid_from:
+            continue
+        starts = valid_to is None or held["valid_from"] < valid_to
+        if starts and (held["valid_to"] is None or valid_from < held["valid_to"]):
+            until = f"up to {held['valid_to']}" if held["valid_to"] else "without an end"
+            raise BookError(
+                f"seat {seat} is held by {held['user_id']} from {held['valid_from']} {until}: end that first"
+            )
     return _add(books.SEATS, folders, row | signature.columns)
 
 
@@ -177,6 +191,10 @@ def set_plan_item(
         raise BookError("packages need --package-size")
     if pricing == "none" and row["commit_amount"] is None:
         raise BookError("an item without prices is a commitment: it needs --commit")
+    if row["item"] == "seat" and pricing == "per_unit" and row["included_units"]:
+        raise BookError("seats that are paid by the day have no included units: hold fewer seats")
+    _require_months(row)
+    _require_start(books.PLAN_ITEMS, folders, "plan_item_id", row)
     made = _add(books.PLAN_ITEMS, folders, row | signature.columns)
     for tier_from, price in sorted((tiers or {}).items()):
         tier = {"plan_item_id": item_id, "tier_from": tier_from, "unit_price": price}
@@ -189,7 +207,25 @@ def set_contract_rate(folders: Sequence[Path], signature: Signature, *, rate_id:
     row = dict.fromkeys(books.CONTRACT_RATES.columns) | columns | {"contract_rate_id": rate_id}
     if (row["factor"] is None) == (row["unit_price"] is None):
         raise BookError("a contract rate is a factor on list prices or a unit price: --factor or --unit-price")
+    _require_start(books.CONTRACT_RATES, folders, "contract_rate_id", row)
     return _add(books.CONTRACT_RATES, folders, row | signature.columns)
+
+
+def _require_months(item: Row) -> None:
+    """A month's plan is charged as a whole: of two that share a month both would be."""
+    is_by_day = item["item"] == "seat" and item["pricing"] == "per_unit"
+    if not is_by_day and any(day is not None and day.day != 1 for day in (item["valid_from"], item["valid_to"])):
+        raise BookError("only seats are paid by the day: a plan begins and ends on the first day of a month")
+
+
+def _require_start(book: Book, folders: Sequence[Path], key: str, row: Row) -> None:
+    """A row speaks for all days of its id: from a later day on it would take back what was billed before."""
+    for said in _newest(book, folders, (key,)):
+        if said[key] == row[key] and row["valid_from"] > said["valid_from"]:
+            raise BookError(
+                f"{row[key]} is said from {said['valid_from']} on: let it end on {row['valid_from']}"
+                f" and give what comes then another name, or say it again from {said['valid_from']}"
+            )
 
 
 def end(folders: Sequence[Path], signature: Signature, book: Book, *, name: str, valid_to: date) -> Row:
@@ -198,7 +234,10 @@ def end(folders: Sequence[Path], signature: Signature, book: Book, *, name: str,
     found = [row for row in _newest(book, folders, (key,)) if row[key] == name]
     if not found:
         raise BookError(f"{name} is not in {book.name}")
-    return _add(book, folders, found[0] | {"valid_to": valid_to} | signature.columns)
+    row = found[0] | {"valid_to": valid_to}
+    if book is books.PLAN_ITEMS:
+        _require_months(row)
+    return _add(book, folders, row | signature.columns)
 
 
 def set_budget(folders: Sequence[Path], signature: Signature, *, budget_id: str, tenant_id: str, **columns: Any) -> Row:
@@ -238,7 +277,12 @@ def grant_credit(
     folders: Sequence[Path], signature: Signature, *, grant: str, account: str, amount: Decimal, reason: str,
     granted_on: date, expires_on: date | None = None,
 ) -> Row:  # fmt: skip
-    """Prepaid credit of an account, in its currency of that day. Raises BookError."""
+    """Prepaid credit of an account, in its currency of that day. Raises BookError if there is no such account then."""
+    starts = [line["valid_from"] for line in newest(books.ACCOUNTS, folders) if line["billing_account_id"] == account]
+    if not starts:
+        raise BookError(f"{account} is no account: see `apiary account list`")
+    if None not in starts and granted_on < min(starts):
+        raise BookError(f"{account} begins on {min(starts)}: credit of an earlier day would pay nothing")
     row = {
         "credit_grant_id": grant, "billing_account_id": account, "reason": reason, "amount": amount,
         "granted_by": signature.recorded_by, "granted_on": granted_on, "expires_on": expires_on,

@@ -133,11 +133,12 @@ def watermark(connection: duckdb.DuckDBPyConnection, *, as_of: datetime) -> date
 
 
 def accounts_of(connection: duckdb.DuckDBPyConnection, book: Book, period: date) -> list[str]:
-    """The accounts that have a month to close: those that are valid in it, or have rows or transitions of it."""
+    """The accounts that have a month to close: those that are valid in it, before and after it, or have rows or
+    transitions of it: months close in their order, also those in which an account had no tenant."""
     found = connection.execute(
         """
-        SELECT billing_account_id FROM marts.dim_billing_accounts
-        WHERE valid_from < $2 AND (valid_to IS NULL OR valid_to > $1)
+        SELECT billing_account_id FROM marts.dim_billing_accounts GROUP BY billing_account_id
+        HAVING min(valid_from) < $2 AND bool_or(valid_to IS NULL OR valid_to > $1)
         UNION SELECT "BillingAccountId" FROM marts.export_focus_daily WHERE billing_period = $1
         UNION SELECT billing_account_id FROM marts.fct_rated_lines
         WHERE billed_cost IS NULL AND quantity > 0 AND usage_date >= $1 AND usage_date < $2
@@ -196,8 +197,9 @@ def close(
     if unknown := set(chosen) - set(accounts_of(connection, book, period)):
         raise PeriodError(f"{', '.join(sorted(unknown))}: no such account has a month {period:%Y-%m}")
     opened = [account for account in chosen if book.status(period, account) == "open"]
-    if opened:
-        in_order = [account for account in opened if _in_order(book, period, account).is_met]
+    in_order = [account for account in opened if _in_order(book, period, account).is_met]
+    closing_ = [account for account in chosen if book.status(period, account) == "closing"]
+    if in_order or (opened and not closing_):  # one that must close an earlier month first holds back nobody else
         transition = periods.start_closing(
             book, period, actor=actor, reason=reason, as_of=as_of, watermark_at=watermark(connection, as_of=as_of),
             accounts=in_order or opened,
@@ -205,7 +207,6 @@ def close(
         periods.write(path, transition)
         ledger.load(connection, folder)
         return Closed(transition)
-    closing_ = [account for account in chosen if book.status(period, account) == "closing"]
     if not closing_:
         raise PeriodError(f"{period:%Y-%m} is closed already" if chosen else f"no account has a month {period:%Y-%m}")
     ready = readiness(connection, book, period, as_of=as_of, checks=checks, accounts=closing_)

@@ -115,9 +115,11 @@ def _next(period: date, ready: Sequence[Readiness]) -> str:
     from pipelines.billing import closing
 
     month = f"apiary month-end {period:%Y-%m}"
-    if any(item.status == "open" for item in ready):
+    if any(item.status == "open" and all(c.is_met for c in item.conditions if c.name == "order") for item in ready):
         return f"{month} --actor NAME --reason TEXT starts closing: late usage is waited for"
     waiting = [item for item in ready if item.status == "closing"]
+    if not waiting and any(item.status == "open" for item in ready):
+        return "close the earlier months first, as the table says"
     if not waiting:
         closed = f"{period:%Y-%m} is closed for {', '.join(item.account for item in ready)}"
         return f"nothing: {closed}" if ready else f"nothing: no account has a month {period:%Y-%m}"

@@ -38,7 +38,8 @@ months as (
             interval 1 month
         )
     ) as series (month)
-    where items.valid_to is null or cast(month as date) < items.valid_to
+    -- An item that ends on its first day was taken back.
+    where items.valid_to is null or (cast(month as date) < items.valid_to and items.valid_from < items.valid_to)
 ),
 
 -- The days of a month that a seat was held in, counted from 0.
