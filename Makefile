@@ -105,13 +105,14 @@ lint: $(READY) ## ruff, mypy, import rules; sqlfluff over the models as dbt comp
 lint-types: $(READY)
 	@$(BIN)/mypy
 
-# By the settings of `setup`, whose parse dbt goes on from. What is left of a model that is no more would be linted too.
-COMPILED := dbt_project/target/compiled/apiary/models
+# dbt goes on from the parse of `setup`, whose settings these are. What is left of a model that is no more would be linted.
+SQL := .cache/sql
 lint-sql: $(READY)
-	@rm -rf $(COMPILED)
-	@env -u APIARY_WAREHOUSE -u APIARY_MEMORY_LIMIT APIARY_ENGINE=duckdb $(BIN)/dbt --quiet --log-level-file none compile --full-refresh \
-		--select resource_type:model --indirect-selection empty --project-dir dbt_project --profiles-dir dbt_project
-	@PYTHONWARNINGS=ignore $(BIN)/sqlfluff lint --disable-progress-bar --processes 2 $(COMPILED)
+	@rm -rf $(SQL) && mkdir -p $(SQL) && cp dbt_project/target/partial_parse.msgpack $(SQL)
+	@env -u APIARY_WAREHOUSE -u APIARY_MEMORY_LIMIT APIARY_ENGINE=duckdb $(BIN)/dbt --quiet --log-level-file none compile \
+		--full-refresh --select resource_type:model --indirect-selection empty --project-dir dbt_project \
+		--profiles-dir dbt_project --target-path $(CURDIR)/$(SQL) --log-path $(CURDIR)/$(SQL)
+	@PYTHONWARNINGS=ignore $(BIN)/sqlfluff lint --disable-progress-bar --processes 2 $(SQL)/compiled/apiary/models
 
 contract: $(READY) ## write the files derived from the contract, metrics, requirements and commands
 	@$(BIN)/python -m pipelines.contract.render

@@ -282,7 +282,7 @@ def grant_credit(
     if not starts:
         raise BookError(f"{account} is no account: see `apiary account list`")
     if None not in starts and granted_on < min(starts):
-        raise BookError(f"{account} begins on {min(starts)}: credit of an earlier day would pay nothing")
+        raise BookError(f"credit before {min(starts)}, the first day of {account}, would pay nothing")
     row = {
         "credit_grant_id": grant, "billing_account_id": account, "reason": reason, "amount": amount,
         "granted_by": signature.recorded_by, "granted_on": granted_on, "expires_on": expires_on,

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -128,10 +128,9 @@ def _redact_version(folder: Path, change: Change, at: datetime) -> bool:
         table = pq.read_table(io.BytesIO(before[f"{name}.parquet"]))
         changed = _redacted(table, change)
         if name == "restatement":
-            of_each = {"row_before": manifest["supersedes"] or folder.name, "row_after": folder.name}
-            changed = _redacted_rows(changed, change, {
-                column: _cells_of(folder.parent / version) for column, version in of_each.items()
-            })  # fmt: skip
+            before_it = folder.parent / (manifest["supersedes"] or folder.name)
+            changed = _redacted_rows(changed, change, "row_before", _cells_of(before_it))
+            changed = _redacted_rows(changed, change, "row_after", _cells_of(folder))
         if changed.equals(table):
             continue
         rows = changed.to_pylist()
@@ -187,11 +186,9 @@ def _cells_of(folder: Path) -> list[str]:
     return [name for name in focus.COST_AND_USAGE.names if name != exports.HASH and name in written]
 
 
-def _redacted_rows(table: pa.Table, change: Change, cells: Mapping[str, Sequence[str]]) -> pa.Table:
-    for column, names in cells.items():
-        texts = [text if text is None else change.row(text, names) for text in table[column].to_pylist()]
-        table = table.set_column(table.schema.get_field_index(column), column, pa.array(texts, pa.string()))
-    return table
+def _redacted_rows(table: pa.Table, change: Change, column: str, names: Sequence[str]) -> pa.Table:
+    texts = [text if text is None else change.row(text, names) for text in table[column].to_pylist()]
+    return table.set_column(table.schema.get_field_index(column), column, pa.array(texts, pa.string()))
 
 
 def _redacted_texts(name: str, column: pa.ChunkedArray, change: Change) -> pa.Array:

@@ -177,7 +177,8 @@ AT = datetime(2024, 6, 2, tzinfo=UTC)
         (agreements.grant_credit, {"grant": "g", "account": "nobody", "amount": Decimal(1), "reason": "r",
                                    "granted_on": JANUARY}, "nobody is no account"),
         (agreements.grant_credit, {"grant": "g", "account": "a", "amount": Decimal(1), "reason": "r",
-                                   "granted_on": date(2023, 12, 31)}, "a begins on 2024-01-01"),
+                                   "granted_on": date(2023, 12, 31)},
+         "credit before 2024-01-01, the first day of a, would pay nothing"),
     ],
 )  # fmt: skip
 def test_what_would_be_charged_twice_or_not_at_all_is_refused(
