@@ -617,8 +617,6 @@ class Pass:
             proof.searched += 1
             try:
                 words = residue.found_in_file(proof.needles, path)
-                meant = words & common
-                of_users = residue.users_in_file(meant, path) if meant else set()
             except UnsearchableError as error:
                 proof.said[""][f"unsearchable_{error}"] += 1
                 continue
@@ -630,9 +628,13 @@ class Pass:
             for kind, by_right in kept.items():
                 proof.note(kind, words.intersection(by_right))
                 words = words.difference(by_right)
-            meant = words & meant - of_users
-            proof.note("unsearchable_common_name", meant)
-            words -= meant
+            if meant := words & common:
+                try:
+                    meant -= residue.users_in_file(meant, path)
+                except UnsearchableError as error:  # whose the name is there is not known
+                    proof.said[""][f"unsearchable_{error}"] += 1
+                proof.note("unsearchable_common_name", meant)
+                words -= meant
             proof.find(str(path), words)
 
     def _search_objects(self, proof: "Proof") -> None:

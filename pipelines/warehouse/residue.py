@@ -38,7 +38,7 @@ from pipelines.warehouse.needles import (
 )
 
 DATABASE = b"DUCK"  # at the ninth byte of a DuckDB file
-EVERY, USERS = re.compile(""), re.compile("user(s|_?ids?)?$|^SubAccount(Id|Name)$", re.IGNORECASE)
+EVERY, USERS = re.compile(""), re.compile("user(s|_?(ids?|names?))?$|^SubAccount(Id|Name)$", re.IGNORECASE)
 """Names of columns: all, and those whose values are users."""
 
 

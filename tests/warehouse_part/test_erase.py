@@ -785,6 +785,10 @@ def test_a_table_that_cannot_be_read_stops_no_erasure(site: Site) -> None:
     site.suppress("user", "models")
     (done,) = site.erase()
     assert done.findings["unsearchable_no_csv"] == 1
+    (site.root / "more.csv").write_text(f"text\nmodels {'x' * 200_000} {DEVICE}\n")
+    line = site.suppress("device", DEVICE)
+    assert site.erase() == []
+    assert "more.csv" in site.failed[line.request_id], "an identifier is found all the same"
 
 
 def test_such_a_name_is_found_where_a_table_names_users(site: Site) -> None:
