@@ -643,7 +643,8 @@ def test_a_whole_process_takes_no_more_beyond_pythons_own_start(tmp_path: Path) 
     floor, taken = (min(run(program) for _ in range(12)) for program in ("pass", PROGRAM))
     said = f"{taken * 1000:.0f} ms, of which Python's own {floor * 1000:.0f} ms"
     print(said)  # noqa: T201
-    assert taken - floor <= 2 * LIMIT_SECONDS, said
+    # Beside the start of Python on the same machine, some 18 ms: the check and its imports are five to six of them.
+    assert taken - floor <= 8 * floor, said
 
 
 def test_a_check_loads_nothing_heavy() -> None:
