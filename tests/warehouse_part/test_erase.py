@@ -642,6 +642,7 @@ def test_an_object_that_the_store_does_not_let_go_stops_no_other(site: Site, mon
     site.erase()
     rows = {"llm_turns": [turn("l")]}
     late = batch(site.store, rows, tenant="bolt", device=GUEST, seq=9, change=by("eve"), minute=50)
+    assert site.load().suppressed == 1
     delete = site.store.delete
 
     def refuse(key: str) -> None:
