@@ -609,6 +609,10 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, group: _Group, seq: int
     )
     if is_replay:
         connection.execute("DELETE FROM wire.batch_objects WHERE manifest_key IN (SELECT manifest_key FROM lines)")
+        # Of somebody who was erased since the line of before, which has the key, goes: it names its owner.
+        erased = [arrival.key for arrival, _, status, _ in answers if status == SUPPRESSED]
+        for table in ("batches", "batch_objects"):
+            connection.execute(f"DELETE FROM wire.{table} WHERE list_contains(?, manifest_key)", [erased])
     connection.unregister("lines")
     objects = [
         line

@@ -14,7 +14,7 @@ from pipelines.contract.keys import parse_manifest_key
 from pipelines.errors import UsageError
 from pipelines.store import Store
 from pipelines.warehouse import gate, load
-from pipelines.warehouse.landing import AdmissionPolicy, Arrival, everybody
+from pipelines.warehouse.landing import SUPPRESSED, AdmissionPolicy, Arrival, Manifest, everybody
 from pipelines.warehouse.load import Loaded
 
 # Newer rules may know what older ones did not: these are judged again by themselves once the rules have changed.
@@ -122,19 +122,33 @@ def may_pass(connection: duckdb.DuckDBPyConnection) -> set[str]:
 def replay_what_may_pass(
     connection: duckdb.DuckDBPyConnection, store: Store, *, admission: AdmissionPolicy = everybody
 ) -> Loaded:
-    """Judge them again: nobody has to ask for it after an upgrade. Raises StoreUnavailableError, StoreRefusedError."""
+    """Judge them again, and those of somebody who was erased since: nobody has to ask for it after an upgrade.
+
+    Raises StoreUnavailableError, StoreRefusedError.
+    """
     chosen = may_pass(connection)
-    found = [row for row in batches(connection, Choice()) if row["manifest_key"] in chosen]
+    users = dict(
+        connection.execute("SELECT manifest_key, user_id FROM wire.batches WHERE status = 'quarantined'").fetchall()
+    )
+
+    def is_suppressed(row: dict[str, Any]) -> bool:
+        arrival = _arrival(row)
+        reason = admission(arrival, Manifest("", users[row["manifest_key"]] or "")) if arrival else None
+        return reason is not None and reason.startswith(SUPPRESSED)
+
+    refused = batches(connection, Choice())
+    found = [row for row in refused if row["manifest_key"] in chosen or is_suppressed(row)]
     return _again(connection, store, found, admission)
+
+
+def _arrival(row: dict[str, Any]) -> Arrival | None:
+    key = str(row["manifest_key"])
+    parts = parse_manifest_key(key)
+    return Arrival(key, parts, row["received_at"]) if parts is not None else None
 
 
 def _again(
     connection: duckdb.DuckDBPyConnection, store: Store, found: Sequence[dict[str, Any]], admission: AdmissionPolicy
 ) -> Loaded:
-    arrivals = []
-    for row in found:
-        key = str(row["manifest_key"])
-        parts = parse_manifest_key(key)
-        if parts is not None:
-            arrivals.append(Arrival(key, parts, row["received_at"]))
+    arrivals = [arrival for row in found if (arrival := _arrival(row)) is not None]
     return load.load(connection, store, arrivals, admission=admission, again={arrival.key for arrival in arrivals})

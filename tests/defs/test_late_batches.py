@@ -4,6 +4,7 @@ Does not belong here: erasing (test_erasure_waits.py, tests/warehouse_part/test_
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -99,3 +100,30 @@ def test_a_store_that_lets_nothing_be_deleted_stops_no_other_batch(
     assert LATE.key in arrive()
     assert answers(home) == [("loaded", 1), ("suppressed", 0)]
     assert "batches of somebody who was erased stay in the store: 403" in capfd.readouterr().err
+
+
+def test_a_store_that_lets_nothing_be_deleted_stops_no_later_load(
+    home: Home, arrive: Arrive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure stands before the load: with nothing left to erase it has nothing to wait for."""
+    from pipelines.defs import erasure
+    from pipelines.defs.erasure_requests import erasure_requests
+    from pipelines.defs.resources import FoldersResource, StoreResource, WarehouseResource
+
+    def refuse(_store: FolderStore, key: str) -> None:
+        raise StoreRefusedError(f"403 {key}")
+
+    monkeypatch.setattr(FolderStore, "delete", refuse)
+    monkeypatch.setattr(erasure, "HOME", home)
+    arrive()
+    done = dg.materialize(
+        [erasure_requests, erasure.erasure_receipts],
+        resources={
+            "duckdb": WarehouseResource(database=str(home.warehouse)),
+            "store": StoreResource(url=home.store_url),
+            "folders": FoldersResource(published=str(home.published), exports=str(home.exports), books=str(home.books)),
+        },
+        partition_key=datetime.now(UTC).date().isoformat(),
+        raise_on_error=False,
+    )
+    assert done.success

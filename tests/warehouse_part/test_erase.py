@@ -36,7 +36,18 @@ from pipelines.contract.keys import parse_prefix, request_keys
 from pipelines.contract.receipts import ErasureRequest, parse_receipt
 from pipelines.errors import UsageError
 from pipelines.store import StoreRefusedError
-from pipelines.warehouse import erase, kept, landing, load, needles, operator_actions, renewal, residue, suppression
+from pipelines.warehouse import (
+    erase,
+    kept,
+    landing,
+    load,
+    needles,
+    operator_actions,
+    quarantine,
+    renewal,
+    residue,
+    suppression,
+)
 from pipelines.warehouse.needles import Needles, UnsearchableError
 from tests.warehouse_part import bombs
 from tests.warehouse_part.batches import EPOCH, MemoryStore, batch, record, row, turn
@@ -634,6 +645,26 @@ def test_a_batch_that_this_release_cannot_read_goes_with_its_owner(
     told = "SELECT count(*) FROM wire.batches WHERE status = 'quarantined' AND tenant_id = "
     assert site.query(f"{told} 'acme'") == [(0,)]
     assert site.query(f"{told} 'bolt'") == [(1,)]
+
+
+@pytest.mark.parametrize(("scope", "subject"), [("user", "ada-lovelace"), ("device", DEVICE)])
+def test_a_refused_batch_that_an_earlier_release_left_goes_too(
+    site: Site, scope: suppression.Scope, subject: str
+) -> None:
+    """Its request is receipted; the ledger still names its owner, and the landing has it."""
+    left = batch(site.store, {"llm_turns": [turn("b")]}, seq=8, change=newer("ada-lovelace"), device=DEVICE, minute=40)
+    site.load()
+    line = site.suppress(scope, subject)
+    site.store.put(f"{suppression.DONE}{line.request_id}.json", b"{}")
+    admission = suppression.load(site.store).refusal
+    with duckdb.connect(str(site.warehouse)) as connection:
+        again = quarantine.replay_what_may_pass(connection, site.store, admission=admission)
+    assert (again.received, again.suppressed) == (2, 2), "one of hers was refused before as well"
+    erase.Pass(site.warehouse, site.store, only=()).clear_landing()
+    assert left.key not in site.store.objects
+    assert site.query(f"SELECT count(*) FROM wire.batches WHERE manifest_key = '{left.key}'") == [(0,)]
+    assert site.query(f"SELECT count(*) FROM wire.batch_objects WHERE manifest_key = '{left.key}'") == [(0,)]
+    assert site.query("SELECT count(*) FROM wire.batches WHERE status = 'suppressed'") == [(2,)]
 
 
 def test_an_object_that_the_store_does_not_let_go_stops_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
