@@ -108,7 +108,8 @@ lint-types: $(READY)
 # dbt goes on from the parse of `setup`, whose settings these are. What is left of a model that is no more would be linted.
 SQL := .cache/sql
 lint-sql: $(READY)
-	@rm -rf $(SQL) && mkdir -p $(SQL) && cp dbt_project/target/partial_parse.msgpack $(SQL)
+	@rm -rf $(SQL) && mkdir -p $(SQL)
+	@test ! -e dbt_project/target/partial_parse.msgpack || cp dbt_project/target/partial_parse.msgpack $(SQL)
 	@env -u APIARY_WAREHOUSE -u APIARY_MEMORY_LIMIT APIARY_ENGINE=duckdb $(BIN)/dbt --quiet --log-level-file none compile \
 		--full-refresh --select resource_type:model --indirect-selection empty --project-dir dbt_project \
 		--profiles-dir dbt_project --target-path $(CURDIR)/$(SQL) --log-path $(CURDIR)/$(SQL)

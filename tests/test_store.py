@@ -1,5 +1,6 @@
 """A folder and a real S3-compatible server behave alike: created whole, once, and never replaced."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -281,3 +282,16 @@ def versions(client: Any, prefix: str) -> dict[str, list[bytes]]:
             body = client.get_object(Bucket="versioned", Key=item["Key"], VersionId=item["VersionId"])["Body"].read()
             found.setdefault(item["Key"].removeprefix("lake/"), []).append(body)
     return found
+
+
+def test_a_file_that_may_not_be_removed_is_its_own_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its store answers for all others, so nobody waits for it."""
+    store = FolderStore(tmp_path)
+    store.put("a", b"1")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreRefusedError, match="does not let a be removed: Permission denied"):
+        store.delete("a")

@@ -27,7 +27,7 @@ MONEY = (
     Mutant("an item of no day is charged", f"{MODELS}/statements/internal/int_billing__plan_charges.sql", " and items.valid_from < items.valid_to", "", f"{AGREED}::test_an_item_of_no_day_charges_nothing"),
     Mutant("one that is out of order holds back all", "pipelines/billing/closing.py", "    if in_order or (opened and not closing_):", "    if opened:", f"{AGREED}::test_one_account_that_is_held_back_stops_no_others_next_month"),
     Mutant("a seat is held twice", "pipelines/billing/agreements.py", "        if starts and (held", "        if False and (held", f"{AGREED}::test_what_would_be_charged_twice_or_not_at_all_is_refused"),
-    Mutant("a plan said again takes months back", "pipelines/billing/agreements.py", '    _require_start(books.PLAN_ITEMS, folders, "plan_item_id", row)\n', "", f"{AGREED}::test_what_would_be_charged_twice_or_not_at_all_is_refused"),
+    Mutant("a plan said again takes months back", "pipelines/billing/agreements.py", "    _require_start(item_id, row, said)\n", "", f"{AGREED}::test_what_would_be_charged_twice_or_not_at_all_is_refused"),
     Mutant("shares by name, not by remainder", "pipelines/billing/prove.py", "key=lambda name: (whole[name] - exact[name] / unit, name))", "key=lambda name: name)", f"{RULES}::test_an_invoice_is_spread_by_largest_remainder"),
     Mutant("a late commitment is a price", "pipelines/billing/exports.py", '    return "commitment" if new["ChargeCategory"] == "Adjustment" else "price"', '    return "price"', f"{RULES}::test_what_changed_has_its_cause"),
     Mutant("an account is a path", "pipelines/billing/exports.py", '    name = quote(account, safe="")', '    name = quote(account)', f"{RULES}::test_an_account_is_one_folder"),

@@ -193,8 +193,9 @@ def set_plan_item(
         raise BookError("an item without prices is a commitment: it needs --commit")
     if row["item"] == "seat" and pricing == "per_unit" and row["included_units"]:
         raise BookError("seats that are paid by the day have no included units: hold fewer seats")
-    _require_months(row)
-    _require_start(books.PLAN_ITEMS, folders, "plan_item_id", row)
+    said = _said(books.PLAN_ITEMS, folders, item_id)
+    _require_months(row, said)
+    _require_start(item_id, row, said)
     made = _add(books.PLAN_ITEMS, folders, row | signature.columns)
     for tier_from, price in sorted((tiers or {}).items()):
         tier = {"plan_item_id": item_id, "tier_from": tier_from, "unit_price": price}
@@ -207,36 +208,43 @@ def set_contract_rate(folders: Sequence[Path], signature: Signature, *, rate_id:
     row = dict.fromkeys(books.CONTRACT_RATES.columns) | columns | {"contract_rate_id": rate_id}
     if (row["factor"] is None) == (row["unit_price"] is None):
         raise BookError("a contract rate is a factor on list prices or a unit price: --factor or --unit-price")
-    _require_start(books.CONTRACT_RATES, folders, "contract_rate_id", row)
+    _require_start(rate_id, row, _said(books.CONTRACT_RATES, folders, rate_id))
     return _add(books.CONTRACT_RATES, folders, row | signature.columns)
 
 
-def _require_months(item: Row) -> None:
-    """A month's plan is charged as a whole: of two that share a month both would be."""
+def _require_months(item: Row, said: Iterable[Row]) -> None:
+    """A month's plan is charged as a whole: of two that share a month both would be. Days that are `said` already, as
+    earlier releases took them, can be put right, and an item be taken back on its first day."""
     is_by_day = item["item"] == "seat" and item["pricing"] == "per_unit"
-    if not is_by_day and any(day is not None and day.day != 1 for day in (item["valid_from"], item["valid_to"])):
+    known = {row[name] for row in said for name in ("valid_from", "valid_to")} | {None}
+    if not is_by_day and any(day not in known and day.day != 1 for day in (item["valid_from"], item["valid_to"])):
         raise BookError("only seats are paid by the day: a plan begins and ends on the first day of a month")
 
 
-def _require_start(book: Book, folders: Sequence[Path], key: str, row: Row) -> None:
+def _require_start(name: str, row: Row, said: Iterable[Row]) -> None:
     """A row speaks for all days of its id: from a later day on it would take back what was billed before."""
-    for said in _newest(book, folders, (key,)):
-        if said[key] == row[key] and row["valid_from"] > said["valid_from"]:
+    for before in said:
+        if row["valid_from"] > before["valid_from"]:
             raise BookError(
-                f"{row[key]} is said from {said['valid_from']} on: let it end on {row['valid_from']}"
-                f" and give what comes then another name, or say it again from {said['valid_from']}"
+                f"{name} is said from {before['valid_from']} on: let it end on {row['valid_from']}"
+                f" and give what comes then another name, or say it again from {before['valid_from']}"
             )
+
+
+def _said(book: Book, folders: Sequence[Path], name: str) -> list[Row]:
+    """What a book says now of the id `name`: one row, or none."""
+    (key,) = (column for column in book.key if column != "recorded_at")
+    return [row for row in _newest(book, folders, (key,)) if row[key] == name]
 
 
 def end(folders: Sequence[Path], signature: Signature, book: Book, *, name: str, valid_to: date) -> Row:
     """Let a plan item, a contract rate or a budget end on a day. Raises BookError if there is none."""
-    (key,) = (column for column in book.key if column != "recorded_at")
-    found = [row for row in _newest(book, folders, (key,)) if row[key] == name]
+    found = _said(book, folders, name)
     if not found:
         raise BookError(f"{name} is not in {book.name}")
     row = found[0] | {"valid_to": valid_to}
     if book is books.PLAN_ITEMS:
-        _require_months(row)
+        _require_months(row, found)
     return _add(book, folders, row | signature.columns)
 
 

@@ -4,7 +4,7 @@ Does not belong here: years of many accounts (test_account_years.py), lines that
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from pipelines.billing import agreements, books, closing, periods
 from pipelines.billing import ledger as files
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
+from pipelines.commands.periods import _next as next_step
 from tests.billing.account_years import START, Years
 from tests.billing.ledgers import MET, Ledger, line
 
@@ -144,12 +145,26 @@ def test_one_account_that_is_held_back_stops_no_others_next_month(ledger: Ledger
     ledger.tell([line("x", date(2025, 2, 6), **BOLT | unpriced | {"model": "unknown"})])
     ledger.close(FEBRUARY)
     ledger.close(MARCH)
+    later = periods.end_of(MARCH) + timedelta(days=5)
+    only_bolt = [item for item in ledger.ready(MARCH, later) if item.account == "acct-bolt"]
+    assert next_step(MARCH, only_bolt) == "close the earlier months first, as the table says"
+    assert "starts closing" not in next_step(MARCH, ledger.ready(MARCH, later))
     book = periods.read(files.book_path(ledger.books))
     assert [book.status(month, "acct-acme") for month in (FEBRUARY, MARCH)] == ["closed", "closed"]
     assert [book.status(month, "acct-bolt") for month in (FEBRUARY, MARCH)] == ["closing", "open"]
 
 
-AT = datetime(2024, 6, 2, tzinfo=UTC)
+def test_a_plan_that_began_within_a_month_can_be_put_right_and_taken_back(months: Months) -> None:
+    day = date(2025, 1, 15)
+    item = COMMITMENT | {"plan_item_id": "p", "included_units": 0, "commit_amount": Decimal(100), "recorded_at": START}
+    row = dict.fromkeys(books.PLAN_ITEMS.columns) | item | {"valid_from": day}
+    books.append(books.PLAN_ITEMS, months.folder, [row])
+    months.do(agreements.set_plan_item, item_id="p", **COMMITMENT, commit_amount=Decimal(90), valid_from=day)
+    months.do(agreements.end, book=books.PLAN_ITEMS, name="p", valid_to=MARCH)
+    months.do(agreements.end, book=books.PLAN_ITEMS, name="p", valid_to=day)
+    months.turn(day)
+    months.build()
+    assert months.payable() == {"INV-2025-01-a-USD": Decimal("15.00")}
 
 
 @pytest.mark.parametrize(

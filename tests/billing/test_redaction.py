@@ -1,6 +1,7 @@
 """Erasure and bills: identifiers go, rows and amounts stay, and the chain of manifests still holds."""
 
 import re
+import shutil
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipelines.billing import ledger as files
 from pipelines.billing.exports import COSTS
 from pipelines.billing.statements import MANIFEST
 from pipelines.billing.verify import verify
+from pipelines.warehouse.residue import USERS
 from tests.billing.ledgers import Ledger, charge, line
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
@@ -101,6 +103,18 @@ def test_a_user_who_is_called_like_something_else_changes_no_bill(billed: Ledger
         assert name not in pq.read_table(path, partitioning=None)["SubAccountId"].to_pylist()
     assert verify(billed.exports).faults == ()
     assert billed.failing() == set()
+
+
+def test_columns_of_users_are_those_that_the_proof_searches() -> None:
+    assert all(USERS.search(column) for column in redaction.USER_COLUMNS)
+    assert not [name for name in ("user_basis", "SubAccountType", "superuser_note") if USERS.search(name)]
+
+
+def test_a_version_whose_predecessor_was_removed_stops_no_redaction(billed: Ledger) -> None:
+    (first,) = billed.exports.glob("daily/*/usage_date=2025-01-03/v0001")
+    shutil.rmtree(first)
+    assert redaction.redact(billed.exports, billed.books, IDENTIFIERS, {"bob"}, at=AT) > 0
+    assert "bob" not in texts(billed.exports)
 
 
 @pytest.mark.parametrize("holder", ["bob", "grace", None])
