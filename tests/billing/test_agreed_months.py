@@ -29,10 +29,8 @@ class Months(Years):
     def __init__(self, models: Mapping[str, str], folder: Path) -> None:
         super().__init__(models, folder, 0, 1)
         self.decided = 0
-        self.do(
-            agreements.open_account, account="a", tenant="a", name="A", currency="USD", charged_by="tokens",
-            valid_from=date(2024, 1, 1),
-        )  # fmt: skip
+        opened = {"account": "a", "tenant": "a", "name": "A", "currency": "USD", "charged_by": "tokens"}
+        self.do(agreements.open_account, **opened, valid_from=date(2024, 1, 1))
 
     def do(self, decide: Callable[..., Any], **given: Any) -> None:
         """One decision, signed a minute after the one before."""

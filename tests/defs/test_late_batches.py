@@ -90,9 +90,12 @@ def test_those_of_a_request_that_waits_stay_until_it_is_carried_out(home: Home, 
 
 @pytest.mark.parametrize("error", [StoreRefusedError, StoreUnavailableError])
 def test_a_store_that_lets_nothing_be_deleted_stops_no_other_batch(
-    home: Home, arrive: Arrive, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    home: Home,
+    arrive: Arrive,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
     error: type[Exception],
-) -> None:  # fmt: skip
+) -> None:
     def refuse(_store: FolderStore, key: str) -> None:
         raise error(f"403 {key}")
 
