@@ -370,7 +370,7 @@ def ledgers(draw: st.DrawFn) -> Ledger:
                 made.counts.append(("turn", made.rows[-1]["output_tokens"]))
             if draw(st.booleans()):
                 line = response(
-                    f"9{number}", session_id(session), at + 3, output=7, isSidechain=True, agentId="99803ff"
+                    f"99{number}", session_id(session), at + 3, output=7, isSidechain=True, agentId="99803ff"
                 )
                 made.aside.append((session, line))
                 made.counts.append(("response", 7))
