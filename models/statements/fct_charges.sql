@@ -18,12 +18,13 @@ charges as (
         user_id,
         charge_kind,
         item,
+        null as currency,
         quantity,
         amount,
         billing_month
     from plan_charges
     union all
-    -- One for a month, whichever grants paid it: fct_credit_ledger says which.
+    -- One for a month and currency, whichever grants paid it: fct_credit_ledger says which.
     select
         {{ id_of(['billing_account_id', 'billing_month', "'drawdown'"]) }} as charge_id,
         billing_account_id,
@@ -31,30 +32,35 @@ charges as (
         null as user_id,
         'credit' as charge_kind,
         'credit' as item,
+        currency,
         0 as quantity,
         sum(amount) as amount,
         billing_month
     from ledger
     where entry_kind = 'drawdown'
-    group by billing_account_id, billing_month
+    group by billing_account_id, currency, billing_month
 )
 
 select
-    charges.charge_id,
+    -- The id of what an account's last currency of a month pays is that of earlier releases: closed statements name it.
+    case
+        when coalesce(charges.currency, accounts.currency) = accounts.currency then charges.charge_id
+        else {{ id_of(['charges.charge_id', 'charges.currency']) }}
+    end as charge_id,
     charges.billing_account_id,
     accounts.tenant_id,
     charges.plan_item_id,
     charges.user_id,
     charges.charge_kind,
     charges.item,
-    accounts.currency,
+    coalesce(charges.currency, accounts.currency) as currency,
     cast(charges.quantity as bigint) as quantity,
     charges.amount,
     charges.billing_month
 from charges
--- A charge is of a month, in the currency that its account had last in it.
+-- A charge is of a month, a plan's in the currency that its account had last in it.
 inner join accounts
     on charges.billing_account_id = accounts.billing_account_id
     and {{ next_month('charges.billing_month') }} > accounts.valid_from
     and (accounts.valid_to is null or charges.billing_month < accounts.valid_to)
-qualify row_number() over (partition by charges.charge_id order by accounts.valid_from desc) = 1
+qualify row_number() over (partition by charges.charge_id, charges.currency order by accounts.valid_from desc) = 1

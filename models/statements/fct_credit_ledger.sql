@@ -2,10 +2,6 @@ with recursive grants as (
     select * from {{ ref('stg_billing__credit_grants') }}
 ),
 
-usage as (
-    select * from {{ ref('int_billing__account_months') }}
-),
-
 plan_charges as (
     select * from {{ ref('int_billing__plan_charges') }}
 ),
@@ -32,33 +28,43 @@ ordered as (
         and (terms.valid_to is null or grants.granted_on < terms.valid_to)
 ),
 
+-- Each line is owed in its own currency; the charges of a plan in the one that the account had last in their month.
+charged as (
+    select
+        charges.billing_account_id,
+        terms.currency,
+        charges.billing_month,
+        charges.amount
+    from plan_charges as charges
+    inner join terms
+        on charges.billing_account_id = terms.billing_account_id
+        and {{ next_month('charges.billing_month') }} > terms.valid_from
+        and (terms.valid_to is null or charges.billing_month < terms.valid_to)
+    qualify row_number() over (partition by charges.charge_id order by terms.valid_from desc) = 1
+),
+
 due as (
-    select billing_account_id, billing_month, billed_cost as amount
-    from usage
+    select
+        billing_account_id,
+        currency,
+        {{ month_of('usage_date') }} as billing_month,
+        billed_cost as amount
+    from {{ ref('int_billing__counted_lines') }}
+    where billed_cost is not null
     union all
-    select billing_account_id, billing_month, amount
-    from plan_charges
+    select billing_account_id, currency, billing_month, amount
+    from charged
 ),
 
 owed as (
     select
-        months.billing_account_id,
-        months.billing_month,
-        terms.currency,
-        months.amount
-    from (
-        select billing_account_id, billing_month, sum(amount) as amount
-        from due
-        where billing_account_id in (select grants.billing_account_id from grants)
-        group by billing_account_id, billing_month
-    ) as months
-    inner join terms
-        on months.billing_account_id = terms.billing_account_id
-        and {{ next_month('months.billing_month') }} > terms.valid_from
-        and (terms.valid_to is null or months.billing_month < terms.valid_to)
-    qualify row_number() over (
-        partition by months.billing_account_id, months.billing_month order by terms.valid_from desc
-    ) = 1
+        billing_account_id,
+        currency,
+        billing_month,
+        sum(amount) as amount
+    from due
+    where billing_account_id in (select grants.billing_account_id from grants)
+    group by billing_account_id, currency, billing_month
 ),
 
 -- Grant after grant: each pays, month after month of its life, what those before it have left. A grant that ends within

@@ -45,12 +45,17 @@ def open_account(
     folders: Sequence[Path], signature: Signature, *, account: str, tenant: str, name: str, currency: str,
     charged_by: str = "tokens", timezone: str = "UTC", valid_from: date,
 ) -> Row:  # fmt: skip
-    """Let an account pay for a tenant's usage from a UTC day on. Raises BookError if another one does."""
+    """Let an account pay for a tenant's usage from a UTC day on, up to the day from which another one does.
+
+    Raises BookError if another one does on that day.
+    """
     if payer := payer_on(folders, tenant, valid_from):
         raise BookError(f"{payer['billing_account_id']} pays for {tenant} on {valid_from}: move the tenant instead")
+    paid = (day for day in _changes(folders, tenant) if day > valid_from and payer_on(folders, tenant, day))
     row = {
         "billing_account_id": account, "tenant_id": tenant, "name": name, "currency": currency,
-        "reporting_timezone": timezone, "charged_by": charged_by, "valid_from": valid_from, "valid_to": None,
+        "reporting_timezone": timezone, "charged_by": charged_by, "valid_from": valid_from,
+        "valid_to": next(paid, None),
     }  # fmt: skip
     return _add(books.ACCOUNTS, folders, row | signature.columns)
 
@@ -61,18 +66,28 @@ def change_account(
 ) -> Row:  # fmt: skip
     """Another account, name, currency, zone or way of charging for a tenant from a UTC day on; up to one, if named.
 
-    Raises BookError if nobody pays for the tenant then, or nothing would change.
+    What is not named stays as it is said of each of these days, also where it changes among them.
+    Raises BookError if nobody pays for the tenant on the first of them, or nothing would change.
     """
-    payer = payer_on(folders, tenant, valid_from)
-    if payer is None:
+    if payer_on(folders, tenant, valid_from) is None:
         raise BookError(f"no account pays for {tenant} on {valid_from}: open one")
     new = {name: value for name, value in changes.items() if value is not None}
-    row = payer | new | {"valid_from": valid_from, "valid_to": valid_to}
-    if all(payer[name] == value for name, value in new.items()):
+    within = [day for day in _changes(folders, tenant) if valid_from < day and (valid_to is None or day < valid_to)]
+    rows = []
+    for start, end in zip([valid_from, *within], [*within, valid_to], strict=True):
+        payer = payer_on(folders, tenant, start)
+        if payer is None or all(payer[name] == value for name, value in new.items()):
+            continue
+        row = payer | new | {"valid_from": start, "valid_to": end}
+        edges = {start, end} & {valid_from, valid_to}
+        if row["charged_by"] != payer["charged_by"] and any(day and day.day != 1 for day in edges):
+            raise BookError("how an account is charged changes on the first day of a month: a plan counts whole months")
+        rows.append(row)
+    if not rows:
         raise BookError(f"{tenant} is charged like that on {valid_from} already: nothing was recorded")
-    if row["charged_by"] != payer["charged_by"] and any(day and day.day != 1 for day in (valid_from, valid_to)):
-        raise BookError("how an account is charged changes on the first day of a month: a plan counts whole months")
-    return _add(books.ACCOUNTS, folders, row | signature.columns)
+    for row in rows:
+        _add(books.ACCOUNTS, folders, row | signature.columns)
+    return rows[0] | signature.columns
 
 
 def close_account(folders: Sequence[Path], signature: Signature, *, tenant: str, last_day_after: date) -> Row:
@@ -87,6 +102,12 @@ def close_account(folders: Sequence[Path], signature: Signature, *, tenant: str,
         "reporting_timezone": "UTC", "charged_by": "tokens", "valid_from": last_day_after, "valid_to": None,
     }  # fmt: skip
     return _add(books.ACCOUNTS, folders, row | signature.columns)
+
+
+def _changes(folders: Sequence[Path], tenant: str) -> list[date]:
+    """The days on which it may change who pays for a tenant, or how."""
+    rows = [row for row in books.read(books.ACCOUNTS, folders) if row["tenant_id"] == tenant]
+    return sorted({row[name] for row in rows for name in ("valid_from", "valid_to")} - {None})
 
 
 def payer_on(folders: Sequence[Path], tenant: str, day: date) -> Row | None:

@@ -134,19 +134,20 @@ def watermark(connection: duckdb.DuckDBPyConnection, *, as_of: datetime) -> date
 
 def accounts_of(connection: duckdb.DuckDBPyConnection, book: Book, period: date) -> list[str]:
     """The accounts that have a month to close: those that are valid in it, before and after it, or have rows or
-    transitions of it: months close in their order, also those in which an account had no tenant."""
+    transitions of it: months close in their order, also those in which an account had no tenant. One that has ended
+    is among them as long as something of it is left to bill: usage that was settled for later, or rows of a month
+    that it has not closed."""
     found = connection.execute(
         """
         SELECT billing_account_id FROM marts.dim_billing_accounts GROUP BY billing_account_id
         HAVING min(valid_from) < $2 AND bool_or(valid_to IS NULL OR valid_to > $1)
         UNION SELECT "BillingAccountId" FROM marts.export_focus_daily WHERE billing_period = $1
-        UNION SELECT billing_account_id FROM marts.fct_rated_lines
-        WHERE billed_cost IS NULL AND quantity > 0 AND usage_date >= $1 AND usage_date < $2
         """,
         [period, periods.after(period)],
     ).fetchall()
     named = {item for line in book.transitions if line.period == period for item in line.accounts or ()}
-    return sorted(({account for (account,) in found} | named) - {UNATTRIBUTED})
+    left = _unpriced(connection, period).keys() | _first_open(connection, book, period).keys()
+    return sorted(({account for (account,) in found} | named | left) - {UNATTRIBUTED})
 
 
 def readiness(
@@ -156,6 +157,7 @@ def readiness(
     """Every condition of closing, met or not, for each account. Reads the warehouse and `as_of`, no clock."""
     chosen = accounts_of(connection, book, period) if accounts is None else sorted(accounts)
     known = watermark(connection, as_of=as_of)
+    first_open = _first_open(connection, book, period)
     found = _Found(
         silent=_silent_devices(connection, period, as_of=as_of), unpriced=_unpriced(connection, period),
         questions=_questions(connection, period), variances=_variances(connection, period),
@@ -174,7 +176,8 @@ def readiness(
             else Condition("grace", False, "starts with the first `apiary period close`")
         )
         conditions = (
-            waiting, _in_order(book, period, account), *found.conditions(period, account), _gate(checks, account)
+            waiting, _in_order(book, period, account, first_open.get(account)), *found.conditions(period, account),
+            _gate(checks, account),
         )  # fmt: skip
         ready.append(
             Readiness(account, status, conditions, exports.totals(rows[account]), tuple(found.payables[account]))
@@ -197,7 +200,9 @@ def close(
     if unknown := set(chosen) - set(accounts_of(connection, book, period)):
         raise PeriodError(f"{', '.join(sorted(unknown))}: no such account has a month {period:%Y-%m}")
     opened = [account for account in chosen if book.status(period, account) == "open"]
-    in_order = [account for account in opened if _in_order(book, period, account).is_met]
+    first_open = _first_open(connection, book, period)
+    orders = {account: _in_order(book, period, account, first_open.get(account)) for account in opened}
+    in_order = [account for account in opened if not unmet_conditions([orders[account]], waived)]
     closing_ = [account for account in chosen if book.status(period, account) == "closing"]
     if in_order or (opened and not closing_):  # one that must close an earlier month first holds back nobody else
         transition = periods.start_closing(
@@ -324,13 +329,32 @@ class _Found:
         return conditions
 
 
-def _in_order(book: Book, period: date, account: str) -> Condition:
+def _first_open(connection: duckdb.DuckDBPyConnection, book: Book, period: date) -> dict[str, date]:
+    """By account, the oldest month before a period that it has rows of and that was not closed with a later one."""
+    rows = connection.execute(
+        """
+        SELECT DISTINCT "BillingAccountId", billing_period FROM marts.export_focus_daily WHERE billing_period < ?
+        ORDER BY billing_period DESC
+        """,
+        [period],
+    ).fetchall()
+    frozen = {account: book.closed_through(account) or date.min for account, _ in rows}
+    return {account: month for account, month in rows if month > frozen[account]}
+
+
+def _in_order(book: Book, period: date, account: str, first_open: date | None) -> Condition:
+    """Months close one after the other. Before its first one, an account may leave out those it never closes: what is
+    used in them is then billed as late."""
     frozen = book.closed_through(account)
-    is_met = frozen is None or period <= periods.after(frozen)
-    first = f"{periods.after(frozen):%Y-%m}" if frozen else ""
+    first = periods.after(frozen) if frozen is not None else first_open
+    if first is None or period <= first:
+        return Condition("order", True, "in order")
+    command = f"apiary month-end {first:%Y-%m} --account {account}"
+    if frozen is not None:
+        return Condition("order", False, f"{first:%Y-%m} comes first", settled_by=command)
     return Condition(
-        "order", is_met, f"{first} comes first" if not is_met else "in order",
-        settled_by=f"apiary month-end {first} --account {account}" if not is_met else "",
+        "order", False, f"{first:%Y-%m} has rows and is open: they would be billed as late", can_be_waived=True,
+        settled_by=f"{command}; or --waive 'order=REASON'",
     )  # fmt: skip
 
 

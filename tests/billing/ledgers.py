@@ -28,9 +28,10 @@ BUILT = (
     "stg_wire__conflicts",
     "int_billing__account_terms", "int_billing__frozen", "fct_provider_costs", "rpt_reconciliation",
     "int_billing__booking_days", "int_billing__current_lines", "int_billing__sealed_lines_in_force",
-    "int_billing__changed_lines", "int_billing__correction_lines", "int_billing__open_lines",
-    "int_billing__original_lines", "int_billing__booked_lines", "dim_billing_periods", "export_focus_daily",
-    "fct_invoice_lines", "fct_adjustments", "exc_billing_exceptions", "stg_billing__restatements", "rpt_restatement",
+    "int_billing__erased_lines", "int_billing__changed_lines", "int_billing__correction_lines",
+    "int_billing__open_lines", "int_billing__original_lines", "int_billing__booked_lines", "dim_billing_periods",
+    "export_focus_daily", "fct_invoice_lines", "fct_adjustments", "exc_billing_exceptions",
+    "stg_billing__restatements", "rpt_restatement",
 )  # fmt: skip
 RATED = (
     *(f"stg_billing__{name}" for name in (
@@ -41,7 +42,13 @@ RATED = (
     "int_billing__rates_in_force", "fct_rated_lines", "int_billing__plan_charges",
 )  # fmt: skip
 """What rates a turn and charges a plan, in the order of building: tests/billing/test_rating.py runs it alone."""
-CHARGED = ("stg_billing__credit_grants", "int_billing__account_months", "fct_credit_ledger", "fct_charges")
+CHARGED = (
+    "stg_billing__credit_grants",
+    "int_billing__counted_lines",
+    "int_billing__account_months",
+    "fct_credit_ledger",
+    "fct_charges",
+)
 """What a month of an account comes to beside usage: tests/billing/account_years.py runs all of it."""
 GIVEN = (
     "fct_rated_lines", "fct_charges", "dim_billing_accounts", "dim_prices", "fct_llm_turns", "mart_held_turns",

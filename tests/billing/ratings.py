@@ -29,8 +29,7 @@ class Rating:
         rating_tables(self.connection)
         self.connection.execute("drop table marts.dim_billing_accounts; drop table marts.fct_rated_lines")
         self.sign()
-        self.connection.execute(f"create view staging.stg_billing__knowledge as {models['stg_billing__knowledge']}")
-        for name in RATED:
+        for name in ("stg_billing__knowledge", "stg_billing__periods", *RATED):
             self.connection.execute(f"create view {schema_of(name)}.{name} as {models[name]}")
 
     def sign(self) -> None:

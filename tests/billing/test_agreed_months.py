@@ -1,4 +1,5 @@
-"""Months of one account under what finance decides of it: books as the commands write them, real rating, plans, credit.
+"""Months of one account under what finance decides of it, and what an erasure leaves of them: books as the commands
+write them, real rating, plans, credit.
 
 Does not belong here: years of many accounts (test_account_years.py), lines that are told (test_closing.py).
 """
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.billing import agreements, books, closing, periods
+from pipelines.billing import agreements, books, closing, periods, redaction
 from pipelines.billing import ledger as files
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
 from pipelines.commands.periods import _next as next_step
@@ -43,12 +44,13 @@ class Months(Years):
         self.use("a", day, (0, 10**6))
         self.turns[-1] |= {"model": model}
 
-    def write_off(self, month: date, model: str) -> None:
-        """A model that is known and has no price, let go by name."""
+    def settle(self, month: date, model: str, kind: str) -> None:
+        """A model that is known and has no price: let go by name, or kept for later."""
         alias = {"alias_id": model, "model": model, "provider_name": "p", "price_model": model, "recorded_at": START}
-        books.append(books.ALIASES, self.folder, [dict.fromkeys(books.ALIASES.columns) | alias])
+        if model not in {row["model"] for row in books.read(books.ALIASES, [self.folder])}:
+            books.append(books.ALIASES, self.folder, [dict.fromkeys(books.ALIASES.columns) | alias])
         settled = {
-            "settlement_id": model, "billing_account_id": "a", "billing_period": month, "kind": "write_off",
+            "settlement_id": f"{kind} {model}", "billing_account_id": "a", "billing_period": month, "kind": kind,
             "model": model, "reason": "agreed", "recorded_by": "ada", "recorded_at": START + timedelta(hours=1),
         }  # fmt: skip
         books.append(books.SETTLEMENTS, self.folder, [settled])
@@ -64,18 +66,32 @@ class Months(Years):
         decide([self.folder], [sheet.sheet_id], "approve", by="f", reason="r", now=now)
         books.load(self.connection, [self.folder])
 
-    def close(self, month: date) -> None:
+    def ready(self, month: date, accounts: list[str] | None = None) -> list[closing.Readiness]:
+        """The checklist of each account, five days after the month's end."""
+        book, as_of = periods.read(files.book_path(self.folder)), periods.end_of(month) + timedelta(days=5)
+        return closing.readiness(self.connection, book, month, as_of=as_of, checks=[MET], accounts=accounts)
+
+    def close(self, month: date, accounts: list[str] | None = None, **waived: str) -> None:
         """Both steps, five days after the month's end."""
         self.build()
         given: dict[str, Any] = {
             "actor": "ada", "reason": "r", "as_of": periods.end_of(month) + timedelta(days=5), "checks": [MET],
-            "waived": {"grace": "told so", "arrivals": "told so"},
+            "waived": {"grace": "told so", "arrivals": "told so", **waived}, "accounts": accounts,
         }  # fmt: skip
-        closing.close(self.connection, self.folder, month, **given, signed="")
-        book = periods.read(files.book_path(self.folder))
-        ready = closing.readiness(self.connection, book, month, as_of=given["as_of"], checks=[MET])
-        signed = closing.signature(item for item in ready if item.status == "closing")
+        if any(item.status == "open" for item in self.ready(month, accounts)):
+            closing.close(self.connection, self.folder, month, **given, signed="")
+        signed = closing.signature(item for item in self.ready(month, accounts) if item.status == "closing")
         closing.close(self.connection, self.folder, month, **given, signed=signed)
+        self.build()
+
+    def erase(self, sessions: Mapping[str, set[str]]) -> None:
+        """The turns of sessions and these words, out of the warehouse and of what was sealed."""
+        gone = {turn["turn_id"] for turn in self.turns if turn["session_id"] in sessions}
+        words = gone.union(sessions, *sessions.values())
+        redaction.redact(self.folder / "exports", self.folder, words, at=periods.end_of(FEBRUARY))
+        self.turns = [turn for turn in self.turns if turn["turn_id"] not in gone]
+        self.connection.execute("delete from core.int_sessions__tree_resolved where session_id in ?", [list(sessions)])
+        files.reload(self.connection, self.folder)
         self.build()
 
     def payable(self) -> dict[str, Decimal]:
@@ -100,7 +116,7 @@ def test_what_was_written_off_costs_nothing_when_its_model_gets_a_price(months: 
         months.do(agreements.grant_credit, grant="g", **granted)
     else:
         months.do(agreements.set_plan_item, item_id="p", **COMMITMENT, commit_amount=Decimal(100), valid_from=JANUARY)
-    months.write_off(JANUARY, "x")
+    months.settle(JANUARY, "x", "write_off")
     months.close(JANUARY)
     before = months.payable()
     months.price("x", "9")
@@ -163,6 +179,132 @@ def test_a_plan_that_began_within_a_month_can_be_put_right_and_taken_back(months
     months.turn(day)
     months.build()
     assert months.payable() == {"INV-2025-01-a-USD": Decimal("15.00")}
+
+
+def test_a_commitment_is_owed_for_a_month_in_which_nobody_uses_anything(months: Months) -> None:
+    months.turn(date(2025, 1, 5))
+    commitment = COMMITMENT | {"commit_amount": Decimal(100), "valid_from": JANUARY, "valid_to": APRIL}
+    months.do(agreements.set_plan_item, item_id="p", **commitment)
+    for month in (JANUARY, FEBRUARY, MARCH):
+        months.close(month)
+    assert months.payable() == {f"INV-2025-0{number}-a-USD": 100 for number in (1, 2, 3)}
+
+
+def test_credit_pays_what_was_used_before_the_currency_changed(months: Months) -> None:
+    """And the credit of the other currency what came after: two lines of credit in one month."""
+    months.turn(date(2025, 1, 5))
+    months.turn(date(2025, 1, 25))
+    months.do(agreements.change_account, tenant="a", valid_from=date(2025, 1, 20), currency="EUR")
+    granted: dict[str, Any] = {"account": "a", "amount": Decimal(100), "reason": "r"}
+    months.do(agreements.grant_credit, grant="dollars", **granted, granted_on=date(2025, 1, 2))
+    months.build()
+    assert months.payable() == {"INV-2025-01-a-USD": 0, "INV-2025-01-a-EUR": Decimal("13.50")}
+    known = months.connection.execute("select charge_id from marts.fct_charges").fetchall()
+    months.do(agreements.grant_credit, grant="euros", **granted, granted_on=date(2025, 1, 21))
+    months.close(JANUARY)
+    assert months.payable() == {"INV-2025-01-a-USD": 0, "INV-2025-01-a-EUR": 0}
+    charges = months.connection.execute("select charge_id, currency from marts.fct_charges").fetchall()
+    assert sorted(currency for _, currency in charges) == ["EUR", "USD"]
+    assert len({name for name, _ in charges}) == 2
+    assert known == [(name,) for name, currency in charges if currency == "USD"]
+
+
+@pytest.mark.parametrize("is_erased_later", [False, True])
+def test_erased_colonies_are_counted_as_they_were(months: Months, is_erased_later: bool) -> None:
+    """Each colony and day once, in a plan that counts them: also if one more is erased, and if usage comes late."""
+    months.do(agreements.change_account, tenant="a", valid_from=JANUARY, charged_by="plan")
+    plan = {"billing_account_id": "a", "item": "colony_day", "pricing": "per_unit", "unit_price": Decimal(10)}
+    months.do(agreements.set_plan_item, item_id="p", **plan, valid_from=JANUARY)
+    for session, user, colony in (("s1", "bob", "c1"), ("s2", "bob", "c2"), ("s3", "eve", "c3"), ("s4", "ada", "c4")):
+        months.connection.execute(
+            "insert into core.int_sessions__tree_resolved values ('a', ?, ?, 'x', ?, ?)",
+            [session, user, session, colony],
+        )
+        months.turn(date(2025, 1, 6))
+        months.turns[-1]["session_id"] = session
+    months.close(JANUARY)
+    before = months.payable()
+    assert before["INV-2025-01-a-USD"] == 40
+    months.erase({"s1": {"bob", "c1"}, "s2": {"c2"}})
+    assert months.payable() == before
+    if is_erased_later:
+        months.erase({"s3": {"eve", "c3"}})
+        assert months.payable() == before
+    months.turn(date(2025, 1, 7))
+    months.turns[-1]["session_id"] = "s4"
+    months.build()
+    assert months.payable() == before | {"INV-2025-02-a-USD": 10}
+
+
+def test_usage_that_moved_and_was_erased_then_is_billed_to_one_account(months: Months) -> None:
+    """And counts towards the commitment of that one."""
+    commitment = COMMITMENT | {"commit_amount": Decimal(100), "valid_from": JANUARY, "valid_to": FEBRUARY}
+    months.do(agreements.set_plan_item, item_id="p", **commitment)
+    for day, session in ((date(2025, 1, 5), "s1"), (date(2025, 1, 20), "s2")):
+        months.turn(day)
+        months.turns[-1]["session_id"] = session
+    months.close(JANUARY)
+    months.do(agreements.change_account, tenant="a", valid_from=date(2025, 1, 15), billing_account_id="b")
+    months.close(JANUARY, accounts=["b"])
+    right = {"INV-2025-01-a-USD": 100, "INV-2025-01-b-USD": 15, "INV-2025-02-a-USD": 0}
+    assert months.payable() == right
+    months.erase({"s2": {"bob"}})
+    assert months.payable() == right
+    months.close(FEBRUARY)
+    assert months.payable() == right
+
+
+def test_what_a_change_does_not_name_stays_as_later_changes_say_it(months: Months) -> None:
+    """One that is recorded later, of earlier days on, changed the currency back."""
+    months.do(agreements.change_account, tenant="a", valid_from=MARCH, currency="EUR")
+    months.do(agreements.change_account, tenant="a", valid_from=FEBRUARY, name="New")
+    said = [agreements.payer_on([months.folder], "a", month) or {} for month in (JANUARY, FEBRUARY, MARCH, APRIL)]
+    assert [(row["name"], row["currency"]) for row in said] == [
+        ("A", "USD"), ("New", "USD"), ("New", "EUR"), ("New", "EUR"),
+    ]  # fmt: skip
+
+
+def test_an_account_for_earlier_days_ends_where_another_one_pays(months: Months) -> None:
+    opened = {"tenant": "b", "name": "B", "currency": "USD"}
+    months.do(agreements.open_account, account="later", **opened, valid_from=MARCH)
+    months.do(agreements.open_account, account="earlier", **opened, valid_from=JANUARY)
+    payers = [agreements.payer_on([months.folder], "b", month) or {} for month in (JANUARY, FEBRUARY, MARCH)]
+    assert [row["billing_account_id"] for row in payers] == ["earlier", "earlier", "later"]
+
+
+def test_what_is_left_of_an_account_that_ended_is_on_the_checklist(months: Months) -> None:
+    """Usage that was settled for later, and what comes late of a month that it closed last."""
+    months.do(agreements.open_account, account="b", tenant="b", name="B", currency="USD", valid_from=JANUARY)
+    months.turn(date(2025, 1, 5))
+    months.turn(date(2025, 1, 6), "x")
+    months.use("b", date(2025, 2, 5), (0, 10**6))
+    months.do(agreements.close_account, tenant="a", last_day_after=FEBRUARY)
+    months.settle(JANUARY, "x", "late")
+    months.close(JANUARY)
+    (asked,) = (item for item in months.ready(FEBRUARY) if item.account == "a")
+    assert [condition.name for condition in asked.unmet() if condition.name == "exceptions"] == ["exceptions"]
+    months.settle(FEBRUARY, "x", "write_off")
+    months.close(FEBRUARY)
+    assert [item.account for item in months.ready(MARCH)] == ["b"]
+    months.turn(date(2025, 1, 7))
+    months.build()
+    (late,) = (item for item in months.ready(APRIL) if item.account == "a")
+    (order,) = (condition for condition in late.unmet() if condition.name == "order")
+    assert order.settled_by == "apiary month-end 2025-03 --account a"
+    months.close(MARCH)
+    assert months.payable()["INV-2025-03-a-USD"] == 15
+    assert [item.account for item in months.ready(APRIL)] == ["b"]
+
+
+def test_the_first_month_that_an_account_closes_asks_for_those_before_it(months: Months) -> None:
+    for month in (JANUARY, FEBRUARY):
+        months.turn(month.replace(day=5))
+    with pytest.raises(periods.NotReadyError, match="2025-01 has rows and is open: they would be billed as late"):
+        months.close(FEBRUARY)
+    months.close(FEBRUARY, order="the months before were billed by hand")
+    book = periods.read(files.book_path(months.folder))
+    assert book.status(JANUARY, "a") == "closed"
+    assert months.payable() == {"INV-2025-02-a-USD": 15, "INV-2025-03-a-USD": 15}
 
 
 @pytest.mark.parametrize(

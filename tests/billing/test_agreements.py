@@ -147,7 +147,7 @@ DAYS = st.integers(0, 40).map(lambda n: date(2026, 1, 1) + timedelta(days=n))
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from(("pay", "close")), DAYS, st.sampled_from("ABC")), max_size=8))
 def test_of_each_day_the_row_recorded_last_speaks(tmp_path_factory: pytest.TempPathFactory, steps) -> None:
-    """Whoever was said last to pay from a day on does, whatever was said before about later days."""
+    """Whoever was said last to pay does: one that moves where somebody pays, one that is opened until somebody does."""
     folder = tmp_path_factory.mktemp("books")
     days = {date(2026, 1, 1) + timedelta(days=n): None for n in range(50)}
     expected: dict[date, str | None] = dict(days)
@@ -156,8 +156,9 @@ def test_of_each_day_the_row_recorded_last_speaks(tmp_path_factory: pytest.TempP
         try:
             if kind == "close":
                 agreements.close_account([folder], sign(number), tenant="acme", last_day_after=day)
-                new = None
+                new, until = None, None
             elif payer is None:
+                until = min((d for d, was in expected.items() if d > day and was), default=None)
                 agreements.open_account(
                     [folder], sign(number), account=account, tenant="acme", name="x", currency="USD", valid_from=day
                 )
@@ -166,10 +167,14 @@ def test_of_each_day_the_row_recorded_last_speaks(tmp_path_factory: pytest.TempP
                 agreements.change_account(
                     [folder], sign(number), tenant="acme", valid_from=day, billing_account_id=account
                 )
-                new = account
+                new, until = account, None
         except BookError:
             continue
-        expected = {d: (new if d >= day else was) for d, was in expected.items()}
+        moves = kind == "pay" and payer is not None
+        expected = {
+            d: was if d < day or (until and d >= until) or (moves and was is None) else new
+            for d, was in expected.items()
+        }
     found = {d: (agreements.payer_on([folder], "acme", d) or {}).get("billing_account_id") for d in days}
     assert found == expected
 

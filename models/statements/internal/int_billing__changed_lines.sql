@@ -1,12 +1,18 @@
 {{ config(materialized='view') }}
 
+with sealed_lines as (
+    select sealed.*, erased.is_taken_over
+    from {{ ref('int_billing__sealed_lines_in_force') }} as sealed
+    left join {{ ref('int_billing__erased_lines') }} as erased using (tenant_id, line_id, billing_account_id)
+)
+
 select
     sealed.tenant_id,
     sealed.line_id,
     sealed.billing_account_id,
     current_lines.line_id is not null as is_replaced,
     case
-        when moved.line_id is not null then 'attribution'
+        when moved.line_id is not null or sealed.is_taken_over then 'attribution'
         when current_lines.line_id is null then 'withdrawn'
         when (sealed.pricing_quantity is distinct from current_lines.pricing_quantity) then 'quantity'
         when sealed.charge_category = 'Adjustment' and sealed.billed_cost <> current_lines.billed_cost then 'commitment'
@@ -16,7 +22,7 @@ select
             then 'price'
         else 'attribution'
     end as cause
-from {{ ref('int_billing__sealed_lines_in_force') }} as sealed
+from sealed_lines as sealed
 left join {{ ref('int_billing__current_lines') }} as current_lines
     on sealed.tenant_id = current_lines.tenant_id
     and sealed.line_id = current_lines.line_id
@@ -25,8 +31,9 @@ left join {{ ref('int_billing__current_lines') }} as moved
     on sealed.tenant_id = moved.tenant_id
     and sealed.line_id = moved.line_id
     and sealed.billing_account_id <> moved.billing_account_id
--- A line whose owner had it erased is no correction: the amount stays, and nothing else is known of it any more.
-where coalesce(sealed.record_id, sealed.user_id, '') <> 'ERASED'
+-- A line whose owner had it erased is no correction: the amount stays, and nothing else is known of it any more. But of
+-- one account only.
+where coalesce(sealed.is_taken_over, true)
     -- What was written off stays written off, also when its model gets a price.
     and not (sealed.settlement_id is not null and current_lines.line_id is not null)
     -- An earlier version billed usage without an account. It stays until somebody has an account for it.

@@ -19,10 +19,15 @@ seats as (
     select * from {{ ref('stg_billing__seats') }}
 ),
 
--- A plan runs from its first month to the last one with usage of anybody: the clock of the machine has no say.
+-- A plan runs from its first month to the last one with usage of anybody, or that is next to be closed: the clock of the
+-- machine has no say.
 last_month as (
     select max(billing_month) as billing_month
-    from usage
+    from (
+        select billing_month from usage
+        union all
+        select billing_period as billing_month from {{ ref('stg_billing__periods') }}
+    ) as known
 ),
 
 months as (
