@@ -24,9 +24,9 @@ COMMANDS = (
 """The modules of pipelines/commands in the order of the help. An installed device part has only its own."""
 WAREHOUSE_COMMANDS = frozenset({
     "account", "agent", "backup", "budget", "contract", "credit", "daemon", "dev", "devices", "erase", "export",
-    "held", "ingest", "landing", "model-policy", "month-end", "period", "plan", "prices", "prove", "quarantine",
-    "rebuild", "reconcile", "report", "restore", "retain", "retention", "run", "seat", "serve", "session-user",
-    "shadow", "usage", "verify", "webserver", "what-if",
+    "fx-rate", "held", "ingest", "landing", "model-policy", "month-end", "period", "plan", "prices", "prove",
+    "quarantine", "rebuild", "reconcile", "report", "restore", "retain", "retention", "run", "seat", "serve",
+    "session-user", "shadow", "usage", "verify", "webserver", "what-if",
 })  # fmt: skip
 """What an installed device part has not."""
 

@@ -320,6 +320,26 @@ def grant_credit(
     return _add(books.CREDIT_GRANTS, folders, row)
 
 
+def set_fx_rate(
+    folders: Sequence[Path], signature: Signature, *, currency_from: str, currency_to: str, rate: Decimal, source: str,
+    valid_from: date,
+) -> Row:  # fmt: skip
+    """What a unit of one currency costs in another from a UTC day on, until a rate of a later day; of one day, the rate
+    recorded last. Raises BookError.
+    """
+    for currency in (currency_from, currency_to):
+        if not _CURRENCY.fullmatch(currency):
+            raise BookError(f"{currency!r} is no currency: write a code of ISO 4217")
+    if currency_from == currency_to or not rate:
+        raise BookError(f"a rate from {currency_from} to {currency_to} is of two currencies, and above 0")
+    row = {
+        "fx_rate_id": f"{currency_from}-{currency_to}-{valid_from}-{signature.recorded_at:%Y%m%dT%H%M%S}",
+        "currency_from": currency_from, "currency_to": currency_to, "source": source, "rate": rate,
+        "valid_from": valid_from,
+    }  # fmt: skip
+    return _add(books.FX_RATES, folders, row | signature.columns)
+
+
 def newest(book: Book, folders: Sequence[Path]) -> list[Row]:
     """What a book says now: of rows about one thing, the one recorded last."""
     return _newest(book, folders, tuple(name for name in book.key if name != "recorded_at"))

@@ -143,9 +143,9 @@ FX_RATES = Book(
     "One rate of exchange from its day on, until the next.",
     {
         "fx_rate_id": "string", "currency_from": "string", "currency_to": "string", "source": "string", "rate": "rate",
-        "valid_from": "date", "recorded_at": "timestamp",
+        "valid_from": "date", "recorded_at": "timestamp", **SIGNED,
     },
-    key=("fx_rate_id",),
+    frozenset(SIGNED), ("fx_rate_id",), (*SIGNED,),
 )  # fmt: skip
 PLAN_ITEMS = Book(
     "plan_items",

@@ -7,7 +7,7 @@ Does not belong here: the rules of transitions (periods.py), the files of the cl
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -269,6 +269,9 @@ class _Unpriced:
     quantity: int
     exposure: Decimal
     is_unknown: bool
+    has_no_price: bool
+    exchange: list[str] | None
+    """Pairs of currencies without a rate, like USD/EUR."""
 
 
 @dataclass(frozen=True)
@@ -300,9 +303,8 @@ class _Found:
                 f"{pluralize(lines, 'line has', 'lines have')} no price and may cost up to {plain(exposure)}"
                 " in the account's currency"
                 + (f": {names}" if names else ""),
-                settled_by="apiary prices approve, apiary prices alias,"
-                + (" apiary model-policy set," if any(item.model == "unknown" for item in models) else "")
-                + f" or apiary period settle {period:%Y-%m} --account {account} --write-off|--late",
+                settled_by=f"{', '.join(_ways_to_price(models))}"
+                f" or apiary period settle {period:%Y-%m} --account {account} --write-off|--late",
             ),
         ]  # fmt: skip
         for kind, words in QUESTIONS.items():
@@ -327,6 +329,16 @@ class _Found:
         found = f"off by {plain(cost)} and {pluralize(off, 'line')}: `apiary run` first" if cost or off else "equal"
         conditions.append(Condition("lines_are_rows", not cost and not off, found, settled_by="apiary run"))
         return conditions
+
+
+def _ways_to_price(models: Sequence[_Unpriced]) -> Iterator[str]:
+    """The commands that give usage its price."""
+    if any(item.has_no_price for item in models) or not models:
+        yield from ("apiary prices approve", "apiary prices alias")
+    if any(item.model == "unknown" for item in models):
+        yield "apiary model-policy set"
+    for pair in sorted({pair for item in models for pair in item.exchange or ()}):
+        yield f"apiary fx-rate set --pair {pair}"
 
 
 def _first_open(connection: duckdb.DuckDBPyConnection, book: Book, period: date) -> dict[str, date]:
@@ -386,7 +398,10 @@ def _unpriced(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, 
     rows = connection.execute(
         """
         SELECT billing_account_id, model, count(*), CAST(sum(quantity) AS BIGINT), coalesce(sum(high_cost), 0),
-            bool_or(high_cost IS NULL)
+            bool_or(high_cost IS NULL),
+            bool_or(price_id IS NULL OR fx_rate_id IS NOT NULL OR pricing_currency = currency),
+            list(DISTINCT pricing_currency || '/' || currency)
+                FILTER (WHERE price_id IS NOT NULL AND fx_rate_id IS NULL AND pricing_currency <> currency)
         FROM marts.fct_rated_lines AS lines
         WHERE billed_cost IS NULL AND quantity > 0 AND usage_date < $2 AND NOT EXISTS (
             SELECT 1 FROM billing.settlements AS settled

@@ -1,4 +1,5 @@
-"""`apiary account`, `seat`, `plan`, `contract`, `credit`, `budget`, `model-policy`, `session-user`: what was decided.
+"""`apiary account`, `seat`, `plan`, `contract`, `credit`, `fx-rate`, `budget`, `model-policy`, `session-user`: what was
+decided.
 
 Does not belong here: what the rows mean (billing/agreements.py).
 """
@@ -165,6 +166,13 @@ def _number(text: str) -> Decimal:
         raise argparse.ArgumentTypeError(f"{text!r} is no number: write it in digits") from None
 
 
+def _pair(text: str) -> tuple[str, str]:
+    start, _, end = text.partition("/")
+    if not start or not end:
+        raise argparse.ArgumentTypeError(f"{text!r} is no pair of currencies: write FROM/TO, like USD/EUR")
+    return start, end
+
+
 def _tier(text: str) -> tuple[int, Decimal]:
     start, found, price = text.partition("=")
     if not found or not start.isdecimal():
@@ -182,6 +190,7 @@ def add(group: Any, shared: Shared) -> None:
     _add_plans(group, shared, signed)
     _add_contracts(group, shared, signed)
     _add_credit(group, shared, signed)
+    _add_fx_rates(group, shared, signed)
     _add_budgets(group, shared, signed)
     _add_model_policies(group, shared, signed)
     _add_session_users(group, shared, signed)
@@ -317,6 +326,33 @@ def _add_credit(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> 
     grant.add_argument("--expires", type=parse_day, metavar="D", help="first day that it pays no month any more")
     _from(grant, end=False)
     _list(credit, shared, "grants of credit", book)
+
+
+def _add_fx_rates(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> None:
+    def book() -> Book:
+        from pipelines.billing import books
+
+        return books.FX_RATES
+
+    rates = group.add_parser("fx-rate", help="rates of exchange").add_subparsers(required=True, metavar="COMMAND")
+    rate = shared.add(rates, "set", "what a currency costs in another from a day on", _changes(_set_fx_rate), signed)
+    rate.add_argument(
+        "--pair", type=_pair, required=True, metavar="FROM/TO", help="of prices, and of the bill: USD/EUR"
+    )
+    rate.add_argument("--rate", type=_number, required=True, metavar="N", help="units of TO for one of FROM")
+    rate.add_argument("--source", required=True, metavar="TEXT", help="whose rate it is, like ECB")
+    _from(rate, end=False)
+    _list(rates, shared, "rates of exchange", book)
+
+
+def _set_fx_rate(folders: list[Path], signature: Signature, options: argparse.Namespace) -> Row:
+    from pipelines.billing import agreements
+
+    currency_from, currency_to = options.pair
+    return agreements.set_fx_rate(
+        folders, signature, currency_from=currency_from, currency_to=currency_to, rate=options.rate,
+        source=options.source, valid_from=options.valid_from,
+    )  # fmt: skip
 
 
 def _add_budgets(group: Any, shared: Shared, signed: argparse.ArgumentParser) -> None:

@@ -86,6 +86,9 @@ EXAMPLES = {
     " --from 2026-11-01 --by ada --approved-by eve",
     "budget end": "apiary budget end --id acme-month --to 2026-12-01 --by ada --approved-by eve",
     "budget list": "apiary budget list --json",
+    "fx-rate set": "apiary fx-rate set --pair USD/EUR --rate 0.9215 --source ECB --from 2026-11-01 --by ada"
+    " --approved-by grace",
+    "fx-rate list": "apiary fx-rate list --json",
     "credit list": "apiary credit list --json",
     "model-policy set": "apiary model-policy set --rule unknown --from 2026-11-01 --by ada --approved-by grace",
     "model-policy list": "apiary model-policy list --json",

@@ -254,6 +254,24 @@ def test_usage_that_moved_and_was_erased_then_is_billed_to_one_account(months: M
     assert months.payable() == right
 
 
+def test_a_missing_rate_of_exchange_is_asked_for_and_recorded(months: Months) -> None:
+    months.do(agreements.change_account, tenant="a", valid_from=JANUARY, currency="CHF")
+    months.turn(date(2025, 1, 5))
+    months.build()
+    (account,) = months.ready(JANUARY)
+    (exceptions,) = (condition for condition in account.unmet() if condition.name == "exceptions")
+    assert exceptions.settled_by == (
+        "apiary fx-rate set --pair USD/CHF or apiary period settle 2025-01 --account a --write-off|--late"
+    )
+    rate = {"currency_from": "USD", "currency_to": "CHF", "source": "SNB", "valid_from": JANUARY}
+    for amount in ("0.9", "0.8"):
+        months.do(agreements.set_fx_rate, **rate, rate=Decimal(amount))
+    months.build()
+    assert months.payable() == {"INV-2025-01-a-CHF": 12}
+    with pytest.raises(books.BookError, match="is of two currencies, and above 0"):
+        months.do(agreements.set_fx_rate, **rate, rate=Decimal(0))
+
+
 def test_what_a_change_does_not_name_stays_as_later_changes_say_it(months: Months) -> None:
     """One that is recorded later, of earlier days on, changed the currency back."""
     months.do(agreements.change_account, tenant="a", valid_from=MARCH, currency="EUR")

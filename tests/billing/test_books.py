@@ -66,7 +66,7 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
     path = tmp_path / "fx_rates.csv"
     good = path.read_text("utf-8")
     for text, said in (
-        (good.replace("0.86", "0,86"), "8 cells"),
+        (good.replace("0.86", "0,86"), "10 cells, not 9"),
         (good.replace("0.8612345678", "0.86123456789"), "rate is"),
         (good.replace("EUR", ""), "currency_to is empty"),
         (good.replace("currency_to", "to"), "the first line must be"),
