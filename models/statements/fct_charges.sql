@@ -58,9 +58,21 @@ select
     charges.amount,
     charges.billing_month
 from charges
--- A charge is of a month, a plan's in the currency that its account had last in it.
+-- A charge is of a month, a plan's in the currency that its account had last in it, if it had usage to pay for then. What
+-- credit paid stays paid when the account has no day of that month any more, and usage of somebody erased is left on it.
 inner join accounts
     on charges.billing_account_id = accounts.billing_account_id
-    and {{ next_month('charges.billing_month') }} > accounts.valid_from
-    and (accounts.valid_to is null or charges.billing_month < accounts.valid_to)
-qualify row_number() over (partition by charges.charge_id, charges.currency order by accounts.valid_from desc) = 1
+    and (
+        charges.currency is not null
+        or (
+            {{ next_month('charges.billing_month') }} > accounts.valid_from
+            and (accounts.valid_to is null or charges.billing_month < accounts.valid_to)
+        )
+    )
+qualify row_number() over (
+    partition by charges.charge_id, charges.currency
+    order by
+        {{ next_month('charges.billing_month') }} > accounts.valid_from
+        and (accounts.valid_to is null or charges.billing_month < accounts.valid_to) desc,
+        accounts.valid_from desc
+) = 1

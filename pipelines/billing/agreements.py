@@ -66,10 +66,12 @@ def change_account(
 ) -> Row:  # fmt: skip
     """Another account, name, currency, zone or way of charging for a tenant from a UTC day on; up to one, if named.
 
-    What is not named stays as it is said of each of these days, also where it changes among them.
+    What is not named stays as it is said of each of these days, also where it changes among them. Days that another
+    account pays for stay its own, unless the tenant moves.
     Raises BookError if nobody pays for the tenant on the first of them, or nothing would change.
     """
-    if payer_on(folders, tenant, valid_from) is None:
+    first = payer_on(folders, tenant, valid_from)
+    if first is None:
         raise BookError(f"no account pays for {tenant} on {valid_from}: open one")
     new = {name: value for name, value in changes.items() if value is not None}
     within = [day for day in _changes(folders, tenant) if valid_from < day and (valid_to is None or day < valid_to)]
@@ -77,6 +79,8 @@ def change_account(
     for start, end in zip([valid_from, *within], [*within, valid_to], strict=True):
         payer = payer_on(folders, tenant, start)
         if payer is None or all(payer[name] == value for name, value in new.items()):
+            continue
+        if "billing_account_id" not in new and payer["billing_account_id"] != first["billing_account_id"]:
             continue
         row = payer | new | {"valid_from": start, "valid_to": end}
         edges = {start, end} & {valid_from, valid_to}

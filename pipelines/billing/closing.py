@@ -133,21 +133,38 @@ def watermark(connection: duckdb.DuckDBPyConnection, *, as_of: datetime) -> date
 
 
 def accounts_of(connection: duckdb.DuckDBPyConnection, book: Book, period: date) -> list[str]:
-    """The accounts that have a month to close: those that are valid in it, before and after it, or have rows or
-    transitions of it: months close in their order, also those in which an account had no tenant. One that has ended
-    is among them as long as something of it is left to bill: usage that was settled for later, or rows of a month
-    that it has not closed."""
+    """The accounts that have a month: those that are valid in it, before and after it, or have rows or transitions of
+    it: months close in their order, also those in which an account had no tenant."""
     found = connection.execute(
         """
         SELECT billing_account_id FROM marts.dim_billing_accounts GROUP BY billing_account_id
         HAVING min(valid_from) < $2 AND bool_or(valid_to IS NULL OR valid_to > $1)
         UNION SELECT "BillingAccountId" FROM marts.export_focus_daily WHERE billing_period = $1
+        UNION SELECT billing_account_id FROM marts.fct_rated_lines
+        WHERE billed_cost IS NULL AND quantity > 0 AND usage_date >= $1 AND usage_date < $2
         """,
         [period, periods.after(period)],
     ).fetchall()
     named = {item for line in book.transitions if line.period == period for item in line.accounts or ()}
+    return sorted(({account for (account,) in found} | named) - {UNATTRIBUTED})
+
+
+def accounts_to_close(connection: duckdb.DuckDBPyConnection, book: Book, period: date) -> list[str]:
+    """The accounts on the checklist of a month: those that have it, and those of which something is left to bill: usage
+    that was settled for later, or rows of an earlier month that is open. Also one whose next month this is, if it has
+    later ones: they could not be closed before it."""
+    later = connection.execute(
+        """
+        SELECT billing_account_id FROM marts.dim_billing_accounts WHERE valid_to IS NULL OR valid_to > $1
+        UNION SELECT "BillingAccountId" FROM marts.export_focus_daily WHERE billing_period > $1
+        """,
+        [period],
+    ).fetchall()
+    named = {item for line in book.transitions if line.period > period for item in line.accounts or ()}
+    frozen = {account: book.closed_through(account) for account in {account for (account,) in later} | named}
+    next_ = {account for account, month in frozen.items() if month is not None and periods.after(month) == period}
     left = _unpriced(connection, period).keys() | _first_open(connection, book, period).keys()
-    return sorted(({account for (account,) in found} | named | left) - {UNATTRIBUTED})
+    return sorted((next_ | left | set(accounts_of(connection, book, period))) - {UNATTRIBUTED})
 
 
 def readiness(
@@ -155,13 +172,14 @@ def readiness(
     accounts: Sequence[str] | None = None,
 ) -> list[Readiness]:  # fmt: skip
     """Every condition of closing, met or not, for each account. Reads the warehouse and `as_of`, no clock."""
-    chosen = accounts_of(connection, book, period) if accounts is None else sorted(accounts)
+    chosen = accounts_to_close(connection, book, period) if accounts is None else sorted(accounts)
     known = watermark(connection, as_of=as_of)
     first_open = _first_open(connection, book, period)
     found = _Found(
         silent=_silent_devices(connection, period, as_of=as_of), unpriced=_unpriced(connection, period),
         questions=_questions(connection, period), variances=_variances(connection, period),
-        off=_rows_off(connection, period), payables=_payables(connection, period),
+        off=_rows_off(connection, period), charged_through=_charged_through(connection),
+        payables=_payables(connection, period),
     )  # fmt: skip
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in exports.period_rows(connection, period):
@@ -196,8 +214,9 @@ def close(
     """
     path = ledger.book_path(folder)
     book = ledger.load(connection, folder)
-    chosen = accounts_of(connection, book, period) if accounts is None else sorted(set(accounts))
-    if unknown := set(chosen) - set(accounts_of(connection, book, period)):
+    there = accounts_to_close(connection, book, period)
+    chosen = there if accounts is None else sorted(set(accounts))
+    if unknown := set(chosen) - set(there):
         raise PeriodError(f"{', '.join(sorted(unknown))}: no such account has a month {period:%Y-%m}")
     opened = [account for account in chosen if book.status(period, account) == "open"]
     first_open = _first_open(connection, book, period)
@@ -209,6 +228,9 @@ def close(
             book, period, actor=actor, reason=reason, as_of=as_of, watermark_at=watermark(connection, as_of=as_of),
             accounts=in_order or opened,
         )  # fmt: skip
+        if not in_order:
+            found = "; ".join(f"{orders[account].found} ({account})" for account in opened)
+            raise NotReadyError(f"{period:%Y-%m} cannot be closed: order: {found}")
         periods.write(path, transition)
         ledger.load(connection, folder)
         return Closed(transition)
@@ -283,6 +305,7 @@ class _Found:
     questions: Mapping[tuple[str, str], tuple[int, Decimal, bool]]
     variances: Mapping[str, tuple[int, Decimal]]
     off: Mapping[str, tuple[Decimal, int]]
+    charged_through: Mapping[str, date]
     payables: Mapping[str, list[Payable]]
 
     def conditions(self, period: date, account: str) -> list[Condition]:
@@ -326,8 +349,12 @@ class _Found:
             )
         )  # fmt: skip
         cost, off = self.off.get(account, (Decimal(0), 0))
+        is_charged = period <= self.charged_through.get(account, date.max)
         found = f"off by {plain(cost)} and {pluralize(off, 'line')}: `apiary run` first" if cost or off else "equal"
-        conditions.append(Condition("lines_are_rows", not cost and not off, found, settled_by="apiary run"))
+        found = found if is_charged else "what its plan charges is older than the month: `apiary run` first"
+        conditions.append(
+            Condition("lines_are_rows", not cost and not off and is_charged, found, settled_by="apiary run")
+        )
         return conditions
 
 
@@ -481,6 +508,23 @@ def _rows_off(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, 
         [period],
     ).fetchall()
     return {account: (Decimal(cost), int(events)) for account, cost, events in rows}
+
+
+def _charged_through(connection: duckdb.DuckDBPyConnection) -> dict[str, date]:
+    """Of accounts with a plan, the last month for which charges were made when the marts were built: a month in which
+    nobody used anything is charged once the one before it is closed, by the next build."""
+    return dict(
+        connection.execute(
+            """
+            SELECT DISTINCT billing_account_id, coalesce(greatest(
+                (SELECT max(billing_period) FROM marts.dim_billing_periods),
+                (SELECT max(billing_month) FROM marts.fct_charges),
+                (SELECT CAST(date_trunc('month', max(usage_date)) AS DATE) FROM marts.fct_rated_lines)
+            ), date '0001-01-01')
+            FROM billing.plan_items
+            """
+        ).fetchall()
+    )
 
 
 def _payables(connection: duckdb.DuckDBPyConnection, period: date) -> dict[str, list[Payable]]:

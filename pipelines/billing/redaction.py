@@ -7,8 +7,10 @@ Does not belong here: what is erased (warehouse/erase.py), when (defs/erasure.py
 
 import csv
 import hashlib
+import hmac
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -27,6 +29,8 @@ from pipelines.home import replace_file
 ERASED = "ERASED"
 USER_COLUMNS = frozenset({"user_id", "SubAccountId", "SubAccountName"})
 """Columns of sealed lines and of statements whose values are users."""
+COLONY = "colony_id"
+"""Column of sealed lines whose values stay different ones."""
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _BY_USER = re.compile(r"<h2>By user</h2>.*?</table>", re.DOTALL)  # of a summary (summary.py), its first cells
 _FIRST_CELL = re.compile(r"^(<tr><td[^>]*>)([^<]*)", re.MULTILINE)
@@ -42,11 +46,15 @@ class Change:
 
     words: frozenset[str]
     users: frozenset[str]
+    colony_key: bytes = b""
 
     def text(self, text: str, *, column: str = "") -> str:
         """A value as it may stay. `column`: the name of its column."""
         words = self.words | self.users if column in USER_COLUMNS else self.words
-        return _WORD.sub(lambda found: ERASED if found[0] in words else found[0], text)
+        changed = _WORD.sub(lambda found: ERASED if found[0] in words else found[0], text)
+        if column == COLONY and changed != text:  # a plan by colony days counts several as several
+            return f"{ERASED}-{hmac.digest(self.colony_key, text.encode(), 'sha256').hex()[:12]}"
+        return changed
 
     def row(self, text: str, names: Sequence[str]) -> str:
         """A row of a statement as its restatement tells it. `names`: of its cells."""
@@ -71,9 +79,13 @@ def redact(
     """Put `ERASED` for each of these in all statements and sealed lines; how many files are other now.
 
     `words`: what means nothing else; `users`: names that may, and go where they mean a user. Each is made of letters,
-    digits, `_` and `-` between separators. May be killed and called again. Raises OSError, SealError.
+    digits, `_` and `-` between separators. May be killed and called again: a key that is thrown away at the end gives a
+    colony the same word in all lines. Raises OSError, SealError.
     """
-    change = Change(frozenset(words), frozenset(users))
+    key = billing / "closed" / ".erasing"
+    if key.parent.exists() and not key.exists():
+        replace_file(key, os.urandom(32))
+    change = Change(frozenset(words), frozenset(users), key.read_bytes() if key.exists() else b"")
     done = 0
     for folder in _versions(exports_folder):
         done += _redact_version(folder, change, at)
@@ -82,6 +94,7 @@ def redact(
     names = ledger.renamed(billing)
     for left in names.keys() - names.values():
         (billing / "closed" / f"{left}.parquet").unlink(missing_ok=True)
+    key.unlink(missing_ok=True)
     return done
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.billing.ledgers import Ledger, compiled, template
+from tests.billing.months import Months
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,9 @@ def new_ledger(
 def ledger(new_ledger: Callable[[], Ledger]) -> Ledger:
     """An empty ledger."""
     return new_ledger()
+
+
+@pytest.fixture
+def months(statement_models: Mapping[str, str], tmp_path: Path) -> Months:
+    """Account `a` without any usage yet."""
+    return Months(statement_models, tmp_path)

@@ -250,7 +250,7 @@ class Ledger:
             "signed": "",
         } | more  # fmt: skip
         book = periods.read(ledger.book_path(self.books))
-        accounts = given.get("accounts") or closing.accounts_of(self.connection, book, period)
+        accounts = given.get("accounts") or closing.accounts_to_close(self.connection, book, period)
         if any(book.status(period, account) == "open" for account in accounts):
             closing.close(self.connection, self.books, period, **given)
         return closing.close(self.connection, self.books, period, **given | {"signed": self.signature(period, **given)})

@@ -41,8 +41,8 @@ def sign(ledger: Ledger, *prices: str) -> None:
     ledger.connection.execute(
         """
         insert into billing.fx_rates values
-            ('fx-1', 'USD', 'EUR', 'ecb', 0.9, date '2025-01-01', timestamptz '2025-01-01 00:00:00+00'),
-            ('fx-0', 'USD', 'EUR', 'ecb', 0.5, date '2024-01-01', timestamptz '2024-01-01 00:00:00+00');
+            ('fx-1', 'USD', 'EUR', 'ecb', 0.9, date '2025-01-01', timestamptz '2025-01-01 00:00:00+00', null, null),
+            ('fx-0', 'USD', 'EUR', 'ecb', 0.5, date '2024-01-01', timestamptz '2024-01-01 00:00:00+00', null, null);
         insert into billing.contract_rates by name
             select 'agreed' as contract_rate_id, 'acct-acme' as billing_account_id, 0.8 as factor,
             date '2025-01-01' as valid_from, timestamptz '2024-12-01 00:00:00+00' as recorded_at,

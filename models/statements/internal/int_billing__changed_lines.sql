@@ -1,9 +1,18 @@
 {{ config(materialized='view') }}
 
 with sealed_lines as (
-    select sealed.*, erased.is_taken_over
+    select
+        sealed.*,
+        erased.line_id is not null as is_erased,
+        -- A seat that is charged to another account today, or under another of its tenants, is charged there.
+        erased.is_taken_over or coalesce(
+            sealed.record_id is null
+            and (charges.tenant_id <> sealed.tenant_id or charges.billing_account_id <> sealed.billing_account_id),
+            false
+        ) as is_taken_over
     from {{ ref('int_billing__sealed_lines_in_force') }} as sealed
     left join {{ ref('int_billing__erased_lines') }} as erased using (tenant_id, line_id, billing_account_id)
+    left join {{ ref('fct_charges') }} as charges on sealed.line_id = charges.charge_id
 )
 
 select
@@ -12,7 +21,7 @@ select
     sealed.billing_account_id,
     current_lines.line_id is not null as is_replaced,
     case
-        when moved.line_id is not null or sealed.is_taken_over then 'attribution'
+        when moved.line_id is not null or (sealed.is_taken_over and sealed.is_erased) then 'attribution'
         when current_lines.line_id is null then 'withdrawn'
         when (sealed.pricing_quantity is distinct from current_lines.pricing_quantity) then 'quantity'
         when sealed.charge_category = 'Adjustment' and sealed.billed_cost <> current_lines.billed_cost then 'commitment'
@@ -33,7 +42,7 @@ left join {{ ref('int_billing__current_lines') }} as moved
     and sealed.billing_account_id <> moved.billing_account_id
 -- A line whose owner had it erased is no correction: the amount stays, and nothing else is known of it any more. But of
 -- one account only.
-where coalesce(sealed.is_taken_over, true)
+where (sealed.is_taken_over or not sealed.is_erased)
     -- What was written off stays written off, also when its model gets a price.
     and not (sealed.settlement_id is not null and current_lines.line_id is not null)
     -- An earlier version billed usage without an account. It stays until somebody has an account for it.

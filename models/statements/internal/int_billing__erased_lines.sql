@@ -1,7 +1,7 @@
 {{ config(materialized='view') }}
 
--- What closed statements keep of usage whose owner had it erased: an amount and a day. Where it had moved, and the other
--- account has been billed for it, it is to be given back to this one.
+-- What closed statements keep of usage whose owner had it erased: an amount and a day. Where it had moved, and several
+-- accounts have been billed for it, it is whose day it is today, or else the last one's: the others get it back.
 -- Not of int_billing__sealed_lines_in_force, which orders every line that was ever sealed: these are few.
 with in_force as (
     select
@@ -15,7 +15,15 @@ with in_force as (
 )
 
 select
-    * exclude (place),
-    max(seal_seq) over (partition by tenant_id, line_id) > seal_seq as is_taken_over
+    in_force.* exclude (place),
+    row_number() over (
+        partition by in_force.tenant_id, in_force.line_id
+        order by accounts.tenant_id is null, in_force.seal_seq desc
+    ) > 1 as is_taken_over
 from in_force
-where place = 1 and line_kind <> 'reversal'
+left join {{ ref('dim_billing_accounts') }} as accounts
+    on in_force.tenant_id = accounts.tenant_id
+    and in_force.billing_account_id = accounts.billing_account_id
+    and in_force.charge_start_date >= accounts.valid_from
+    and (accounts.valid_to is null or in_force.charge_start_date < accounts.valid_to)
+where in_force.place = 1 and in_force.line_kind <> 'reversal'

@@ -1,0 +1,165 @@
+"""Which months of which accounts are on the checklist, and in which order they close: none is left that cannot.
+
+Does not belong here: the conditions of a month (test_closing.py, test_accounts_apart.py).
+"""
+
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from pipelines.billing import agreements, closing, periods
+from pipelines.billing import ledger as files
+from pipelines.commands.periods import _next as next_step
+from tests.billing.ledgers import Ledger, line
+from tests.billing.months import APRIL, COMMITMENT, FEBRUARY, JANUARY, MARCH, Months
+
+BOLT = {"tenant_id": "bolt", "billing_account_id": "acct-bolt"}
+
+
+def open_b(months: Months, valid_from: date = JANUARY) -> None:
+    """A second account with a tenant of its own."""
+    months.do(agreements.open_account, account="b", tenant="b", name="B", currency="USD", valid_from=valid_from)
+
+
+def status(months: Months, account: str, *of: date) -> list[str]:
+    book = periods.read(files.book_path(months.folder))
+    return [book.status(month, account) for month in of]
+
+
+def test_an_account_that_was_away_for_a_month_closes_it_too(months: Months) -> None:
+    for month in (JANUARY, FEBRUARY, MARCH):
+        months.turn(month.replace(day=5))
+    months.do(agreements.change_account, tenant="a", valid_from=FEBRUARY, valid_to=MARCH, billing_account_id="b")
+    for month in (JANUARY, FEBRUARY, MARCH):
+        months.close(month)
+    book = periods.read(files.book_path(months.folder))
+    assert [book.closed_through(account) for account in "ab"] == [MARCH, FEBRUARY]
+    assert sorted(months.payable()) == ["INV-2025-01-a-USD", "INV-2025-02-b-USD", "INV-2025-03-a-USD"]
+
+
+def test_one_account_that_is_held_back_stops_no_others_next_month(ledger: Ledger) -> None:
+    for month in (JANUARY, FEBRUARY, MARCH):
+        day = month.replace(day=5)
+        ledger.tell([line(f"a{month}", day), line(f"b{month}", day, **BOLT)])
+    ledger.close(JANUARY)
+    unpriced = dict.fromkeys(
+        ("list_cost", "contracted_cost", "billed_cost", "list_unit_price", "contracted_unit_price")
+    )
+    ledger.tell([line("x", date(2025, 2, 6), **BOLT | unpriced | {"model": "unknown"})])
+    ledger.close(FEBRUARY)
+    ledger.close(MARCH)
+    later = periods.end_of(MARCH) + timedelta(days=5)
+    only_bolt = [item for item in ledger.ready(MARCH, later) if item.account == "acct-bolt"]
+    assert next_step(MARCH, only_bolt) == "close the earlier months first, as the table says"
+    assert "starts closing" not in next_step(MARCH, ledger.ready(MARCH, later))
+    book = periods.read(files.book_path(ledger.books))
+    assert [book.status(month, "acct-acme") for month in (FEBRUARY, MARCH)] == ["closed", "closed"]
+    assert [book.status(month, "acct-bolt") for month in (FEBRUARY, MARCH)] == ["closing", "open"]
+
+
+def test_what_is_left_of_an_account_that_ended_is_on_the_checklist(months: Months) -> None:
+    """Usage that was settled for later, and what comes late of a month that it closed last."""
+    months.do(agreements.open_account, account="b", tenant="b", name="B", currency="USD", valid_from=JANUARY)
+    months.turn(date(2025, 1, 5))
+    months.turn(date(2025, 1, 6), "x")
+    months.use("b", date(2025, 2, 5), (0, 10**6))
+    months.do(agreements.close_account, tenant="a", last_day_after=FEBRUARY)
+    months.settle(JANUARY, "x", "late")
+    months.close(JANUARY)
+    (asked,) = (item for item in months.ready(FEBRUARY) if item.account == "a")
+    assert [condition.name for condition in asked.unmet() if condition.name == "exceptions"] == ["exceptions"]
+    months.settle(FEBRUARY, "x", "write_off")
+    months.close(FEBRUARY)
+    assert [item.account for item in months.ready(MARCH)] == ["b"]
+    months.turn(date(2025, 1, 7))
+    months.build()
+    (late,) = (item for item in months.ready(APRIL) if item.account == "a")
+    (order,) = (condition for condition in late.unmet() if condition.name == "order")
+    assert order.settled_by == "apiary month-end 2025-03 --account a"
+    months.close(MARCH)
+    assert months.payable()["INV-2025-03-a-USD"] == 15
+    assert [item.account for item in months.ready(APRIL)] == ["b"]
+
+
+def test_the_first_month_that_an_account_closes_asks_for_those_before_it(months: Months) -> None:
+    for month in (JANUARY, FEBRUARY):
+        months.turn(month.replace(day=5))
+    with pytest.raises(periods.NotReadyError, match="2025-01 has rows and is open: they would be billed as late"):
+        months.close(FEBRUARY)
+    months.close(FEBRUARY, order="the months before were billed by hand")
+    book = periods.read(files.book_path(months.folder))
+    assert book.status(JANUARY, "a") == "closed"
+    assert months.payable() == {"INV-2025-02-a-USD": 15, "INV-2025-03-a-USD": 15}
+
+
+def test_an_account_that_ended_and_was_forgotten_can_close(months: Months) -> None:
+    open_b(months)
+    months.use("b", date(2025, 1, 5), (0, 10**6))
+    for month in (JANUARY, FEBRUARY, MARCH):
+        months.turn(month.replace(day=5))
+    months.do(agreements.close_account, tenant="b", last_day_after=FEBRUARY)
+    for month in (JANUARY, FEBRUARY, MARCH):
+        months.close(month, accounts=["a"])
+    with pytest.raises(periods.NotReadyError, match="2025-01 has rows and is open"):
+        months.close(MARCH)
+    assert closing.accounts_of(months.connection, periods.read(files.book_path(months.folder)), MARCH) == ["a"]
+    months.close(JANUARY)
+    assert [item.account for item in months.ready(MARCH)] == ["a"]
+    assert status(months, "b", JANUARY, MARCH) == ["closed", "open"]
+
+
+def test_an_account_whose_month_is_closing_closes_those_before_it(months: Months) -> None:
+    """As the first step of 0.2.0 left one that had ended: its March began to close before its January had."""
+    open_b(months)
+    months.use("b", date(2025, 1, 5), (0, 10**6))
+    months.do(agreements.close_account, tenant="b", last_day_after=FEBRUARY)
+    months.build()
+    given: dict[str, Any] = {"actor": "ada", "reason": "r", "as_of": periods.end_of(MARCH)}
+    begun = periods.start_closing(periods.Book(), MARCH, **given, watermark_at=given["as_of"], accounts=["b"])
+    periods.write(files.book_path(months.folder), begun)
+    for month in (JANUARY, FEBRUARY, MARCH):
+        months.close(month, accounts=["b"])
+    assert status(months, "b", JANUARY, FEBRUARY, MARCH) == ["closed"] * 3
+
+
+def test_an_account_that_began_later_than_was_said_can_close(months: Months) -> None:
+    open_b(months)
+    for month in (JANUARY, FEBRUARY, MARCH, APRIL):
+        months.turn(month.replace(day=5))
+        months.use("b", month.replace(day=5), (0, 10**6))
+    months.close(JANUARY)
+    months.do(agreements.change_account, tenant="b", valid_from=JANUARY, valid_to=APRIL, billing_account_id="a")
+    for month in (FEBRUARY, MARCH, APRIL):
+        months.close(month)
+    assert status(months, "b", APRIL) == ["closed"]
+
+
+def test_an_account_that_was_opened_after_a_book_of_all_accounts_can_close(months: Months) -> None:
+    """In books of 0.1.0 a transition is one of all accounts, also of those that are opened later."""
+    months.turn(date(2025, 1, 5))
+    months.build()
+    path, at = files.book_path(months.folder), periods.end_of(JANUARY) + timedelta(days=5)
+    sealed = files.seal(months.folder, closing.pending(months.connection, JANUARY, ["a"]))
+    periods.write(path, periods.Transition(JANUARY, "open", "closing", "f", "r", at))
+    periods.write(path, periods.Transition(JANUARY, "closing", "closed", "f", "r", at, seal=sealed))
+    open_b(months, APRIL)
+    months.use("b", date(2025, 4, 5), (0, 10**6))
+    for month in (FEBRUARY, MARCH, APRIL):
+        months.close(month)
+    assert status(months, "b", APRIL) == ["closed"]
+
+
+def test_idle_months_that_are_closed_one_after_the_other_wait_for_their_commitment(months: Months) -> None:
+    """The marts know of March when they are built after February was closed."""
+    months.turn(date(2025, 1, 5))
+    commitment = COMMITMENT | {"commit_amount": Decimal(100), "valid_from": JANUARY, "valid_to": APRIL}
+    months.do(agreements.set_plan_item, item_id="p", **commitment)
+    months.close(JANUARY)
+    months.close(FEBRUARY, build=False)
+    (account,) = months.ready(MARCH)
+    (condition,) = (item for item in account.unmet() if item.name == "lines_are_rows")
+    assert condition.found == "what its plan charges is older than the month: `apiary run` first"
+    months.close(MARCH)
+    assert months.owed() == {f"INV-2025-0{number}-a-USD": 100 for number in (1, 2, 3)}
