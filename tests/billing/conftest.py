@@ -26,7 +26,7 @@ def empty_ledger(statement_models: Mapping[str, str], tmp_path_factory: pytest.T
     return template(statement_models, tmp_path_factory.mktemp("empty") / "empty.duckdb")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_ledger(
     statement_models: Mapping[str, str], empty_ledger: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], Ledger]:

@@ -25,9 +25,10 @@ AT = datetime(2025, 2, 20, tzinfo=UTC)
 SHORT, LONG = 30, 1000
 
 
-@pytest.fixture
-def signed(ledger: Ledger) -> Ledger:
+@pytest.fixture(scope="module")
+def attested(new_ledger: Callable[[], Ledger]) -> Ledger:
     """Two days and a closed month, restated once, all of it signed."""
+    ledger = new_ledger()
     ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 4), 5)])
     ledger.build()
     export_days(ledger.export(AT, is_attested=True))
@@ -39,6 +40,12 @@ def signed(ledger: Ledger) -> Ledger:
     attestation.attest(ledger.exports, ledger.books, as_of=AT)
     assert faults(ledger) == ()
     return ledger
+
+
+@pytest.fixture
+def signed(attested: Ledger, tmp_path: Path) -> Ledger:
+    """The same in a folder of the test's own."""
+    return attested.fork(tmp_path / "ledger")
 
 
 def faults(ledger: Ledger, **more: object) -> tuple[verify.Fault, ...]:

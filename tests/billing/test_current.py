@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from html import unescape
@@ -29,10 +29,11 @@ NAMES = ("session_20250103_120000_0a1b2c3d", "colony_of_ada", "queen_of_ada")
 THEIRS = {"session_id": NAMES[0], "root_session_id": NAMES[0], "colony_id": NAMES[1]}
 
 
-@pytest.fixture
-def finance(ledger: Ledger) -> Path:
+@pytest.fixture(scope="module")
+def exported(new_ledger: Callable[[], Ledger]) -> Path:
     """Two accounts, two months, a version that was superseded, a correction, a charge, usage without a price."""
     nothing = dict.fromkeys(("list_unit_price", "contracted_unit_price", "list_cost", "contracted_cost", "billed_cost"))
+    ledger = new_ledger()
     ledger.tell([
         line("a", date(2025, 1, 3), 333_333, "0.075", **THEIRS), line("b", date(2025, 1, 4), 1, "3", **THEIRS),
         line("c", date(2025, 1, 5), 999_999, "2", **BOLT), line("d", date(2025, 2, 5), 77, "15"),
@@ -51,6 +52,12 @@ def finance(ledger: Ledger) -> Path:
     export_days(ledger.export(AT))
     current.refresh(StatementStore.open(ledger.exports))
     return ledger.exports
+
+
+@pytest.fixture
+def finance(exported: Path, tmp_path: Path) -> Path:
+    """The same in a folder of the test's own."""
+    return shutil.copytree(exported, tmp_path / "exports", symlinks=True)
 
 
 def printed(pdf: bytes) -> str:

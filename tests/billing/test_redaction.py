@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -28,9 +29,10 @@ THEIRS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def billed(ledger: Ledger) -> Ledger:
+@pytest.fixture(scope="module")
+def january(new_ledger: Callable[[], Ledger]) -> Ledger:
     """A closed January with two users, each day exported before and after the close; an open February."""
+    ledger = new_ledger()
     ledger.tell([line("a", date(2025, 1, 3)), line("b", date(2025, 1, 3), 500_000, **THEIRS)])
     ledger.build()
     exports.export_days(ledger.export(datetime(2025, 1, 10, tzinfo=UTC)))
@@ -40,6 +42,12 @@ def billed(ledger: Ledger) -> Ledger:
     exports.export_days(ledger.export(AT))
     exports.export_month(ledger.export(AT), JANUARY, "acct-acme")
     return ledger
+
+
+@pytest.fixture
+def billed(january: Ledger, tmp_path: Path) -> Ledger:
+    """The same in a folder of the test's own."""
+    return january.fork(tmp_path / "ledger")
 
 
 def amounts(folder: Path) -> dict[str, list[Decimal]]:
