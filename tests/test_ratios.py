@@ -29,6 +29,7 @@ def test_a_benchmark_has_two_sides_a_ratio_to_compare_with_and_a_limit(benchmark
     assert ratios.LIMITS[benchmark.name]
 
 
+@pytest.mark.services
 def test_no_ratio_is_worse_than_the_committed_one(capsys: pytest.CaptureFixture[str]) -> None:
     """`make bench-quick` on the least data. A change that is meant to cost something writes new ratios:
     `python -m bench.ratios --test --write`, `--quick --write`."""
