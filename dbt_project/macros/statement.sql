@@ -164,7 +164,7 @@
     names as (
         select
             tenant_id,
-            {{ fingerprint_of_all(fingerprint(['billing_account_id', 'name'])) }} as _fingerprint
+            {{ fingerprint_of_all(fingerprint(['billing_account_id', 'name', 'valid_from', 'valid_to'])) }} as _fingerprint
         from {{ ref('dim_billing_accounts') }}
         where tenant_id is not null
         group by tenant_id
@@ -295,4 +295,21 @@
 {# A model's name without the day of its release: reports write it, logs often do not. #}
 {% macro undated_model(model) -%}
     regexp_replace({{ model }}, '-(\d{8}|\d{4}-\d{2}-\d{2})$', '')
+{%- endmacro %}
+
+{# Whether terms of an account are those of a day of a month. #}
+{% macro is_in_month(terms, month) -%}
+    ({{ next_month(month) }} > {{ terms }}.valid_from and ({{ terms }}.valid_to is null or {{ month }} < {{ terms }}.valid_to))
+{%- endmacro %}
+
+{# The order of terms: the last of a month, or else the last before it, or else the first after it. #}
+{% macro nearest_terms(terms, month) -%}
+    {{ next_month(month) }} > {{ terms }}.valid_from desc,
+    case when {{ next_month(month) }} > {{ terms }}.valid_from then {{ terms }}.valid_from end desc,
+    {{ terms }}.valid_from
+{%- endmacro %}
+
+{# Whether a charge of a plan is for usage that there is. #}
+{% macro counts_usage(charges) -%}
+    ({{ charges }}.charge_kind = 'plan' and {{ charges }}.item in ('tokens', 'colony_day') and {{ charges }}.quantity > 0)
 {%- endmacro %}

@@ -58,21 +58,16 @@ select
     charges.amount,
     charges.billing_month
 from charges
--- A charge is of a month, a plan's in the currency that its account had last in it, if it had usage to pay for then. What
--- credit paid stays paid when the account has no day of that month any more, and usage of somebody erased is left on it.
+-- A charge is of a month, a plan's in the currency that its account had last in it. Of an account that has no day of the
+-- month any more only what erased usage left on it is charged, by the terms before it or else after it.
 inner join accounts
     on charges.billing_account_id = accounts.billing_account_id
     and (
         charges.currency is not null
-        or (
-            {{ next_month('charges.billing_month') }} > accounts.valid_from
-            and (accounts.valid_to is null or charges.billing_month < accounts.valid_to)
-        )
+        or {{ counts_usage('charges') }}
+        or {{ is_in_month('accounts', 'charges.billing_month') }}
     )
 qualify row_number() over (
     partition by charges.charge_id, charges.currency
-    order by
-        {{ next_month('charges.billing_month') }} > accounts.valid_from
-        and (accounts.valid_to is null or charges.billing_month < accounts.valid_to) desc,
-        accounts.valid_from desc
+    order by {{ nearest_terms('accounts', 'charges.billing_month') }}
 ) = 1

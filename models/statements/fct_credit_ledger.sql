@@ -10,6 +10,22 @@ terms as (
     select * from {{ ref('int_billing__account_terms') }}
 ),
 
+-- The terms of the day; of an account that has none of that day any more, those before it, or else after it.
+granted_in as (
+    select
+        grants.credit_grant_id,
+        terms.currency
+    from grants
+    inner join terms using (billing_account_id)
+    qualify row_number() over (
+        partition by grants.credit_grant_id
+        order by
+            grants.granted_on >= terms.valid_from desc,
+            case when grants.granted_on >= terms.valid_from then terms.valid_from end desc,
+            terms.valid_from
+    ) = 1
+),
+
 -- Credit is in the currency that its account had on the day it was granted, and pays charges in no other.
 ordered as (
     select
@@ -22,10 +38,7 @@ ordered as (
             order by grants.expires_on nulls last, grants.granted_on, grants.credit_grant_id
         ) as place
     from grants
-    inner join terms
-        on grants.billing_account_id = terms.billing_account_id
-        and grants.granted_on >= terms.valid_from
-        and (terms.valid_to is null or grants.granted_on < terms.valid_to)
+    inner join granted_in as terms using (credit_grant_id)
 ),
 
 -- Each line is owed in its own currency; the charges of a plan in the one that the account had last in their month.
@@ -38,9 +51,11 @@ charged as (
     from plan_charges as charges
     inner join terms
         on charges.billing_account_id = terms.billing_account_id
-        and {{ next_month('charges.billing_month') }} > terms.valid_from
-        and (terms.valid_to is null or charges.billing_month < terms.valid_to)
-    qualify row_number() over (partition by charges.charge_id order by terms.valid_from desc) = 1
+        and ({{ counts_usage('charges') }} or {{ is_in_month('terms', 'charges.billing_month') }})
+    qualify row_number() over (
+        partition by charges.charge_id
+        order by {{ nearest_terms('terms', 'charges.billing_month') }}
+    ) = 1
 ),
 
 due as (

@@ -351,7 +351,7 @@ class _Found:
         cost, off = self.off.get(account, (Decimal(0), 0))
         is_charged = period <= self.charged_through.get(account, date.max)
         found = f"off by {plain(cost)} and {pluralize(off, 'line')}: `apiary run` first" if cost or off else "equal"
-        found = found if is_charged else "what its plan charges is older than the month: `apiary run` first"
+        found = found if is_charged else "its plan is not charged yet: `apiary run` once the month is closing"
         conditions.append(
             Condition("lines_are_rows", not cost and not off and is_charged, found, settled_by="apiary run")
         )

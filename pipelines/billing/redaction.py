@@ -10,8 +10,8 @@ import hashlib
 import hmac
 import io
 import json
-import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,18 +74,16 @@ class Change:
 
 
 def redact(
-    exports_folder: Path, billing: Path, words: Collection[str], users: Collection[str] = (), *, at: datetime
-) -> int:
+    exports_folder: Path, billing: Path, words: Collection[str], users: Collection[str] = (), *, at: datetime,
+    key: bytes = b"",
+) -> int:  # fmt: skip
     """Put `ERASED` for each of these in all statements and sealed lines; how many files are other now.
 
     `words`: what means nothing else; `users`: names that may, and go where they mean a user. Each is made of letters,
-    digits, `_` and `-` between separators. May be killed and called again: a key that is thrown away at the end gives a
-    colony the same word in all lines. Raises OSError, SealError.
+    digits, `_` and `-` between separators. May be killed and called again, with the same `key`: by it a colony gets
+    the same word in all sealed lines. Without one the call has a key of its own. Raises OSError, SealError.
     """
-    key = billing / "closed" / ".erasing"
-    if key.parent.exists() and not key.exists():
-        replace_file(key, os.urandom(32))
-    change = Change(frozenset(words), frozenset(users), key.read_bytes() if key.exists() else b"")
+    change = Change(frozenset(words), frozenset(users), key or secrets.token_bytes(32))
     done = 0
     for folder in _versions(exports_folder):
         done += _redact_version(folder, change, at)
@@ -94,7 +92,6 @@ def redact(
     names = ledger.renamed(billing)
     for left in names.keys() - names.values():
         (billing / "closed" / f"{left}.parquet").unlink(missing_ok=True)
-    key.unlink(missing_ok=True)
     return done
 
 

@@ -108,7 +108,7 @@ def _erase(
     if work.rewrite(_build, now=now):
         common = work.common_names([*_signed(ledgers), *redaction.signed_texts(books.SHIPPED)])
         words = work.journal.identifiers | (work.journal.names - common)
-        redaction.redact(exports, ledgers, words, common, at=now)
+        redaction.redact(exports, ledgers, words, common, at=now, key=work.colony_key)
         whole = {line.tenant for line in work.lines if line.scope == "tenant"}
         operator_actions.redact(HOME.operator_actions, tenants=whole, erased=work.journal.identifiers)
         current.refresh(StatementStore.open(exports))  # made from statements that name nobody erased now

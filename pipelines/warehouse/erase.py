@@ -10,6 +10,7 @@ dbt, statements and the order of a run (defs/erasure.py).
 import hashlib
 import io
 import json
+import secrets
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -219,6 +220,14 @@ class Pass:
         self.lines = [line for line in pending if only is None or line.request_id in only]
         self.journal = Journal.read(self._path) if self._path.exists() else Journal()
         self.failed: dict[str, str] = {}
+
+    @property
+    def colony_key(self) -> bytes:
+        """What makes one word of an erased colony in all sealed lines, until no request waits any more."""
+        path = private_folder(self._folder) / "colony.key"
+        if not path.exists():
+            replace_file(path, secrets.token_bytes(32))
+        return path.read_bytes()
 
     def rewrite(self, build: Build, *, now: datetime) -> bool:
         """Put a warehouse without the erased in the place of the old one; whether there is anything to erase.

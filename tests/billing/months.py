@@ -3,6 +3,7 @@
 Does not belong here: generated books of many accounts (account_years.py), lines that are told (ledgers.py).
 """
 
+import secrets
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
@@ -24,7 +25,7 @@ class Months(Years):
 
     def __init__(self, models: Mapping[str, str], folder: Path) -> None:
         super().__init__(models, folder, 0, 1)
-        self.decided = 0
+        self.decided, self.key = 0, secrets.token_bytes(32)
         opened = {"account": "a", "tenant": "a", "name": "A", "currency": "USD", "charged_by": "tokens"}
         self.do(agreements.open_account, **opened, valid_from=date(2024, 1, 1))
 
@@ -87,7 +88,7 @@ class Months(Years):
         """The turns of sessions and these words, out of the warehouse and of what was sealed."""
         gone = {turn["turn_id"] for turn in self.turns if turn["session_id"] in sessions}
         words = gone.union(sessions, *sessions.values())
-        redaction.redact(self.folder / "exports", self.folder, words, at=periods.end_of(FEBRUARY))
+        redaction.redact(self.folder / "exports", self.folder, words, at=periods.end_of(FEBRUARY), key=self.key)
         self.turns = [turn for turn in self.turns if turn["turn_id"] not in gone]
         self.connection.execute("delete from core.int_sessions__tree_resolved where session_id in ?", [list(sessions)])
         files.reload(self.connection, self.folder)

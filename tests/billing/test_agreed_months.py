@@ -172,3 +172,14 @@ def test_a_change_is_not_one_of_the_account_that_pays_later(months: Months) -> N
     assert [(row["billing_account_id"], row["name"], row["currency"]) for row in said] == [
         ("a", "New", "EUR"), ("other", "Other", "USD"),
     ]  # fmt: skip
+
+
+def test_credit_stays_drawn_when_another_account_gets_the_day_of_its_grant(months: Months) -> None:
+    granted = {"account": "a", "amount": Decimal(100), "reason": "r", "granted_on": date(2024, 12, 2)}
+    months.do(agreements.grant_credit, grant="g", **granted)
+    months.turn(date(2025, 1, 5))
+    months.close(JANUARY)
+    moved = {"valid_from": date(2024, 12, 1), "valid_to": JANUARY, "billing_account_id": "b"}
+    months.do(agreements.change_account, tenant="a", **moved)
+    months.build()
+    assert months.owed() == {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.billing import agreements
+from pipelines.billing import agreements, books
 from tests.billing.months import COMMITMENT, FEBRUARY, JANUARY, Months
 
 
@@ -116,6 +116,11 @@ def test_credit_that_paid_what_was_erased_stays_drawn_when_the_month_moves(month
     months.do(agreements.change_account, tenant="a", **moved)
     months.build()
     assert months.owed() == {}
+    lines = "select count(*) from statements.int_billing__booked_lines where seal_seq is null and component = 'credit'"
+    assert months.connection.execute(lines).fetchall() == [(1,)], "of February: nothing of January's is another one"
+    months.do(agreements.change_account, tenant="a", valid_from=date(2025, 4, 1), currency="EUR")
+    months.build()
+    assert months.connection.execute(lines).fetchall() == [(1,)]
     (drawn,) = months.connection.execute(
         "select sum(amount) from marts.fct_credit_ledger where entry_kind = 'drawdown'"
     ).fetchall()
@@ -139,3 +144,55 @@ def test_the_seat_of_an_erased_user_is_billed_once_whatever_is_decided_of_it(mon
     assert sum(months.owed().values()) == 46
     months.close(FEBRUARY)
     assert sum(months.owed().values()) == 46
+
+
+def test_the_seat_of_an_erased_user_that_finance_takes_out_is_the_last_accounts(months: Months) -> None:
+    months.do(agreements.open_account, account="b", tenant="b", name="B", currency="USD", valid_from=JANUARY)
+    months.turn(date(2025, 1, 5))
+    seat(months, "a")
+    months.close(JANUARY, accounts=["a"])
+    seat(months, "b")
+    months.close(JANUARY, accounts=["b"])
+    before = months.owed()
+    months.erase({"s9": {"bob"}})
+    path = months.folder / "seats.csv"
+    path.write_text("".join(row for row in path.read_text().splitlines(keepends=True) if ",bob," not in row))
+    books.load(months.connection, [months.folder])
+    months.build()
+    assert months.owed() == before
+    months.close(FEBRUARY)
+    assert months.owed() == before
+
+
+@pytest.mark.parametrize("item", ["colony_day", "tokens"])
+def test_what_a_plan_charged_for_the_erased_stays_when_the_whole_month_moves(months: Months, item: str) -> None:
+    colony_days(months, *(["a", "b"] if item == "colony_day" else []))
+    for account in "ab" if item == "tokens" else "":
+        plan: dict[str, Any] = {"billing_account_id": account, "pricing": "per_unit", "unit_price": Decimal(10)}
+        months.do(agreements.set_plan_item, item_id=account, item=item, **plan, valid_from=JANUARY, valid_to=FEBRUARY)
+    use(months, "s1", "bob", "c1", date(2025, 1, 20))
+    use(months, "s2", "eve", "c2", date(2025, 1, 20))
+    months.close(JANUARY)
+    months.erase({"s1": {"bob", "c1"}})
+    moved: dict[str, Any] = {"valid_from": JANUARY, "valid_to": FEBRUARY, "billing_account_id": "b"}
+    months.do(agreements.change_account, tenant="a", **moved)
+    months.build()
+    assert months.owed() == {"INV-2025-01-a-USD": 20, "INV-2025-01-b-USD": 10, "INV-2025-02-a-USD": -10}
+
+
+def test_a_day_of_the_erased_that_moves_back_is_built_anew(months: Months) -> None:
+    """Its lines are others, and an incremental run builds the days whose fingerprint is another one."""
+    turn(months, "s1", date(2025, 1, 5))
+    turn(months, "s2", date(2025, 1, 20))
+    months.close(JANUARY)
+    move: dict[str, Any] = {"tenant": "a", "valid_from": date(2025, 1, 15)}
+    months.do(agreements.change_account, **move, billing_account_id="b")
+    months.do(agreements.change_account, tenant="a", valid_from=date(2025, 4, 1), reporting_timezone="Europe/Zurich")
+    months.close(JANUARY, accounts=["b"])
+    months.erase({"s2": {"bob"}})
+    query = "select _fingerprint from statements.int_billing__booking_days where usage_date = date '2025-01-20'"
+    before = months.connection.execute(query).fetchall()
+    months.do(agreements.change_account, **move, billing_account_id="a")
+    months.build()
+    assert months.owed() == {"INV-2025-01-a-USD": 30, "INV-2025-01-b-USD": 15, "INV-2025-02-b-USD": -15}
+    assert months.connection.execute(query).fetchall() != before

@@ -160,6 +160,6 @@ def test_idle_months_that_are_closed_one_after_the_other_wait_for_their_commitme
     months.close(FEBRUARY, build=False)
     (account,) = months.ready(MARCH)
     (condition,) = (item for item in account.unmet() if item.name == "lines_are_rows")
-    assert condition.found == "what its plan charges is older than the month: `apiary run` first"
+    assert condition.found == "its plan is not charged yet: `apiary run` once the month is closing"
     months.close(MARCH)
     assert months.owed() == {f"INV-2025-0{number}-a-USD": 100 for number in (1, 2, 3)}

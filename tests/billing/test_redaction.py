@@ -113,6 +113,18 @@ def test_a_user_who_is_called_like_something_else_changes_no_bill(billed: Ledger
     assert billed.failing() == set()
 
 
+def test_a_colony_has_one_word_for_a_key_in_sealed_lines_alone() -> None:
+    first, again, other = (
+        redaction.Change(frozenset(w), frozenset(), k) for w, k in (("cd", b"1"), ("c", b"1"), ("c", b"2"))
+    )
+    word = first.text("c", column="colony_id")
+    assert re.fullmatch("ERASED-[0-9a-f]{12}", word)
+    assert again.text("c", column="colony_id") == word
+    assert len({word, first.text("d", column="colony_id"), other.text("c", column="colony_id")}) == 3
+    assert first.text("c", column="x_ColonyId") == "ERASED"
+    assert first.text("e", column="colony_id") == "e"
+
+
 def test_columns_of_users_are_those_that_the_proof_searches() -> None:
     assert all(USERS.search(column) for column in redaction.USER_COLUMNS)
     assert not [name for name in ("user_basis", "SubAccountType", "superuser_note") if USERS.search(name)]

@@ -34,12 +34,18 @@ numbered as (
     left join periods using (billing_period, billing_account_id)
 ),
 
-everything as (
+sealed_and_pending as (
     select {{ (pending_line_columns() + ['booking', 'seal_seq']) | join(', ') }}
     from {{ ref('stg_billing__closed_lines') }}
     union all
     select {{ (pending_line_columns() + ['booking', 'seal_seq']) | join(', ') }}
     from numbered
+),
+
+-- Sealed lines tell erased colonies apart, for plans that count them; statements do not.
+everything as (
+    select * replace (case when colony_id like 'ERASED-%' then 'ERASED' else colony_id end as colony_id)
+    from sealed_and_pending
 )
 
 select
