@@ -377,7 +377,7 @@ def _first_open(connection: duckdb.DuckDBPyConnection, book: Book, period: date)
         """,
         [period],
     ).fetchall()
-    frozen = {account: book.closed_through(account) or date.min for account, _ in rows}
+    frozen = {account: book.closed_through(account) or date.min for account in {name for name, _ in rows}}
     return {account: month for account, month in rows if month > frozen[account]}
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +69,12 @@ class Transition:
 
     def is_of(self, account: str | None) -> bool:
         """Whether it is about an account. `None` asks for what is said of all."""
-        return self.accounts is None or account in self.accounts
+        return self.accounts is None or account in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """A line may name thousands of accounts, and is asked for each of them."""
+        return frozenset(self.accounts or ())
 
 
 @dataclass(frozen=True)

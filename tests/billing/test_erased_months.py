@@ -55,6 +55,8 @@ def test_erased_colonies_are_counted_as_they_were(months: Months, is_erased_late
     assert before == {"INV-2025-01-a-USD": 40}
     months.erase({"s1": {"bob", "c1"}, "s2": {"c2"}})
     assert months.owed() == before
+    shown = "select distinct colony_id from statements.int_billing__booked_lines where colony_id like 'ERASED%'"
+    assert months.connection.execute(shown).fetchall() == [("ERASED",)], "statements do not tell one from the other"
     if is_erased_later:
         months.erase({"s3": {"eve", "c3"}})
         assert months.owed() == before
