@@ -19,7 +19,7 @@ CLOSING = (
     Mutant("grace by the clock alone", "pipelines/billing/periods.py", "min(as_of, watermark_at) >= until", "as_of >= until", f"{RULES}::test_grace_is_over_by_both_clocks"),
     Mutant("everything can be waived", "pipelines/billing/periods.py", "not (c.can_be_waived and waived.get(c.name, \"\").strip())]", "not waived.get(c.name, \"\").strip()]", f"{RULES}::test_a_waiver_needs_a_reason_and_a_condition_that_can_be_waived"),
     Mutant("a waiver without a reason", "pipelines/billing/periods.py", 'waived.get(c.name, "").strip())]', "c.name in waived)]", f"{RULES}::test_a_waiver_needs_a_reason_and_a_condition_that_can_be_waived"),
-    Mutant("one account's month is everybody's", "pipelines/billing/periods.py", "        return self.accounts is None or account in self.accounts", "        return True", f"{RULES}::test_each_account_has_its_own_months"),
+    Mutant("one account's month is everybody's", "pipelines/billing/periods.py", "        return self.accounts is None or account in self._names", "        return True", f"{RULES}::test_each_account_has_its_own_months"),
     Mutant("nothing checked is all well", "pipelines/billing/gate.py", "    if not checks:\n", "    if checks is None:\n", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
     Mutant("one account's check stops everybody", "pipelines/billing/gate.py", " if check.accounts is None]", "]", f"{RULES}::test_the_gate_stops_whom_it_is_about"),
     Mutant("an account's own check stops nobody", "pipelines/billing/gate.py", "(self.accounts is None or account in self.accounts)", "self.accounts is None", f"{RULES}::test_the_gate_stops_whom_it_is_about"),

@@ -302,11 +302,27 @@
     ({{ next_month(month) }} > {{ terms }}.valid_from and ({{ terms }}.valid_to is null or {{ month }} < {{ terms }}.valid_to))
 {%- endmacro %}
 
-{# The order of terms: the last of a month, or else the last before it, or else the first after it. #}
-{% macro nearest_terms(terms, month) -%}
-    {{ next_month(month) }} > {{ terms }}.valid_from desc,
-    case when {{ next_month(month) }} > {{ terms }}.valid_from then {{ terms }}.valid_from end desc,
+{# The order of terms: the last that began before a day, or else the first after it. #}
+{% macro nearest_terms(terms, day) -%}
+    {{ day }} > {{ terms }}.valid_from desc,
+    case when {{ day }} > {{ terms }}.valid_from then {{ terms }}.valid_from end desc,
     {{ terms }}.valid_from
+{%- endmacro %}
+
+{# Of each line of an account what closed statements said last, unless they took it back. #}
+{% macro lines_in_force(condition='true') -%}
+    select * exclude (place)
+    from (
+        select
+            *,
+            row_number() over (
+                partition by tenant_id, line_id, billing_account_id
+                order by seal_seq desc, line_kind = 'reversal'
+            ) as place
+        from {{ ref('stg_billing__closed_lines') }}
+        where {{ condition }}
+    ) as numbered
+    where place = 1 and line_kind <> 'reversal'
 {%- endmacro %}
 
 {# Whether a charge of a plan is for usage that there is. #}

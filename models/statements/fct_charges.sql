@@ -69,5 +69,5 @@ inner join accounts
     )
 qualify row_number() over (
     partition by charges.charge_id, charges.currency
-    order by {{ nearest_terms('accounts', 'charges.billing_month') }}
+    order by {{ nearest_terms('accounts', next_month('charges.billing_month')) }}
 ) = 1

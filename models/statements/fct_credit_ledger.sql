@@ -19,10 +19,7 @@ granted_in as (
     inner join terms using (billing_account_id)
     qualify row_number() over (
         partition by grants.credit_grant_id
-        order by
-            grants.granted_on >= terms.valid_from desc,
-            case when grants.granted_on >= terms.valid_from then terms.valid_from end desc,
-            terms.valid_from
+        order by {{ nearest_terms('terms', 'grants.granted_on + 1') }}
     ) = 1
 ),
 
@@ -54,7 +51,7 @@ charged as (
         and ({{ counts_usage('charges') }} or {{ is_in_month('terms', 'charges.billing_month') }})
     qualify row_number() over (
         partition by charges.charge_id
-        order by {{ nearest_terms('terms', 'charges.billing_month') }}
+        order by {{ nearest_terms('terms', next_month('charges.billing_month')) }}
     ) = 1
 ),
 

@@ -22,8 +22,7 @@ currencies as (
     from (select distinct billing_account_id, {{ month_of('usage_date') }} as billing_month from lines) as months
     inner join {{ ref('int_billing__account_terms') }} as terms
         on months.billing_account_id = terms.billing_account_id
-        and {{ next_month('months.billing_month') }} > terms.valid_from
-        and (terms.valid_to is null or months.billing_month < terms.valid_to)
+        and {{ is_in_month('terms', 'months.billing_month') }}
     group by months.billing_account_id, months.billing_month
 ),
 

@@ -5,18 +5,11 @@
 -- the last one's: whose it is a plan says, and not the day.
 -- Not of int_billing__sealed_lines_in_force, which orders every line that was ever sealed: these are few.
 with in_force as (
-    select
-        *,
-        row_number() over (
-            partition by tenant_id, line_id, billing_account_id
-            order by seal_seq desc, line_kind = 'reversal'
-        ) as place
-    from {{ ref('stg_billing__closed_lines') }}
-    where coalesce(record_id, user_id, '') = 'ERASED'
+    {{ lines_in_force("coalesce(record_id, user_id, '') = 'ERASED'") }}
 )
 
 select
-    in_force.* exclude (place),
+    in_force.*,
     row_number() over (
         partition by in_force.line_id, case when in_force.record_id is not null then in_force.tenant_id end
         order by in_force.record_id is not null and accounts.tenant_id is null, in_force.seal_seq desc
@@ -27,4 +20,3 @@ left join {{ ref('dim_billing_accounts') }} as accounts
     and in_force.billing_account_id = accounts.billing_account_id
     and in_force.charge_start_date >= accounts.valid_from
     and (accounts.valid_to is null or in_force.charge_start_date < accounts.valid_to)
-where in_force.place = 1 and in_force.line_kind <> 'reversal'
