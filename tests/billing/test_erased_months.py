@@ -182,6 +182,20 @@ def test_what_a_plan_charged_for_the_erased_stays_when_the_whole_month_moves(mon
     assert months.owed() == {"INV-2025-01-a-USD": 20, "INV-2025-01-b-USD": 10, "INV-2025-02-a-USD": -10}
 
 
+def test_credit_pays_what_a_plan_charged_for_the_erased_when_the_whole_month_moves(months: Months) -> None:
+    granted: dict[str, Any] = {"account": "a", "amount": Decimal(100), "reason": "r", "granted_on": date(2024, 12, 2)}
+    months.do(agreements.grant_credit, grant="g", **granted)
+    colony_days(months, "a", "b")
+    use(months, "s1", "bob", "c1", date(2025, 1, 20))
+    use(months, "s2", "eve", "c2", date(2025, 1, 20))
+    months.close(JANUARY)
+    months.erase({"s1": {"bob", "c1"}})
+    moved: dict[str, Any] = {"valid_from": JANUARY, "valid_to": FEBRUARY, "billing_account_id": "b"}
+    months.do(agreements.change_account, tenant="a", **moved)
+    months.build()
+    assert months.owed() == {"INV-2025-01-b-USD": 10}
+
+
 def test_a_day_of_the_erased_that_moves_back_is_built_anew(months: Months) -> None:
     """Its lines are others, and an incremental run builds the days whose fingerprint is another one."""
     turn(months, "s1", date(2025, 1, 5))

@@ -155,6 +155,7 @@ class Site:
         self.warehouse.parent.mkdir(parents=True)
         self.warehouse.write_bytes(loaded())
         self.oracle = self.landing()
+        self.colony_keys: list[bytes] = []
 
     def load(self, path: Path | None = None) -> load.Loaded:
         return load_landed(path or self.warehouse, self.store)
@@ -202,7 +203,8 @@ class Site:
         self, signed: Iterable[str] = (), models: Iterable[str] = (), book: Path = Path("/nowhere")
     ) -> list[erase.Erased]:
         work = erase.Pass(self.warehouse, self.store)
-        work.rewrite(build, now=NOW)
+        if work.rewrite(build, now=NOW):
+            self.colony_keys.append(work.colony_key)
         whole = {line.tenant for line in work.lines if line.scope == "tenant"}
         operator_actions.redact(book, tenants=whole, erased=work.journal.identifiers)
         work.clear_landing()
@@ -789,6 +791,8 @@ def test_one_that_cannot_be_finished_stops_no_other(site: Site) -> None:
     assert [item.request_id for item in site.erase()] == [stuck.request_id]
     assert len([key for key in site.store.objects if key.startswith(suppression.DONE)]) == 3
     assert not erase.folder_of(site.warehouse).exists()
+    assert len(site.colony_keys) > 1
+    assert len(set(site.colony_keys)) == 1, "erased colonies are told apart by one key until nothing waits"
 
 
 def test_a_name_that_is_a_word_of_the_program_is_told_and_stops_nothing(site: Site) -> None:
