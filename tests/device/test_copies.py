@@ -165,6 +165,63 @@ def test_a_chosen_name_is_a_copy_s_only_beside_its_original(tmp_path: Path) -> N
     assert found == {"nightly": ("nightly", False), "nightly.bak": ("nightly", True), "weekly.1": ("weekly.1", False)}
 
 
+def chosen_sessions(home: Path, *names: str, with_events: bool = True) -> None:
+    """Sessions of names that somebody chose, each with a turn of its own in both logs."""
+    for number, name in enumerate(names, 1):
+        folder = home / "agents" / "scout" / "sessions" / name
+        append(folder / "logs" / "tool_logs.jsonl", dump(step(number)))
+        if with_events:
+            append(folder / "events.jsonl", dump(turn(number, session=name)))
+
+
+@pytest.mark.parametrize("with_events", [True, False])
+def test_sessions_that_are_named_like_copies_are_sessions(tmp_path: Path, with_events: bool) -> None:
+    """Of a chosen name only the content tells: each of these has turns of its own."""
+    home = tmp_path / "hive"
+    chosen_sessions(home, "nightly", "nightly_2", "nightly old", "backup of nightly", with_events=with_events)
+    made = granted(tmp_path / "apiary", home)
+    made.ship(home)
+    owners = {row["session_id"] for row in rows(made, "node_steps")}
+    assert len(owners) == 4
+    assert {row["is_copy"] for row in rows(made, "node_steps")} == {False}
+    if with_events:
+        assert {row["session_id"] for row in rows(made, "llm_turns")} == owners, "steps find their events"
+
+
+@pytest.mark.parametrize("with_events", [True, False])
+def test_a_copy_of_a_chosen_session_adds_nothing(tmp_path: Path, with_events: bool) -> None:
+    """Also where the original lost its first lines since, and where the copy was written to."""
+    home = tmp_path / "hive"
+    chosen_sessions(home, "nightly", with_events=with_events)
+    original = home / "agents" / "scout" / "sessions" / "nightly"
+    copy = shutil.copytree(original, original.with_name("nightly_old"))
+    append(copy / "logs" / "tool_logs.jsonl", dump(step(8)))
+    if with_events:
+        (original / "events.jsonl").write_bytes(dump(turn(9, session="nightly")))
+    made = granted(tmp_path / "apiary", home)
+    made.ship(home)
+    assert len({row["session_id"] for row in rows(made, "node_steps")}) == 1
+    assert sorted(row["is_copy"] for row in rows(made, "node_steps")) == [False, True]
+
+
+def test_a_colony_that_is_named_like_a_copy_is_one(tmp_path: Path) -> None:
+    """Its metadata tell: a copy has the original's."""
+    for name, told in {
+        "desk": {"queen_session_id": SESSION, "colony_name": "desk"},
+        "desk_2": {"queen_session_id": LATER, "colony_name": "desk_2"},
+        "desk_old": {"queen_session_id": f"{LATER[:-1]}9"},
+        "desk (copy)": {"queen_session_id": SESSION, "colony_name": "desk"},
+        "desk_bak": {"queen_session_id": SESSION},
+        "desk_3": {},
+    }.items():
+        folder = tmp_path / "colonies" / name
+        folder.mkdir(parents=True)
+        if told:
+            (folder / "metadata.json").write_text(json.dumps(told))
+    found = [folder.colony_name for folder in hive_layout.colony_folders(tmp_path)]
+    assert found == ["desk", "desk_2", "desk_old"]
+
+
 def test_folders_that_look_like_sessions_are_told_and_not_read(tmp_path: Path) -> None:
     home = tmp_path / "hive"
     append(queen_folder(home) / "events.jsonl", dump(turn(1)))

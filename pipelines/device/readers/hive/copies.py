@@ -1,7 +1,8 @@
 """Copies of session folders: which session a folder's name means, and which of several folders is the original.
 
 People and programs copy folders beside the original: `….bak`, `… (copy)`, `….jtrash-1763622000`, a whole agent.
-A copy's turns are the original's, and a copy never says what a session is while an original does.
+A copy's turns are the original's, and a copy never says what a session is while an original does. People also choose
+such names: of `nightly` and `nightly_2` only what is in them tells.
 Does not belong here: where folders may lie (layout.py).
 """
 
@@ -10,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.contract.keys import RUN_STAMP, SESSION_ID, is_generated
+from pipelines.device import documents, lines
 
 if TYPE_CHECKING:
     from pipelines.device.readers.hive.layout import SessionFolder
@@ -25,6 +28,7 @@ _MARK = re.compile(
     r"|[ ._-](?:bak|backup|copy|kopie|copie|copia|old|orig|save|saved|trash|jtrash|tmp|\d+)(?![a-z])))+$)",
     re.IGNORECASE,
 )
+_LOGS = ("events.jsonl", "tool_logs.jsonl", "details.jsonl")
 
 
 def session_of(name: str) -> tuple[str, bool]:
@@ -57,6 +61,17 @@ def marked(name: str) -> str | None:
     return bare if bare and bare != name else None
 
 
+def is_other_colony(folder: Path, original: Path) -> bool:
+    """Whether a colony's folder that is named like a copy is a colony of its own: its metadata have its own name, or
+    another queen's session than the original's."""
+    metadata, _ = documents.load(folder / "metadata.json")
+    if folder.name in (metadata.get("colony_name"), metadata.get("colony_id")):
+        return True
+    before, _ = documents.load(original / "metadata.json")
+    queens = metadata.get("queen_session_id"), before.get("queen_session_id")
+    return None not in queens and queens[0] != queens[1]
+
+
 def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
     """The folders with their copies marked, the original of each session before its copies.
 
@@ -64,7 +79,9 @@ def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
     original: a copy's name is the original's and something beside it.
     """
     listed = list(folders)
-    beside = {(folder.path.parent, folder.path.name) for folder in listed if not is_generated(folder.session_id)}
+    beside = {
+        (folder.path.parent, folder.path.name): folder for folder in listed if not is_generated(folder.session_id)
+    }
     known = {folder.session_id for folder in listed if is_generated(folder.session_id)}
     sessions: dict[str, list[SessionFolder]] = {}
     for folder in listed:
@@ -73,12 +90,44 @@ def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
         if (parent_id := glued(folder.parent_session_id or "")) in known:
             folder = replace(folder, parent_session_id=parent_id, is_copy=True)  # noqa: PLW2901
         bare = marked(folder.session_id) if beside and not folder.is_copy else None
-        if bare is not None and (folder.path.parent, bare) in beside:
+        original = beside.get((folder.path.parent, bare)) if bare is not None else None
+        if bare is not None and original is not None and not _is_other_session(folder, original):
             folder = replace(folder, session_id=bare, is_copy=True)  # noqa: PLW2901
         sessions.setdefault(folder.session_id, []).append(folder)
     for session_id in sorted(sessions):
         group = sessions[session_id]
         yield from group if len(group) == 1 else sorted(_with_copies(group), key=_rank)
+
+
+def _is_other_session(folder: SessionFolder, original: SessionFolder) -> bool:
+    """Whether a folder that is named like a copy is a session of its own: its first event names it, or its logs begin
+    otherwise than the original's. The event of a copy names the original, also where that lost lines since."""
+    first = [(_first_line(folder, name), _first_line(original, name)) for name in _LOGS]
+    named = _session_named(first[0][0])
+    if named in (folder.session_id, original.session_id):
+        return named == folder.session_id
+    pairs = [(mine, other) for mine, other in first if mine is not None and other is not None]
+    return bool(pairs) and all(mine != other for mine, other in pairs)
+
+
+def _first_line(folder: SessionFolder, name: str) -> bytes | None:
+    """The first line of a log, up to 64 KiB of it; None without one."""
+    place = folder.path if name == "events.jsonl" else folder.logs
+    try:
+        with lines.open_plain((place or folder.path) / name) as file:
+            return file.readline(1 << 16) or None
+    except (lines.UnreadableError, OSError):
+        return None
+
+
+def _session_named(line: bytes | None) -> str | None:
+    """The session that an event names."""
+    try:
+        found = lines.loads(line or b"")
+    except (ValueError, RecursionError):
+        return None
+    name = found.get("execution_id") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _with_copies(group: Iterable[SessionFolder]) -> Iterator[SessionFolder]:

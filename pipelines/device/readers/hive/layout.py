@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipelines.contract.keys import is_generated
 from pipelines.device.readers.base import NOT_LISTED, FileState
-from pipelines.device.readers.hive.copies import glued, marked, session_of, told_apart
+from pipelines.device.readers.hive.copies import glued, is_other_colony, marked, session_of, told_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +189,13 @@ def colony_folders(home: Path) -> list[ColonyFolder]:
     Shadow folders, named by a session id, have no metadata and are no colonies.
     """
     found = [ColonyFolder(path, parts[0]) for path, parts in _matches(home, COLONY_FOLDERS)]
-    names = {folder.colony_name for folder in found}
-    return [folder for folder in found if marked(folder.colony_name) not in names]
+    beside = {folder.colony_name: folder.path for folder in found}
+
+    def is_copy(folder: ColonyFolder) -> bool:
+        original = beside.get(marked(folder.colony_name) or "")
+        return original is not None and not is_other_colony(folder.path, original)
+
+    return [folder for folder in found if not is_copy(folder)]
 
 
 def passed_over(home: Path, known: Iterable[SessionFolder]) -> Iterator[Path]:

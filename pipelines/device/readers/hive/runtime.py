@@ -31,7 +31,6 @@ class Hive:
     def contents(self, home: Path, setting: Setting) -> Contents:
         """Of each session its logs, then what it says of itself; what colonies say."""
         folders = layout.session_folders(home)
-        colonies = layout.colony_folders(home)
         offsets = Offsets(setting.clock, folders, setting.consented)
         tool_starts: ToolStarts = {}
         described: set[str] = set()
@@ -49,7 +48,7 @@ class Hive:
 
         def snapshots(reading: Reading) -> Iterator[Snapshot]:
             if setting.consented & {"descriptions", "tasks"}:  # tasks: whose list it is stands in the metadata
-                for colony in colonies:
+                for colony in layout.colony_folders(home):
                     yield from _of_colony(colony, reading)
 
         return Contents([], snapshots, partial(layout.passed_over, home, folders), file_sets)
