@@ -27,6 +27,7 @@ from pipelines.device.errors import DeviceError
 from pipelines.device.readers import registry, sqlite_copy
 from pipelines.device.readers.base import (
     At,
+    BadRow,
     Contents,
     CorruptError,
     FileSet,
@@ -570,13 +571,15 @@ class Collector:
             self._take(record, source, counts, is_live=False)
         self._state.set_snapshot(key, content, 0)
 
-    def _take(self, item: Item | Record | Group, source: str, counts: Counts, *, is_live: bool) -> None:
+    def _take(self, item: Item | Record | Group | BadRow, source: str, counts: Counts, *, is_live: bool) -> None:
         """Stage what a snapshot says, and count what became of it."""
         if isinstance(item, Group):
             self._take_group(item, source, counts)
             return
         counts.seen += 1
-        if isinstance(item, Record):
+        if isinstance(item, BadRow):
+            counts.reject(item.reason)
+        elif isinstance(item, Record):
             counts.fields_unknown += item.fields_unknown
             outcome = self._stage(item, source, 0)[0]
             _count(counts, outcome)

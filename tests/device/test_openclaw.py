@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -365,6 +365,83 @@ def test_a_copy_of_a_copy_is_the_first_sessions(tmp_path: Path, order: tuple[str
         is_original = FIRST in order[:number]
         assert row["session_id"] == (SECOND if order[:number] == (THIRD,) else FIRST)
         assert row["is_copy"] is not is_original
+
+
+@pytest.mark.parametrize("is_database", [False, True])
+def test_copies_of_copies_that_have_no_id_count_once(tmp_path: Path, is_database: bool) -> None:
+    """Without an id of the response its session tells it from others: of every copy it is the first session's."""
+    home = tmp_path / ".openclaw"
+    anonymous = response(1, responseId=None)
+    entries = {FIRST: [head(), anonymous]}
+    for number, (parent, session) in enumerate(pairwise((FIRST, SECOND, THIRD)), 10):
+        forked = head(session, parentSession=f"/home/ada/x/{parent}.jsonl", timestamp=f"2026-10-22T09:{number}:00.000Z")
+        entries[session] = [forked, anonymous]
+    if is_database:
+        database(home, entries)
+    else:
+        for session, found in entries.items():
+            transcript(home, f"{session}.jsonl", *found)
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert [row["session_id"] for row in turns(device)] == [FIRST]
+
+
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_a_row_that_cannot_be_read_stops_no_other(tmp_path: Path, is_archive: bool) -> None:
+    home = tmp_path / ".openclaw"
+    path = database(home, {FIRST: [head(), response(1)]})
+    with closing(sqlite3.connect(path)) as db, db:
+        if is_archive:
+            db.execute("INSERT INTO session_transcript_archives VALUES (?, 'k', 'zstd', ?)", (SECOND, b"no frame"))
+        else:
+            db.executemany(
+                "INSERT INTO transcript_events VALUES (?, ?, ?, ?)",
+                [(SECOND, 0, None, b"no frame"), (SECOND, 1, '{"type": "message", "role": "assistant" ', None)],
+            )
+        entries = [(THIRD, number, json.dumps(entry)) for number, entry in enumerate((head(THIRD), response(2)))]
+        db.executemany("INSERT INTO transcript_events (session_id, seq, event_json) VALUES (?, ?, ?)", entries)
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert [row["session_id"] for row in turns(device)] == [FIRST, THIRD]
+    (told,) = device.sources("session_store")
+    assert (told["outcome"], told["lines_rejected"]) == ("read", 1 if is_archive else 2)
+
+
+@pytest.mark.parametrize("number", ["40", -3, 1.5, True])
+def test_a_number_that_is_none_is_told(tmp_path: Path, number: object) -> None:
+    home = tmp_path / ".openclaw"
+    wrong = response(1)
+    wrong["message"]["usage"]["input"] = number
+    transcript(home, f"{FIRST}.jsonl", head(), wrong, response(2))
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    assert [row["input_tokens"] for row in turns(device)] == [1107]
+    assert [row["turn_lines_rejected"] for row in device.sources("transcript")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "entrypoint"),
+    [
+        ("agent:subagent:main", "agent_session", None),
+        ("agent:cron:main", "agent_session", None),
+        ("agent:main:whatsapp:group:subagent", "agent_session", "channel"),
+        ("agent:main:whatsapp:group:cron", "agent_session", "channel"),
+        ("agent:main:whatsapp:direct:hook", "agent_session", None),
+        (f"agent:main:subagent:{SECOND}", "worker", None),
+        (f"agent:main:main:subagent:{SECOND}", "worker", None),
+        ("cron:nightly", "agent_session", "cron"),
+        (f"agent:main:hook:{SECOND}", "agent_session", "hook"),
+        ("agent:main:dashboard:x", "agent_session", "web"),
+    ],
+)
+def test_a_kind_is_told_by_its_place_in_the_key(tmp_path: Path, key: str, kind: str, entrypoint: str | None) -> None:
+    """What an agent or a peer is called is no kind."""
+    home = tmp_path / ".openclaw"
+    database(home, {FIRST: [head(), response(1)]}, keys={FIRST: key})
+    device = granted(tmp_path / "apiary", home)
+    device.ship(home)
+    (session,) = device.delivered("sessions")
+    assert (session["session_kind"], session["entrypoint"]) == (kind, entrypoint)
 
 
 def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:

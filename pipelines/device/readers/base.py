@@ -109,6 +109,13 @@ class Item:
 
 
 @dataclass(frozen=True)
+class BadRow:
+    """A row of a snapshot that cannot be read, and why: it stops no other row, and is told as a rejected line."""
+
+    reason: Literal["torn", "nul_fill", "bad_utf8", "bad_type"]
+
+
+@dataclass(frozen=True)
 class Group:
     """Records of a snapshot that are passed over while nothing of them has changed: a database may hold years, and one
     row of it be new. `content`: what changes when one of them does. `number`: how many rows of the source they are."""
@@ -191,7 +198,7 @@ class Snapshot:
     files: tuple[Path, ...]
     kind: str
     consent: str
-    read: Callable[[], Iterable[Item | Record | Group] | None]
+    read: Callable[[], Iterable[Item | Record | Group | BadRow] | None]
     layout: str = "other"
     lives_with: tuple[str, ...] = ()
     is_counted: bool = True

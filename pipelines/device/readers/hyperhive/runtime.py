@@ -14,7 +14,7 @@ from pathlib import Path
 from pipelines.contract import wire
 from pipelines.device import lines
 from pipelines.device.clock import utc_time
-from pipelines.device.readers.base import Contents, Group, Item, Reading, Record, Setting, Snapshot
+from pipelines.device.readers.base import BadRow, Contents, Group, Item, Reading, Record, Setting, Snapshot
 from pipelines.device.readers.claude_code import layout as claude
 from pipelines.device.readers.claude_code import transcripts
 from pipelines.device.readers.claude_code.runtime import CLAUDE_CODE
@@ -81,7 +81,7 @@ def _log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _named(snapshot: Snapshot, agent: Path) -> Iterable[Item | Record | Group] | None:
+def _named(snapshot: Snapshot, agent: Path) -> Iterable[Item | Record | Group | BadRow] | None:
     """What a transcript says of its session, with the name of the agent whose it is."""
     items = snapshot.read()
     return (

@@ -7,6 +7,7 @@ named here. Does not belong here: what a line of a transcript means (transcripts
 import io
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.device import lines
 from pipelines.device.readers import sqlite
-from pipelines.device.readers.base import CorruptError, Item, Json, Record
+from pipelines.device.readers.base import BadRow, CorruptError, Item, Json, Record
 from pipelines.device.readers.openclaw import sessions, transcripts
 
 MAX_UNPACKED = 256 << 20  # one transcript; beyond it a blob is no transcript of a person's agent
@@ -33,8 +34,11 @@ ALLOWED: sqlite.Allowed = {
 }
 
 
-def read(path: Path, scratch: Path, agent: str) -> list[Item | Record]:
-    """Every response, call and session. Raises UnreadableError, UnknownLayoutError, CorruptError, FileNotFoundError."""
+def read(path: Path, scratch: Path, agent: str) -> list[Item | Record | BadRow]:
+    """Every response, call and session; of a row that cannot be read, that.
+
+    Raises UnreadableError, UnknownLayoutError, CorruptError, FileNotFoundError.
+    """
     return sqlite.read(path, scratch, ALLOWED, lambda connection: list(_found(connection, agent)))
 
 
@@ -67,16 +71,26 @@ def unpacked(data: bytes) -> bytes:
     return text
 
 
-def transcript(text: bytes, context: transcripts.Context) -> Iterator[Record]:
+def transcript(text: bytes, context: transcripts.Context) -> Iterator[Record | BadRow]:
     """The records of a whole transcript that does not grow any more."""
     context.head = partial(transcripts.head, _object(text.partition(b"\n")[0]))
     for line in io.BytesIO(text):
-        if line.strip() and transcripts.may_matter(line):
-            for _, found in lines.parse(line, transcripts.is_event).records:
-                yield from transcripts.read(found, context)
+        if line.strip():
+            yield from _entry(line, context)
 
 
-def _found(connection: sqlite3.Connection, agent: str) -> Iterator[Item | Record]:
+def _entry(data: bytes, context: transcripts.Context) -> Iterator[Record | BadRow]:
+    """The records of one entry, or that it cannot be read."""
+    if not transcripts.may_matter(data):
+        return
+    entries = lines.parse(data, transcripts.is_event).records
+    if not entries:
+        yield BadRow(lines.fault(data))
+    for _, found in entries:
+        yield from transcripts.read(found, context)
+
+
+def _found(connection: sqlite3.Connection, agent: str) -> Iterator[Item | Record | BadRow]:
     known = sessions.Known(agent)
     if sqlite.has_table(connection, "session_nodes"):
         required = frozenset({"session_key", "current_session_id"})
@@ -85,16 +99,19 @@ def _found(connection: sqlite3.Connection, agent: str) -> Iterator[Item | Record
         required = frozenset({"session_id", "session_key"})
         known.windows(sqlite.rows(connection, "session_windows", ALLOWED, required))
     yield from known.items()
-    heads = _heads(connection)
+    known.heads |= {session_id: partial(replace, head) for session_id, head in _heads(connection).items()}
     contexts: dict[str, transcripts.Context] = {}
     required = frozenset({"session_id", "seq", "event_json"})
     for row in sqlite.rows(connection, "transcript_events", ALLOWED, required, "ORDER BY session_id, seq"):
-        session_id, data = str(row["session_id"]), _event(row)
-        if data is None or not transcripts.may_matter(data):
+        session_id = str(row["session_id"])
+        context = contexts.setdefault(session_id, known.context(session_id))
+        try:
+            data = _event(row)
+        except CorruptError:
+            yield BadRow("bad_type")
             continue
-        context = contexts.setdefault(session_id, known.context(session_id, heads.get(session_id)))
-        for _, found in lines.parse(data, transcripts.is_event).records:
-            yield from transcripts.read(found, context)
+        if data is not None:
+            yield from _entry(data, context)
     if sqlite.has_table(connection, "session_transcript_archives"):
         required = frozenset({"session_id", "encoding", "archive_blob"})
         for row in sqlite.rows(connection, "session_transcript_archives", ALLOWED, required):
@@ -102,6 +119,7 @@ def _found(connection: sqlite3.Connection, agent: str) -> Iterator[Item | Record
 
 
 def _heads(connection: sqlite3.Connection) -> dict[str, transcripts.Head]:
+    """What the first lines of the transcripts say."""
     names = ", ".join(
         name
         for name in sqlite.columns(connection, "transcript_events", ALLOWED, frozenset({"session_id", "event_json"}))
@@ -109,7 +127,10 @@ def _heads(connection: sqlite3.Connection) -> dict[str, transcripts.Head]:
     )
     found = {}
     for session_id, *values in connection.execute(f"SELECT session_id, {names} FROM transcript_events WHERE seq <= 1"):
-        data = _event(dict(zip(names.split(", "), values, strict=True)))
+        try:
+            data = _event(dict(zip(names.split(", "), values, strict=True)))
+        except CorruptError:
+            continue  # told where the row is read
         made = transcripts.head(_object(data)) if data else transcripts.Head()
         if made.started_at or made.parent_session_id:
             found[str(session_id)] = made
@@ -123,13 +144,16 @@ def _event(row: sqlite.Values) -> bytes | None:
     return unpacked(packed) if isinstance(packed, bytes) else None
 
 
-def _archive(row: sqlite.Values, known: sessions.Known) -> Iterable[Record]:
+def _archive(row: sqlite.Values, known: sessions.Known) -> Iterable[Record | BadRow]:
     blob = row["archive_blob"]
     if not isinstance(blob, bytes):
         return ()
-    text = unpacked(blob) if row["encoding"] == "zstd" else blob
+    try:
+        text = unpacked(blob) if row["encoding"] == "zstd" else blob
+    except CorruptError:
+        return (BadRow("bad_type"),)
     key = row["session_key"]
-    return transcript(text, known.context(str(row["session_id"]), None, key=str(key) if key else None))
+    return transcript(text, known.context(str(row["session_id"]), key=str(key) if key else None))
 
 
 def _object(data: bytes) -> Json | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines.device import lines
 from pipelines.device.readers.base import (
     At,
+    BadRow,
     Contents,
     CorruptError,
     Item,
@@ -43,14 +44,17 @@ class OpenClaw:
     def contents(self, home: Path, setting: Setting) -> Contents:
         """Transcripts; then packed transcripts, databases and what the stores say of sessions."""
         agents = layout.agents(home)
-        logs: list[Log] = []
-        for agent in agents:
-            known = _store(agent, setting)
-            logs += [_log(found, known) for found in layout.transcripts(agent) if not found.is_packed]
+        stores = {agent: _store(agent, setting) for agent in agents}
+        logs = [
+            _log(found, known)
+            for agent, known in stores.items()
+            for found in layout.transcripts(agent)
+            if not found.is_packed
+        ]
 
         def snapshots(reading: Reading) -> Iterator[Snapshot]:
-            for agent in agents:
-                yield from _snapshots(agent, setting, reading)
+            for agent, known in stores.items():
+                yield from _snapshots(agent, known, setting, reading)
             yield from _runs(home, agents, setting, reading)
 
         return Contents(logs, snapshots)
@@ -75,7 +79,7 @@ def _store(agent: Path, setting: Setting) -> sessions.Known:
 
 
 def _log(found: layout.Transcript, known: sessions.Known) -> Log:
-    context = known.context(found.session_id, None)
+    context = known.context(found.session_id)
 
     @cache
     def head() -> transcripts.Head:
@@ -87,6 +91,7 @@ def _log(found: layout.Transcript, known: sessions.Known) -> Log:
         parsed = lines.parse(first, transcripts.is_event).records
         return transcripts.head(parsed[0][1] if parsed else None)
 
+    known.heads.setdefault(found.session_id, head)
     context.head = head
 
     def parse(line: Json, _: At) -> list[Record]:
@@ -102,13 +107,13 @@ def _log(found: layout.Transcript, known: sessions.Known) -> Log:
     )  # fmt: skip
 
 
-def _snapshots(agent: Path, setting: Setting, reading: Reading) -> Iterator[Snapshot]:
+def _snapshots(agent: Path, known: sessions.Known, setting: Setting, reading: Reading) -> Iterator[Snapshot]:
     if "events" in setting.consented:
         for found in layout.transcripts(agent):
             if found.is_packed:
                 yield Snapshot(
                     key="transcript", files=(found.path,), kind="transcript", consent="events",
-                    read=partial(_packed, found, agent, setting),
+                    read=partial(_packed, found, known),
                 )  # fmt: skip
         path = layout.database(agent)
         yield Snapshot(
@@ -147,10 +152,10 @@ def _runs(home: Path, agents: list[Path], setting: Setting, reading: Reading) ->
     yield Snapshot(key="runs", files=(earlier, *stores), kind="other", consent="events", read=read_earlier)
 
 
-def _packed(found: layout.Transcript, agent: Path, setting: Setting) -> list[Record]:
+def _packed(found: layout.Transcript, known: sessions.Known) -> list[Record | BadRow]:
     with lines.open_plain(found.path) as file:
         text = databases.unpacked(file.read(databases.MAX_UNPACKED))
-    return list(databases.transcript(text, _store(agent, setting).context(found.session_id, None)))
+    return list(databases.transcript(text, known.context(found.session_id)))
 
 
 def _items(path: Path, agent: Path, reading: Reading) -> list[Item] | None:

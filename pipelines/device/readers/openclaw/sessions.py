@@ -4,27 +4,39 @@ A key may hold a person's number or a group's name (`agent:main:whatsapp:group:�
 Does not belong here: reading files and databases (runtime.py, databases.py).
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import cache, partial
 from typing import Any
 
 from pipelines.contract import wire
 from pipelines.contract.keys import Constant
 from pipelines.device.readers.base import Item, Json, count
+from pipelines.device.readers.openclaw.layout import SESSION_ID
 from pipelines.device.readers.openclaw.transcripts import RUNTIME, Context, Head, epoch_millis
 
 STATUSES = {"running": "active", "done": "completed", "failed": "failed", "killed": "cancelled", "timeout": "failed"}
-ENTRYPOINTS = {"cron": "cron", "hook": "hook", "group": "channel", "channel": "channel", "dashboard": "web"}
+ENTRYPOINTS = {"cron": "cron", "hook": "hook", "dashboard": "web"}
+_UUID = re.compile(SESSION_ID, re.ASCII)
 
 
 def is_subagent(key: str | None) -> bool:
     """Whether another session spawned it: `agent:<id>:subagent:<uuid>`."""
-    return "subagent" in (key or "").split(":")
+    words = _words(key)
+    return words[0] == "subagent" or (words[-2:-1] == ["subagent"] and _UUID.fullmatch(words[-1]) is not None)
 
 
 def entrypoint(key: str | None) -> str | None:
-    """What started a session, by its key: `agent:<id>:cron:<id>`, `…:hook:<uuid>`, `…:whatsapp:group:<number>`."""
-    return next((ENTRYPOINTS[part] for part in (key or "").split(":") if part in ENTRYPOINTS), None)
+    """What started a session, by its key: `agent:<id>:cron:<id>`, `hook:<uuid>`, `agent:<id>:whatsapp:group:<name>`."""
+    words = _words(key)
+    return ENTRYPOINTS.get(words[0]) or ("channel" if words[1:2] in (["group"], ["channel"]) else None)
+
+
+def _words(key: str | None) -> list[str]:
+    """The words of a key behind the agent's name. Only their places tell a kind from what somebody is called."""
+    words = (key or "").split(":")
+    return words[2:] or [""] if words[0] == "agent" else words
 
 
 class Known:
@@ -37,6 +49,8 @@ class Known:
         """The present session of each key."""
         self._keys: dict[str, str] = {}
         self._parents: dict[str, str] = {}
+        self.heads: dict[str, Callable[[], Head]] = {}
+        """The first lines of the transcripts that there are, by session."""
 
     def nodes(self, rows: Iterable[dict[str, Any]]) -> None:
         """Rows of `session_nodes`: one for each key, with its present session."""
@@ -78,20 +92,25 @@ class Known:
         """The present session of each key."""
         return self._ids
 
-    def context(self, session_id: str, head: Head | None, *, key: str | None = None) -> Context:
+    def head(self, session_id: str) -> Head:
+        """Since when a session is, and whose history it begins with: as its transcript says, or else the store."""
+        made = self.heads[session_id]() if session_id in self.heads else Head()
+        if made.parent_session_id is not None:
+            return made
+        known = self._by_id.get(session_id, {})
+        forked_from = known.get("forked_from")
+        started_at = epoch_millis(known.get("created_at")) or made.started_at
+        return Head(started_at, str(forked_from) if forked_from else None)
+
+    def context(self, session_id: str, *, key: str | None = None) -> Context:
         """A transcript of a session while it is read."""
         key = self._keys.get(session_id, key)
         parent = self._ids.get(self._parents.get(key or "", ""))
         is_spawned = is_subagent(key)
-        made = head or Head()
-        if made.parent_session_id is None:
-            known = self._by_id.get(session_id, {})
-            forked_from = known.get("forked_from")
-            started_at = epoch_millis(known.get("created_at")) or made.started_at
-            made = Head(started_at, str(forked_from) if forked_from else None)
         return Context(
-            session_id, lambda: made, is_subagent=is_spawned, parent_session_id=parent if is_spawned else None
-        )
+            session_id, cache(partial(self.head, session_id)), self.head, is_subagent=is_spawned,
+            parent_session_id=parent if is_spawned else None,
+        )  # fmt: skip
 
     def items(self) -> Iterator[Item]:
         """One observation of each session."""

@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.contract import wire
 from pipelines.contract.keys import Constant
 from pipelines.device.clock import epoch_time, utc_time
-from pipelines.device.readers.base import Fields, Json, Part, Record
+from pipelines.device.readers.base import Fields, Json, Part, Record, count
 from pipelines.device.readers.openclaw.layout import SESSION_ID
 
 RUNTIME = "openclaw"
@@ -48,12 +48,13 @@ class Head:
 class Context:
     """A transcript while it is read.
 
-    `session_id`: of its name or its row. `is_subagent`: the session was spawned by another one. `calls`: the responses
-    of calls whose results have not been read yet.
+    `session_id`: of its name or its row. `head`: of this transcript; `head_of`: of any session's. `is_subagent`: the
+    session was spawned by another one. `calls`: the responses of calls whose results have not been read yet.
     """
 
     session_id: str
     head: Callable[[], Head]
+    head_of: Callable[[str], Head]
     is_subagent: bool = False
     parent_session_id: str | None = None
     calls: dict[str, tuple[object, ...]] = field(default_factory=dict)
@@ -108,8 +109,10 @@ def _response(found: Json, message: Fields, context: Context) -> Iterator[Record
     usage = Fields(_object(message.get("usage")))
     at = _time(message.get("timestamp"), found)
     key = _key(found, message, context)
-    fresh, read_, written = (_count(usage.get(name)) for name in ("input", "cacheRead", "cacheWrite"))
-    output, reasoning = _count(usage.get("output")), usage.get("reasoningTokens")
+    fresh, read_, written, output = (
+        count(usage.get(name) or 0) for name in ("input", "cacheRead", "cacheWrite", "output")
+    )
+    reasoning = usage.get("reasoningTokens")
     origin = _origin(at, context)
     cost = _object(usage.get("cost")).get("total")
     model = _model(message)
@@ -125,13 +128,15 @@ def _response(found: Json, message: Fields, context: Context) -> Iterator[Record
             },
             at=at,
         )  # fmt: skip
-    if not any((fresh, read_, written, output)):
+    if fresh == read_ == written == output == 0:
         return
     used = {
         "agent_runtime": RUNTIME, "agent_role": "worker" if context.is_subagent else "agent", "model": model,
         "stop_reason": STOP_REASONS.get(str(reason), "other") if reason else None,
         "response_id": message.get("responseId"), "turn_grain": "response", "request_kind": "message",
-        "input_tokens": fresh + read_ + written, "cache_read_input_tokens": read_,
+        # A number that is none costs the response: it is told as rejected.
+        "input_tokens": None if fresh is None or read_ is None or written is None else fresh + read_ + written,
+        "cache_read_input_tokens": read_,
         "cache_write_input_tokens": written, "output_tokens": output,
         "reasoning_output_tokens": reasoning if isinstance(reasoning, int) else None,
         "reported_cost_usd": cost, "is_sidechain": context.is_subagent, "is_final": True, "occurred_at": at,
@@ -198,15 +203,21 @@ def _compaction(found: Json, context: Context) -> Iterator[Record]:
 def _origin(at: datetime | None, context: Context) -> Part:
     """Whose a line is: what stands in a fork and is older than the fork was copied from its parent.
 
-    The parent may hold a copy of it, too, and name its own parent. So the line of a session that is no copy speaks
-    first, then the copy in the transcript that was forked first, in whatever order they are read.
+    The parent may hold a copy of it, too, and name its own parent: then it is that one's. Where the parent is not there
+    the line of a session that is no copy speaks first, then the copy in the transcript that was forked first, in
+    whatever order they are read.
     """
     made = context.head()
     if not (made.parent_session_id and at and made.started_at and at < made.started_at):
         values = {"session_id": context.session_id, "is_copy": False, "parent_session_id": context.parent_session_id}
         return Part((0, 0), values)
+    passed = {context.session_id}
+    session, above = made.parent_session_id, context.head_of(made.parent_session_id)
+    while above.parent_session_id and above.started_at and at < above.started_at and session not in passed:
+        passed.add(session)
+        session, above = above.parent_session_id, context.head_of(above.parent_session_id)
     values = {
-        "session_id": made.parent_session_id, "is_copy": True, "parent_session_id": None,
+        "session_id": session, "is_copy": True, "parent_session_id": None,
         "transcript_ended_at": made.started_at,
     }  # fmt: skip
     return Part((1, int(made.started_at.timestamp() * 1000)), values)
@@ -251,10 +262,6 @@ def _time(millis: Any, found: Json) -> datetime | None:
 
 def _object(value: object) -> Json:
     return value if isinstance(value, dict) else {}
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _seconds(millis: object) -> float | None:
