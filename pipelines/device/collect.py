@@ -421,9 +421,11 @@ class Collector:
             if outcome in ("staged", "duplicate"):
                 counts.turns_seen += first.is_turn
                 counts.turns_duplicate += first.is_turn and outcome == "duplicate"
-                named = {"step_record_id": identity} if first.table is wire.NODE_STEPS else {}
-                for other in rest:
-                    self._stage(other, source, offset, named)
+            named = {"step_record_id": identity} if first.table is wire.NODE_STEPS else {}
+            # The calls of a step that was refused would name none; all else on the line stands for itself.
+            is_left_out = outcome == "before_consent" or (outcome == "rejected" and named)
+            for other in rest if not is_left_out else ():
+                self._stage(other, source, offset, named)
             counts.fields_dropped += self._redactor.left_out - left_out
 
     def _stage(

@@ -341,6 +341,39 @@ def test_what_surrounds_a_whole_line_does_not_cost_it(tmp_path: Path) -> None:
     assert sorted(row["response_id"][-1] for row in made.delivered("llm_turns")) == list("abcdefg")
 
 
+@pytest.mark.parametrize("name_of_results", [FIRST, SECOND])
+def test_what_else_a_line_holds_does_not_hang_on_its_first_record(tmp_path: Path, name_of_results: str) -> None:
+    """A response whose numbers are none costs no call, a result of an unknown call no other, also if read too early."""
+    home = tmp_path / ".claude"
+    calls = response("a", SECOND, 0, content=[call("one"), call("two", "Bash")])
+    broken = response("b", SECOND, 3, content=[call("three", "Write")], more={"output_tokens": None})
+    transcript(home, SECOND).write_bytes(dump(calls, broken))
+    results = result("unknown", name_of_results, 2)
+    for name in ("one", "two"):
+        results["message"]["content"] += result(name, SECOND, 2, is_error=True)["message"]["content"]
+    with transcript(home, name_of_results).open("ab") as file:
+        file.write(dump(results))
+    made = ship(tmp_path, home)
+    found = {row["tool_name"]: row["is_error"] for row in made.delivered("tool_calls")}
+    assert found == {"Read": True, "Bash": True, "Write": None}
+    assert len(made.delivered("llm_turns")) == 1
+
+
+def test_the_run_of_an_agents_agent_is_of_that_agents_session(tmp_path: Path) -> None:
+    home = tmp_path / ".claude"
+    transcript(home, FIRST).write_bytes(dump(response("a", FIRST, 0)))
+    done = {"agentId": "b2", "status": "completed", "totalDurationMs": 1500, "totalToolUseCount": 2}
+    outer, inner = ({"isSidechain": True, "agentId": name} for name in ("a1", "b2"))
+    agent_transcript(home, FIRST, "a1").write_bytes(
+        dump(response("b", FIRST, 1, **outer), result("x", FIRST, 3, toolUseResult=done, **outer))
+    )
+    agent_transcript(home, FIRST, "b2").write_bytes(dump(response("c", FIRST, 2, **inner)))
+    made = ship(tmp_path, home)
+    by_time = sorted(made.delivered("llm_turns"), key=lambda row: str(row["occurred_at"]))
+    (run,) = made.delivered("agent_runs")
+    assert [FIRST, run["parent_session_id"], run["session_id"]] == [row["session_id"] for row in by_time]
+
+
 def test_unknown_types_are_counted_and_known_ones_are_passed_over(tmp_path: Path) -> None:
     home = tmp_path / ".claude"
     found = [line("file-history-snapshot", FIRST, 1), line("brand-new", FIRST, 2), line("newer", FIRST, 3, usage={})]

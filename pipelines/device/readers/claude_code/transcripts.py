@@ -287,7 +287,8 @@ def _agent_run(result: object, origin: Origin, when: Instant | None) -> Record |
         return None
     duration = count(result.get("totalDurationMs"))
     values = {
-        "session_id": agent_session(origin.session_id, agent),
+        # All agents lie beside the session that somebody began, also those that an agent started.
+        "session_id": agent_session(origin.parent_session_id or origin.session_id, agent),
         "parent_session_id": origin.session_id,
         "kind": "completed",
         "outcome": "success" if result.get("status") == "completed" else "other",
