@@ -256,6 +256,16 @@ CASES: dict[str, tuple[list[Record], dict[str, tuple[str, str | None]]]] = {
         [step(0, 1), step(1, None, (0, 0), is_partial=True), event(0, 1), event(1, 2, (0, 0), stop_reason="cancelled")],
         {"s0": ("same_turn", "e0"), "s1": ("same_turn", "e1")},
     ),
+    "a queen's turns have the tokens of a graph's steps": (
+        [step(n, None, (n + 1, 1), node_id="graph") for n in range(3)]
+        + [event(n, n, (n + 1, 1), node_id="queen", agent_role="queen") for n in range(2)]
+        + [event(2, 9, occurred_at=None, node_id="queen", agent_role="queen", input_tokens=3, output_tokens=1)],
+        {f"s{n}": ("alone", None) for n in range(3)},
+    ),
+    "a queen that writes steps": (
+        [step(0, 1, node_id="queen"), event(0, 1, node_id="queen", agent_role="queen")],
+        {"s0": ("same_turn", "e0")},
+    ),
     "the event has no clock": ([step(0, 1), event(0, 0, occurred_at=None)], {"s0": ("same_turn", "e0")}),
     "the steps have no clock": (
         [step(0, None), step(1, None, (200, 20)), event(0, 1)],

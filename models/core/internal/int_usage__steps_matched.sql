@@ -94,6 +94,12 @@ scopes as (
     inner join changed using (tenant_id, session_id)
 ),
 
+step_nodes as (
+    select distinct tenant_id, session_id, node_id
+    from known_steps
+),
+
+-- A queen writes no steps: those of a graph that her session ran are none of her turns, whatever their tokens.
 known_events as (
     select
         t.turn_id,
@@ -108,6 +114,12 @@ known_events as (
     inner join scopes
         on t.tenant_id = scopes.tenant_id
         and t.session_id = scopes.origin_session_id
+    left join step_nodes
+        on scopes.tenant_id = step_nodes.tenant_id
+        and scopes.session_id = step_nodes.session_id
+        and t.node_id = step_nodes.node_id
+    where t.agent_kind <> 'queen'
+        or step_nodes.node_id is not null
 ),
 
 -- Tokens that occur once in each log are one turn. Where its two times differ by quarters of an hour, the event's zone
@@ -376,11 +388,6 @@ execution_offsets as (
     from offsets
     inner join run_offsets using (tenant_id, session_id, run)
     group by offsets.tenant_id, offsets.session_id, offsets.run, offsets.node_id, offsets.execution
-),
-
-step_nodes as (
-    select distinct tenant_id, session_id, node_id
-    from known_steps
 ),
 
 event_nodes as (
