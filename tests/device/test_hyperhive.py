@@ -22,7 +22,17 @@ from pipelines.device.lines import UnreadableError
 from pipelines.device.readers import registry, sqlite
 from pipelines.device.readers.hyperhive import broker, turns
 from pipelines.simulate.hyperhive import HyperhiveSpec
-from tests.device.claude_lines import START, agent_transcript, call, dump, response, session_id, transcript
+from tests.device.claude_lines import (
+    START,
+    agent_transcript,
+    call,
+    dump,
+    line,
+    response,
+    result,
+    session_id,
+    transcript,
+)
 from tests.device.driving import Row, counted_exactly, granted
 from tests.device.test_claude_code import expected, measures
 from tests.samples import SAMPLES, needs
@@ -191,6 +201,37 @@ def test_a_turn_counts_by_its_responses_where_they_are_and_else_by_its_row(tmp_p
     assert (turn["model"], turn["cache_write_5m_input_tokens"], turn["agent_runtime"]) == ("opus", None, "hyperhive")
     for path in (path for path in made.home.root.rglob("*") if path.is_file()):
         assert b"CANARY" not in path.read_bytes()
+
+
+PROMPT = {"role": "user", "content": "CANARY-PROMPT-000007"}
+
+
+@pytest.mark.parametrize(
+    ("told", "counted_as"),
+    [
+        # Turns from 0 and from 10: the second from 10 on is in both.
+        ([response("b", OWN, 10.2), response("c", OWN, 15)], ["row 1", "b", "c"]),
+        ([response("a", OWN, 5), response("b", OWN, 10.2)], ["a", "b", "row 2"]),
+        ([response("a", OWN, 5), line("user", OWN, 10.1, message=PROMPT), response("b", OWN, 10.2)], ["a", "b"]),
+        ([line("user", OWN, 10.1, message=PROMPT), response("b", OWN, 10.2)], ["row 1", "b"]),
+        ([response("a", OWN, 5), result("x", OWN, 10.1), response("b", OWN, 10.2)], ["a", "b", "row 2"]),
+        ([response("a", OWN, 5), response("b", OWN, 10.2), response("c", OWN, 15)], ["a", "b", "c"]),
+    ],
+)
+def test_a_line_in_the_second_that_two_turns_share_covers_one(
+    tmp_path: Path, told: list[dict[str, Any]], counted_as: list[str]
+) -> None:
+    home = tmp_path / "hive"
+    statistics(home, row(1, 0), row(2, 10))
+    transcript(home / "agents" / "ada" / "claude", OWN).write_bytes(dump(*told))
+    made = granted(tmp_path / "apiary", home)
+    made.ship(home)
+    grains = {"turn": {101: "row 1", 102: "row 2"}}
+    found = counted(made.delivered("llm_turns"))
+    assert sorted(grains[grain][output] for grain, output in found if grain == "turn") == [
+        name for name in counted_as if name.startswith("row")
+    ]
+    assert sum(grain == "response" for grain, _ in found) == sum(not name.startswith("row") for name in counted_as)
 
 
 @pytest.mark.parametrize("is_first", [True, False])

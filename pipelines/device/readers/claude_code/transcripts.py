@@ -45,6 +45,13 @@ def may_matter(data: bytes) -> bool:
     return _MATTERS.search(data) is not None or not data.rstrip().endswith(b"}")
 
 
+def is_prompt(found: Json) -> bool:
+    """Whether a line is what an agent was told, and no result of a tool."""
+    message = found.get("message")
+    is_result = isinstance(message, dict) and any(item.get("type") == "tool_result" for item in _content(message))
+    return found.get("type") == "user" and not is_result
+
+
 def is_record(found: Json) -> bool:
     """Whether an object is a line, and not something inside a torn one."""
     if isinstance(found.get("message"), dict):

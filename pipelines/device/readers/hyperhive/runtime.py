@@ -14,7 +14,7 @@ from pathlib import Path
 from pipelines.contract import wire
 from pipelines.device import lines
 from pipelines.device.clock import utc_time
-from pipelines.device.readers.base import BadRow, Contents, Group, Item, Reading, Record, Setting, Snapshot
+from pipelines.device.readers.base import BadRow, Contents, Group, Item, Json, Reading, Record, Setting, Snapshot
 from pipelines.device.readers.claude_code import layout as claude
 from pipelines.device.readers.claude_code import transcripts
 from pipelines.device.readers.claude_code.runtime import CLAUDE_CODE
@@ -22,6 +22,7 @@ from pipelines.device.readers.hyperhive import broker, layout, turns
 
 _TIME = re.compile(rb'"timestamp"\s*:\s*"([0-9T:.+Z-]{10,40})"')
 SECOND = timedelta(seconds=1)  # the table's times are whole seconds, cut off
+Span = tuple[datetime, datetime]
 
 
 class Hyperhive:
@@ -99,28 +100,45 @@ def _named(snapshot: Snapshot, agent: Path) -> Iterable[Item | Record | Group | 
 
 
 class _Times:
-    """Which turns have lines in transcripts of their agent. Those of sub-agents say nothing: rows leave them out."""
+    """Which turns have lines in transcripts of their agent. Those of sub-agents say nothing: rows leave them out.
+
+    Rows have whole seconds: a line in the second in which one turn ends and another begins is of the later one from its
+    prompt on, and before that of the earlier one if anything else is left of that.
+    """
 
     def __init__(self, paths: Iterable[Path], rows: Iterable[turns.Turn]) -> None:
         self._since: datetime | None = None
-        self._covered: set[tuple[datetime, datetime]] = set()
+        self._covered: set[Span] = set()
         # Turns of an agent follow one another: in the order of their starts those before an instant are looked at from
         # the last one back, as far as the longest turn reaches.
         spans = sorted({(turn.started_at, turn.ended_at + SECOND) for turn in rows})
         starts = [start for start, _ in spans]
         longest = max((end - start for start, end in spans), default=SECOND)
+        shared: list[tuple[datetime, list[Span]]] = []
+        begun: dict[Span, datetime] = {}
         for path in paths:
             for data in _lines(path):
                 for text in map(bytes.decode, _TIME.findall(data)):
                     at = utc_time(text)
                     if at is None:
                         continue
-                    if (self._since is None or at < self._since) and _is_own_time(data, text):
+                    if (self._since is None or at < self._since) and _own_lines(data, text):
                         self._since = at
                     first, last = bisect_left(starts, at - longest), bisect_right(starts, at)
-                    hit = {span for span in spans[first:last] if at < span[1]} - self._covered
-                    if hit and _is_own_time(data, text):
-                        self._covered |= hit
+                    within = [span for span in spans[first:last] if at < span[1]]
+                    if self._covered.issuperset(within) or not (found := _own_lines(data, text)):
+                        continue
+                    if len(within) == 1:
+                        self._covered.update(within)
+                        continue
+                    shared.append((at, within))
+                    if any(map(transcripts.is_prompt, found)):
+                        begun[within[-1]] = min(at, begun.get(within[-1], at))
+        for at, within in shared:
+            *earlier, later = within
+            is_all_shared = later[1] <= max(end for _, end in earlier)
+            if is_all_shared or at >= begun.get(later, at + SECOND) or self._covered.isdisjoint(earlier):
+                self._covered.add(later)
 
     def is_covered(self, turn: turns.Turn) -> bool:
         """Whether a line stands within it. A turn that says it used nothing needs none where transcripts begin before
@@ -129,12 +147,13 @@ class _Times:
         return is_within or (not turn.tokens and self._since is not None and self._since <= turn.started_at)
 
 
-def _is_own_time(data: bytes, text: str) -> bool:
-    """Whether it is the time of the line, and not of something in it or of a sub-agent."""
-    return any(
-        found.get("timestamp") == text and found.get("isSidechain") is not True
+def _own_lines(data: bytes, text: str) -> list[Json]:
+    """The entries whose own time it is: it is not of something in them, nor of a sub-agent."""
+    return [
+        found
         for _, found in lines.parse(data, transcripts.is_record, errors="replace").records
-    )
+        if found.get("timestamp") == text and found.get("isSidechain") is not True
+    ]
 
 
 def _lines(path: Path) -> Iterator[bytes]:
