@@ -467,7 +467,8 @@ class Collector:
             self._state.set_ordinal(record_id, identity.variant, 0)
         parts = self._state.parts(record_id)
         found = {
-            name: Part(part.rank, self._redactor.values(table, part.values)) for name, part in record.parts.items()
+            self._part_name(name): Part(part.rank, self._redactor.values(table, part.values))
+            for name, part in record.parts.items()
         }
         values = [value for part in found.values() for value in part.values.items()]
         if any(value is None and table.by_name[name].required for name, value in values):
@@ -489,6 +490,11 @@ class Collector:
         if isinstance(row.get("session_id"), str):
             self._state.bind_session(row["session_id"], self._enrolment.user, is_live=True)
         return "staged" if self._state.stage_again(table.name, self._dated(row)) else "duplicate", record_id
+
+    def _part_name(self, name: str) -> str:
+        """A part's name as it is kept: of a session that it names after a slash the identifier that leaves."""
+        kind, slash, session = name.partition("/")
+        return f"{kind}/{self._redactor.identifier(SESSION, session)}" if slash else name
 
     def _row(self, table: Table, values: Mapping[str, object]) -> Row | None:
         """A row of the runtime that is being read."""

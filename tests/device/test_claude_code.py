@@ -374,6 +374,19 @@ def test_the_run_of_an_agents_agent_is_of_that_agents_session(tmp_path: Path) ->
     assert [FIRST, run["parent_session_id"], run["session_id"]] == [row["session_id"] for row in by_time]
 
 
+def test_a_name_that_somebody_gave_a_session_is_not_kept(tmp_path: Path) -> None:
+    """Neither of its file nor on its lines."""
+    home = tmp_path / ".claude"
+    named = response("a", "CANARY-SESSION-000008", 0, content=[call("x")])
+    unnamed = response("b", FIRST, 1)
+    del unnamed["sessionId"]
+    transcript(home, "CANARY notes 000009").write_bytes(dump(named, unnamed))
+    made = ship(tmp_path, home)
+    assert len(made.delivered("llm_turns")) == 2
+    for path in (path for path in made.home.root.rglob("*") if path.is_file()):
+        assert b"CANARY" not in path.read_bytes(), path
+
+
 def test_unknown_types_are_counted_and_known_ones_are_passed_over(tmp_path: Path) -> None:
     home = tmp_path / ".claude"
     found = [line("file-history-snapshot", FIRST, 1), line("brand-new", FIRST, 2), line("newer", FIRST, 3, usage={})]
