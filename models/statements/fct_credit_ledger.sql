@@ -10,13 +10,34 @@ terms as (
     select * from {{ ref('int_billing__account_terms') }}
 ),
 
--- The terms of the day; of an account that has none of that day any more, those before it, or else after it.
+-- Whose the day of a grant was by what was known when it was granted: credit of an account that had it neither then nor
+-- now pays nothing.
+known_then as (
+    select
+        grants.credit_grant_id,
+        accounts.billing_account_id as owner_id
+    from grants
+    inner join {{ ref('stg_billing__billing_accounts') }} as accounts
+        on grants.recorded_at >= accounts.recorded_at
+        and grants.granted_on >= accounts.valid_from
+        and (accounts.valid_to is null or grants.granted_on < accounts.valid_to)
+    qualify row_number() over (
+        partition by grants.credit_grant_id, accounts.tenant_id order by accounts.recorded_at desc
+    ) = 1
+),
+
+-- The terms of the day; of an account that had the day once, those before it, or else after it.
 granted_in as (
     select
         grants.credit_grant_id,
         terms.currency
     from grants
     inner join terms using (billing_account_id)
+    left join known_then
+        on grants.credit_grant_id = known_then.credit_grant_id
+        and grants.billing_account_id = known_then.owner_id
+    where known_then.owner_id is not null
+        or (grants.granted_on >= terms.valid_from and (terms.valid_to is null or grants.granted_on < terms.valid_to))
     qualify row_number() over (
         partition by grants.credit_grant_id
         order by {{ nearest_terms('terms', 'grants.granted_on + 1') }}

@@ -48,6 +48,17 @@ def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def needed_by(layer: str, manifest: Mapping[str, Any]) -> set[str]:
+    """The models (`schema.name`) of a layer, which is a folder of models/, and all that they are built from."""
+    nodes = manifest["nodes"]
+    models = {key for key, node in nodes.items() if node["resource_type"] == "model"}
+    left, needed = {key for key in models if nodes[key]["fqn"][1] == layer}, set[str]()
+    while left:
+        needed |= left
+        left = {parent for key in left for parent in nodes[key]["depends_on"]["nodes"]} & models - needed
+    return {f"{nodes[key]['schema']}.{nodes[key]['name']}" for key in needed}
+
+
 def changed(warehouse: Path, manifest: Mapping[str, Any]) -> list[str]:
     """Incremental models whose tables were built by another definition, in the order of their names.
 

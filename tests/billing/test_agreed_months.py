@@ -5,7 +5,7 @@ of closing (test_order_of_closing.py), erasures (test_erased_months.py).
 """
 
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -172,6 +172,22 @@ def test_a_change_is_not_one_of_the_account_that_pays_later(months: Months) -> N
     assert [(row["billing_account_id"], row["name"], row["currency"]) for row in said] == [
         ("a", "New", "EUR"), ("other", "Other", "USD"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("day", [date(2023, 12, 15), date(2025, 2, 15)])
+def test_credit_of_a_day_that_its_account_never_had_pays_nothing(months: Months, day: date) -> None:
+    """Books of earlier releases hold such grants: of a day before the account, and of a month in which another paid."""
+    months.do(agreements.change_account, tenant="a", valid_from=FEBRUARY, valid_to=MARCH, billing_account_id="b")
+    grant = {
+        "credit_grant_id": "g", "billing_account_id": "a", "reason": "r", "amount": Decimal(10), "granted_by": "f",
+        "granted_on": day, "expires_on": None, "approved_by": "g", "recorded_at": START + timedelta(days=2),
+    }  # fmt: skip
+    books.append(books.CREDIT_GRANTS, months.folder, [grant])
+    books.load(months.connection, [months.folder])
+    months.turn(date(2025, 1, 5))
+    months.turn(date(2025, 3, 5))
+    months.build()
+    assert sorted(months.owed().values()) == [15, 15]
 
 
 def test_credit_stays_drawn_when_another_account_gets_the_day_of_its_grant(months: Months) -> None:

@@ -3,15 +3,22 @@
 Does not belong here: the conditions of a month (test_closing.py, test_accounts_apart.py).
 """
 
+import json
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+from pipelines import cli
 from pipelines.billing import agreements, closing, periods
 from pipelines.billing import ledger as files
 from pipelines.commands.periods import _next as next_step
+from pipelines.defs import dbt_project
+from pipelines.home import Home
+from pipelines.warehouse import definitions
 from tests.billing.ledgers import Ledger, line
 from tests.billing.months import APRIL, COMMITMENT, FEBRUARY, JANUARY, MARCH, Months
 
@@ -26,6 +33,28 @@ def open_b(months: Months, valid_from: date = JANUARY) -> None:
 def status(months: Months, account: str, *of: date) -> list[str]:
     book = periods.read(files.book_path(months.folder))
     return [book.status(month, account) for month in of]
+
+
+def test_no_month_is_closed_on_marts_of_another_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may lack a charge that this one makes; marts that no statement reads may be of any release."""
+    manifest = json.loads(dbt_project.manifest().read_text("utf-8"))
+    billing = definitions.needed_by("statements", manifest)
+    assert {"marts.export_focus_daily", "core.int_usage__steps_matched"} <= billing
+    assert "marts.mart_alerts" not in billing
+    home = Home(tmp_path)
+    home.warehouse.parent.mkdir(parents=True)
+    monkeypatch.setenv("APIARY_HOME", str(home.root))
+    close = ["period", "close", "2026-10", "--as-of", "2026-11-06T00:00:00Z", "--actor", "ada", "--reason", "r"]
+    for model, message in (
+        ("mart_alerts", "are missing or of another version"),
+        ("fct_rated_lines", "another release"),
+    ):
+        with duckdb.connect(str(home.warehouse)) as connection:
+            connection.execute(f"create schema if not exists marts; create table marts.{model} (tenant_id varchar)")
+        assert cli.main(close) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_an_account_that_was_away_for_a_month_closes_it_too(months: Months) -> None:

@@ -33,6 +33,7 @@ COUNTED = """
         sum(reported_cost_usd)
     FROM marts.agg_usage_session_daily WHERE turns > 0 GROUP BY ALL ORDER BY ALL
 """
+CLOSE = ("period", "close", "2026-10", "--as-of", "2026-11-06T00:00:00Z", "--actor", "ada", "--reason", "r")
 Rows = list[tuple[Any, ...]]
 
 
@@ -136,6 +137,8 @@ def test_a_warehouse_is_upgraded_in_place(old: Home) -> None:
     assert before
     assert sealed
     is_of_another_build = "built by another release" in apiary(old.root, "upgrade", "--check", check=False).stdout
+    close = apiary(old.root, *CLOSE, check=False).stderr
+    assert ("the billing marts were built by another release" in close) == is_of_another_build
     told = apiary(old.root, "upgrade")
     assert told.stdout.endswith("upgraded\n" if is_of_another_build else "nothing to upgrade\n")
     assert ("full refresh" in told.stderr) == is_of_another_build
