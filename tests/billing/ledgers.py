@@ -3,6 +3,7 @@
 The models are compiled by dbt once; then their SQL runs as it stands. Does not belong here: rating (ratings.py).
 """
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -55,7 +56,8 @@ GIVEN = (
     "mart_usage_crosscheck",
 )  # fmt: skip
 """Marts that the statements read: made empty here, by the types of their contracts."""
-BOOKED = '"warehouse"."statements"."int_billing__booked_lines"'
+STEPS = tuple(name for name in BUILT if name.startswith("int_"))
+"""Views on views: to plan them for each mart takes longer than all the rest, so that each is made a table once."""
 MET = Check("marts__export_focus_daily.rows_off", is_blocking=True, passed=True, found="0")
 NOON = timedelta(hours=12)
 Line = dict[str, Any]
@@ -204,10 +206,9 @@ class Ledger:
             """
         )
         for name in BUILT:
-            sql = self.models[name].replace(BOOKED, "booked_lines")
-            if name == "int_billing__booked_lines":
-                # Two marts read them, and to plan their views takes the longest of all.
-                self.connection.execute(f"create or replace temp table booked_lines as from {BOOKED}")
+            sql = re.sub(rf'"warehouse"\."\w+"\."({"|".join(STEPS)})"', r"temp.\1", self.models[name])
+            if name in STEPS:
+                self.connection.execute(f"create or replace temp table {name} as {sql}")
             elif name.startswith(("dim", "fct", "rpt", "export", "exc")):
                 self.connection.execute(f"create or replace table marts.{name} as {sql}")
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.billing import agreements, books, closing, periods, redaction
 from pipelines.billing import ledger as files
 from pipelines.billing.prices import Price, Sheet, Source, decide, propose
-from tests.billing.account_years import START, TABLES, Years
+from tests.billing.account_years import START, Years
 from tests.billing.ledgers import MET
 
 JANUARY, FEBRUARY, MARCH, APRIL = (date(2025, month, 1) for month in range(1, 5))
@@ -22,9 +22,6 @@ COMMITMENT: dict[str, Any] = {"billing_account_id": "a", "item": "rated_cost", "
 
 class Months(Years):
     """Account `a` from the start, a turn of a million output tokens on a day, and months that close."""
-
-    # Booked lines are built too: to plan the views that they are made of takes longer than all the rest.
-    tables = (*TABLES[:-3], "int_billing__booked_lines", *TABLES[-3:])
 
     def __init__(self, models: Mapping[str, str], folder: Path) -> None:
         super().__init__(models, folder, 0, 1)
