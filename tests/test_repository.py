@@ -276,7 +276,7 @@ def test_a_clean_machine_runs_make_test() -> None:
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
     commands = re.findall(r"^ *(?:exec )?(make [a-z-]+)", script.read_text("utf-8"), re.MULTILINE)
-    assert commands == ["make test", "make test-engines", "make test-services"]
+    assert commands == ["make setup", "make test", "make test-engines", "make test-services"]
 
 
 # documents -----------------------------------------------------------------------------------------------------------
