@@ -8,6 +8,7 @@ POWER = "tests/torture/test_power_loss.py::test_no_committed_batch_is_lost_with_
 LINES, SHIP, SPOOL = "tests/device/test_lines.py", "tests/device/test_ship.py", "tests/device/test_spool.py"
 CONSENT, COLLECT = "tests/device/test_consent.py", "tests/device/test_collect.py"
 UNCHANGED = "tests/device/test_unchanged.py"
+COPIES, OPENCLAW = "tests/device/test_copies.py", "tests/device/test_openclaw.py"
 LANDING, LOAD = "tests/warehouse_part/test_landing.py", "tests/warehouse_part/test_load.py"
 
 DELIVERY = (
@@ -227,5 +228,50 @@ DELIVERY = (
         "        return erased.refusal(arrival, manifest) or register.refusal(arrival, manifest)\n",
         "        return register.refusal(arrival, manifest)\n",
         "tests/warehouse_part/test_erase.py::test_a_late_batch_and_a_rebuild_bring_nothing_back",
+    ),
+    Mutant(
+        "a session named like a copy is a copy", "pipelines/device/readers/hive/copies.py",
+        " and not _is_other_session(folder, original):", ":",
+        f"{COPIES}::test_sessions_that_are_named_like_copies_are_sessions",
+    ),
+    Mutant(
+        "a copy that names its original is a session", "pipelines/device/readers/hive/copies.py",
+        "        return named == folder.session_id\n", "        return True\n",
+        f"{COPIES}::test_a_copy_of_a_chosen_session_adds_nothing",
+    ),
+    Mutant(
+        "a colony named like a copy is none", "pipelines/device/readers/hive/layout.py",
+        "return original is not None and not is_other_colony(folder.path, original)", "return original is not None",
+        f"{COPIES}::test_a_colony_that_is_named_like_a_copy_is_one",
+    ),
+    Mutant(
+        "one bad row costs a database", "pipelines/device/readers/openclaw/databases.py",
+        '        except CorruptError:\n            yield BadRow("bad_type")\n            continue\n',
+        "        except CorruptError:\n            raise\n", f"{OPENCLAW}::test_a_row_that_cannot_be_read_stops_no_other",
+    ),
+    Mutant(
+        "a copy of a copy is its parent's", "pipelines/device/readers/openclaw/transcripts.py",
+        "    while above.parent_session_id and above.started_at", "    while False and above.started_at",
+        f"{OPENCLAW}::test_copies_of_copies_that_have_no_id_count_once",
+    ),
+    Mutant(
+        "a number that is none is nothing", "pipelines/device/readers/openclaw/transcripts.py",
+        "        count(usage.get(name) or 0) for name in", "        count(usage.get(name)) or 0 for name in",
+        f"{OPENCLAW}::test_a_number_that_is_none_is_told",
+    ),
+    Mutant(
+        "what stands behind a refused record is lost", "pipelines/device/collect.py",
+        'outcome == "before_consent" or (outcome == "rejected" and named)', 'outcome not in ("staged", "duplicate")',
+        "tests/device/test_claude_code.py::test_what_else_a_line_holds_does_not_hang_on_its_first_record",
+    ),
+    Mutant(
+        "a queen's turn is a step of her graph", "models/core/internal/int_usage__steps_matched.sql",
+        "    where t.agent_kind <> 'queen'\n        or step_nodes.node_id is not null\n", "",
+        "tests/dbt/test_steps.py::test_a_step_gives_way_to_the_event_of_its_own_turn",
+    ),
+    Mutant(
+        "a line covers both turns of a second", "pipelines/device/readers/hyperhive/runtime.py",
+        "                    shared.append((at, within))\n", "                    self._covered.update(within)\n",
+        "tests/device/test_hyperhive.py::test_a_line_in_the_second_that_two_turns_share_covers_one",
     ),
 )  # fmt: skip

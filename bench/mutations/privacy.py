@@ -42,4 +42,5 @@ PRIVACY = (
     Mutant("a value that must not go together is sent", "pipelines/contract/table.py", "            row[self.column] = None\n", "            pass\n", "tests/contract/test_rules.py::test_a_device_sends_the_row_without_the_value"),
     Mutant("a tenant's name may be an address", "pipelines/contract/keys.py", 'SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"', 'SLUG = r"[a-z0-9][a-z0-9@._-]{0,62}"', "tests/contract/test_keys.py::test_anything_else_is_none"),
     Mutant("a word in an identity is of fixed form", "pipelines/contract/keys.py", "    if isinstance(part, Constant) or not part:", "    if part.isalpha() or not part:", "tests/device/test_identity.py::test_no_word_of_ten_thousand_is_found_again"),
+    Mutant("a session's own name is kept", "pipelines/device/collect.py", '        return f"{kind}/{self._redactor.identifier(SESSION, session)}" if slash else name\n', "        return name\n", "tests/device/test_claude_code.py::test_a_name_that_somebody_gave_a_session_is_not_kept"),
 )  # fmt: skip
