@@ -450,7 +450,7 @@ STATUS_EVENTS = Table(
     name="status_events",
     grain="One change or trouble of a session's state.",
     source="status events of events.jsonl",
-    identity="type of event, execution id, stream, time as written, iteration and task id",
+    identity="type of event, execution id, stream, time as written, iteration and task id; a number where two nodes have one",
     columns=(
         _record(),
         _runtime(),

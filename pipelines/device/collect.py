@@ -712,7 +712,7 @@ class Collector:
         is_plain = all(map(is_fixed_form, record.key))
         identity = first_rule if is_plain else self._key_id(record)
         is_renamed = identity != first_rule
-        if not record.table.is_keyless or not (is_renamed or record.told_apart_by):
+        if not record.told_apart_by and not (record.table.is_keyless and is_renamed):
             return Identity(first_rule if is_renamed and self._state.is_seen(first_rule) else identity)
         names = (None if is_plain or is_fixed_form(part) else part for part in record.key)
         variant = self._state.variant_of((*names, *record.told_apart_by))
@@ -723,13 +723,12 @@ class Collector:
         version = IDENTITY_VERSION if is_renamed else None
         if ordinal == 0:
             return Identity(identity, version, variant)
-        key = (*self._plain_key(record), Constant("ordinal"), ordinal)
-        return Identity(record_id(self._enrolment.tenant, record.table.name, *key), version)
+        return Identity(self._key_id(record, Constant("ordinal"), ordinal), version)
 
-    def _key_id(self, record: Record) -> str:
+    def _key_id(self, record: Record, *more: object) -> str:
         """The identity that a record's natural key gives: the one it has unless another record shares the key."""
         key = self._plain_key(record) if record.table.is_keyless else record.key
-        return self._redactor.record_id(self._enrolment.tenant, record.table.name, *key)
+        return self._redactor.record_id(self._enrolment.tenant, record.table.name, *key, *more)
 
     def _plain_key(self, record: Record) -> tuple[object, ...]:
         """A natural key without the names in it. Figures stand in for them, or turns of many runs would be one."""

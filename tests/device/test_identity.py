@@ -96,6 +96,21 @@ def test_two_nodes_that_end_in_one_tick_are_two_turns(tmp_path: Path, others: Js
     assert {row["identity_version"] for row in rows.values()} == {None}
 
 
+@pytest.mark.parametrize("execution", [SESSION, "nightly acme run"])
+def test_what_happens_to_two_nodes_in_one_tick_is_two_events(tmp_path: Path, execution: str) -> None:
+    """Also where the name of the run makes the identity a keyed one; a copy of the lines adds nothing."""
+    verdicts = [
+        event("judge_verdict", {"action": "RETRY", "iteration": 0}, at=TICKS[0], session=execution) | {"node_id": node}
+        for node in ("left", "right", "left")
+    ]
+    log = append(queen_folder(tmp_path) / "events.jsonl", dump(*verdicts))
+    append(queen_folder(tmp_path, LATER) / "events.jsonl", log.read_bytes())
+    with closing(State(MEMORY)) as state:
+        read(state, tmp_path)
+        found = state.waiting_rows()["status_events"]
+    assert len({row["record_id"] for row in found}) == len({row["node_id"] for row in found}) == 2
+
+
 def test_retries_of_nodes_in_one_tick_are_turns_of_their_own(tmp_path: Path) -> None:
     """A node that ends, is tried again and ends, all before the clock moves on, used the tokens of both."""
     tried = [turn(node=node, tokens=count) for count in (1_000, 1_500) for node in ("left", "right")]

@@ -249,7 +249,9 @@ def _status(event: Event, context: Context, position: int | None) -> Record:
     }
     key: tuple[object, ...] = (Constant(event["type"]), *common.key, data.get("iteration"))
     key = (*key, task_id) if event["type"].startswith("task_") else key
-    return _record(wire.STATUS_EVENTS, key, values, common, owned=worker is not None)
+    return _record(
+        wire.STATUS_EVENTS, key, values, common, owned=worker is not None, told_apart_by=(event.get("node_id"),)
+    )
 
 
 RUN_KINDS = {
