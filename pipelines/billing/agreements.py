@@ -157,6 +157,8 @@ def end_seat(folders: Sequence[Path], signature: Signature, *, seat: str, valid_
     mine = [row for row in mine if row["valid_to"] is None or valid_to < row["valid_to"]]
     if not mine:
         raise BookError(f"nobody holds seat {seat} on {valid_to}")
+    # Books of earlier releases have seats that two hold: the one who held it before that day, if there is one.
+    mine = [row for row in mine if row["valid_from"] < valid_to] or mine
     return _add(books.SEATS, folders, mine[-1] | {"valid_to": valid_to} | signature.columns)
 
 

@@ -174,6 +174,19 @@ def test_a_change_is_not_one_of_the_account_that_pays_later(months: Months) -> N
     ]  # fmt: skip
 
 
+def test_of_two_who_hold_a_seat_the_one_ends_who_held_it_before(months: Months) -> None:
+    """Books of earlier releases hold such seats, and whoever enters a third is told to end the first one."""
+    held = {"seat_id": "s", "billing_account_id": "a", "valid_to": None, "recorded_by": "f", "approved_by": "g"}
+    both = [
+        {"user_id": user, "valid_from": day, "recorded_at": START + timedelta(days=2), **held}
+        for user, day in (("greta", JANUARY), ("hugo", FEBRUARY))
+    ]
+    books.append(books.SEATS, months.folder, both)
+    months.do(agreements.end_seat, seat="s", valid_to=FEBRUARY)
+    newest = {row["user_id"]: row["valid_to"] for row in books.read(books.SEATS, [months.folder])}
+    assert newest == {"greta": FEBRUARY, "hugo": None}
+
+
 @pytest.mark.parametrize("day", [date(2023, 12, 15), date(2025, 2, 15)])
 def test_credit_of_a_day_that_its_account_never_had_pays_nothing(months: Months, day: date) -> None:
     """Books of earlier releases hold such grants: of a day before the account, and of a month in which another paid."""
