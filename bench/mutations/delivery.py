@@ -231,7 +231,7 @@ DELIVERY = (
     ),
     Mutant(
         "a session named like a copy is a copy", "pipelines/device/readers/hive/copies.py",
-        " and not _is_other_session(folder, original):", ":",
+        " and not _is_other_session(folder, original, consented):", ":",
         f"{COPIES}::test_sessions_that_are_named_like_copies_are_sessions",
     ),
     Mutant(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.device import lines
 from pipelines.device.readers.hive import layout as hive_layout
 from pipelines.device.readers.hive.copies import marked, session_of
 from tests.device.driving import (
@@ -26,6 +27,7 @@ from tests.device.driving import (
     turn,
 )
 
+KINDS = ("events", "logs")
 NAMES = (
     "{}.bak", "{}.bak.2", "{} (copy)", "{} (copy 2)", "{} (1)", "{}.jtrash-1763622000", "{}~", "{}.1", "{}_old",
     "{}-backup", "{}.orig", "{} - Copy", "Copy of {}", "{} copy", "{} - Kopie", ".{}.swp",
@@ -87,7 +89,9 @@ def test_a_name_that_is_glued_to_the_id_makes_no_session(tmp_path: Path, name: s
 
 def test_a_longer_id_is_a_session_of_its_own(tmp_path: Path) -> None:
     queen_folder(tmp_path, f"{SESSION}0a")
-    assert [(f.session_id, f.is_copy) for f in hive_layout.session_folders(tmp_path)] == [(f"{SESSION}0a", False)]
+    assert [(f.session_id, f.is_copy) for f in hive_layout.session_folders(tmp_path, KINDS)] == [
+        (f"{SESSION}0a", False)
+    ]
 
 
 def rows(made: Device, table: str) -> list[dict[str, object]]:
@@ -147,7 +151,7 @@ def test_a_copy_of_an_agent_does_not_name_the_session(tmp_path: Path) -> None:
         folder = home / "agents" / agent / "sessions" / SESSION
         append(folder / "logs" / "tool_logs.jsonl", dump(step(1)))
         (folder / "state.json").write_text(json.dumps({"status": "active", "agent_id": agent}))
-    folders = hive_layout.session_folders(home)
+    folders = hive_layout.session_folders(home, KINDS)
     assert [(folder.agent_name, folder.is_copy) for folder in folders] == [
         ("mail_sorter", False),
         ("mail_sorter_old", True),
@@ -161,7 +165,9 @@ def test_a_chosen_name_is_a_copy_s_only_beside_its_original(tmp_path: Path) -> N
     sessions = tmp_path / "agents" / "scout" / "sessions"
     for name in ("nightly", "nightly.bak", "weekly.1"):
         (sessions / name).mkdir(parents=True)
-    found = {folder.path.name: (folder.session_id, folder.is_copy) for folder in hive_layout.session_folders(tmp_path)}
+    found = {
+        folder.path.name: (folder.session_id, folder.is_copy) for folder in hive_layout.session_folders(tmp_path, KINDS)
+    }
     assert found == {"nightly": ("nightly", False), "nightly.bak": ("nightly", True), "weekly.1": ("weekly.1", False)}
 
 
@@ -186,6 +192,19 @@ def test_sessions_that_are_named_like_copies_are_sessions(tmp_path: Path, with_e
     assert {row["is_copy"] for row in rows(made, "node_steps")} == {False}
     if with_events:
         assert {row["session_id"] for row in rows(made, "llm_turns")} == owners, "steps find their events"
+
+
+@pytest.mark.parametrize("kinds", [(), ("logs",), ("events",)])
+def test_a_log_that_no_consent_covers_is_not_looked_into(
+    tmp_path: Path, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen_sessions(tmp_path, "nightly", "nightly_2")
+    opened: list[str] = []
+    really = lines.open_plain
+    monkeypatch.setattr(lines, "open_plain", lambda path: opened.append(path.name) or really(path))
+    found = hive_layout.session_folders(tmp_path, kinds)
+    assert ("events.jsonl" in opened, "tool_logs.jsonl" in opened) == ("events" in kinds, "logs" in kinds)
+    assert len({folder.session_id for folder in found}) == (2 if kinds else 1)
 
 
 @pytest.mark.parametrize("with_events", [True, False])

@@ -11,12 +11,13 @@ from pipelines.device.readers.hive import layout as hive_layout
 from pipelines.device.readers.hive.layout import ColonyFolder, SessionFolder
 from tests.device.driving import LATER, SESSION
 
+KINDS = ("events", "logs")
 Q, C, A, W = "queen_technology", "leads", "scout", "session_20260504_101600_00000001"
 
 
 def made(home: Path, place: str) -> SessionFolder:
     (home / place / "logs").mkdir(parents=True)
-    (found,) = [folder for folder in hive_layout.session_folders(home) if folder.path == home / place]
+    (found,) = [folder for folder in hive_layout.session_folders(home, KINDS) if folder.path == home / place]
     return found
 
 
@@ -67,7 +68,7 @@ def test_a_session_is_listed_once_and_the_earliest_first(tmp_path: Path) -> None
         "agents/zeta/sessions/nightly",
     ):
         (tmp_path / place).mkdir(parents=True)
-    found = hive_layout.session_folders(tmp_path)
+    found = hive_layout.session_folders(tmp_path, KINDS)
     assert [folder.session_id for folder in found] == ["nightly", SESSION, LATER]
     assert len({folder.path for folder in found}) == 3
 
@@ -83,7 +84,7 @@ def test_a_session_is_listed_once_and_the_earliest_first(tmp_path: Path) -> None
 )  # fmt: skip
 def test_no_other_place_is_a_session(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir(parents=True)
-    assert not [f for f in hive_layout.session_folders(tmp_path) if f.path == tmp_path / place]
+    assert not [f for f in hive_layout.session_folders(tmp_path, KINDS) if f.path == tmp_path / place]
 
 
 def test_a_link_is_not_followed_wherever_it_stands(tmp_path: Path) -> None:
@@ -95,11 +96,11 @@ def test_a_link_is_not_followed_wherever_it_stands(tmp_path: Path) -> None:
     (home / "agents" / "scout").symlink_to(elsewhere)
     (home / "_misc").mkdir()
     (home / "_misc" / LATER).symlink_to(elsewhere / "sessions" / SESSION)
-    assert hive_layout.session_folders(home) == []
+    assert hive_layout.session_folders(home, KINDS) == []
     real = home / "queens" / Q / "sessions" / SESSION
     real.mkdir(parents=True)
     (real / "logs").symlink_to(elsewhere / "sessions" / SESSION / "logs")
-    (folder,) = hive_layout.session_folders(home)
+    (folder,) = hive_layout.session_folders(home, KINDS)
     assert folder.logs is None, "a link in a folder's place leads to files that no pattern names"
     colony = home / "colonies" / C
     colony.mkdir(parents=True)

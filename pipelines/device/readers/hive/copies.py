@@ -9,7 +9,7 @@ Does not belong here: where folders may lie (layout.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,8 @@ _MARK = re.compile(
     r"|[ ._-](?:bak|backup|copy|kopie|copie|copia|old|orig|save|saved|trash|jtrash|tmp|\d+)(?![a-z])))+$)",
     re.IGNORECASE,
 )
-_LOGS = ("events.jsonl", "tool_logs.jsonl", "details.jsonl")
+# What the first lines tell whose folder it is, and the consent that each needs.
+_LOGS = {"events.jsonl": "events", "tool_logs.jsonl": "logs", "details.jsonl": "logs"}
 
 
 def session_of(name: str) -> tuple[str, bool]:
@@ -72,8 +73,10 @@ def is_other_colony(folder: Path, original: Path) -> bool:
     return None not in queens and queens[0] != queens[1]
 
 
-def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
+def told_apart(folders: Iterable[SessionFolder], consented: Collection[str]) -> Iterator[SessionFolder]:
     """The folders with their copies marked, the original of each session before its copies.
+
+    `consented`: the kinds of logs that may be looked into where only the content tells.
 
     Of folders that name one session by several agents, colonies or queens the one with the shortest names is the
     original: a copy's name is the original's and something beside it.
@@ -91,7 +94,7 @@ def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
             folder = replace(folder, parent_session_id=parent_id, is_copy=True)  # noqa: PLW2901
         bare = marked(folder.session_id) if beside and not folder.is_copy else None
         original = beside.get((folder.path.parent, bare)) if bare is not None else None
-        if bare is not None and original is not None and not _is_other_session(folder, original):
+        if bare is not None and original is not None and not _is_other_session(folder, original, consented):
             folder = replace(folder, session_id=bare, is_copy=True)  # noqa: PLW2901
         sessions.setdefault(folder.session_id, []).append(folder)
     for session_id in sorted(sessions):
@@ -99,11 +102,12 @@ def told_apart(folders: Iterable[SessionFolder]) -> Iterator[SessionFolder]:
         yield from group if len(group) == 1 else sorted(_with_copies(group), key=_rank)
 
 
-def _is_other_session(folder: SessionFolder, original: SessionFolder) -> bool:
+def _is_other_session(folder: SessionFolder, original: SessionFolder, consented: Collection[str]) -> bool:
     """Whether a folder that is named like a copy is a session of its own: its first event names it, or its logs begin
     otherwise than the original's. The event of a copy names the original, also where that lost lines since."""
-    first = [(_first_line(folder, name), _first_line(original, name)) for name in _LOGS]
-    named = _session_named(first[0][0])
+    logs = [name for name, kind in _LOGS.items() if kind in consented]
+    first = [(_first_line(folder, name), _first_line(original, name)) for name in logs]
+    named = _session_named(first[0][0]) if logs[:1] == ["events.jsonl"] else None
     if named in (folder.session_id, original.session_id):
         return named == folder.session_id
     pairs = [(mine, other) for mine, other in first if mine is not None and other is not None]

@@ -6,7 +6,7 @@ and tracker databases match no pattern. Does not belong here: opening files, wha
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -172,15 +172,18 @@ def homes_in(home: Path) -> list[Path]:
     return [home, *(path for path, _ in _matches(home, USER_HOMES))]
 
 
-def session_folders(home: Path) -> list[SessionFolder]:
-    """Every session folder of a home, earliest session first, an original before its copies."""
+def session_folders(home: Path, consented: Collection[str]) -> list[SessionFolder]:
+    """Every session folder of a home, earliest session first, an original before its copies.
+
+    `consented`: the kinds of logs that may be looked into where only the content tells a copy.
+    """
     found: dict[str, SessionFolder] = {}
     listed: dict[str, Listing] = {}
     for pattern, make in SESSION_FOLDERS:
         for path, parts in _descend(str(home), pattern.split("/"), [], listed):
             if path not in found:  # patterns overlap
                 found[path] = make(path, parts, _list(path, listed))
-    return list(told_apart(found.values()))
+    return list(told_apart(found.values(), consented))
 
 
 def colony_folders(home: Path) -> list[ColonyFolder]:

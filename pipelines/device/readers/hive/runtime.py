@@ -30,7 +30,7 @@ class Hive:
 
     def contents(self, home: Path, setting: Setting) -> Contents:
         """Of each session its logs, then what it says of itself; what colonies say."""
-        folders = layout.session_folders(home)
+        folders = layout.session_folders(home, setting.consented)
         offsets = Offsets(setting.clock, folders, setting.consented)
         tool_starts: ToolStarts = {}
         described: set[str] = set()
