@@ -266,7 +266,7 @@ DELIVERY = (
     ),
     Mutant(
         "a queen's turn is a step of her graph", "models/core/internal/int_usage__steps_matched.sql",
-        "    where t.agent_kind <> 'queen'\n        or step_nodes.node_id is not null\n", "",
+        "    where t.agent_kind <> 'queen'\n        or t.node_id is null\n        or step_nodes.node_id is not null\n", "",
         "tests/dbt/test_steps.py::test_a_step_gives_way_to_the_event_of_its_own_turn",
     ),
     Mutant(

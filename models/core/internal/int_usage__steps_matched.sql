@@ -119,6 +119,7 @@ known_events as (
         and scopes.session_id = step_nodes.session_id
         and t.node_id = step_nodes.node_id
     where t.agent_kind <> 'queen'
+        or t.node_id is null
         or step_nodes.node_id is not null
 ),
 
