@@ -189,6 +189,37 @@ def _tools(fleet: Fleet) -> None:
     fleet.event("m", "slow_first_token", "10:09", tenant_id="tools", seconds=70.0)
 
 
+def _going_on(fleet: Fleet) -> None:
+    """Sessions that go on after an end: each is of another kind, and none is over."""
+    live: Row = {"tenant_id": "live"}
+    for session, runtime in (("claude", "claude_code"), ("claw", "openclaw"), ("hyper", "hyperhive")):
+        fleet.session(session, "agent_session", agent_runtime=runtime, **live)
+        fleet.turn(session, at("08:00"), "stop", agent_role="agent", agent_runtime=runtime, **live)
+    fleet.event("claude", "turn_completed", "08:00:10", agent_role="agent", **live)
+    for number, when in enumerate(("07:00", "12:40")):
+        for kind, seconds in (("started", 0), ("completed", 60)):
+            fleet.run("hyper", kind, at(when) + timedelta(seconds=seconds), run_id=str(number),
+                      agent_runtime="hyperhive", **live)  # fmt: skip
+    fleet.session("asked", "queen", **live)
+    fleet.event("asked", "input_requested", "10:00", **live)
+    fleet.event("asked", "context_updated", "10:00:01", **live)
+    fleet.event("asked", "compacted", "11:00", **live)
+    for session, again, run in (("risen", "resurrected", "r"), ("again", "started", None)):
+        fleet.session(session, "agent_session", **live)
+        fleet.run(session, "started", at("12:00"), run_id=run, **live)
+        fleet.run(session, "failed", at("12:10"), run_id=run, **live)
+        fleet.run(session, again, at("12:20"), run_id=run, **live)
+        fleet.turn(session, at("12:59"), agent_role="graph", **live)
+    fleet.session("over", "agent_session", **live)
+    fleet.run("over", "started", at("12:00"), run_id="r", **live)
+    fleet.turn("over", at("12:05"), "stop", agent_role="graph", **live)
+    fleet.run("over", "completed", at("12:05"), run_id="r", **live)
+    # Its clock was set back within the run.
+    fleet.session("set", "agent_session", **live)
+    fleet.run("set", "started", at("12:00"), run_id="r", **live)
+    fleet.run("set", "completed", at("11:30"), run_id="r", **live)
+
+
 CARDS = {"legal": (12, 10), "growth": (10, 2), "ops": (3, 3)}
 
 
@@ -221,11 +252,13 @@ def marts(dbt_home: Path) -> Marts:
         patch.setenv("APIARY_WAREHOUSE", str(path))
         warehouse = Warehouse(path, dbt_home / "target")
         fleet = Fleet()
-        for fill in (_queens, _workers, _tools, _agents):
+        for fill in (_queens, _workers, _tools, _agents, _going_on):
             fill(fleet)
         for device, when, started in (("d1", "13:00", "12:59"), ("d2", "11:00", "10:59"), ("d3", "13:00", "14:31")):
             fleet.add("device_reports", _device_id=device, _received_at=at(when), started_at=at(started), user_id="ada",
                       consent_id="c", uploader_version="1.0")  # fmt: skip
+        fleet.add("device_reports", started_at=at("12:59"), user_id="ada", consent_id="c", uploader_version="1.0",
+                  tenant_id="live")  # fmt: skip
         warehouse.load(fleet.rows)
         warehouse.execute(
             "insert into wire.operator_actions values"
@@ -319,6 +352,14 @@ def test_idle_is_not_stalled(marts: Marts) -> None:
         ("w1", "ended", None, 0),
         ("paused", "waiting", "alive", 0),
         ("g", "waiting", "alive", 0),  # its runs ended; a queen does not
+        ("claude", "waiting", "alive", 0),
+        ("claw", "waiting", "alive", 0),
+        ("hyper", "waiting", "alive", 0),
+        ("asked", "waiting", "alive", 0),
+        ("risen", "working", "alive", 1),
+        ("again", "working", "alive", 1),
+        ("over", "ended", None, 0),
+        ("set", "ended", None, 0),
     ],
 )
 def test_status_liveness_and_stall_score(
@@ -326,6 +367,20 @@ def test_status_liveness_and_stall_score(
 ) -> None:
     row = one(marts["mart_status_snapshot"], session_id=session)
     assert some(row, "status", "liveness", "stall_score", "stall_score_version") == (status, liveness, score, 1)
+
+
+def test_a_run_that_was_taken_up_again_has_not_ended(marts: Marts) -> None:
+    found = {
+        row["session_id"]: (row["state"], row["ended_at"])
+        for row in marts["fct_agent_runs"]
+        if row["session_id"] in ("risen", "again", "over", "set")
+    }
+    assert found == {
+        "risen": ("running", None), "again": ("running", None), "over": ("completed", at("12:05")),
+        "set": ("completed", at("11:30")),
+    }  # fmt: skip
+    hung = {row["session_id"] for row in marts["mart_worker_health"] if row["is_possibly_hung"]}
+    assert not hung & {"claude", "claw", "hyper", "asked", "risen", "again"}
 
 
 def test_a_snapshot_says_what_it_knows_and_until_when(marts: Marts) -> None:
@@ -439,7 +494,7 @@ def test_a_session_has_one_kind_of_agent(marts: Marts) -> None:
 
 def test_every_turn_of_a_worker_or_a_run_is_in_one_run(marts: Marts) -> None:
     turns = [t for t in marts["fct_llm_turns"] if t["agent_kind"] != "queen" and t["tenant_id"] in ("acme", "bolt")]
-    assert sum(r["turns"] for r in marts["fct_agent_runs"]) == len(turns)
+    assert sum(r["turns"] for r in marts["fct_agent_runs"] if r["tenant_id"] in ("acme", "bolt")) == len(turns)
 
 
 def test_workers_spawned_together(marts: Marts) -> None:

@@ -78,19 +78,50 @@ run_keys as (
         or (sessions.session_kind in ('agent_session', 'secondary_graph', 'legacy_run') and steps.session_id is null)
 ),
 
+begun as (
+    select
+        tenant_id,
+        session_id,
+        run_key,
+        min(occurred_at) filter (where kind = 'started') as first_at,
+        max(occurred_at) as last_at
+    from steps
+    where kind in ('started', 'resumed', 'resurrected')
+    group by tenant_id, session_id, run_key
+),
+
+-- A run that was taken up again after an end has not ended. One whose only start lies behind its end has a clock that was
+-- set.
 ends as (
     select
-        *,
+        steps.*,
         case
-            when kind = 'report' then outcome
-            when kind = 'completed' then 'success'
-            when kind = 'failed' then 'failed'
-            when kind = 'cancelled' then 'stopped'
+            when steps.kind = 'report' then steps.outcome
+            when steps.kind = 'completed' then 'success'
+            when steps.kind = 'failed' then 'failed'
+            when steps.kind = 'cancelled' then 'stopped'
         end as reported_outcome,
         -- What the worker reported stands above what its host saw of it.
-        case when kind = 'report' and outcome is not null then 2 else 1 end as reported_rank
+        case when steps.kind = 'report' and steps.outcome is not null then 2 else 1 end as reported_rank
     from steps
-    where kind in ('report', 'completed', 'failed', 'cancelled')
+    left join begun using (tenant_id, session_id, run_key)
+    where steps.kind in ('report', 'completed', 'failed', 'cancelled')
+        and (
+            begun.last_at is null
+            or steps.occurred_at is null
+            or steps.occurred_at >= begun.last_at
+            or steps.occurred_at < begun.first_at
+        )
+),
+
+ended as (
+    select
+        tenant_id,
+        session_id,
+        run_key,
+        max(occurred_at) as ended_at
+    from ends
+    group by tenant_id, session_id, run_key
 ),
 
 reported as (
@@ -121,7 +152,6 @@ measured as (
         count(distinct occurred_at) filter (where kind = 'resurrected') as resurrections,
         count(distinct occurred_at) filter (where kind = 'paused') as pauses,
         min(occurred_at) filter (where kind = 'started') as started_at,
-        max(occurred_at) filter (where kind in ('report', 'completed', 'failed', 'cancelled')) as ended_at,
         bool_or(kind = 'report') as has_report,
         count(*) as steps
     from steps
@@ -181,7 +211,7 @@ runs as (
         measured.started_at as reported_started_at,
         sessions.started_at as session_started_at,
         activity_spans.first_activity_at,
-        measured.ended_at as reported_ended_at,
+        ended.ended_at as reported_ended_at,
         sessions.ended_at as session_ended_at,
         -- A session with one run, and no queen who talks beside it, is that run.
         count(*) over (partition by run_keys.tenant_id, run_keys.session_id) = 1
@@ -198,6 +228,7 @@ runs as (
     inner join sessions using (tenant_id, session_id)
     left join measured using (tenant_id, session_id, run_key)
     left join reported using (tenant_id, session_id, run_key)
+    left join ended using (tenant_id, session_id, run_key)
     left join paused using (tenant_id, session_id, run_key)
     left join activity_spans using (tenant_id, session_id)
     left join summaries using (tenant_id, session_id)

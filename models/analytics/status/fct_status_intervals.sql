@@ -13,7 +13,7 @@ sessions as (
     select
         s.tenant_id,
         s.session_id,
-        coalesce(s.session_kind in ('queen', 'colony_queen'), false) as is_queen,
+        {{ waits_between_turns('s.session_kind', 's.agent_runtime') }} as waits_between_turns,
         changed._ingest_seq
     from {{ ref('int_sessions__observations_merged') }} as s
     inner join changed using (tenant_id, session_id)
@@ -30,7 +30,8 @@ happenings as (
     from {{ ref('fct_status_events') }}
     where time_basis not in ('session_start', 'received')
         and kind not in (
-            'nudged', 'slow_first_token', 'tool_replayed', 'task_created', 'task_updated', 'task_deleted', 'task_list_reset'
+            'nudged', 'slow_first_token', 'tool_replayed', 'context_updated', 'compacted', 'task_created', 'task_updated',
+            'task_deleted', 'task_list_reset'
         )
     union all
     select
@@ -45,7 +46,12 @@ happenings as (
     select
         tenant_id,
         session_id,
-        case when agent_kind = 'queen' and stop_reason <> 'tool_calls' then 'turn_ended' else 'turn' end as kind,
+        case
+            when stop_reason <> 'tool_calls'
+                and (agent_kind = 'queen' or (agent_kind = 'agent_session' and agent_runtime <> 'hive'))
+                then 'turn_ended'
+            else 'turn'
+        end as kind,
         cast(null as varchar) as phase,
         occurred_at as happened_at
     from {{ ref('fct_llm_turns') }}
@@ -62,7 +68,8 @@ happenings as (
 ),
 
 -- What each of them says of the state. A queen's loop waits for a person when it starts and never ends by itself: the
--- end of a run or of her turn lets her wait. Only an event of trouble makes `stalled`: silence is no bug.
+-- end of a run or of her turn lets her wait, as it does a session that a person leads. Only an event of trouble makes
+-- `stalled`: silence is no bug.
 judged as (
     select
         happenings.*,
@@ -71,20 +78,21 @@ judged as (
             when happenings.kind = 'phase_changed' then null
             when happenings.kind in ('stalled', 'inactive', 'doom_loop') then 'stalled'
             when happenings.kind in (
-                'input_requested', 'escalated', 'payment_required', 'credentials_required', 'run_paused', 'turn_ended'
+                'input_requested', 'escalated', 'payment_required', 'credentials_required', 'run_paused'
             ) then 'waiting'
-            when sessions.is_queen and happenings.kind = 'loop_started' then 'waiting'
+            when sessions.waits_between_turns and happenings.kind in ('turn_ended', 'turn_completed', 'loop_started')
+                then 'waiting'
             when happenings.kind in ('run_completed', 'run_failed', 'run_cancelled', 'run_report', 'loop_completed')
-                then case when sessions.is_queen then 'waiting' else 'ended' end
+                then case when sessions.waits_between_turns then 'waiting' else 'ended' end
             else 'working'
         end as status,
         case
             when happenings.kind in ('input_requested', 'escalated', 'payment_required', 'credentials_required')
                 then happenings.kind
             when happenings.kind = 'run_paused' then 'paused'
-            when happenings.kind = 'turn_ended' then 'turn_ended'
-            when sessions.is_queen and happenings.kind = 'loop_started' then 'awaiting_input'
-            when sessions.is_queen
+            when sessions.waits_between_turns and happenings.kind in ('turn_ended', 'turn_completed') then 'turn_ended'
+            when sessions.waits_between_turns and happenings.kind = 'loop_started' then 'awaiting_input'
+            when sessions.waits_between_turns
                 and happenings.kind in ('run_completed', 'run_failed', 'run_cancelled', 'run_report', 'loop_completed')
                 then 'run_ended'
         end as idle_reason
