@@ -439,7 +439,7 @@ class Collector:
         values = {**record.values, "record_id": first_rule, "agent_runtime": self._runtime}
         if named:
             values |= named
-        if self._since is not None:
+        if self._is_before_consent(record.totals_since):
             values |= dict.fromkeys(record.totals)
         row = self._redactor.row(record.table, values)
         if row is None:
@@ -507,6 +507,10 @@ class Collector:
             return record.at >= self._since
         ids = {self._key_id(record), self._first_rule_id(record)}
         return offset >= self._state.baseline_size(source) and not any(map(self._state.is_history, ids))
+
+    def _is_before_consent(self, since: datetime | None) -> bool:
+        """Whether what was summed up since then, or since nobody knows when, holds what no consent covers."""
+        return self._since is not None and (since is None or since < self._since)
 
     def _dated(self, row: Row) -> Row:
         """Without history no time before the consent leaves, not even as an attribute."""
@@ -603,7 +607,7 @@ class Collector:
         if since is not None and not is_live and not any(time and time >= since for time in item.times):
             return "before_consent"
         values = item.values
-        if since is not None and (item.totals_since is None or item.totals_since < since):
+        if self._is_before_consent(item.totals_since):
             values = values | dict.fromkeys(item.totals)
         if item.table is wire.SESSIONS:
             session = self._redactor.identifier(SESSION, str(values["session_id"]))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -24,6 +26,7 @@ from pipelines.device.state import State
 from pipelines.errors import UsageError
 from pipelines.home import exclusive
 from pipelines.simulate.homes import Layout
+from tests.device.claude_lines import session_id, transcript
 from tests.device.driving import (
     LATER,
     LATEST,
@@ -322,7 +325,10 @@ def test_an_unknown_kind_of_source_is_wrong_use(tmp_path: Path, home: Path) -> N
         grant.grant(device(tmp_path / "apiary").home, [home], history="include", sources=["chat"])
 
 
-def test_a_narrower_grant_lets_nothing_out_that_was_read_under_the_wider_one(tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_narrower_grant_lets_nothing_out_that_was_read_under_the_wider_one(
+    tmp_path: Path, home: Path, is_paused: bool
+) -> None:
     append(queen_folder(home) / "events.jsonl", dump(turn(1)))
     append(flat_folder(home) / "logs" / "tool_logs.jsonl", dump(step(1)))
     blocked = tmp_path / "store"
@@ -331,6 +337,8 @@ def test_a_narrower_grant_lets_nothing_out_that_was_read_under_the_wider_one(tmp
     with pytest.raises(DeviceError):
         made.ship(home)
     blocked.unlink()
+    if is_paused:
+        grant.pause(made.home)
     grant.grant(made.home, [home], history="include", sources=["events"])
     made.ship(home)
     assert (len(made.delivered("llm_turns")), made.delivered("node_steps")) == (1, [])
@@ -339,15 +347,97 @@ def test_a_narrower_grant_lets_nothing_out_that_was_read_under_the_wider_one(tmp
 # Changing one's mind -------------------------------------------------------------------------------------------------
 
 
-def test_a_grant_with_history_after_one_without_sends_the_history(tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_grant_with_history_after_one_without_sends_the_history(tmp_path: Path, home: Path, is_paused: bool) -> None:
     append(flat_folder(home) / "logs" / "tool_logs.jsonl", dump(step(1)))
     append(queen_folder(home) / "events.jsonl", dump(turn(1)))
     made = granted(tmp_path / "apiary", home, history="exclude")
     made.ship(home)
     assert not made.delivered("llm_turns", "node_steps")
+    if is_paused:
+        grant.pause(made.home)
     made.grant([home], history="include")
     made.ship(home)
     assert len(made.delivered("llm_turns", "node_steps", newest=False)) == 2
+
+
+def detail(steps: int) -> dict[str, Any]:
+    return {
+        "node_id": "intake", "node_type": "event_loop", "total_steps": steps, "tokens_used": 66, "input_tokens": 60,
+        "output_tokens": 6, "latency_ms": 9, "attempt": 1, "exit_status": "success", "span_id": f"{steps:016x}",
+    }  # fmt: skip
+
+
+def test_sums_of_what_was_before_a_grant_without_history_stay(tmp_path: Path, home: Path) -> None:
+    """They are written after the grant, and count what no consent covers; what began after it leaves whole."""
+    log = append(flat_folder(home) / "logs" / "details.jsonl", dump(detail(1)))
+    made = device(tmp_path / "apiary")
+    since = datetime.now(UTC) - timedelta(hours=1)
+    made.grant([home], history="exclude", now=since)
+    append(log, dump(detail(3)))
+    reports = [
+        event(
+            "subagent_report",
+            {"worker_id": worker, "tokens_used": 5, "tool_calls_used": 7, "duration_seconds": took},
+            at=(since + timedelta(minutes=30)).replace(tzinfo=None).isoformat(), stream=f"worker:{worker}",
+        )
+        for worker, took in ((SESSION, 7000.0), (LATER, 60.0))
+    ]  # fmt: skip
+    append(queen_folder(home) / "events.jsonl", dump(*reports))
+    made.ship(home)
+    (left,) = made.delivered("node_details")
+    assert (left["exit_status"], left["total_steps"], left["input_tokens"], left["tokens_used"]) == (
+        "success", None, None, None,
+    )  # fmt: skip
+    told = {row["session_id"]: (row["tokens_used"], row["tool_calls_used"]) for row in made.delivered("agent_runs")}
+    assert told == {SESSION: (None, None), LATER: (5, 7)}
+
+
+@pytest.mark.parametrize(("started", "numbers"), [(-300, None), (None, [None, None]), (10, [9, 9])])
+def test_what_a_session_cost_before_a_grant_without_history_stays(
+    tmp_path: Path, started: int | None, numbers: list[int | None] | None
+) -> None:
+    """`started`: minutes after the grant, where the file says so."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    home, session = tmp_path / ".claude", session_id(1)
+    path = append(transcript(home, session), dump())
+    made = device(tmp_path / "apiary")
+    made.grant([home], history="exclude", now=since)
+    state = {
+        "type": "cost-state", "sessionId": session, "uuid": "x", "totalCostUSD": 9.5, "totalDuration": 60_000,
+        "modelUsage": {"claude-opus-5": {"inputTokens": 2, "outputTokens": 9, "costUSD": 9.5}},
+    }  # fmt: skip
+    if started is not None:
+        state["startTime"] = int((since + timedelta(minutes=started)).timestamp() * 1000)
+    append(path, dump(state))
+    made.ship(home)
+    found = [row["output_tokens"] for row in made.delivered("control_totals")]
+    assert found == (numbers or [])
+
+
+def test_a_step_that_was_done_before_a_grant_without_history_stays(tmp_path: Path, home: Path) -> None:
+    """Although its task was changed since."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    old, new = (f"{since + timedelta(minutes=minutes):%Y-%m-%d %H:%M:%S}" for minutes in (-300, 30))
+    folder = home / "colonies" / "c1"
+    (folder / "data").mkdir(parents=True)
+    (folder / "metadata.json").write_text(json.dumps({"colony_name": "c1", "queen_session_id": SESSION}))
+    with closing(sqlite3.connect(folder / "data" / "progress.db")) as db, db:
+        db.executescript(
+            "CREATE TABLE tasks (id, seq, priority, status, worker_id, claimed_at, started_at, completed_at,"
+            " created_at, updated_at, retry_count, max_retries, last_error, parent_task_id, source);"
+            "CREATE TABLE steps (id, task_id, seq, status, worker_id, started_at, completed_at);"
+            "CREATE TABLE sop_checklist (id, task_id, required, done_at, done_by);"
+        )
+        db.execute("INSERT INTO tasks (id, status, created_at, updated_at) VALUES ('t', 'claimed', ?, ?)", (old, new))
+        steps = [("s1", "done", old), ("s2", "done", new), ("s3", "pending", None)]
+        db.executemany("INSERT INTO steps (id, task_id, status, completed_at) VALUES (?, 't', ?, ?)", steps)
+        db.execute("INSERT INTO sop_checklist VALUES ('k', 't', 1, ?, 'w')", (old,))
+    made = device(tmp_path / "apiary")
+    made.grant([home], history="exclude", now=since)
+    made.ship(home)
+    found = sorted((row["item"], row["status"]) for row in made.delivered("tasks"))
+    assert found == [("step", "done"), ("step", "pending"), ("task", "claimed")]
 
 
 def test_a_grant_without_history_after_one_with_it_sends_none(

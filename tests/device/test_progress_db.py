@@ -177,10 +177,10 @@ def test_letters_that_are_no_utf8_do_not_cost_the_database(path: Path, writer: s
     assert statuses(path) == {"t0": "done", "t1": "failed"}
 
 
-def test_any_status_is_given_as_it_is_written(path: Path, writer: sqlite3.Connection) -> None:
-    for number, status in enumerate(("started", "completed", "almost there, ask ada", "")):
+def test_any_status_is_given_as_it_is_written_but_for_case_and_blanks(path: Path, writer: sqlite3.Connection) -> None:
+    for number, status in enumerate(("started", "completed", "almost there, ask ada", "", " DONE ")):
         add(writer, f"t{number}", status)
-    assert set(statuses(path).values()) == {"started", "completed", "almost there, ask ada", ""}
+    assert set(statuses(path).values()) == {"started", "completed", "almost there, ask ada", "", "done"}
 
 
 def test_both_texts_of_a_time_are_utc(path: Path, writer: sqlite3.Connection) -> None:

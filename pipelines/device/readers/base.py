@@ -64,9 +64,10 @@ class Record:
     (numbers, times, generated ids) stands in for them, and `told_apart_by` are further names and numbers that tell two
     records of one key apart.
 
-    `at` is the record's own time, if it has one: consent without history goes by it. `is_turn`: a naive sum would
-    count it. `belongs_to_folder`: the session is known from the folder only, so a fork's copy names the wrong one and
-    the earliest session that holds the record owns it.
+    `at` is the record's own time, if it has one: consent without history goes by it. `totals`: columns that sum up what
+    was since `totals_since` (None: unknown); without history they do not leave if that was before the consent.
+    `is_turn`: a naive sum would count it. `belongs_to_folder`: the session is known from the folder only, so a fork's
+    copy names the wrong one and the earliest session that holds the record owns it.
 
     `parts`: what this line knows of a record that stands on several lines or in several copies, instead of `values`.
     The device keeps the best part of each name, in whatever order they are read; once it has all that are `needed`,
@@ -85,6 +86,7 @@ class Record:
     fields_unknown: int = 0
     """Of the dropped fields, those that nobody has looked at yet: a newer version of the source writes them."""
     totals: tuple[str, ...] = ()
+    totals_since: datetime | None = None
     """Columns that sum up what was before, too: without history they do not leave."""
     parts: Parts = field(default_factory=dict)
     needed: frozenset[str] = frozenset()

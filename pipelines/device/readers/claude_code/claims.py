@@ -36,7 +36,10 @@ def cost_state(found: Json, session: str) -> Iterator[Record]:
         }  # fmt: skip
         numbers = (claim.get("input_tokens"), claim.get("output_tokens"), claim.get("reported_cost_usd"))
         key = (Constant("cost_state"), session, begun, took, number, *numbers)
-        yield Record(wire.CONTROL_TOTALS, key, values, ended_at)
+        # It sums up all since the start of the session.
+        yield Record(
+            wire.CONTROL_TOTALS, key, values, started_at or ended_at, totals=tuple(claim), totals_since=started_at
+        )
 
 
 def statistics(path: Path, found: Json) -> Iterator[Item]:

@@ -5,8 +5,9 @@ Does not belong here: other files of a session (logs.py, state.py), what is a co
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from pipelines.contract import wire
@@ -267,6 +268,9 @@ RUN_KINDS = {
 }
 
 
+MAX_RUN_SECONDS = 10**9  # thirty years: beyond it a number is no duration
+
+
 def _run(event: Event, context: Context, position: int | None) -> Record:
     common = _Common(event, context, position)
     data = common.data
@@ -286,7 +290,11 @@ def _run(event: Event, context: Context, position: int | None) -> Record:
         **common.times(),
     }
     key = (Constant(event["type"]), *common.key, worker)
-    return _record(wire.AGENT_RUNS, key, values, common, owned=worker is not None)
+    record = _record(wire.AGENT_RUNS, key, values, common, owned=worker is not None)
+    took = values["duration_seconds"]
+    is_known = isinstance(took, (int, Decimal)) and not isinstance(took, bool) and 0 <= took < MAX_RUN_SECONDS
+    began = record.at - timedelta(seconds=float(took)) if record.at and is_known else None
+    return replace(record, totals=("tokens_used", "tool_calls_used", "duration_seconds"), totals_since=began)
 
 
 TRIGGER_KINDS = ("available", "activated", "deactivated", "fired", "removed", "updated")

@@ -161,7 +161,7 @@ def detail(line: dict[str, Any], place: Place) -> Record:
     values |= {name: line.get(name) for name in numbers}
     return Record(
         wire.NODE_DETAILS, key, values, belongs_to_folder=True, fields_dropped=line.dropped,
-        fields_unknown=line.beside(PRIVATE_OF_DETAIL),
+        fields_unknown=line.beside(PRIVATE_OF_DETAIL), totals=numbers,
     )  # fmt: skip
 
 

@@ -38,8 +38,13 @@ def _items(connection: Connection, list_id: str, colony_name: str) -> Iterator[I
         times = {name: utc_time(value) for name, value in updated.items()}
         base: sqlite.Values = {"list_id": list_id, "task_id": task_id, "item_id": item_id, "colony_name": colony_name}
         base |= {"item": kind, "list_kind": "progress_db"}
+        # A model writes it with a shell: `Done` is done.
+        status = values["status"]
+        base |= values | {"status": status.strip().lower() if isinstance(status, str) else status}
         key = (Constant("progress_db"), list_id, Constant(kind), task_id, item_id)
-        return Item(wire.TASKS, key, base | values | times, (*times.values(),))
+        # A task that was changed since a consent tells nothing of a step that was done before.
+        own = [time for name, time in times.items() if name != "updated_at" and time]
+        return Item(wire.TASKS, key, base | times, tuple(own if kind != "task" and own else times.values()))
 
     task_updated: dict[object, object] = {}
     for row in sqlite.rows(connection, "tasks", ALLOWED, frozenset({"id", "status"}), "ORDER BY id"):

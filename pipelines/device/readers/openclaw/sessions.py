@@ -149,4 +149,7 @@ def _claim(session_id: str, counters: Json, ended_at: datetime | None) -> Item:
         "output_tokens": count(counters.get("outputTokens")), "reported_cost_usd": counters.get("estimatedCostUsd"),
         "started_at": epoch_millis(counters.get("startedAt")), "ended_at": ended_at,
     }  # fmt: skip
-    return Item(wire.CONTROL_TOTALS, (Constant("session_counters"), session_id), values, (ended_at,))
+    numbers = (*(name for name in values if name.endswith("_tokens")), "reported_cost_usd")
+    started_at = epoch_millis(counters.get("startedAt"))
+    key = (Constant("session_counters"), session_id)
+    return Item(wire.CONTROL_TOTALS, key, values, (started_at or ended_at,), numbers, started_at)
