@@ -214,6 +214,9 @@ def _going_on(fleet: Fleet) -> None:
     fleet.run("over", "started", at("12:00"), run_id="r", **live)
     fleet.turn("over", at("12:05"), "stop", agent_role="graph", **live)
     fleet.run("over", "completed", at("12:05"), run_id="r", **live)
+    for worker, when in (("w1", "10:00"), ("w2", "10:30")):
+        fleet.task("again", "t", "claimed", worker_id=worker, claimed_at=at(when), updated_at=at(when),
+                   list_kind="progress_db", created_at=at("09:00"), **live)  # fmt: skip
     # Its clock was set back within the run.
     fleet.session("set", "agent_session", **live)
     fleet.run("set", "started", at("12:00"), run_id="r", **live)
@@ -569,6 +572,15 @@ def test_a_task_changes_slowly(marts: Marts) -> None:
     assert history("c", "77") == [
         ("open", at("10:00"), 3600.0, False), ("working", at("11:00"), 1200.0, False),
         ("open", at("11:20"), 4200.0, True), ("working", at("12:30"), None, False),
+    ]  # fmt: skip
+
+
+def test_a_task_that_another_worker_takes_over_changes(marts: Marts) -> None:
+    rows = sorted(
+        (row for row in marts["fct_task_changes"] if row["tenant_id"] == "live"), key=lambda row: row["valid_from"]
+    )
+    assert [some(row, "state", "worker_id", "is_current") for row in rows] == [
+        ("open", None, False), ("working", "w1", False), ("working", "w2", True),
     ]  # fmt: skip
 
 

@@ -83,7 +83,12 @@ compared as (
     select
         *,
         lag(state) over item_history as state_before,
-        lag(retry_count) over item_history as retry_count_before
+        lag(retry_count) over item_history as retry_count_before,
+        last_value(worker_id ignore nulls) over (
+            partition by tenant_id, list_kind, list_id, item, task_id, item_id
+            order by changed_at
+            rows between unbounded preceding and 1 preceding
+        ) as worker_before
     from ranked
     where position_in_instant = 1
     window item_history as (
@@ -97,6 +102,8 @@ changes as (
     from compared
     where state is distinct from state_before
         or coalesce(retry_count, 0) > coalesce(retry_count_before, retry_count, 0)
+        -- Another worker took it over.
+        or (state = 'working' and worker_id <> worker_before)
 ),
 
 numbered as (
