@@ -43,4 +43,6 @@ PRIVACY = (
     Mutant("a tenant's name may be an address", "pipelines/contract/keys.py", 'SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"', 'SLUG = r"[a-z0-9][a-z0-9@._-]{0,62}"', "tests/contract/test_keys.py::test_anything_else_is_none"),
     Mutant("a word in an identity is of fixed form", "pipelines/contract/keys.py", "    if isinstance(part, Constant) or not part:", "    if part.isalpha() or not part:", "tests/device/test_identity.py::test_no_word_of_ten_thousand_is_found_again"),
     Mutant("a session's own name is kept", "pipelines/device/collect.py", '        return f"{kind}/{self._redactor.identifier(SESSION, session)}" if slash else name\n', "        return name\n", "tests/device/test_claude_code.py::test_a_name_that_somebody_gave_a_session_is_not_kept"),
+    Mutant("a paused grant is none", "pipelines/device/grant.py", 'before.state in ("granted", "paused")', 'before.state == "granted"', f"{CONSENT}::test_a_narrower_grant_lets_nothing_out_that_was_read_under_the_wider_one"),
+    Mutant("sums of before a grant leave", "pipelines/device/collect.py", "        return self._since is not None and (since is None or since < self._since)\n", "        return False\n", f"{CONSENT}::test_sums_of_what_was_before_a_grant_without_history_stay"),
 )  # fmt: skip
