@@ -6,7 +6,6 @@ Does not belong here: what the commands do (billing/closing.py), statements by t
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -136,19 +135,8 @@ def _next(period: date, ready: Sequence[Readiness]) -> str:
 def _close(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     with opened(home) as (connection, _):
-        _require_marts_of_this_release(home)
         _take_step(home, connection, options, checks_of(connection))
     return 0
-
-
-def _require_marts_of_this_release(home: Home) -> None:
-    """What another release built may lack charges that this one makes: it would be sealed without them."""
-    from pipelines.defs import dbt_project
-    from pipelines.warehouse import definitions
-
-    manifest = json.loads(dbt_project.manifest().read_text("utf-8"))
-    if not definitions.needed_by("statements", manifest).isdisjoint(definitions.changed(home.warehouse, manifest)):
-        raise Stop(1, "the billing marts were built by another release: `apiary run` builds them anew; then close")
 
 
 def _take_step(
@@ -156,7 +144,10 @@ def _take_step(
 ) -> None:
     """open → closing, or closing → closed with everything that belongs to it."""
     from pipelines.billing import month_end, periods
+    from pipelines.defs import dbt_project
+    from pipelines.warehouse import definitions
 
+    definitions.require_built(home.warehouse, dbt_project.parsed(), "statements")
     period = periods.month_of(options.period)
     done = month_end.take_step(
         export_context(home, connection, options, checks), home.books, period,

@@ -5,10 +5,8 @@ another definition (pipelines/warehouse/definitions.py), building them (pipeline
 """
 
 import argparse
-import json
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from pipelines import engine
@@ -57,7 +55,7 @@ def _models(home: Home) -> tuple[str, str]:
     from pipelines.defs import dbt_project
     from pipelines.warehouse import definitions
 
-    changed = definitions.changed(home.warehouse, json.loads(Path(dbt_project.manifest()).read_text("utf-8")))
+    changed = definitions.changed(home.warehouse, dbt_project.parsed())
     if not changed:
         return "built by this release", CURRENT
     return f"{len(changed)} built by another release", "load, then build all from the start"

@@ -5,6 +5,7 @@ Does not belong here: the assets made of it (transform.py).
 
 import json
 from pathlib import Path
+from typing import Any
 
 from dagster_dbt import DbtProject
 
@@ -54,10 +55,16 @@ def manifest() -> Path:
     return path
 
 
+def parsed() -> dict[str, Any]:
+    """The manifest. Raises RuntimeError as `manifest` does."""
+    found: dict[str, Any] = json.loads(manifest().read_text("utf-8"))
+    return found
+
+
 def descriptions() -> dict[str, Description]:
     """What each mart and its columns mean and who reads it, as the models' YAML says. Raises RuntimeError as `manifest`
     does."""
-    nodes = json.loads(manifest().read_text("utf-8"))["nodes"].values()
+    nodes = parsed()["nodes"].values()
     return {
         node["name"]: Description(
             " ".join(node["description"].split()),

@@ -10,9 +10,11 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from pipelines.billing import closing, ledger, month_end, periods
+from pipelines.defs import dbt_project
 from pipelines.defs.billing import export_context
 from pipelines.defs.ownership import labels
 from pipelines.defs.resources import WRITER, FoldersResource
+from pipelines.warehouse import definitions
 
 
 class MonthEndConfig(dg.Config):
@@ -38,6 +40,8 @@ def month_end_step(
 ) -> dg.MaterializeResult[None]:
     """One step of each account's month towards closed, if somebody takes it; and what stands in the way."""
     period, books = periods.month_of(config.period), Path(folders.books)
+    if config.actor:
+        definitions.require_built(Path(duckdb.database), dbt_project.parsed(), "statements")
     with duckdb.get_connection() as connection:
         export = export_context(connection, folders, as_of=config.moment)
         if config.actor:

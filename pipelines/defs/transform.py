@@ -4,7 +4,6 @@ Two steps: what a bill is made from, then everything else, so that an error in a
 here: SQL (models/), how dbt builds it (dbt_project/).
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,8 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 from dagster_duckdb import DuckDBResource
 
 from pipelines.contract.numbers import pluralize
+from pipelines.defs import dbt_project
 from pipelines.defs.dbt_checks import with_readable_tests
-from pipelines.defs.dbt_project import manifest
 from pipelines.defs.gates import arrival_gate, is_in_run, require
 from pipelines.defs.ownership import FRESHNESS, labels
 from pipelines.defs.partitions import BY_ARRIVAL
@@ -28,7 +27,7 @@ from pipelines.home import private_folder
 from pipelines.quality.gates import Edge
 from pipelines.warehouse import budgets, database, definitions, load, registry, schemas
 
-MANIFEST = with_readable_tests(json.loads(manifest().read_text("utf-8")))
+MANIFEST = with_readable_tests(dbt_project.parsed())
 INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
 # Dagster keeps what dbt prints. A file beside it takes a twentieth of a build, at dbt's own level an eighth and 13 MB.
 NO_LOG_FILE = ("--log-level-file", "none")
@@ -148,9 +147,9 @@ def _build(
             load.prepare(connection)  # of models that were chosen alone, before anything was loaded
             require("arrival", connection)
     chosen = {".".join(key.path) for key in context.selected_asset_keys}
-    parsed = json.loads(manifest().read_text("utf-8"))
+    manifest = dbt_project.parsed()
     is_whole = context.selected_asset_keys >= STEPS[part].keys  # not `context.assets_def`: that is what was chosen
-    changed = [model for model in definitions.changed(warehouse, parsed) if model in chosen]
+    changed = [model for model in definitions.changed(warehouse, manifest) if model in chosen]
     if changed:
         context.log.warning(  # the terminal shows no less of this step
             f"{pluralize(len(changed), 'model')} with a changed definition, such as {changed[0]}: full refresh"
@@ -181,7 +180,7 @@ def _build(
     _add_row_counts(context, warehouse)
     yield from events
     if invocation.is_successful():
-        definitions.record(warehouse, parsed, built=chosen)
+        definitions.record(warehouse, manifest, built=chosen)
     if (error := invocation.get_error()) is not None:
         raise error
     if failure is not None and failure.reason.startswith(OVER_BUDGET):  # a gate that stops says so itself

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from pipelines.errors import ExpectedError
 from pipelines.warehouse import database, schemas
 
 TABLE = "core.model_definitions"  # beside what it tells of: a warehouse that is written anew has neither
@@ -46,6 +47,19 @@ def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
         for unique_id, node in nodes.items()
         if node["resource_type"] == "model" and node["config"].get("materialized") == "incremental"
     }
+
+
+class OutdatedError(ExpectedError):
+    """Models were built by another release."""
+
+
+def require_built(warehouse: Path, manifest: Mapping[str, Any], layer: str) -> None:
+    """Raise OutdatedError if a model that a layer needs was built by another definition; duckdb.Error.
+
+    What another release built may lack charges that this one makes: it would be sealed without them.
+    """
+    if not needed_by(layer, manifest).isdisjoint(changed(warehouse, manifest)):
+        raise OutdatedError(f"the models of {layer} were built by another release: `apiary run` builds them anew")
 
 
 def needed_by(layer: str, manifest: Mapping[str, Any]) -> set[str]:

@@ -3,23 +3,25 @@
 Does not belong here: the conditions of a month (test_closing.py, test_accounts_apart.py).
 """
 
-import json
+import shutil
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import dagster as dg
 import pytest
+from dagster_duckdb import DuckDBResource
 
 from pipelines import cli
 from pipelines.billing import agreements, closing, periods
 from pipelines.billing import ledger as files
 from pipelines.commands.periods import _next as next_step
-from pipelines.defs import dbt_project
+from pipelines.defs import dbt_project, month_end
+from pipelines.defs.resources import FoldersResource
 from pipelines.home import Home
 from pipelines.warehouse import definitions
-from tests.billing.ledgers import Ledger, line
+from tests.billing.ledgers import MET, Ledger, line
 from tests.billing.months import APRIL, COMMITMENT, FEBRUARY, JANUARY, MARCH, Months
 
 BOLT = {"tenant_id": "bolt", "billing_account_id": "acct-bolt"}
@@ -35,26 +37,34 @@ def status(months: Months, account: str, *of: date) -> list[str]:
     return [book.status(month, account) for month in of]
 
 
+@pytest.mark.parametrize("entrance", ["period close", "month-end", "job"])
 def test_no_month_is_closed_on_marts_of_another_release(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """They may lack a charge that this one makes; marts that no statement reads may be of any release."""
-    manifest = json.loads(dbt_project.manifest().read_text("utf-8"))
-    billing = definitions.needed_by("statements", manifest)
-    assert {"marts.export_focus_daily", "core.int_usage__steps_matched"} <= billing
-    assert "marts.mart_alerts" not in billing
-    home = Home(tmp_path)
-    home.warehouse.parent.mkdir(parents=True)
-    monkeypatch.setenv("APIARY_HOME", str(home.root))
-    close = ["period", "close", "2026-10", "--as-of", "2026-11-06T00:00:00Z", "--actor", "ada", "--reason", "r"]
-    for model, message in (
-        ("mart_alerts", "are missing or of another version"),
-        ("fct_rated_lines", "another release"),
-    ):
-        with duckdb.connect(str(home.warehouse)) as connection:
-            connection.execute(f"create schema if not exists marts; create table marts.{model} (tenant_id varchar)")
-        assert cli.main(close) == 1
-        assert message in capsys.readouterr().err
+    entrance: str, empty_ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """They may lack a charge that this one makes. A file in which nothing says what built it is of another release."""
+    warehouse = Path(shutil.copy(empty_ledger, tmp_path / "warehouse.duckdb"))
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path))
+    monkeypatch.setattr(Home, "warehouse", warehouse)
+    monkeypatch.setattr("pipelines.commands.periods.checks_of", lambda _: [MET])
+    message = "the models of statements were built by another release: `apiary run` builds them anew"
+    if entrance == "job":
+        config = month_end.MonthEndConfig(period="2026-10", actor="ada", reason="r", as_of="2026-11-06T00:00:00Z")
+        folders = FoldersResource(**{name: str(tmp_path / name) for name in FoldersResource.model_fields})
+        with pytest.raises(definitions.OutdatedError, match=message):
+            month_end.month_end_step(
+                dg.build_asset_context(), config, duckdb=DuckDBResource(database=str(warehouse)), folders=folders
+            )
+        return
+    step = ["2026-10", "--as-of", "2026-11-06T00:00:00Z", "--actor", "ada", "--reason", "r", "--sign", "0" * 12]
+    assert cli.main([*entrance.split(), *step]) == 1
+    assert capsys.readouterr().err == f"apiary: {message}\n"
+
+
+def test_what_statements_need_is_asked_of_the_manifest() -> None:
+    needed = definitions.needed_by("statements", dbt_project.parsed())
+    assert {"marts.export_focus_daily", "core.int_usage__steps_matched"} <= needed
+    assert "marts.mart_alerts" not in needed
 
 
 def test_an_account_that_was_away_for_a_month_closes_it_too(months: Months) -> None:

@@ -138,7 +138,7 @@ def test_a_warehouse_is_upgraded_in_place(old: Home) -> None:
     assert sealed
     is_of_another_build = "built by another release" in apiary(old.root, "upgrade", "--check", check=False).stdout
     close = apiary(old.root, *CLOSE, check=False).stderr
-    assert ("the billing marts were built by another release" in close) == is_of_another_build
+    assert ("the models of statements were built by another release" in close) == is_of_another_build
     told = apiary(old.root, "upgrade")
     assert told.stdout.endswith("upgraded\n" if is_of_another_build else "nothing to upgrade\n")
     assert ("full refresh" in told.stderr) == is_of_another_build

@@ -4,7 +4,6 @@ Does not belong here: that a home of an earlier release is upgraded so (tests/en
 """
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ TURNS = "model.apiary.fct_llm_turns"
 
 @pytest.fixture(scope="module")
 def manifest() -> Manifest:
-    found: Manifest = json.loads(dbt_project.manifest().read_text("utf-8"))
+    found: Manifest = dbt_project.parsed()
     return found
 
 
