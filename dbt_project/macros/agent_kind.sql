@@ -20,10 +20,10 @@
 {%- endmacro %}
 
 {# Whether a session goes on after its turns and runs until somebody speaks again: a queen's, and those that a person
-   leads in runtimes other than Hive. #}
-{% macro waits_between_turns(session_kind, agent_runtime) -%}
+   leads in runtimes other than Hive. `kind`: of the session or of its agent. #}
+{% macro waits_between_turns(kind, agent_runtime) -%}
     coalesce(
-        {{ session_kind }} in ('queen', 'colony_queen') or ({{ session_kind }} = 'agent_session' and {{ agent_runtime }} <> 'hive'),
+        {{ kind }} in ('queen', 'colony_queen') or ({{ kind }} = 'agent_session' and {{ agent_runtime }} <> 'hive'),
         false
     )
 {%- endmacro %}

@@ -193,7 +193,8 @@ def _going_on(fleet: Fleet) -> None:
     """Sessions that go on after an end: each is of another kind, and none is over."""
     live: Row = {"tenant_id": "live"}
     for session, runtime in (("claude", "claude_code"), ("claw", "openclaw"), ("hyper", "hyperhive")):
-        fleet.session(session, "agent_session", agent_runtime=runtime, **live)
+        status = "completed" if runtime == "openclaw" else None  # of its last run
+        fleet.session(session, "agent_session", agent_runtime=runtime, status=status, **live)
         fleet.turn(session, at("08:00"), "stop", agent_role="agent", agent_runtime=runtime, **live)
     fleet.event("claude", "turn_completed", "08:00:10", agent_role="agent", **live)
     for number, when in enumerate(("07:00", "12:40")):

@@ -47,9 +47,7 @@ happenings as (
         tenant_id,
         session_id,
         case
-            when stop_reason <> 'tool_calls'
-                and (agent_kind = 'queen' or (agent_kind = 'agent_session' and agent_runtime <> 'hive'))
-                then 'turn_ended'
+            when stop_reason <> 'tool_calls' and {{ waits_between_turns('agent_kind', 'agent_runtime') }} then 'turn_ended'
             else 'turn'
         end as kind,
         cast(null as varchar) as phase,

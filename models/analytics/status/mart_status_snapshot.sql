@@ -2,7 +2,6 @@ with sessions as (
     select
         observed.*,
         tree.colony_id,
-        coalesce(observed.session_kind in ('queen', 'colony_queen'), false) as is_queen,
         {{ waits_between_turns('observed.session_kind', 'observed.agent_runtime') }} as waits_between_turns
     from {{ ref('int_sessions__observations_merged') }} as observed
     inner join {{ ref('int_sessions__tree_resolved') }} as tree using (tenant_id, session_id)
@@ -82,7 +81,6 @@ joined as (
         sessions.tenant_id,
         sessions.session_id,
         sessions.colony_id,
-        sessions.is_queen,
         sessions.waits_between_turns,
         sessions.device_id,
         sessions.session_kind,
@@ -146,8 +144,10 @@ judged as (
     select
         *,
         case
-            when not is_queen and session_status in ('completed', 'failed', 'cancelled') then 'ended'
-            when interval_status = 'ended' or (not waits_between_turns and have_all_runs_ended) then 'ended'
+            when interval_status = 'ended' then 'ended'
+            when not waits_between_turns
+                and (have_all_runs_ended or session_status in ('completed', 'failed', 'cancelled'))
+                then 'ended'
             when is_clock_wrong then 'clock_wrong'
             when device_silent_seconds > {{ var('device_silence_seconds') }} then 'silent_device'
             when interval_status = 'stalled' then 'stalled'
