@@ -234,6 +234,16 @@ def test_a_line_in_the_second_that_two_turns_share_covers_one(
     assert sum(grain == "response" for grain, _ in found) == sum(not name.startswith("row") for name in counted_as)
 
 
+def test_a_turn_that_has_no_second_of_its_own_is_covered_by_any_line_in_it(tmp_path: Path) -> None:
+    home = tmp_path / "hive"
+    statistics(home, row(1, 0), row(2, 10, ended_at=SECONDS + 10))
+    told = [response("a", OWN, 5), response("b", OWN, 10.2)]
+    transcript(home / "agents" / "ada" / "claude", OWN).write_bytes(dump(*told))
+    made = granted(tmp_path / "apiary", home)
+    made.ship(home)
+    assert counted(made.delivered("llm_turns")) == [("response", 212), ("response", 212)]
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_any_order_of_statistics_and_transcripts_gives_the_same(tmp_path: Path, is_first: bool) -> None:
     home, away = tmp_path / "hive", tmp_path / "away"

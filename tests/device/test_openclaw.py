@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from pipelines.device.readers.base import At, Setting
 from pipelines.device.readers.openclaw import databases
 from pipelines.device.readers.openclaw.runtime import OPENCLAW
 from pipelines.simulate.openclaw import OpenClawSpec
-from tests.device.driving import Device, Json, Row, counted_exactly, granted
+from tests.device.driving import Device, Json, Row, counted_exactly, device, granted
 from tests.samples import SAMPLES, needs
 
 SAMPLE = SAMPLES / "openclaw-home.tar.gz"
@@ -442,6 +442,26 @@ def test_a_kind_is_told_by_its_place_in_the_key(tmp_path: Path, key: str, kind: 
     device.ship(home)
     (session,) = device.delivered("sessions")
     assert (session["session_kind"], session["entrypoint"]) == (kind, entrypoint)
+
+
+@pytest.mark.parametrize(("started", "told"), [(-300, []), (None, [None]), (10, [9])])
+def test_counters_of_a_run_before_a_grant_without_history_stay(
+    tmp_path: Path, started: int | None, told: list[int | None]
+) -> None:
+    """`started`: minutes after the grant, where the store says so."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+
+    def millis(minutes: int) -> int:
+        return int((since + timedelta(minutes=minutes)).timestamp() * 1000)
+
+    home = tmp_path / ".openclaw"
+    entry = {"sessionId": FIRST, "updatedAt": millis(30), "inputTokens": 5, "outputTokens": 9, "estimatedCostUsd": 1}
+    store = transcript(home, f"{FIRST}.jsonl", head()).with_name("sessions.json")
+    store.write_text(json.dumps({"agent:main:main": entry | ({"startedAt": millis(started)} if started else {})}))
+    made = device(tmp_path / "apiary")
+    made.grant([home], history="exclude", now=since)
+    made.ship(home)
+    assert [row["output_tokens"] for row in made.delivered("control_totals")] == told
 
 
 def test_sqlite_denies_what_is_not_allowed(tmp_path: Path) -> None:

@@ -87,7 +87,6 @@ class Record:
     """Of the dropped fields, those that nobody has looked at yet: a newer version of the source writes them."""
     totals: tuple[str, ...] = ()
     totals_since: datetime | None = None
-    """Columns that sum up what was before, too: without history they do not leave."""
     parts: Parts = field(default_factory=dict)
     needed: frozenset[str] = frozenset()
     finish: Callable[[Parts], dict[str, object]] = joined

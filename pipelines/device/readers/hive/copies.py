@@ -76,10 +76,9 @@ def is_other_colony(folder: Path, original: Path) -> bool:
 def told_apart(folders: Iterable[SessionFolder], consented: Collection[str]) -> Iterator[SessionFolder]:
     """The folders with their copies marked, the original of each session before its copies.
 
-    `consented`: the kinds of logs that may be looked into where only the content tells.
-
     Of folders that name one session by several agents, colonies or queens the one with the shortest names is the
-    original: a copy's name is the original's and something beside it.
+    original: a copy's name is the original's and something beside it. `consented`: the kinds of logs that may be looked
+    into where only the content tells.
     """
     listed = list(folders)
     beside = {
@@ -93,9 +92,9 @@ def told_apart(folders: Iterable[SessionFolder], consented: Collection[str]) -> 
         if (parent_id := glued(folder.parent_session_id or "")) in known:
             folder = replace(folder, parent_session_id=parent_id, is_copy=True)  # noqa: PLW2901
         bare = marked(folder.session_id) if beside and not folder.is_copy else None
-        original = beside.get((folder.path.parent, bare)) if bare is not None else None
-        if bare is not None and original is not None and not _is_other_session(folder, original, consented):
-            folder = replace(folder, session_id=bare, is_copy=True)  # noqa: PLW2901
+        original = beside.get((folder.path.parent, bare or ""))
+        if original is not None and not _is_other_session(folder, original, consented):
+            folder = replace(folder, session_id=original.session_id, is_copy=True)  # noqa: PLW2901
         sessions.setdefault(folder.session_id, []).append(folder)
     for session_id in sorted(sessions):
         group = sessions[session_id]
@@ -106,11 +105,11 @@ def _is_other_session(folder: SessionFolder, original: SessionFolder, consented:
     """Whether a folder that is named like a copy is a session of its own: its first event names it, or its logs begin
     otherwise than the original's. The event of a copy names the original, also where that lost lines since."""
     logs = [name for name, kind in _LOGS.items() if kind in consented]
-    first = [(_first_line(folder, name), _first_line(original, name)) for name in logs]
-    named = _session_named(first[0][0]) if logs[:1] == ["events.jsonl"] else None
+    own = {name: _first_line(folder, name) for name in logs}
+    named = _session_named(own.get("events.jsonl"))
     if named in (folder.session_id, original.session_id):
         return named == folder.session_id
-    pairs = [(mine, other) for mine, other in first if mine is not None and other is not None]
+    pairs = [(line, other) for name, line in own.items() if line and (other := _first_line(original, name))]
     return bool(pairs) and all(mine != other for mine, other in pairs)
 
 

@@ -6,8 +6,7 @@ named here. Does not belong here: what a line of a transcript means (transcripts
 
 import io
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -99,41 +98,42 @@ def _found(connection: sqlite3.Connection, agent: str) -> Iterator[Item | Record
         required = frozenset({"session_id", "session_key"})
         known.windows(sqlite.rows(connection, "session_windows", ALLOWED, required))
     yield from known.items()
-    known.heads |= {session_id: partial(replace, head) for session_id, head in _heads(connection).items()}
+    known.heads |= _heads(connection)
     contexts: dict[str, transcripts.Context] = {}
     required = frozenset({"session_id", "seq", "event_json"})
     for row in sqlite.rows(connection, "transcript_events", ALLOWED, required, "ORDER BY session_id, seq"):
         session_id = str(row["session_id"])
-        context = contexts.setdefault(session_id, known.context(session_id))
+        if session_id not in contexts:
+            contexts[session_id] = known.context(session_id)
         try:
             data = _event(row)
         except CorruptError:
             yield BadRow("bad_type")
             continue
         if data is not None:
-            yield from _entry(data, context)
+            yield from _entry(data, contexts[session_id])
     if sqlite.has_table(connection, "session_transcript_archives"):
         required = frozenset({"session_id", "encoding", "archive_blob"})
         for row in sqlite.rows(connection, "session_transcript_archives", ALLOWED, required):
             yield from _archive(row, known)
 
 
-def _heads(connection: sqlite3.Connection) -> dict[str, transcripts.Head]:
+def _heads(connection: sqlite3.Connection) -> dict[str, Callable[[], transcripts.Head]]:
     """What the first lines of the transcripts say."""
     names = ", ".join(
         name
         for name in sqlite.columns(connection, "transcript_events", ALLOWED, frozenset({"session_id", "event_json"}))
         if name in ("event_json", "event_zstd")
     )
-    found = {}
+    found: dict[str, Callable[[], transcripts.Head]] = {}
     for session_id, *values in connection.execute(f"SELECT session_id, {names} FROM transcript_events WHERE seq <= 1"):
         try:
             data = _event(dict(zip(names.split(", "), values, strict=True)))
         except CorruptError:
             continue  # told where the row is read
-        made = transcripts.head(_object(data)) if data else transcripts.Head()
-        if made.started_at or made.parent_session_id:
-            found[str(session_id)] = made
+        head = partial(transcripts.head, _object(data) if data else None)
+        if head() != transcripts.Head():
+            found[str(session_id)] = head
     return found
 
 

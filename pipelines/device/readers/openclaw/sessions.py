@@ -143,13 +143,13 @@ class Known:
 def _claim(session_id: str, counters: Json, ended_at: datetime | None) -> Item:
     """What the store counts of a session: its last run only."""
     fresh, read, written = (count(counters.get(name)) or 0 for name in ("inputTokens", "cacheRead", "cacheWrite"))
+    started_at = epoch_millis(counters.get("startedAt"))
     values = {
         "session_id": session_id, "claimed_by": "session_counters", "is_cumulative": False,
         "input_tokens": fresh + read + written, "cache_read_input_tokens": read, "cache_write_input_tokens": written,
         "output_tokens": count(counters.get("outputTokens")), "reported_cost_usd": counters.get("estimatedCostUsd"),
-        "started_at": epoch_millis(counters.get("startedAt")), "ended_at": ended_at,
+        "started_at": started_at, "ended_at": ended_at,
     }  # fmt: skip
     numbers = (*(name for name in values if name.endswith("_tokens")), "reported_cost_usd")
-    started_at = epoch_millis(counters.get("startedAt"))
     key = (Constant("session_counters"), session_id)
     return Item(wire.CONTROL_TOTALS, key, values, (started_at or ended_at,), numbers, started_at)
