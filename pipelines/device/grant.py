@@ -50,8 +50,8 @@ def grant(
     try:
         with exclusive(home.device / "lock"), opened(home.device / "state.db") as state:
             before = consent.current(state)
-            is_standing = before is not None and before.state in ("granted", "paused")
-            if before and is_standing and (before.history != history or not scope.covers(before.scope)):
+            is_in_force = before is not None and before.state in ("granted", "paused")
+            if before and is_in_force and (before.history != history or not scope.covers(before.scope)):
                 # What was passed over must be read after all, or what was read and not sent must stay.
                 with state.step():
                     consent.forget(state)

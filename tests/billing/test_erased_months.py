@@ -166,12 +166,8 @@ def test_the_seat_of_an_erased_user_that_finance_takes_out_is_the_last_accounts(
     assert months.owed() == before
 
 
-@pytest.mark.parametrize("item", ["colony_day", "tokens"])
-def test_what_a_plan_charged_for_the_erased_stays_when_the_whole_month_moves(months: Months, item: str) -> None:
-    colony_days(months, *(["a", "b"] if item == "colony_day" else []))
-    for account in "ab" if item == "tokens" else "":
-        plan: dict[str, Any] = {"billing_account_id": account, "pricing": "per_unit", "unit_price": Decimal(10)}
-        months.do(agreements.set_plan_item, item_id=account, item=item, **plan, valid_from=JANUARY, valid_to=FEBRUARY)
+def move_january_of_the_erased(months: Months) -> None:
+    """Two users work in two colonies, January closes, one is erased, and the whole month moves to account `b`."""
     use(months, "s1", "bob", "c1", date(2025, 1, 20))
     use(months, "s2", "eve", "c2", date(2025, 1, 20))
     months.close(JANUARY)
@@ -179,6 +175,15 @@ def test_what_a_plan_charged_for_the_erased_stays_when_the_whole_month_moves(mon
     moved: dict[str, Any] = {"valid_from": JANUARY, "valid_to": FEBRUARY, "billing_account_id": "b"}
     months.do(agreements.change_account, tenant="a", **moved)
     months.build()
+
+
+@pytest.mark.parametrize("item", ["colony_day", "tokens"])
+def test_what_a_plan_charged_for_the_erased_stays_when_the_whole_month_moves(months: Months, item: str) -> None:
+    colony_days(months, *(["a", "b"] if item == "colony_day" else []))
+    for account in "ab" if item == "tokens" else "":
+        plan: dict[str, Any] = {"billing_account_id": account, "pricing": "per_unit", "unit_price": Decimal(10)}
+        months.do(agreements.set_plan_item, item_id=account, item=item, **plan, valid_from=JANUARY, valid_to=FEBRUARY)
+    move_january_of_the_erased(months)
     assert months.owed() == {"INV-2025-01-a-USD": 20, "INV-2025-01-b-USD": 10, "INV-2025-02-a-USD": -10}
 
 
@@ -186,13 +191,7 @@ def test_credit_pays_what_a_plan_charged_for_the_erased_when_the_whole_month_mov
     granted: dict[str, Any] = {"account": "a", "amount": Decimal(100), "reason": "r", "granted_on": date(2024, 12, 2)}
     months.do(agreements.grant_credit, grant="g", **granted)
     colony_days(months, "a", "b")
-    use(months, "s1", "bob", "c1", date(2025, 1, 20))
-    use(months, "s2", "eve", "c2", date(2025, 1, 20))
-    months.close(JANUARY)
-    months.erase({"s1": {"bob", "c1"}})
-    moved: dict[str, Any] = {"valid_from": JANUARY, "valid_to": FEBRUARY, "billing_account_id": "b"}
-    months.do(agreements.change_account, tenant="a", **moved)
-    months.build()
+    move_january_of_the_erased(months)
     assert months.owed() == {"INV-2025-01-b-USD": 10}
 
 
