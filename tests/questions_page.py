@@ -73,7 +73,9 @@ def picture(published: Path, path: Path) -> None:
     """The beginning of the report's first page, as Chromium shows it."""
     from playwright.sync_api import sync_playwright
 
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        sys.exit("docs/images/overview.png was not written: install chromium and run make again")
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         index = report.write(published, Path(folder) / "site")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
