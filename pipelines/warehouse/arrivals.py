@@ -41,11 +41,14 @@ def note_first_day(file: Path, store: Store) -> None:
 
 
 def rows_by_day(connection: duckdb.DuckDBPyConnection, first: date, last: date) -> dict[str, Counts]:
-    """Rows of each wire table by arrival day, both days included; with the token sums of tables that have tokens."""
+    """Rows of each wire table by arrival day, both days included; with the token sums of tables that have tokens.
+
+    The sums are of all tenants and may be greater than a BIGINT.
+    """
     found: dict[str, Counts] = {}
     for table in TABLES:
         tokens = [name for name in ("input_tokens", "output_tokens") if name in table.by_name]
-        sums = "".join(f", sum({name})::BIGINT AS {name}" for name in tokens)
+        sums = "".join(f", sum({name}) AS {name}" for name in tokens)
         found[table.name] = _by_day(
             connection, f"SELECT _received_at::DATE AS day, count(*) AS rows{sums} FROM wire.{table.name}"
             " WHERE day BETWEEN $first AND $last GROUP BY day", first, last,
@@ -63,11 +66,11 @@ def batches_by_day(connection: duckdb.DuckDBPyConnection, first: date, last: dat
             count(*) FILTER (WHERE status = 'quarantined') AS quarantined,
             count(*) FILTER (WHERE status = 'suppressed') AS suppressed,
             count(*) FILTER (WHERE status = 'tombstone') AS tombstones,
-            coalesce(sum(rows_new), 0)::BIGINT AS rows_new,
-            coalesce(sum(rows_duplicate), 0)::BIGINT AS rows_duplicate,
-            coalesce(sum(rows_conflict), 0)::BIGINT AS rows_conflict,
-            coalesce(sum(input_tokens_new), 0)::BIGINT AS input_tokens_new,
-            coalesce(sum(output_tokens_new), 0)::BIGINT AS output_tokens_new
+            coalesce(sum(rows_new), 0) AS rows_new,
+            coalesce(sum(rows_duplicate), 0) AS rows_duplicate,
+            coalesce(sum(rows_conflict), 0) AS rows_conflict,
+            coalesce(sum(input_tokens_new), 0) AS input_tokens_new,
+            coalesce(sum(output_tokens_new), 0) AS output_tokens_new
         FROM wire.batches WHERE day BETWEEN $first AND $last GROUP BY day
         """,
         first,

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.contract.keys import PROTOCOL, RECORD_ID, SHA256, ManifestKey, is_slug, parse_manifest_key
 from pipelines.contract.table import Table
-from pipelines.contract.wire import BY_NAME, DEVICE_REPORTS
+from pipelines.contract.wire import BY_NAME, DEVICE_REPORTS, MAX_TOKENS
 from pipelines.store import Store, TooLargeError
 from pipelines.warehouse.decode import MAX_ROWS, Item, RejectedError
 
@@ -23,7 +23,8 @@ MAX_MANIFEST_BYTES = 256 << 10
 MAX_OBJECT_BYTES = 64 << 20
 MAX_BATCH_BYTES = 128 << 20
 MAX_OBJECTS = 16
-MAX_SUM = 10**18  # rows and tokens of a batch; more is no sum of ours
+# More tokens than all rows of an object may have. What a refused batch claims stays in the ledger: it must fit a BIGINT.
+MAX_OBJECT_TOKENS = MAX_ROWS * MAX_TOKENS
 _VERSION = DEVICE_REPORTS.by_name["uploader_version"].pattern
 
 
@@ -155,7 +156,7 @@ def read_manifest(store: Store, arrival: Arrival) -> Manifest:
     objects = said.get("objects")
     if not isinstance(objects, list) or len(objects) > MAX_OBJECTS or not all(isinstance(o, dict) for o in objects):
         raise RefusedError("bad_objects", known)
-    rows = [item["rows"] for item in objects if _is_sum(item.get("rows"))]
+    rows = [item["rows"] for item in objects if _is_count(item.get("rows"), MAX_ROWS)]
     known = replace(known, rows=sum(rows) if len(rows) == len(objects) else None)
     try:
         tombstone, lost = _tombstone(said, objects)
@@ -211,13 +212,13 @@ def _text(said: dict[str, Any], name: str, pattern: str) -> str | None:
     return found
 
 
-def _is_sum(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SUM
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
-def _sum(item: dict[str, Any], name: str) -> int | None:
+def _count(item: dict[str, Any], name: str, most: int) -> int | None:
     found = item.get(name)
-    if found is not None and not _is_sum(found):
+    if found is not None and not _is_count(found, most):
         raise RefusedError("bad_objects")
     return found
 
@@ -233,8 +234,8 @@ def _claim(item: dict[str, Any], arrival: Arrival) -> Claim:
     if not isinstance(key, str) or key != arrival.parts.prefix.data(arrival.parts.seq, table.name, digest):
         raise RefusedError("bad_key")
     return Claim(
-        table, key, digest, _sum(item, "bytes"), _sum(item, "rows"), _sum(item, "input_tokens"),
-        _sum(item, "output_tokens"),
+        table, key, digest, _count(item, "bytes", MAX_BATCH_BYTES), _count(item, "rows", MAX_ROWS),
+        _count(item, "input_tokens", MAX_OBJECT_TOKENS), _count(item, "output_tokens", MAX_OBJECT_TOKENS),
     )  # fmt: skip
 
 
@@ -246,7 +247,7 @@ def _tombstone(said: dict[str, Any], objects: list[Any]) -> tuple[str | None, tu
     if objects or not isinstance(found, dict) or not isinstance(found.get("reason"), str):
         raise RefusedError("bad_tombstone")
     rows = found.get("rows") or {}
-    if not isinstance(rows, dict) or not all(_is_sum(count) and count <= MAX_ROWS for count in rows.values()):
+    if not isinstance(rows, dict) or not all(_is_count(count, MAX_ROWS) for count in rows.values()):
         raise RefusedError("bad_tombstone")
     if not rows.keys() <= BY_NAME.keys():
         raise RefusedError("unknown_schema")

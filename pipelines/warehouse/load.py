@@ -42,6 +42,9 @@ JOB_BYTES = 16 << 20
 JOB_ROWS = 200_000
 AHEAD = 3
 SESSION_COLUMNS = ("session_id", "queen_session_id", "list_id")
+# What the warehouse says of a value that does not fit, which is somebody's: anything else is its own trouble.
+UNFIT = (duckdb.DataError, pa.ArrowInvalid, OverflowError)
+UNLOADABLE = "unloadable"
 REPLACED = ") AS new USING (manifest_key) WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME"
 Progress = Callable[[int, int], None]
 
@@ -107,7 +110,8 @@ def load(
     """Load batches in the order of their arrival; one that the ledger knows is passed over, unless it was refused and
     its key is among those to be judged `again`.
 
-    Raises StoreUnavailableError, StoreRefusedError: what was loaded before stays loaded.
+    A batch of which a value does not fit into the warehouse is refused: it stops none of its group. Raises
+    StoreUnavailableError, StoreRefusedError: what was loaded before stays loaded.
     """
     total = Loaded()
     since = last_seq(connection)
@@ -147,6 +151,15 @@ class _Group:
         left.parts = [part.only([is_left(batch.arrival) for batch in part.fetched]) for part in self.parts]
         left.batches = len(left.refused) + sum(len(part.fetched) for part in left.parts)
         return left
+
+    def apart(self) -> list["_Group"]:
+        """Its batches in two groups; one batch refused, and nothing of what it says."""
+        arrivals = [batch.arrival for part in self.parts for batch in part.fetched]
+        arrivals += [arrival for arrival, _, _ in self.refused]
+        if len(arrivals) == 1:
+            return [_Group(refused=[(arrivals[0], None, UNLOADABLE)], batches=1)]
+        keys, half = [arrival.key for arrival in arrivals], len(arrivals) // 2
+        return [self.without(set(keys[half:])), self.without(set(keys[:half]))]
 
 
 @dataclass
@@ -269,7 +282,14 @@ def _load_group(
         fp("load.before_commit")
         return seq, left, answers
 
-    seq, group, answers = ducklake.until_committed(connection, work)
+    try:
+        seq, group, answers = ducklake.until_committed(connection, work)
+    except UNFIT:
+        if any(reason == UNLOADABLE for _, _, reason in group.refused):
+            raise
+        for smaller in group.apart():
+            _load_group(connection, smaller, total, is_replay=is_replay, since=since)
+        return
     fp("load.after_commit")
     if not group.batches:
         return

@@ -129,6 +129,32 @@ def test_the_books_balance_and_show_what_is_missing(warehouse: Warehouse) -> Non
     assert warehouse.marts() == before
 
 
+def test_what_refused_batches_claim_breaks_no_sum(warehouse: Warehouse) -> None:
+    """Nobody proved it, and they cost their sender nothing: as many as it takes to pass a BIGINT."""
+    store, most = MemoryStore(), landing.MAX_OBJECT_TOKENS
+    most_tokens = {"rows": landing.MAX_ROWS, "input_tokens": most, "output_tokens": most}
+    for seq in range(1, 1_001):
+        batch(store, {"llm_turns": b""}, seq=seq, change=lambda m: m["objects"][0].update(most_tokens))
+    # Its manifest claims the tokens of one table only.
+    partly = {"llm_turns": [turn(1)], "node_steps": [row("node_steps", 2, input_tokens=30, output_tokens=4)]}
+    tokens = {"input_tokens": 1, "output_tokens": 1}
+    batch(store, partly, seq=1_001, minute=DAY, change=lambda m: m["objects"][0].update(tokens))
+    with warehouse.connect() as connection:
+        load.prepare(connection)
+        loaded = load.load(connection, store, landing.pending(store, ()))
+        # Of a release that let through what no batch can hold.
+        connection.execute("UPDATE wire.batches SET rows_claimed = 9000000000000000000 WHERE seq <= 10")
+    assert (loaded.loaded, loaded.quarantined) == (1, 1_000)
+    warehouse.build(*MODELS, *NO_UNIT_TESTS)
+    assert warehouse.query(
+        "select day(delivery_date), tokens_staged, tokens_loaded, tokens_quarantined, rows_quarantined"
+        " from marts.mart_delivery_balance order by all"
+    ) == [
+        (1, 1_000 * 10**12, 0, 1_000 * 10**12, 10 * 10**7 + 990 * landing.MAX_ROWS),
+        (2, 36, 36, 0, 0),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_books_do_not_depend_on_the_order_of_loads(warehouse: Warehouse, order: int) -> None:
     store = MemoryStore()

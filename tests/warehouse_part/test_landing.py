@@ -170,6 +170,20 @@ def test_a_list_of_objects_that_is_none(store: MemoryStore, objects: Any) -> Non
     assert refusal(store, {}, change=set_in("objects")(objects)) == "bad_objects"
 
 
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("rows", decode.MAX_ROWS), ("bytes", landing.MAX_BATCH_BYTES), ("input_tokens", landing.MAX_OBJECT_TOKENS),
+        ("output_tokens", landing.MAX_OBJECT_TOKENS),
+    ],
+)  # fmt: skip
+def test_a_claim_that_no_object_can_keep(store: MemoryStore, name: str, most: int) -> None:
+    for value, reason in ((most + 1, "bad_objects"), (-1, "bad_objects"), (True, "bad_objects")):
+        assert refusal(store, {"llm_turns": [turn()]}, change=set_in("objects", 0, name)(value)) == reason
+    arrival = batch(store, {"llm_turns": [turn()]}, change=set_in("objects", 0, name)(most))
+    assert landing.read_manifest(store, arrival).claims
+
+
 def test_a_table_listed_twice(store: MemoryStore) -> None:
     def twice(manifest: Row) -> None:
         manifest["objects"] *= 2

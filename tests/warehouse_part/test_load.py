@@ -207,6 +207,38 @@ def test_a_group_is_closed_by_its_rows_too(
     assert found == [(1, 2), (2, 2), (3, 1)]
 
 
+def test_what_a_refused_batch_claims_stops_no_other(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:
+    def boast(manifest: Row) -> None:
+        manifest["objects"] = [{"table": "none", "rows": 10**18}] * 10
+
+    batch(store, {}, tenant="evil", change=boast)
+    batch(store, {"llm_turns": [turn()]})
+    loaded = load.load(connection, store, landing.pending(store, ()))
+    assert (loaded.loaded, loaded.quarantined) == (1, 1)
+
+
+def test_a_batch_that_does_not_fit_the_warehouse_is_refused_alone(
+    store: MemoryStore, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the checks before it let through: rows, and what a manifest says."""
+    connection.execute("ALTER TABLE wire.llm_turns ALTER output_tokens TYPE SMALLINT")
+    for seq in range(1, 9):
+        batch(store, {"llm_turns": [turn(seq, output_tokens=1 if seq != 5 else 40_000)]}, seq=seq, minute=seq)
+    monkeypatch.setattr(landing, "MAX_ROWS", 2**70)
+    refused = batch(store, {}, seq=9, minute=9, change=lambda m: m.update(objects=[{"table": "none", "rows": 2**65}]))
+    loaded = load.load(connection, store, landing.pending(store, ()))
+    assert (loaded.received, loaded.loaded, loaded.quarantined, loaded.rows_new) == (9, 7, 2, 7)
+    assert loaded.reasons == {load.UNLOADABLE: 2}
+    lines = connection.execute("SELECT seq, reason, user_id FROM wire.batches WHERE status <> 'loaded' ORDER BY seq")
+    assert lines.fetchall() == [(5, load.UNLOADABLE, None), (9, load.UNLOADABLE, None)]
+    assert landing.pending(store, load.known_manifests(connection)) == []
+    monkeypatch.undo()
+    connection.execute("ALTER TABLE wire.llm_turns ALTER output_tokens TYPE BIGINT")
+    again = load.load(connection, store, landing.pending(store, ()), again=load.known_manifests(connection))
+    assert (again.loaded, again.reasons) == (8, {"unknown_schema": 1})
+    assert refused.key in load.known_manifests(connection)
+
+
 def test_lineage_is_taken_from_the_key(store: MemoryStore, connection: duckdb.DuckDBPyConnection) -> None:
     arrival = batch(store, {"llm_turns": [turn(1)]}, tenant="bolt", device=SERVER, minute=5)
     load.load(connection, store, [arrival])

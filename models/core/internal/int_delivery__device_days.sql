@@ -41,7 +41,8 @@ read_files as (
     group by files.tenant_id, files._device_id, files.observed_date
 ),
 
--- Of an older device, which claims nothing, the rows that came are the rows it sent.
+-- Of an older device, which claims nothing, the rows that came are the rows it sent. What a batch claims is proved when
+-- it loads: of one that did not, no more counts than would be found in one, or the sums of many would fit no number.
 batches as (
     select
         batches.manifest_key,
@@ -49,7 +50,10 @@ batches as (
         coalesce(batches.device_id, 'ERASED') as device_id,
         batches.received_date as delivery_date,
         batches.status,
-        coalesce(batches.rows_claimed, batches.rows_in, 0) as rows_staged,
+        case
+            when batches.status = 'loaded' then coalesce(batches.rows_claimed, batches.rows_in, 0)
+            else least(coalesce(batches.rows_claimed, batches.rows_in, 0), {{ var('max_unproved_rows') }})
+        end as rows_staged,
         coalesce(batches.rows_new, 0) as rows_loaded,
         coalesce(batches.rows_duplicate, 0) as rows_duplicate,
         coalesce(batches.rows_conflict, 0) as rows_conflict
@@ -63,22 +67,41 @@ batches as (
 claimed_tokens as (
     select
         objects.manifest_key,
-        sum(objects.input_tokens_claimed + objects.output_tokens_claimed) as tokens
+        objects.table_name,
+        case
+            when batches.status = 'loaded' then objects.input_tokens_claimed + objects.output_tokens_claimed
+            when objects.input_tokens_claimed + objects.output_tokens_claimed > {{ var('max_unproved_tokens') }}
+                then {{ var('max_unproved_tokens') }}
+            else objects.input_tokens_claimed + objects.output_tokens_claimed
+        end as tokens
     from {{ ref('stg_wire__batch_objects') }} as objects
     inner join batches using (manifest_key)
-    group by objects.manifest_key
 ),
 
 counted_tokens as (
     select
         counts.manifest_key,
-        sum(counts.input_tokens_in + counts.output_tokens_in) as tokens_in,
-        sum(counts.input_tokens_new + counts.output_tokens_new) as tokens_loaded,
-        sum(counts.input_tokens_duplicate + counts.output_tokens_duplicate) as tokens_duplicate,
-        sum(counts.input_tokens_conflict + counts.output_tokens_conflict) as tokens_conflict
+        counts.table_name,
+        counts.input_tokens_in + counts.output_tokens_in as tokens_in,
+        counts.input_tokens_new + counts.output_tokens_new as tokens_loaded,
+        counts.input_tokens_duplicate + counts.output_tokens_duplicate as tokens_duplicate,
+        counts.input_tokens_conflict + counts.output_tokens_conflict as tokens_conflict
     from {{ ref('stg_wire__row_counts') }} as counts
     inner join batches using (manifest_key)
-    group by counts.manifest_key
+),
+
+-- A manifest may claim the tokens of one of its objects and not of another.
+tokens as (
+    select
+        manifest_key,
+        sum(coalesce(claimed_tokens.tokens, counted_tokens.tokens_in, 0)) as tokens_staged,
+        sum(claimed_tokens.tokens) as tokens_claimed,
+        sum(counted_tokens.tokens_loaded) as tokens_loaded,
+        sum(counted_tokens.tokens_duplicate) as tokens_duplicate,
+        sum(counted_tokens.tokens_conflict) as tokens_conflict
+    from claimed_tokens
+    full join counted_tokens using (manifest_key, table_name)
+    group by manifest_key
 ),
 
 delivered as (
@@ -94,16 +117,15 @@ delivered as (
         sum(batches.rows_staged) filter (where batches.status = 'quarantined') as rows_quarantined,
         sum(batches.rows_staged) filter (where batches.status = 'suppressed') as rows_suppressed,
         sum(batches.rows_staged) filter (where batches.status = 'tombstone') as rows_dropped,
-        sum(coalesce(claimed_tokens.tokens, counted_tokens.tokens_in, 0)) as tokens_staged,
-        sum(coalesce(counted_tokens.tokens_loaded, 0)) as tokens_loaded,
-        sum(coalesce(counted_tokens.tokens_duplicate, 0)) as tokens_duplicate,
-        sum(coalesce(counted_tokens.tokens_conflict, 0)) as tokens_conflict,
-        sum(claimed_tokens.tokens) filter (where batches.status = 'quarantined') as tokens_quarantined,
-        sum(claimed_tokens.tokens) filter (where batches.status = 'suppressed') as tokens_suppressed,
-        sum(claimed_tokens.tokens) filter (where batches.status = 'tombstone') as tokens_dropped
+        sum(tokens.tokens_staged) as tokens_staged,
+        sum(tokens.tokens_loaded) as tokens_loaded,
+        sum(tokens.tokens_duplicate) as tokens_duplicate,
+        sum(tokens.tokens_conflict) as tokens_conflict,
+        sum(tokens.tokens_claimed) filter (where batches.status = 'quarantined') as tokens_quarantined,
+        sum(tokens.tokens_claimed) filter (where batches.status = 'suppressed') as tokens_suppressed,
+        sum(tokens.tokens_claimed) filter (where batches.status = 'tombstone') as tokens_dropped
     from batches
-    left join claimed_tokens using (manifest_key)
-    left join counted_tokens using (manifest_key)
+    left join tokens using (manifest_key)
     group by batches.tenant_id, batches.device_id, batches.delivery_date
 )
 
