@@ -23,7 +23,7 @@ MAX_MANIFEST_BYTES = 256 << 10
 MAX_OBJECT_BYTES = 64 << 20
 MAX_BATCH_BYTES = 128 << 20
 MAX_OBJECTS = 16
-# More tokens than all rows of an object may have. What a refused batch claims stays in the ledger: it must fit a BIGINT.
+# What all rows of an object may have. What a refused batch claims stays in the ledger: more would not fit a BIGINT.
 MAX_OBJECT_TOKENS = MAX_ROWS * MAX_TOKENS
 _VERSION = DEVICE_REPORTS.by_name["uploader_version"].pattern
 
