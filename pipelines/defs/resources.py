@@ -37,7 +37,8 @@ class WarehouseResource(DuckDBResource):
     def get_connection(self) -> Iterator[DuckDBPyConnection]:
         """The warehouse, open; a file that another process is about to let go of is waited for."""
         if not database.is_ducklake():
-            with super().get_connection() as connection:
+            # The library closes it only where nothing failed: left open, it is in the way of whatever comes next.
+            with super().get_connection() as connection, connection:
                 database.limit(connection)
                 yield connection
             return

@@ -57,3 +57,26 @@ def test_turns_of_the_future_are_held_until_released(warehouse: Warehouse) -> No
     warehouse.load([turn(9, late=timedelta(0))])
     built(warehouse)
     assert len(warehouse.query(turns)) == 5, "a load after a release is seen too"
+
+
+def test_latencies_that_lead_out_of_the_calendar_date_no_step(warehouse: Warehouse) -> None:
+    """A year each is a latency that may be sent; a day before 1970 is one that no reader of a day expects."""
+    year = 366 * 86_400_000
+    steps = [
+        {
+            "record_id": f"step_{number:03}", "session_id": "l", "trace_id": "run", "step_index": number,
+            "source_line": number + 1, "input_tokens": 7, "output_tokens": 8, "latency_ms": year,
+            "tool_started_at": RECEIVED if number == 60 else None, "_received_at": RECEIVED,
+        }
+        for number in range(240)
+    ]  # fmt: skip
+    warehouse.load([("node_steps", step) for step in steps])
+    built(warehouse)
+    dated = warehouse.query(
+        "select step_id, year(occurred_at), time_basis from core.int_usage__step_turns order by step_id"
+    )
+    years = [year for _, year, _ in dated]
+    assert len(years) == 240
+    assert (min(years), max(years)) == (1970, 2199)
+    assert dated[0] == ("step_000", 1970, "run_interpolated")
+    assert dated[239] == ("step_239", 2199, "run_interpolated")

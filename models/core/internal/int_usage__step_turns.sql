@@ -87,10 +87,10 @@ dated as (
     select
         anchored.*,
         coalesce(
-            anchored.known_us,
-            anchored.anchor_before_us + anchored.elapsed_us,
-            anchored.anchor_after_us + anchored.elapsed_us,
-            summaries.started_us + anchored.elapsed_us
+            {{ possible_micros('anchored.known_us') }},
+            {{ possible_micros('anchored.anchor_before_us + anchored.elapsed_us') }},
+            {{ possible_micros('anchored.anchor_after_us + anchored.elapsed_us') }},
+            {{ possible_micros('summaries.started_us + anchored.elapsed_us') }}
         ) as dated_us
     from anchored
     left join summaries using (tenant_id, session_id, trace_id)
@@ -150,7 +150,8 @@ resolved as (
         ) as occurred_us,
         case
             when borrowed.tool_started_us is not null then 'tool_start'
-            when coalesce(borrowed.anchor_before_us, borrowed.anchor_after_us) is not null then 'run_interpolated'
+            when borrowed.dated_us is not null and coalesce(borrowed.anchor_before_us, borrowed.anchor_after_us) is not null
+                then 'run_interpolated'
             when borrowed.dated_us is not null then 'run_start'
             when borrowed.neighbour_us is not null then 'run_interpolated'
             when session_summaries.started_us is not null then 'run_start'
