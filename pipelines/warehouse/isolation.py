@@ -5,7 +5,7 @@ here: building and testing (the caller's `fails`), taking batches out (exclusion
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,8 @@ from pipelines.warehouse import database, load, renewal
 Fails = Callable[[Path], bool]
 """Whether what failed fails in a warehouse file, which holds the rows of some batches and no model yet."""
 
-MOST_TRIES = 24
+MOST_TRIES = 24  # within one tenant
+MOST_TRIES_IN_ALL = 240
 Group = tuple[str, ...]
 
 
@@ -32,22 +33,22 @@ class _Batch:
 
 
 class _NoTriesLeftError(Exception):
-    """The least is not known; what is known to fail is taken as a whole."""
+    """The least is not known."""
 
 
 @dataclass
 class _Trial:
-    """Tries batches, each set of them once."""
+    """Tries batches, each set of them once, as long as there are less than `most`."""
 
     warehouse: Path
     fails: Fails
-    tries: int
+    most: int = MOST_TRIES_IN_ALL
     known: dict[frozenset[str], bool] = field(default_factory=dict)
 
     def __call__(self, groups: Iterable[Group]) -> bool:
         keys = frozenset(key for group in groups for key in group)
         if keys not in self.known:
-            if len(self.known) >= self.tries:
+            if len(self.known) >= self.most:
                 raise _NoTriesLeftError
             self.known[keys] = self.fails(self._copy(keys))
         return self.known[keys]
@@ -68,48 +69,58 @@ class _Trial:
 
 
 def culprits(warehouse: Path, fails: Fails, *, tries: int = MOST_TRIES) -> list[str]:
-    """The keys of the loaded batches without which it does not fail; none if it fails without any batch too.
+    """The keys of loaded batches without which it fails less, or not at all; none if it fails without any batch too.
 
-    First the tenant, then its device, then the batch. After `tries` tries the whole of what is known to fail is named.
+    First the tenant, then its device, then the batch. A tenant that fails is narrowed within `tries`, and taken as a
+    whole where they do not suffice: more of the same tenant, never of another one. Tenants that were not found within
+    the tries are left for the build that follows.
     """
-    trial = _Trial(warehouse, fails, tries)
+    trial = _Trial(warehouse, fails)
     batches = _loaded(warehouse)
+    found: list[str] = []
     try:
         if not batches or trial([]) or not trial([tuple(batch.key for batch in batches)]):
             return []
-        found: list[str] = []
-        for tenant in _narrowed(_grouped(batches, lambda batch: batch.tenant), trial):
-            of_tenant = [batch for batch in batches if batch.key in tenant]
-            found += _within(of_tenant, trial)
+        for tenant in _failing(_grouped(batches, lambda batch: batch.tenant), trial):
+            trial.most = min(len(trial.known) + tries, MOST_TRIES_IN_ALL)
+            found += _within([batch for batch in batches if batch.key in tenant], trial)
+            trial.most = MOST_TRIES_IN_ALL
+    except _NoTriesLeftError:
+        pass
     finally:
         shutil.rmtree(warehouse.parent / "trial", ignore_errors=True)
     return found
 
 
 def _within(batches: list[_Batch], trial: _Trial) -> list[str]:
-    """The least of one tenant's batches."""
+    """The least of one tenant's batches; all of a device or of the tenant if there are no tries left."""
     found: list[str] = []
-    for device in _narrowed(_grouped(batches, lambda batch: batch.device), trial):
-        for batch in _narrowed([(key,) for key in device], trial):
+    for device in _least(_grouped(batches, lambda batch: batch.device), trial):
+        for batch in _least([(key,) for key in device], trial):
             found += batch
     return found
 
 
-def _narrowed(groups: list[Group], trial: _Trial) -> list[Group]:
-    """The least groups that fail, of groups that fail together; all of them if there are no tries left."""
+def _least(groups: list[Group], trial: _Trial) -> list[Group]:
     try:
-        return _halved(groups, trial)
+        return list(_failing(groups, trial))
     except _NoTriesLeftError:
         return groups
 
 
-def _halved(groups: list[Group], trial: _Trial) -> list[Group]:
+def _failing(groups: list[Group], trial: _Trial) -> Iterator[Group]:
+    """The least groups that fail, of groups that fail together, the last one first. Raises _NoTriesLeftError."""
     if len(groups) == 1:
-        return groups
+        yield groups[0]
+        return
     first, last = groups[: len(groups) // 2], groups[len(groups) // 2 :]
-    guilty = [group for half in (last, first) if trial(half) for group in _narrowed(half, trial)]
-    if guilty:
-        return guilty
+    fail_alone = False
+    for half in (last, first):
+        if trial(half):
+            fail_alone = True
+            yield from _failing(half, trial)
+    if fail_alone:
+        return
     # They fail only together: those that came last are to go.
     while len(last) > 1:
         halves = (last[len(last) // 2 :], last[: len(last) // 2])
@@ -117,7 +128,7 @@ def _halved(groups: list[Group], trial: _Trial) -> list[Group]:
         if smaller is None:
             break
         last = smaller
-    return last
+    yield from last
 
 
 def _grouped(batches: list[_Batch], by: Callable[[_Batch], str]) -> list[Group]:

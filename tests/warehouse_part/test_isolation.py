@@ -6,9 +6,12 @@ Does not belong here: building for real (tests/end_to_end/test_setting_aside.py)
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.warehouse import budgets, isolation, landing, load
 from tests.warehouse_part.batches import MemoryStore, batch, record, turn
@@ -75,9 +78,35 @@ def test_with_few_tries_more_may_be_taken_but_nobody_of_another_tenant(tmp_path:
     rng = random.Random(seed)
     poisoned = set(rng.sample(range(24, 36), 5))
     fleet = Fleet(tmp_path, poisoned)
-    found = set(isolation.culprits(fleet.file, fleet.fails_if(ANY_POISON), tries=7))
+    found = set(isolation.culprits(fleet.file, fleet.fails_if(ANY_POISON), tries=3))
     assert {fleet.keys[number] for number in poisoned} <= found <= set(fleet.keys[24:])
-    assert fleet.tries <= 7
+    assert fleet.tries <= 2 + 4 + 3
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 300).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1)))))
+def test_no_honest_tenant_pays_for_another_however_many_are_poisoned(fleet: tuple[int, set[int]]) -> None:
+    """The search alone: what would be built is a set of keys."""
+    count, poisoned = fleet
+    batches = [
+        isolation._Batch(f"{number} {n}", f"t{number}", f"d{n % 2}") for number in range(count) for n in range(3)
+    ]
+    guilty = {f"{number} {number % 3}" for number in poisoned}
+    tried: list[frozenset[str]] = []
+
+    def fails(keys: Any) -> bool:
+        tried.append(keys)
+        return not guilty.isdisjoint(keys)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolation, "_loaded", lambda warehouse: batches)
+        patch.setattr(isolation._Trial, "_copy", lambda self, keys: keys)
+        found = isolation.culprits(Path("nowhere/apiary.duckdb"), fails)
+    assert set(found) <= {f"{number} {n}" for number in poisoned for n in range(3)}
+    assert bool(found) == bool(poisoned)
+    assert len(tried) <= isolation.MOST_TRIES_IN_ALL
+    if len(tried) < isolation.MOST_TRIES_IN_ALL:
+        assert set(found) == guilty
 
 
 def test_what_fails_only_together_costs_the_one_that_came_last(tmp_path: Path) -> None:
