@@ -6,16 +6,22 @@ of what looks like a join by keys: it costs the product of its inputs, and no te
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from pipelines.contract.table import Keep, Table
+from pipelines.contract.wire import TABLES
+from pipelines.warehouse import landing, load
 from tests.dbt.test_usage import TREE
 from tests.warehouse import Warehouse
+from tests.warehouse_part.batches import START, MemoryStore, batch, record, row
 
 Node = dict[str, Any]
+SAME = 250  # rows of each table; to multiply two of them gives more than the price book has
 
 LOOPS = frozenset({"NESTED_LOOP_JOIN", "BLOCKWISE_NL_JOIN", "CROSS_PRODUCT"})
 # Inputs that do not grow with usage. One side of a loop may be made of these alone: the loop then grows like the other.
@@ -47,6 +53,27 @@ def test_no_model_has_a_loop_over_facts(warehouse: Warehouse) -> None:
             for loop in loops(connection, sql)
         ]
     assert found == []
+
+
+@pytest.mark.services
+def test_rows_that_share_a_name_are_not_multiplied(warehouse: Warehouse) -> None:
+    """A join by keys costs the product of its inputs where all of them have the same key: one tenant has everything in
+    one session, another one the same name for everything. Each batch keeps to its contract."""
+    store = MemoryStore()
+    for tenant, own in (("one", _own_in_one_session), ("two", _own_session)):
+        rows = {table.name: [row(table.name, n, **own(table, n)) for n in range(1, SAME + 1)] for table in TABLES}
+        for seq, (name, content) in enumerate(rows.items(), 1):
+            batch(store, {name: content}, tenant=tenant, seq=seq)
+    with warehouse.connect() as connection:
+        load.prepare(connection)
+        assert load.load(connection, store, landing.pending(store, ())).quarantined == 0
+    built = warehouse.dbt("run")
+    assert built.success
+    with warehouse.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        largest = {name: _largest(connection, sql) for (name, _), sql in _sql(built, "full refresh").items()}
+    many = {name for name, rows in largest.items() if rows > SAME * SAME * 3 // 4}
+    assert many == {"fct_agent_runs"}, "its sessions have few runs: each turn is tried with each"
 
 
 def test_a_build_spills_beside_the_warehouse_what_exceeds_its_limit(
@@ -91,6 +118,36 @@ def test_the_test_sees_a_loop(condition: str, *, is_loop: bool) -> None:
         assert loops(connection, sql.format("(SELECT max(id) AS id, max(moment) AS moment FROM others)")) == [], (
             "one row"
         )
+
+
+def _own_in_one_session(table: Table, number: int) -> dict[str, Any]:
+    """Names of its own for a row, but those of sessions."""
+    named = [c for c in table.columns if c.keep in (Keep.ID, Keep.KEYED_HASH) and c.name not in load.SESSION_COLUMNS]
+    return _places(table, number) | {
+        c.name: f"k1_{record(f'{c.name} {number}')}" for c in named if c.name != "record_id"
+    }
+
+
+def _own_session(table: Table, number: int) -> dict[str, Any]:
+    """A session of its own for a row, and no other name."""
+    named = [name for name in load.SESSION_COLUMNS if name in table.by_name]
+    return _places(table, number) | {name: f"k1_{record(f'{name} {number}')}" for name in named}
+
+
+def _places(table: Table, number: int) -> dict[str, Any]:
+    """Where and when a row was written, which no two rows of a log share."""
+    places = [name for name in ("step_index", "source_line", "iteration") if name in table.by_name]
+    times = [column.name for column in table.columns if column.type == "timestamp"]
+    return dict.fromkeys(places, number) | dict.fromkeys(times, START + timedelta(minutes=number))
+
+
+def _largest(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    """The most rows that a step of a query makes."""
+    ((_, text),) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT json) {sql}").fetchall()
+    steps = [json.loads(text)]
+    for step in steps:
+        steps += step["children"]
+    return max(int(step.get("operator_cardinality", 0)) for step in steps)
 
 
 def loops(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:

@@ -20,14 +20,34 @@ singles as (
     group by tenant_id, tool_name
 ),
 
+-- A pair is used together no more often than each of its tools; and a session that used very many would be paired with
+-- itself, each by each.
+ranked as (
+    select
+        *,
+        row_number() over (partition by tenant_id order by sessions desc, tool_name) as tool_position
+    from singles
+    where sessions >= {{ var('tool_pair_min_runs') }}
+),
+
+paired_tools as (
+    select
+        session_tools.tenant_id,
+        session_tools.session_id,
+        session_tools.tool_name
+    from session_tools
+    inner join ranked using (tenant_id, tool_name)
+    where ranked.tool_position <= {{ var('tool_pair_max_tools') }}
+),
+
 pairs as (
     select
         first_tools.tenant_id,
         first_tools.tool_name as first_tool_name,
         second_tools.tool_name as second_tool_name,
         count(*) as sessions
-    from session_tools as first_tools
-    inner join session_tools as second_tools
+    from paired_tools as first_tools
+    inner join paired_tools as second_tools
         on first_tools.tenant_id = second_tools.tenant_id
         and first_tools.session_id = second_tools.session_id
         and first_tools.tool_name < second_tools.tool_name

@@ -45,35 +45,48 @@ roots as (
         and tops.ancestor_id = sessions.session_id
 ),
 
-led as (
+colonies_above as (
     select
         ancestors.tenant_id,
         ancestors.session_id,
-        {{ earliest('colonies.colony_id', 'ancestors.depth') }} as colony_id,
-        {{ earliest('colonies.colony_name', 'ancestors.depth') }} as colony_name
+        ancestors.depth,
+        colonies.colony_id,
+        colonies.colony_name
     from ancestors
     inner join colonies
         on ancestors.tenant_id = colonies.tenant_id
         and ancestors.ancestor_id = colonies.colony_id
-    group by ancestors.tenant_id, ancestors.session_id
 ),
 
--- Two colonies of a tenant may bear one name: the one that leads the session goes first, else the smallest id.
-named as (
+led as (
     select
-        sessions.tenant_id,
-        sessions.session_id,
-        coalesce(
-            {{ earliest('colonies.colony_id', 'ancestors.depth') }},
-            min(colonies.colony_id)
-        ) as colony_id
-    from sessions
-    inner join colonies using (tenant_id, colony_name)
-    left join ancestors
-        on sessions.tenant_id = ancestors.tenant_id
-        and sessions.session_id = ancestors.session_id
-        and colonies.colony_id = ancestors.ancestor_id
-    group by sessions.tenant_id, sessions.session_id
+        tenant_id,
+        session_id,
+        {{ earliest('colony_id', 'depth') }} as colony_id,
+        {{ earliest('colony_name', 'depth') }} as colony_name
+    from colonies_above
+    group by tenant_id, session_id
+),
+
+-- Two colonies of a tenant may bear one name: the one that leads the session goes first, else the smallest id. To join
+-- sessions and colonies by name would make as many rows as both have of it, multiplied.
+led_by_name as (
+    select
+        tenant_id,
+        session_id,
+        colony_name,
+        {{ earliest('colony_id', 'depth') }} as colony_id
+    from colonies_above
+    group by tenant_id, session_id, colony_name
+),
+
+names as (
+    select
+        tenant_id,
+        colony_name,
+        min(colony_id) as colony_id
+    from colonies
+    group by tenant_id, colony_name
 )
 
 select
@@ -83,11 +96,20 @@ select
     case when decided.user_id is not null then 'decided' else sessions.user_basis end as user_basis,
     sessions.parent_session_id,
     roots.root_session_id,
-    case when sessions.colony_name is null then led.colony_id else named.colony_id end as colony_id,
+    case
+        when sessions.colony_name is null then led.colony_id
+        else coalesce(led_by_name.colony_id, names.colony_id)
+    end as colony_id,
     coalesce(sessions.colony_name, led.colony_name) as colony_name,
     {{ path_steps('roots.path', 'roots.root_session_id') }} as depth
 from sessions
 inner join roots using (tenant_id, session_id)
 left join led using (tenant_id, session_id)
-left join named using (tenant_id, session_id)
+left join led_by_name
+    on sessions.tenant_id = led_by_name.tenant_id
+    and sessions.session_id = led_by_name.session_id
+    and sessions.colony_name = led_by_name.colony_name
+left join names
+    on sessions.tenant_id = names.tenant_id
+    and sessions.colony_name = names.colony_name
 left join decided using (tenant_id, session_id)
