@@ -140,7 +140,7 @@ def test_the_way_of_an_owner(call: Call, agents: Path, tmp_path: Path) -> None:
     assert preview["consent"] == "none"
     assert preview["tables"]["llm_turns"]
     assert not (tmp_path / "apiary" / "store").exists()
-    code, out, _ = call("device", "consent", "grant", "--history", "include", "--home", agents)
+    code, out, _ = call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
     assert code == 0
     assert "never leaves: prompts" in out
     assert call("device", "consent", "status")[1].startswith("consent ")
@@ -161,7 +161,7 @@ def test_what_left_is_told_over_consents(call: Call, agents: Path, tmp_path: Pat
     """One screen for both commands; a new consent begins a new chain of batches, and what left stays left."""
     enroll(call)
     for _ in range(2):
-        call("device", "consent", "grant", "--history", "include", "--home", agents)
+        call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
         assert call("device", "ship")[1].startswith("sent ")
         assert call("device", "ship")[1].startswith("nothing new to send; the report of this run went to ")
         call("device", "consent", "withdraw")
@@ -191,7 +191,7 @@ def test_a_store_that_is_away_is_told_of_while_it_is_waited_for(
     monkeypatch.setattr("random.uniform", lambda low, high: 0.01)
     monkeypatch.setattr("pipelines.device.limits.PATIENCE_SECONDS", 0.025)
     enroll(call)
-    call("device", "consent", "grant", "--home", agents)
+    call("device", "consent", "grant", "--yes", "--home", agents)
     (tmp_path / "blocked").write_text("a file where the store's folder should be")
     code, _, err = call("device", "ship", "--store", (tmp_path / "blocked").as_uri())
     assert code == 1
@@ -216,7 +216,7 @@ def test_a_home_that_is_none(call: Call, tmp_path: Path, agents: Path, make: str
     if make:
         home.write_text("not a folder")
     enroll(call)
-    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
     code, _, err = call("device", "ship", "--home", home)
     assert code == 2
     assert word in err
@@ -228,7 +228,7 @@ def test_a_home_without_sessions_is_fine(call: Call, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "configuration.json").write_text("{}")
     enroll(call)
-    call("device", "consent", "grant", "--home", tmp_path / "home")
+    call("device", "consent", "grant", "--yes", "--home", tmp_path / "home")
     (tmp_path / "home" / "configuration.json").unlink()
     code, out, _ = call("device", "ship", "--home", tmp_path / "home")
     assert code == 0
@@ -245,15 +245,15 @@ def test_a_folder_that_is_no_agents_home_is_refused(call: Call, tmp_path: Path, 
     if content == "sessions of something else":
         (folder / "sessions" / "2026" / "11").mkdir(parents=True)
     enroll(call)
-    for command in (("consent", "grant"), ("preview",), ("resolve", f"k1_{'0' * 32}")):
+    for command in (("consent", "grant", "--yes"), ("preview",), ("resolve", f"k1_{'0' * 32}")):
         code, out, err = call("device", *command, "--home", folder)
         assert (code, out) == (2, ""), command
         assert one_line(err)
         assert "is no agent's home" in err
     assert "none was ever given" in call("device", "consent", "status")[1]
-    code, _, err = call("device", "consent", "grant", "--home", agents, "--home", folder)
+    code, _, err = call("device", "consent", "grant", "--yes", "--home", agents, "--home", folder)
     assert code == 2, "a grant covers what it says or is none"
-    call("device", "consent", "grant", "--history", "include")  # every home, none is named
+    call("device", "consent", "grant", "--yes", "--history", "include")  # every home, none is named
     code, out, err = call("device", "ship", "--home", folder)
     assert (code, out) == (2, "")
     assert one_line(err)
@@ -268,7 +268,7 @@ def test_every_command_is_about_the_homes_of_the_grant(call: Call, tmp_path: Pat
     write_home(other, HomeSpec(layout="v3", seed=4, timezone="UTC", first_day=date(2026, 3, 1), days=1))
     enroll(call)
     expected = json.loads(call("device", "preview", "--home", agents, "--json")[1])["tables"]["llm_turns"]
-    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
     assert f"the home {agents}" in call("device", "consent", "status")[1]
     shown = json.loads(call("device", "preview", "--json")[1])["tables"]
     assert shown["llm_turns"] == expected
@@ -284,7 +284,7 @@ def test_every_command_is_about_the_homes_of_the_grant(call: Call, tmp_path: Pat
     (tmp_path / "apiary" / "device" / "homes.json").write_text("damaged")
     code, _, err = call("device", "ship")
     assert (code, "grant consent again" in err) == (1, True)
-    assert call("device", "consent", "grant", "--history", "include", "--home", agents)[0] == 0
+    assert call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)[0] == 0
     assert call("device", "ship")[0] == 0
     call("device", "consent", "withdraw")
     assert not (tmp_path / "apiary" / "device" / "homes.json").exists()
@@ -293,7 +293,7 @@ def test_every_command_is_about_the_homes_of_the_grant(call: Call, tmp_path: Pat
 
 def test_no_home_in_the_usual_places(call: Call) -> None:
     enroll(call)
-    assert call("device", "consent", "grant")[0] == 0, "a grant covers the homes that come later"
+    assert call("device", "consent", "grant", "--yes")[0] == 0, "a grant covers the homes that come later"
     code, _, err = call("device", "ship")
     assert code == 2
     assert "--home" in err
@@ -304,7 +304,7 @@ def test_one_bad_home_does_not_stop_the_others(call: Call, agents: Path, tmp_pat
     (agents / "agents" / "queens" / "q" / "sessions" / "session_20260301_083840_8a0d0550").mkdir(parents=True)
     (agents / "agents/queens/q/sessions/session_20260301_083840_8a0d0550/events.jsonl").mkdir()
     enroll(call)
-    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
     code, out, err = call("device", "ship", "--home", tmp_path / "file", "--home", agents)
     assert code == 0
     assert "in 1 batch (" in out
@@ -317,7 +317,7 @@ def test_an_unreachable_store_loses_nothing(
 ) -> None:
     monkeypatch.setattr("pipelines.device.limits.PATIENCE_SECONDS", 0.0)
     enroll(call)
-    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the store's folder should be")
     code, _, err = call("device", "ship", "--home", agents, "--store", blocked.as_uri())
@@ -336,7 +336,7 @@ def test_an_unreachable_store_loses_nothing(
 
 def test_store_precedence(call: Call, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enroll(call, "--store", (tmp_path / "enrolled").as_uri())
-    call("device", "consent", "grant", "--history", "include", "--home", agents)
+    call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
     assert "/enrolled" in call("device", "ship", "--home", agents)[1]
     monkeypatch.setenv("APIARY_STORE", (tmp_path / "environment").as_uri())
     assert "/environment" in call("device", "ship", "--home", agents)[1]

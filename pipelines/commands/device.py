@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.commands.device_status import confirm_deletions, print_scope, show_status
 from pipelines.commands.tables import as_json, table
-from pipelines.commands.terminal import Shared, Stop, homes_of, note, progress, say, seconds, store_of, tell
+from pipelines.commands.terminal import Shared, Stop, agrees, homes_of, note, progress, say, seconds, store_of, tell
 from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
@@ -80,13 +80,19 @@ def _grant(options: argparse.Namespace) -> int:
 
     homes = homes_of(options, needed=False, strict=True)
     found = _runtimes(homes)
-    for home, runtime in found.items():
-        say(f"found {runtime.title} in {home}" if runtime else f"nothing of an agent yet in {home}")
     sources = options.sources
     if not set(sources) - set(SOURCE_NAMES):  # no runtime is named: those that were found
         sources = (*sources, *dict.fromkeys(each.name for each in found.values() if each))
     scope = grant.scope_of(Home.from_environment(), homes, sources)
     is_watched = sys.stdin.isatty() and sys.stdout.isatty()
+    if not (is_watched or options.yes):  # nobody can have seen what it covers
+        raise Stop(
+            2,
+            "nothing was granted: what it covers is shown and asked for at a terminal, and input or output is none;"
+            " add --yes to grant it unasked",
+        )
+    for home, runtime in found.items():
+        say(f"found {runtime.title} in {home}" if runtime else f"nothing of an agent yet in {home}")
     if is_watched:
         _print_found(homes, scope, options)
         _print_terms(homes, scope)
@@ -96,7 +102,7 @@ def _grant(options: argparse.Namespace) -> int:
             " deleted here, and a request to delete what was sent goes there; sums that were billed stay, without names"
         )
         say("see every row and column before you decide: `apiary device preview --json`")
-        if not options.yes and not _agrees("grant this consent? [y/N] "):
+        if not options.yes and not agrees("grant this consent?"):
             raise Stop(2, "nothing was granted and nothing has changed")
     granted = grant.grant(Home.from_environment(), homes, history=options.history, sources=sources)
     reach = "everything there is" if granted.history == "include" else "only what happens from now on"
@@ -145,12 +151,6 @@ def _print_terms(homes: Sequence[Path], scope: "Scope") -> None:
     say(f"never leaves: {grant.NEVER}")
 
 
-def _agrees(question: str) -> bool:
-    sys.stdout.write(question)
-    sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
 def _runtimes(homes: Sequence[Path]) -> dict[Path, "Runtime | None"]:
     """Whose homes these are."""
     from pipelines.device.readers import registry
@@ -164,9 +164,20 @@ def _print_homes(homes: Sequence[Path]) -> None:
 
 
 def _withdraw(options: argparse.Namespace) -> int:
-    from pipelines.device import grant
+    from pipelines.device import consent, grant
 
-    asked = grant.withdraw(Home.from_environment(), store_url=options.store or os.environ.get("APIARY_STORE"))
+    home = Home.from_environment()
+    with consent.open_state(home) as state:
+        current = consent.current(state) if state else None
+    if current and current.is_open and sys.stdin.isatty() and not options.yes:
+        question = (
+            f"take back the consent of {current.at:%Y-%m-%d %H:%M} UTC? Nothing more is read, what was not sent is"
+            f" deleted here at once, and a request to delete what was sent goes to {store_of(options)};"
+            " `apiary device consent pause` only stops for a while"
+        )
+        if not agrees(question):
+            raise Stop(2, "nothing was withdrawn and nothing has changed")
+    asked = grant.withdraw(home, store_url=options.store or os.environ.get("APIARY_STORE"))
     say("consent withdrawn: nothing more is read, and what had not been sent is gone from this device")
     say(
         "the request to delete what was sent "
@@ -422,10 +433,13 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
         f" ({', '.join(SOURCE_NAMES)}; default: all)",
     )
     grant.add_argument("--history", choices=["include", "exclude"], default="exclude", help="what was before now")
-    grant.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+    grant.add_argument("--yes", action="store_true", help="do not ask; without a terminal it must be said")
     shared.add(consents, "pause", "read and send nothing for a while", _pause)
     shared.add(consents, "resume", "go on after a pause", _resume)
-    shared.add(consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw, shared.store)
+    withdraw = shared.add(
+        consents, "withdraw", "take consent back; what was not sent is deleted", _withdraw, shared.store
+    )
+    withdraw.add_argument("--yes", action="store_true", help="do not ask; without a terminal nothing is asked")
     standing = shared.add(
         consents, "status", "show the consent in force, what left and what waits", show_status, shared.homes,
         shared.store,

@@ -99,14 +99,20 @@ def tell(code: int, text: str) -> int:
     if log_format.is_json():
         log_format.write(text, level="error" if code else "info")
         return code
-    width = max(20, shutil.get_terminal_size().columns) if sys.stderr.isatty() else None
-    sys.stderr.write("\n".join(wrapped(f"apiary: {text}", width)) + "\n")
+    sys.stderr.write("\n".join(wrapped(f"apiary: {text}", _error_width())) + "\n")
     return code
 
 
 def note(text: str) -> None:
     """Say what is going on, on standard error."""
     log_format.write(text)
+
+
+def agrees(question: str) -> bool:
+    """Ask on standard error, which is seen although the output is piped; whatever is not `y` or `yes` is no."""
+    sys.stderr.write("\n".join(wrapped(f"{question} [y/N]", _error_width())) + " ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def say(*texts: object) -> None:
@@ -120,6 +126,10 @@ def terminal_width() -> int | None:
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
         return max(20, shutil.get_terminal_size().columns)
     return None
+
+
+def _error_width() -> int | None:
+    return max(20, shutil.get_terminal_size().columns) if sys.stderr.isatty() else None
 
 
 def wrapped(text: str, width: int | None) -> list[str]:

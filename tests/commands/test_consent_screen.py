@@ -1,4 +1,4 @@
-"""`apiary device consent grant` on a terminal: what is agreed to is shown before it is in force."""
+"""`apiary device consent` on a terminal: what is agreed to is shown before it is in force, and nothing goes unasked."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.device.driving import LATER, append, dump, queen_folder, turn
 
 ROOT = Path(__file__).parents[2]
 Grant = Callable[..., tuple[int, str, str]]
+QUESTION = "grant this consent? [y/N]"
 
 
 class Terminal(io.StringIO):
@@ -67,7 +68,8 @@ def test_whatever_is_not_yes_grants_nothing(
     code, out, err = grant(answer=answer)
     assert code == 2
     assert "nothing was granted" in err
-    assert "grant this consent? [y/N]" in out
+    assert QUESTION in err
+    assert "never leaves: prompts" in out
     assert "granted at" not in out
     assert state_of(capsys) == "none"
     assert not (tmp_path / "apiary" / "store").exists()
@@ -77,9 +79,10 @@ def test_whatever_is_not_yes_grants_nothing(
 def test_what_is_agreed_to_stands_before_the_question(
     history: str, grant: Grant, agents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = grant("--history", history, answer="y\n")
+    code, out, err = grant("--history", history, answer="y\n")
     assert code == 0
-    screen, _, after = out.partition("grant this consent? [y/N]")
+    assert QUESTION in err
+    screen, _, after = out.partition("before you decide: `apiary device preview --json`")
     shown = " ".join(screen.split())
     assert f"found Hive in {agents}" in shown
     assert "2 sessions of Hive, 2026-05-04 to 2026-05-06 (UTC)" in shown
@@ -97,21 +100,64 @@ def test_what_is_agreed_to_stands_before_the_question(
 def test_the_rows_that_are_shown_are_those_that_leave(
     grant: Grant, agents: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, out, _ = grant("--history", "include", "--yes", answer="")
-    assert "[y/N]" not in out
+    _, out, err = grant("--history", "include", "--yes", answer="")
+    assert "[y/N]" not in err
     rows = int(" ".join(out.split()).partition("would leave: all of it, ")[2].partition(" rows")[0].replace(",", ""))
     assert cli.main(["device", "ship"]) == 0
     assert f"sent {rows} rows" in capsys.readouterr().out
 
 
-def test_scripts_go_on_as_before(grant: Grant, capsys: pytest.CaptureFixture[str]) -> None:
-    for options in ([], ["--yes"]):
-        code, out, _ = grant(*options, answer=None)
-        assert code == 0
-        assert "[y/N]" not in out
-        assert "would leave" not in out
-        assert out.index("granted at") < out.index("never leaves: prompts")
+def test_a_script_says_yes(grant: Grant, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = grant("--yes", answer=None)
+    assert code == 0
+    assert "[y/N]" not in err
+    assert "would leave" not in out
+    assert out.index("granted at") < out.index("never leaves: prompts")
     assert state_of(capsys) == "granted"
+
+
+@pytest.mark.parametrize("terminal", [None, "input", "output"])
+def test_what_cannot_be_asked_is_not_granted(
+    terminal: str | None, grant: Grant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also with the answer on standard input: where the terms go elsewhere nobody has read them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", Terminal("y\n") if terminal == "input" else io.StringIO("y\n"))
+        if terminal == "output":
+            patch.setattr(type(sys.stdout), "isatty", lambda _: True, raising=False)
+        code, out, err = grant("--history", "include", answer=None)
+    assert (code, out) == (2, "")
+    assert " ".join(err.split()).startswith("apiary: nothing was granted")
+    assert "add --yes" in " ".join(err.split())
+    assert state_of(capsys) == "none"
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "y\n"])
+def test_a_withdrawal_says_what_it_does_and_asks(
+    answer: str, grant: Grant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert grant("--yes", answer=None)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", Terminal(answer))
+        code = cli.main(["device", "consent", "withdraw"])
+    err = capsys.readouterr().err
+    assert "a request to delete what was sent goes to" in err
+    assert (tmp_path / "apiary" / "store").as_uri() in err
+    assert "[y/N]" in err
+    assert code == (0 if answer == "y\n" else 2)
+    assert (state_of(capsys) == "granted") is (answer != "y\n")
+
+
+@pytest.mark.parametrize("options", [["--yes"], []])
+def test_a_withdrawal_needs_neither_a_terminal_nor_an_option(
+    options: list[str], grant: Grant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert grant("--yes", answer=None)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", Terminal("") if options else io.StringIO(""))
+        assert cli.main(["device", "consent", "withdraw", *options]) == 0
+    assert "[y/N]" not in capsys.readouterr().err
+    assert state_of(capsys) == "deletion_requested"
 
 
 def test_a_real_terminal_is_asked(agents: Path) -> None:

@@ -91,7 +91,7 @@ OTHERS = {
 SIGNED = ["--by", "ada", "--approved-by", "grace"]
 PREPARED = [
     ["device", "enroll", "--tenant", "tree", "--user", "ada", "--timezone", "UTC"],
-    ["device", "consent", "grant", "--history", "include", "--home", "AGENTS"],
+    ["device", "consent", "grant", "--yes", "--history", "include", "--home", "AGENTS"],
     ["device", "ship"],
     ["account", "open", "--account", "an-account-with-a-name", "--tenant", "tree", "--from", "2026-01-01", *SIGNED],
     ["seat", "hold", "--account", "an-account-with-a-name", "--user", "ada", "--from", "2026-01-01", *SIGNED],

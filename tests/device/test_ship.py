@@ -390,7 +390,7 @@ def test_damage_that_shows_after_the_opening_is_set_aside_by_every_command(tmp_p
     sent, whole = made.ids(), made.state_file.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APIARY_HOME", str(made.home.root))
-        for command in ("consent status", "status", "consent pause", "consent grant --history include", "ship"):
+        for command in ("consent status", "status", "consent pause", "consent grant --yes --history include", "ship"):
             made.state_file.write_bytes(whole[:4096] + bytes(len(whole) - 4096))
             with pytest.raises(DeviceError, match="cannot be read"):
                 preview(made.home, [home])

@@ -44,7 +44,7 @@ def test_every_key_that_a_device_writes_is_in_the_registry(tmp_path: Path, monke
     monkeypatch.setattr(FolderStore, "put", observed)
     monkeypatch.setattr(FolderStore, "takes_carelessly", careless)
     enroll = ["device", "enroll", "--tenant", "acme", "--user", "ada", "--timezone", "UTC"]
-    grant = ["device", "consent", "grant", "--history", "include", "--home", str(agents)]
+    grant = ["device", "consent", "grant", "--yes", "--history", "include", "--home", str(agents)]
     commands = [
         enroll, grant, ["device", "consent", "status"], ["device", "preview"], ["device", "ship"],
         ["device", "consent", "pause"], ["device", "consent", "resume"], ["device", "ship", "--now"],

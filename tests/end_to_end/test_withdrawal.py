@@ -46,7 +46,7 @@ class Site:
             enroll = ("enroll", "--tenant", "acme", "--user", user, "--timezone", "UTC", "--tenant-key", root / "key")
             self.device(user, *enroll)
             for _ in range(2):  # each grant leaves a probe
-                self.device(user, "consent", "grant", "--history", "include", "--home", root / user)
+                self.device(user, "consent", "grant", "--yes", "--history", "include", "--home", root / user)
             self.device(user, "ship")
 
     def device(self, user: str, *arguments: object) -> str:
