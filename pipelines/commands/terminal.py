@@ -136,11 +136,13 @@ def wrapped(text: str, width: int | None) -> list[str]:
     """A sentence on lines of at most `width` columns; only a single word that is wider is longer."""
     if width is None or len(text) <= width:
         return [text]
-    start = text[: len(text) - len(text.lstrip())]
+    words = text.lstrip()
+    start = text[: len(text) - len(words)]
+    # Two columns: what follows "- " stands under its text. An empty line above is no level.
+    following = start.replace("\n", "") + "  "
     return textwrap.wrap(
-        text, width, initial_indent=start, subsequent_indent=f"{start}  ", break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+        words, width, initial_indent=start, subsequent_indent=following, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def homes_of(

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.commands.terminal import wrapped
 from pipelines.home import Home
 from pipelines.simulate.homes import HomeSpec, write_home
 from tests.commands_page import leaves
@@ -129,6 +130,19 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 def test_every_command_is_in_a_list() -> None:
     listed = [*SCREENS, *(name for names in OTHERS.values() for name in names)]
     assert sorted(listed) == sorted(name for name, _ in leaves(cli._parser()))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one two three", ["one two", "  three"]),
+        ("  - one two three", ["  - one", "    two", "    three"]),
+        ("    one two three", ["    one", "      two", "      three"]),
+        ("\none two three", ["\none two", "  three"]),
+    ],
+)
+def test_what_is_wrapped_stays_on_its_level(text: str, lines: list[str]) -> None:
+    assert wrapped(text, 9) == lines
 
 
 def printing(path: Path) -> list[int]:
