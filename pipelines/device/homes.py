@@ -75,12 +75,21 @@ def named_homes(named: Sequence[Path], *, known: Sequence[Path] = ()) -> tuple[l
         # What is no folder at all is told by whoever reads it.
         is_readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
         if is_readable and folder.absolute() not in known and registry.recognised(folder) is None:
+            inside = _inside(folder)
             problems.append(
-                f"{folder} is no agent's home: it holds nothing that {registry.titles()} writes; name the right one"
-                " with --home"
+                f"{folder} is no agent's home but holds {' and '.join(map(str, inside))}: name those with --home"
+                if inside
+                else f"{folder} is no agent's home: it holds nothing that {registry.titles()} writes; name the right"
+                " one with --home"
             )
         else:
             found.append(folder)
     if problems and not found:
         raise UsageError(problems[0])
     return found, problems
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Homes right in a folder, as in a person's own."""
+    children = (path for path in sorted(folder.iterdir()) if path.is_dir() and os.access(path, os.R_OK | os.X_OK))
+    return [path for path in children if registry.recognised(path)]

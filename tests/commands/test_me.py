@@ -218,6 +218,10 @@ def test_what_is_no_home_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["me", "--home", str(tmp_path)]) == 2
     assert "is no agent's home" in capsys.readouterr().err
     append(queen_folder(tmp_path / "hive") / "events.jsonl", dump(turn(1)))
+    append(tmp_path / ".claude" / "projects" / "-work" / "s.jsonl", b"{}\n")
+    assert cli.main(["me", "--home", str(tmp_path)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"holds {tmp_path / '.claude'} and {tmp_path / 'hive'}: name those with --home" in said
     assert cli.main(["me", "--home", str(tmp_path / "hive"), "--timezone", "Mars/Olympus"]) == 2
     assert "--timezone" in capsys.readouterr().err
 
