@@ -190,8 +190,10 @@ def _pause(_: argparse.Namespace) -> int:
     from pipelines.device import grant
 
     grant.pause(Home.from_environment())
-    say("paused: nothing is read and nothing leaves until `apiary device consent resume`; what happens meanwhile is")
-    say("read then. To leave it out, withdraw and grant again.")
+    say(
+        "paused: nothing is read and nothing leaves until `apiary device consent resume`; what happens meanwhile is"
+        " read then. To leave it out, withdraw and grant again."
+    )
     return 0
 
 
@@ -234,6 +236,11 @@ def _preview(options: argparse.Namespace) -> int:
         say(*(f"  {path}" for path in shown.passed_over[:MAX_PATHS]))
         if len(shown.passed_over) > MAX_PATHS:
             say("  ... all of them: `apiary device preview --json`")
+    if shown.consent == "paused":
+        say(
+            "nothing leaves while the consent is paused. This is what would leave under it after"
+            " `apiary device consent resume`"
+        )
     if shown.consent == "none":
         say(
             "nothing leaves: there is no consent. This is what a consent with `--history include` would send; one"

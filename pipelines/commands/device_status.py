@@ -15,6 +15,7 @@ from pipelines.home import Home
 
 if TYPE_CHECKING:
     from pipelines.device.consent import Scope
+    from pipelines.device.deletions import Deletion
     from pipelines.device.status import Status
 
 
@@ -61,11 +62,7 @@ def print_scope(scope: "Scope") -> None:
 def _print(found: "Status") -> None:
     who = found.enrolled
     current = found.consent
-    if current is None:
-        say("consent: none was ever given; nothing is read and nothing leaves")
-    else:
-        reach = "with everything before it" if current.history == "include" else "without what was before it"
-        say(f"consent {current.consent_id[:8]}: {current.state}, granted at {_time(current.at)}, {reach}")
+    say(_standing(found))
     if current is not None and current.is_open:
         say("covers:")
         for home in found.homes:
@@ -83,6 +80,30 @@ def _print(found: "Status") -> None:
         f"this device: {who.device_id}, tenant {who.tenant}, user {who.user}, region {who.region}, zone {who.timezone}",
         f"store: {found.store}",
     )
+
+
+def _standing(found: "Status") -> str:
+    """The consent and what it means now, in words: the names of the book's states are for programs."""
+    current, last = found.consent, found.deletions[-1] if found.deletions else None
+    if current is None:
+        return "consent: none was ever given; nothing is read and nothing leaves"
+    reach = "with everything before it" if current.history == "include" else "without what was before it"
+    text = f"consent {current.consent_id[:8]}: granted at {_time(current.at)}, {reach}"
+    if current.state == "paused":
+        return f"{text}; it is paused: nothing is read and nothing leaves until `apiary device consent resume`"
+    if current.is_open:
+        return text
+    deletion = {
+        "withdrawn": "the request to delete what was sent waits: `apiary device ship` sends it",
+        "deletion_requested": "the deletion of what was sent is requested",
+        "confirmed": f"the deletion of what was sent is proven, of {_time(_erased_at(last))}",
+    }[current.state]
+    asked_at = _time(last.requested_at if last else None)  # in one step with the withdrawal
+    return f"{text}; withdrawn at {asked_at}: nothing is read and nothing leaves; {deletion}"
+
+
+def _erased_at(deletion: "Deletion | None") -> datetime | None:
+    return deletion.receipt.erased_at if deletion and deletion.receipt else None
 
 
 def _print_delivery(found: "Status", *, is_open: bool) -> None:
@@ -122,7 +143,7 @@ def _told(found: "Status") -> dict[str, Any]:
         "consent": current.state if current else "none", "history": current.history if current else None,
         "granted_at": _plain(current.at if current else None),
         "deletion_requested_at": _plain(last.requested_at if last else None),
-        "deletion_confirmed_at": _plain(last.receipt.erased_at if last and last.receipt else None),
+        "deletion_confirmed_at": _plain(_erased_at(last)),
         "rows_staged": found.rows_waiting, "batches_waiting": found.batches_waiting,
         "batches_delivered": sent.batches, "rows_delivered": sent.rows, "bytes_delivered": sent.bytes,
         "rows_deleted": sent.rows_deleted, "last_upload_at": _plain(sent.last_at),

@@ -125,11 +125,17 @@ def grant(state: State, *, history: History, now: datetime, scope: Scope | None 
 
 def pause(state: State) -> Consent:
     """Read and send nothing until it is resumed. What happens meanwhile stays in the agents' files and is read then."""
-    return _turn(state, "granted", "paused", "there is no open consent to pause")
+    consent = current(state)
+    if consent and consent.state == "paused":
+        raise UsageError("consent is paused already: `apiary device consent resume` goes on")
+    return _turn(state, "granted", "paused", "there is no open consent to pause: nothing is read and nothing leaves")
 
 
 def resume(state: State) -> Consent:
     """Go on after a pause."""
+    consent = current(state)
+    if consent and not consent.is_open:
+        raise UsageError("consent was withdrawn, which a new one follows only: `apiary device consent grant`")
     return _turn(state, "paused", "granted", "consent is not paused")
 
 
@@ -139,8 +145,10 @@ def withdraw(state: State, enrolment: Enrolment, *, now: datetime, epochs: Colle
     `epochs`: those that something else than this state remembers, which may have been damaged and begun anew.
     """
     consent = current(state)
-    if consent is None or consent.state not in ("granted", "paused"):
+    if consent is None:
         raise UsageError("there is no consent to withdraw")
+    if not consent.is_open:
+        raise UsageError("consent was withdrawn already: `apiary device status` says what became of the deletion")
     with state.step():
         _write(state, replace(consent, state="withdrawn"))
         own = json.loads(state.value("epochs") or "[]")  # the last one names the request's place

@@ -39,7 +39,8 @@ class Preview:
 
 
 def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = None) -> Preview:
-    """What the next shipping would send. Without consent: what a grant with history would send.
+    """What the next shipping would send; while consent is paused, the one after it is resumed. Without consent: what a
+    grant with history would send.
 
     Raises UsageError, DeviceError.
     """
@@ -51,7 +52,7 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
             with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as source:
                 state.copy_from(source)
         granted = consent.current(state)
-        shown = granted if granted and granted.state == "granted" else None
+        shown = granted if granted and granted.is_open else None
         book = shown or Consent("0" * 32, "granted", now, "include", contract_hash())
         redactor = Redactor(enrolment.tenant_key(home))
         collector = Collector(
@@ -62,7 +63,7 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
         for counts in collector.counted:
             total.add(counts)
         return Preview(
-            "granted" if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems),
+            shown.state if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems),
             tuple(map(str, collector.passed_over)),
         )  # fmt: skip
 

@@ -6,14 +6,19 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pipelines import cli
+from pipelines.contract.keys import REQUESTS
+from pipelines.contract.receipts import ErasureReceipt, parse_request
+from pipelines.store import FolderStore
 from tests.device.driving import LATER, append, dump, queen_folder, turn
 
 ROOT = Path(__file__).parents[2]
@@ -193,3 +198,40 @@ def test_another_person_gets_no_consent_of_the_one_before(grant: Grant, capsys: 
     assert "stands (granted)" in told
     assert cli.main(["device", "consent", "withdraw"]) == 0
     assert cli.main([*enroll, "bob"]) == 0
+
+
+def test_the_status_says_in_words_what_a_consent_means_now(
+    grant: Grant, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*command: str) -> str:
+        capsys.readouterr()
+        assert cli.main(["device", *command]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert grant("--history", "include", "--yes", answer=None)[0] == 0
+    told("ship")
+    assert re.search(r"^consent \w{8}: granted at [^;]* UTC, with everything before it covers:", told("status"))
+    assert "consent resume`; what happens meanwhile is read then. To leave" in told("consent", "pause")
+    assert "it is paused: nothing is read and nothing leaves until `apiary device consent" in told("status")
+    shown = told("preview")
+    assert "nothing leaves while the consent is paused" in shown
+    assert "there is no consent" not in shown
+    told("consent", "withdraw")
+    standing = told("status")
+    assert re.search(
+        r"; withdrawn at [^;]* UTC: nothing is read and nothing leaves; the deletion .* is requested", standing
+    )
+    assert "deletion_requested" not in standing
+
+    store = FolderStore(tmp_path / "apiary" / "store")
+    (entry,) = store.list(REQUESTS)
+    request = parse_request(entry.key, store.get(entry.key))
+    receipt = ErasureReceipt(
+        request_id=request.request_id, device=request.device, epochs=request.epochs,
+        erased_at=datetime(2027, 1, 2, tzinfo=UTC), objects_deleted=3, rows_deleted=17,
+    )  # fmt: skip
+    store.put(receipt.key(region="local", tenant="acme"), receipt.to_json())
+    standing = told("status")
+    assert "; the deletion of what was sent is proven, of 2027-01-02 00:00:00 UTC" in standing
+    assert "confirmed" not in standing
+    assert state_of(capsys) == "confirmed", "programs read the names of the book"

@@ -489,7 +489,7 @@ def test_a_withdrawal_empties_everything_and_a_new_grant_doubles_nothing(tmp_pat
 def test_there_is_nothing_to_withdraw_twice(tmp_path: Path, home: Path) -> None:
     made = granted(tmp_path / "apiary", home)
     made.withdraw()
-    with pytest.raises(UsageError, match="no consent to withdraw"):
+    with pytest.raises(UsageError, match="withdrawn already"):
         made.withdraw()
 
 

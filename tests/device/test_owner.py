@@ -92,12 +92,20 @@ def test_a_pause_postpones_and_loses_nothing(made: Device, home: Path) -> None:
     with pytest.raises(UsageError, match="paused"):
         made.ship(home)
     assert len(made.delivered("llm_turns")) == 3
-    with pytest.raises(UsageError, match="no open consent"):
+    with pytest.raises(UsageError, match="paused already"):
         grant.pause(made.home)
     grant.resume(made.home)
     made.ship(home)
     assert len(made.delivered("llm_turns")) == 4
     with pytest.raises(UsageError, match="not paused"):
+        grant.resume(made.home)
+
+
+def test_what_was_withdrawn_is_neither_paused_nor_resumed(made: Device) -> None:
+    made.withdraw()
+    with pytest.raises(UsageError, match="no open consent"):
+        grant.pause(made.home)
+    with pytest.raises(UsageError, match="withdrawn, which a new one follows only"):
         grant.resume(made.home)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.device import grant
+from pipelines.device.consent import History
 from pipelines.simulate.homes import Layout
 from tests.device.driving import (
     LAYOUTS,
@@ -77,6 +80,23 @@ def test_without_consent_it_shows_what_a_grant_with_history_would_send(tmp_path:
     assert (shown.consent, shown.history, len(shown.tables["llm_turns"])) == ("none", "include", 1)
     assert shown.counts.staged == 1
     assert snapshot(tmp_path) == before, "and it makes no state"
+
+
+@pytest.mark.parametrize("history", ["include", "exclude"])
+def test_while_consent_is_paused_it_shows_what_leaves_after_a_resume(tmp_path: Path, history: History) -> None:
+    home = tmp_path / "hive"
+    append(queen_folder(home) / "events.jsonl", dump(turn(1, at="2026-04-30T10:15:00.5")))
+    made = device(tmp_path / "apiary")
+    made.grant([home], history=history, now=datetime(2026, 5, 1, tzinfo=UTC))
+    grant.pause(made.home)
+    append(queen_folder(home) / "events.jsonl", dump(turn(2)))
+    shown = made.preview(home)
+    assert (shown.consent, shown.history) == ("paused", history)
+    grant.resume(made.home)
+    made.ship(home)
+    sent = {row["record_id"] for row in made.delivered("llm_turns")}
+    assert {row["record_id"] for row in shown.tables["llm_turns"]} == sent
+    assert len(sent) == (2 if history == "include" else 1)
 
 
 def test_without_history_it_shows_what_is_new(tmp_path: Path) -> None:

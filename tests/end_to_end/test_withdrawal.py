@@ -67,7 +67,7 @@ class Site:
         """The owner reads when it was asked for and carried out, and what went."""
         before = self.status(user)
         told = self.device(user, "consent", "status")
-        assert re.search(r"^consent \w+: confirmed, granted at ", told, re.MULTILINE)
+        assert re.search(r"^consent \w+: granted at .*; withdrawn at .* is proven, of ", told, re.MULTILINE)
         assert (before["consent"], before["deletion_requested_at"] <= before["deletion_confirmed_at"]) == (
             "confirmed",
             True,
