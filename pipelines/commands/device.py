@@ -96,6 +96,8 @@ def _grant(options: argparse.Namespace) -> int:
     if is_watched:
         _print_found(homes, scope, options)
         _print_terms(homes, scope)
+    _print_changes(homes, scope, options.history)
+    if is_watched:
         say(f"goes to: {store_of(options)}")
         say(
             "take it back at any time with `apiary device consent withdraw`: nothing more is read, what was not sent is"
@@ -149,6 +151,43 @@ def _print_terms(homes: Sequence[Path], scope: "Scope") -> None:
     for line in grant.COVERS:
         say(f"  - {line}")
     say(f"never leaves: {grant.NEVER}")
+
+
+def _print_changes(homes: Sequence[Path], scope: "Scope", history: str) -> None:
+    """What a grant changes against the consent in force: nothing widens unseen."""
+    from pipelines.contract.wire import contract_hash
+    from pipelines.device import consent
+    from pipelines.device import homes as agent_homes
+    from pipelines.device.errors import DeviceError
+
+    home = Home.from_environment()
+    with consent.open_state(home) as state:
+        before = consent.current(state) if state else None
+    if before is None or not before.is_open:
+        return
+    try:
+        known = agent_homes.granted(home)
+    except DeviceError:
+        known = []  # damaged: the new grant mends it
+    columns = "this release" if before.contract_hash == contract_hash() else "another release"
+    old = _terms(known, before.scope, before.history) | {"columns of": columns, "state": before.state}
+    new = _terms(homes, scope, history) | {"columns of": "this release", "state": "granted"}
+    if changed := [name for name in old if old[name] != new[name]]:
+        say(f"changes against the consent of {before.at:%Y-%m-%d %H:%M} UTC:")
+        for name in changed:
+            say(f"  - {name}: before: {old[name]}; now: {new[name]}")
+
+
+def _terms(homes: Sequence[Path], scope: "Scope", history: str) -> dict[str, str]:
+    from pipelines.device.readers import registry
+
+    number = "every agent's home" if scope.homes is None else pluralize(len(scope.homes), "home")
+    return {
+        "homes": ", ".join(sorted(map(str, homes))) or number,
+        "agents": ", ".join(runtime.title for runtime in registry.RUNTIMES if runtime.name in scope.runtimes),
+        "kinds of files": ", ".join(name for name in SOURCE_NAMES if name in scope.sources),
+        "history": "everything there is" if history == "include" else "only what happens from the grant on",
+    }
 
 
 def _runtimes(homes: Sequence[Path]) -> dict[Path, "Runtime | None"]:
@@ -430,16 +469,29 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
     enroll.add_argument("--tenant-key", type=Path, metavar="FILE", help="the tenant's key (or APIARY_TENANT_KEY)")
     book = group.add_parser("consent", help="grant, pause, withdraw or show consent")
     consents = book.add_subparsers(required=True, metavar="COMMAND")
-    grant = shared.add(consents, "grant", "let usage leave this device", _grant, shared.homes, shared.store)
+    grant = shared.add(consents, "grant", "let usage leave this device", _grant, shared.store)
+    grant.add_argument(
+        "--home",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="an agent's home; may be given several times (default: those of the consent in force, else those in the"
+        " usual places)",
+    )
     grant.add_argument(
         "--sources",
         type=_names,
         default=(),
         metavar="NAME,…",
         help=f"agent runtimes ({', '.join(RUNTIME_NAMES)}; default: those found) and kinds of files"
-        f" ({', '.join(SOURCE_NAMES)}; default: all)",
+        f" ({', '.join(SOURCE_NAMES)}; default: all, whatever the consent in force covers)",
     )
-    grant.add_argument("--history", choices=["include", "exclude"], default="exclude", help="what was before now")
+    grant.add_argument(
+        "--history",
+        choices=["include", "exclude"],
+        default="exclude",
+        help="what was before now (default: exclude, whatever the consent in force covers)",
+    )
     grant.add_argument("--yes", action="store_true", help="do not ask; without a terminal it must be said")
     shared.add(consents, "pause", "read and send nothing for a while", _pause)
     shared.add(consents, "resume", "go on after a pause", _resume)

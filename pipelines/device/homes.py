@@ -32,8 +32,11 @@ def forget(home: Home) -> None:
     _path(home).unlink(missing_ok=True)
 
 
-def _granted(home: Home) -> list[Path]:
-    """The homes that the grant in force names; none if it names none, or is older than this file."""
+def granted(home: Home) -> list[Path]:
+    """The homes that the grant in force names; none if it names none, or is older than this file.
+
+    Raises DeviceError.
+    """
     if not _path(home).exists():
         return []
     with consent.open_state(home) as state:
@@ -57,12 +60,12 @@ def chosen(home: Home, named: Sequence[Path]) -> tuple[list[Path], list[str]]:
     all that were named are no homes, DeviceError if the state cannot be read.
     """
     if not named:
-        return _granted(home) or usual(), []
+        return granted(home) or usual(), []
     try:
-        granted = _granted(home)
+        known = granted(home)
     except DeviceError:
-        granted = []  # a new grant with --home mends it
-    return named_homes(named, known=granted)
+        known = []  # a new grant with --home mends it
+    return named_homes(named, known=known)
 
 
 def named_homes(named: Sequence[Path], *, known: Sequence[Path] = ()) -> tuple[list[Path], list[str]]:

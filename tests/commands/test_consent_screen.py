@@ -137,6 +137,25 @@ def test_what_cannot_be_asked_is_not_granted(
     assert state_of(capsys) == "none"
 
 
+@pytest.mark.parametrize("answer", ["n\n", None])
+def test_what_a_grant_changes_against_the_one_in_force_stands_before_it(
+    answer: str | None, grant: Grant, agents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    append(queen_folder(other) / "events.jsonl", dump(turn(4)))
+    assert "changes against" not in grant("--sources", "hive,events,tasks", "--yes", answer=None)[1]
+    yes = ["--yes"] if answer is None else []
+    same = grant("--sources", "hive,tasks,events", *yes, answer=answer)[1]
+    assert "changes against" not in same
+    out = grant("--home", str(other), "--history", "include", *yes, answer=answer)[1]
+    shown = " ".join(out.partition("changes against the consent of ")[2].partition("granted at")[0].split())
+    assert f"- homes: before: {agents}; now: {agents}, {other} - kinds of files: before: events, tasks; now:" in shown
+    assert "now: events, logs, descriptions, tasks - history: before: only what happens from the grant on;" in shown
+    assert "agents: before" not in shown
+    assert cli.main(["device", "consent", "pause"]) == 0
+    assert "- state: before: paused; now: granted" in grant(*yes, answer=answer)[1]
+
+
 @pytest.mark.parametrize("answer", ["", "n\n", "y\n"])
 def test_a_withdrawal_says_what_it_does_and_asks(
     answer: str, grant: Grant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
