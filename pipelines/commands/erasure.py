@@ -4,6 +4,7 @@ Does not belong here: erasing (warehouse/erase.py, defs/erasure.py), retention (
 """
 
 import argparse
+import difflib
 import getpass
 import sys
 from typing import Any
@@ -46,12 +47,16 @@ def _erase(options: argparse.Namespace) -> int:
     try:
         with exclusive(home.root / "warehouse" / "lock"):
             found = erase.find(home.warehouse, store, scope=scope, tenant=options.tenant, subject=subject)
+            if not found and options.tenant and not options.in_advance:
+                _require_known(home, store, scope, options.tenant, subject)
     except BusyError:
         raise Stop(1, "a run of this warehouse is at work: wait for it to end") from None
     if not found and options.tenant:
         found = {options.tenant: erase.Found()}
     if not found:
-        raise Stop(2, f"no batch of {scope} {subject} is known: name its --tenant to suppress what may still come")
+        raise Stop(
+            2, f"no batch of {scope} {subject} is known: suppress what may still come with --tenant and --in-advance"
+        )
     _confirm(scope, subject, found, options)
     recorded = [
         suppression.record(
@@ -65,6 +70,25 @@ def _erase(options: argparse.Namespace) -> int:
     code = _show(home, store, [line.request_id for line in recorded])
     run_job(home, store_url)  # the marts anew; if that fails, what was erased stays erased
     return code
+
+
+def _require_known(home: Home, store: Any, scope: Any, tenant: str, subject: str) -> None:
+    """Stop at a name that nobody has: a slip would stay on the list for ever, and looks like a deletion."""
+    from pipelines.warehouse import erase, suppression
+
+    listed = suppression.load(store).listed
+    if any(line.covers(tenant=tenant, device=subject, epoch="", user=subject) for line in listed):
+        return  # said again: what there was of it is gone
+    known = erase.known(home.warehouse, store, scope="tenant")
+    who = f"tenant {tenant}"
+    if tenant in known and scope != "tenant":
+        known, who = erase.known(home.warehouse, store, scope=scope, tenant=tenant), f"{scope} {subject} of {tenant}"
+    name = tenant if who == f"tenant {tenant}" else subject
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, sorted(known))
+    meant = f", but {', '.join(near)}" if near else ""
+    raise Stop(2, f"nothing was ever sent by {who}{meant}: to suppress what may still come of it, say --in-advance")
 
 
 def _run_erasure(home: Home, store_url: str) -> None:
@@ -151,6 +175,9 @@ def add(group: Any, shared: Shared) -> None:
     erase.add_argument("--actor", help="who decided (default: this machine's user)")
     erase.add_argument(
         "--pending", action="store_true", help="go on with every request that waits, owners' withdrawals among them"
+    )
+    erase.add_argument(
+        "--in-advance", action="store_true", help="also if nothing was sent by them yet: what may come is suppressed"
     )
     erase.add_argument("--yes", action="store_true", help="do not ask")
     retention = group.add_parser("retention", help="how long each layer is kept: policies/retention.yml")

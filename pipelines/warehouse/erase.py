@@ -167,6 +167,38 @@ def find(warehouse: Path, store: Store, *, scope: Scope, tenant: str | None, sub
         return {name: _found_user(connection, store, name, subject, number) for name, number in counts}
 
 
+def known(warehouse: Path, store: Store, *, scope: Scope, tenant: str | None = None) -> set[str]:
+    """Devices, users or tenants that ever sent something, as the ledger and the store tell. Raises duckdb.Error."""
+    names, keys = set(), set()
+    if warehouse.exists():
+        column = {"device": "device_id", "user": "user_id", "tenant": "tenant_id"}[scope]
+        with duckdb.connect(str(warehouse)) as connection:
+            load.prepare(connection)
+            for key, name in connection.execute(
+                f"SELECT manifest_key, {column} FROM wire.batches WHERE coalesce(tenant_id = $tenant, true)",
+                {"tenant": tenant},
+            ).fetchall():
+                keys.add(key)
+                names.add(name)
+    if scope == "user":
+        waiting = landing.pending(store, keys)
+        names |= {_user_of(store, arrival) for arrival in waiting if arrival.parts.prefix.tenant == tenant}
+    else:
+        owners = [parse_owner(entry.key) for place in (PROBES, LANDING) for entry in store.list(place)]
+        mine = [owner for owner in owners if owner and tenant in (None, owner.tenant)]
+        names |= {owner.tenant if scope == "tenant" else owner.device for owner in mine}
+    return names - {None}
+
+
+def _user_of(store: Store, arrival: Arrival) -> str | None:
+    try:
+        return landing.read_manifest(store, arrival).user_id
+    except RefusedError as error:
+        return error.manifest.user_id if error.manifest else None
+    except IncompleteError:
+        return None
+
+
 def _found_user(connection: duckdb.DuckDBPyConnection, store: Store, tenant: str, user: str, number: int) -> Found:
     others = connection.execute(
         """

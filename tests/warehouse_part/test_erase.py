@@ -249,6 +249,17 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
+@pytest.mark.parametrize("is_in_landing", [True, False])
+def test_who_ever_sent_something_is_known_by_the_ledger_or_the_store(site: Site, is_in_landing: bool) -> None:
+    """The ledger outlives a landing that retention has emptied; what waits in the landing is in no ledger."""
+    warehouse = site.root / "none.duckdb" if is_in_landing else site.warehouse
+    if not is_in_landing:
+        site.store.objects.clear()
+    assert erase.known(warehouse, site.store, scope="tenant") == {"acme", "bolt"}
+    assert erase.known(warehouse, site.store, scope="user", tenant="acme") == {"ada-lovelace", "bob"}
+    assert erase.known(warehouse, site.store, scope="device", tenant="bolt") == {GUEST}
+
+
 def test_a_device_goes_and_nothing_else(site: Site) -> None:
     counted = site.counted()
     rows = site.rows(f"_device_id = '{DEVICE}'")
