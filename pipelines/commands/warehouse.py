@@ -6,6 +6,7 @@ Does not belong here: what the commands do (pipelines/warehouse, pipelines/defs)
 import argparse
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,8 +94,15 @@ def alone(home: Home, store_url: str, name: str) -> Iterator[Any]:
     arrivals.note_first_day(home.first_arrival_day, open_store(store_url))
     from pipelines.defs import foreground  # its partitions begin on that day
 
-    with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), name, waiting=note):
-        yield foreground
+    try:
+        with foreground.ending_on_signals(), lock.hold(lock.path_of(home.warehouse), name, waiting=note):
+            yield foreground
+    except BaseException as error:
+        # A signal, by Python's name or Dagster's: who ends this process on it has said so and still marks the run. An
+        # exit before that would leave the run as if it were at work, and say the same again.
+        if not isinstance(error, Exception):
+            time.sleep(2 * foreground.STOP_SECONDS)
+        raise
 
 
 def _ingest(options: argparse.Namespace) -> int:

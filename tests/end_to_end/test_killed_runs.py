@@ -6,6 +6,7 @@ Does not belong here: what the marts hold afterwards (test_kills.py), runs of ot
 import os
 import signal
 import subprocess
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -60,6 +61,33 @@ def home(tmp_path: Path) -> Path:
     write_home(tmp_path / "hive", spec)
     send(device(tmp_path / "home", store=(tmp_path / "store").as_uri()), tmp_path / "hive")
     return tmp_path / "home"
+
+
+INTERRUPTED = """
+import sys, time
+from pipelines import cli
+from pipelines.commands import warehouse
+def run(home, store_url, **_):
+    with warehouse.alone(home, store_url, "apiary run"):
+        print("at work", flush=True)
+        time.sleep(60)
+warehouse.run_job = run
+raise SystemExit(cli.main(["run"]))
+"""
+
+
+def test_a_person_who_stops_a_run_is_told_once(tmp_path: Path) -> None:
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("APIARY_", "DAGSTER_", "HIVE_"))}
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], env=kept | {"APIARY_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert said.count("what was done stays done") == 1, said
+    assert process.returncode == 128 + signal.SIGINT
 
 
 def statuses(home: Path) -> list[str]:
