@@ -85,10 +85,10 @@ def _grant(options: argparse.Namespace) -> int:
         sources = (*sources, *dict.fromkeys(each.name for each in found.values() if each))
     scope = grant.scope_of(Home.from_environment(), homes, sources)
     is_watched = sys.stdin.isatty() and sys.stdout.isatty()
-    if not (is_watched or options.yes):  # nobody can have seen what it covers
+    if sys.stdin.isatty() and not (is_watched or options.yes):  # a person, who cannot have seen what it covers
         raise Stop(
             2,
-            "nothing was granted: what it covers is shown and asked for at a terminal, and input or output is none;"
+            "nothing was granted: what it covers is shown on a terminal before it is asked for, and the output is none;"
             " add --yes to grant it unasked",
         )
     for home, runtime in found.items():
@@ -492,7 +492,7 @@ def _add_device_commands(group: Any, shared: Shared) -> None:
         default="exclude",
         help="what was before now (default: exclude, whatever the consent in force covers)",
     )
-    grant.add_argument("--yes", action="store_true", help="do not ask; without a terminal it must be said")
+    grant.add_argument("--yes", action="store_true", help="do not ask at a terminal")
     shared.add(consents, "pause", "read and send nothing for a while", _pause)
     shared.add(consents, "resume", "go on after a pause", _resume)
     withdraw = shared.add(
