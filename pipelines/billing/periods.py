@@ -153,6 +153,18 @@ def end_of(period: date) -> datetime:
     return datetime.combine(after(period), datetime.min.time(), UTC)
 
 
+def not_ended(period: date, *, as_of: datetime) -> str | None:
+    """When a month that is not over can be closed; None once it is."""
+    end = end_of(period)
+    return f"the month ends at {end:%Y-%m-%d %H:%M} UTC: type this again after that" if as_of < end else None
+
+
+def require_ended(period: date, *, as_of: datetime) -> None:
+    """Raises PeriodError while a month is not over."""
+    if early := not_ended(period, as_of=as_of):
+        raise PeriodError(early)
+
+
 def read(path: Path) -> Book:
     """The book. Raises BookError if a line does not continue the one before."""
     if not path.exists():
@@ -196,8 +208,7 @@ def start_closing(
         grace_until=max(watermark_at, end_of(period)) + GRACE, accounts=_named(accounts),
     )  # fmt: skip
     _check(book, transition)
-    if as_of < end_of(period):
-        raise PeriodError(f"{period:%Y-%m} has not ended at {as_of:%Y-%m-%d %H:%M} UTC: --as-of must be later")
+    require_ended(period, as_of=as_of)
     for account in transition.accounts or (None,):
         frozen = book.closed_through(account)
         if frozen is not None and period > after(frozen):

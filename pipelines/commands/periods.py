@@ -50,7 +50,7 @@ def _status(options: argparse.Namespace) -> int:
         if options.json:
             print(as_json({"accounts": [_told(item) for item in ready], "totals_sha256": digest}))
             return 0
-        _print_readiness(connection, period, ready)
+        _print_readiness(connection, period, ready, as_of=options.as_of)
     return 0
 
 
@@ -78,7 +78,9 @@ def _told(item: Readiness) -> dict[str, Any]:
     return {**item.told, "status": item.status, "conditions": conditions}
 
 
-def _print_readiness(connection: duckdb.DuckDBPyConnection, period: date, ready: Sequence[Readiness]) -> None:
+def _print_readiness(
+    connection: duckdb.DuckDBPyConnection, period: date, ready: Sequence[Readiness], *, as_of: datetime
+) -> None:
     """Where the month stands, what is in the way of each account, and what to do next."""
     from pipelines.billing import closing
     from pipelines.contract.numbers import plain
@@ -107,14 +109,17 @@ def _print_readiness(connection: duckdb.DuckDBPyConnection, period: date, ready:
             [[tenant, model, tokens, cost if cost is not None else "no price"]
              for tenant, model, tokens, cost in unattributed],
         )  # fmt: skip
-    say(f"next: {_next(period, ready)}")
+    say(f"next: {_next(period, ready, as_of=as_of)}")
 
 
-def _next(period: date, ready: Sequence[Readiness]) -> str:
+def _next(period: date, ready: Sequence[Readiness], *, as_of: datetime) -> str:
     """The one command that takes the month a step further."""
-    from pipelines.billing import closing
+    from pipelines.billing import closing, periods
 
     month = f"apiary month-end {period:%Y-%m}"
+    early = periods.not_ended(period, as_of=as_of)
+    if early and any(item.status == "open" for item in ready):
+        return early
     if any(item.status == "open" and all(c.is_met for c in item.conditions if c.name == "order") for item in ready):
         return f"{month} --actor NAME --reason TEXT starts closing: late usage is waited for"
     waiting = [item for item in ready if item.status == "closing"]
@@ -132,7 +137,17 @@ def _next(period: date, ready: Sequence[Readiness]) -> str:
     return f"settle what is in the way as the table says, then {close}"
 
 
+def _require_step(options: argparse.Namespace) -> None:
+    """What can be said of a step without looking at the month: that takes half a minute. Raises Stop, PeriodError."""
+    from pipelines.billing import periods
+
+    if not options.actor.strip() or not options.reason.strip():
+        raise Stop(2, "a step needs a name and a reason: --actor, --reason")
+    periods.require_ended(periods.month_of(options.period), as_of=options.as_of)
+
+
 def _close(options: argparse.Namespace) -> int:
+    _require_step(options)
     home = Home.from_environment()
     with opened(home) as (connection, _):
         _take_step(home, connection, options, checks_of(connection))
@@ -151,7 +166,7 @@ def _take_step(
     period = periods.month_of(options.period)
     done = month_end.take_step(
         export_context(home, connection, options, checks), home.books, period,
-        actor=options.actor, reason=options.reason, waived=dict(_waiver(text) for text in options.waive),
+        actor=options.actor, reason=options.reason, waived=dict(options.waive),
         signed=options.sign, accounts=_named(options),
     )  # fmt: skip
     transition = done.transition
@@ -187,6 +202,8 @@ def _month_end(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     period = periods.month_of(options.period)
+    if options.actor or options.reason or options.sign or options.waive:
+        _require_step(options)
     with opened(home) as (connection, book):
         checks = checks_of(connection)
         ready = closing.readiness(
@@ -194,8 +211,6 @@ def _month_end(options: argparse.Namespace) -> int:
         )
         has_open = any(item.status == "open" for item in ready)
         if options.actor and (has_open or options.sign):
-            if not options.reason:
-                raise Stop(2, "a step needs a name and a reason: --actor, --reason")
             _take_step(home, connection, options, checks)
             written = ledger.load(connection, home.books)
             ready = closing.readiness(
@@ -203,7 +218,7 @@ def _month_end(options: argparse.Namespace) -> int:
             )
         elif any(item.status == "closed" for item in ready):
             _write_statements(home, connection, options, checks, period)  # after a kill between the two
-        _print_readiness(connection, period, ready)
+        _print_readiness(connection, period, ready, as_of=options.as_of)
     return 0
 
 
@@ -263,7 +278,9 @@ def _named(options: argparse.Namespace) -> list[str] | None:
 def _waiver(text: str) -> tuple[str, str]:
     name, found, reason = text.partition("=")
     if not found or not reason.strip():
-        raise Stop(2, f"--waive {text}: write the condition and why, like --waive 'arrivals=the laptop was retired'")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no waiver: write the condition and why, like 'arrivals=the laptop was retired'"
+        )
     return name, reason
 
 
@@ -274,7 +291,7 @@ def add(group: Any, shared: Shared) -> None:
     accounts.add_argument("--account", action="append", metavar="ID", help="this account only; may be given again")
     closing = argparse.ArgumentParser(add_help=False)
     closing.add_argument("--sign", default="", metavar="TOTALS", help="the totals that were shown")
-    closing.add_argument("--waive", action="append", default=[], metavar="CONDITION=REASON")
+    closing.add_argument("--waive", type=_waiver, action="append", default=[], metavar="CONDITION=REASON")
     guided = shared.add(
         group, "month-end", "close a month, step by step: where it stands, what is open, what to do next", _month_end,
         month, as_of_option(required=False), accounts, closing,

@@ -264,7 +264,7 @@ def test_c3_each_transition_has_a_name_a_reason_and_an_instant(ledger: Ledger) -
     for wrong in ({"actor": " ", "reason": "x"}, {"actor": "ada", "reason": ""}):
         with pytest.raises(PeriodError, match="a name and a reason"):
             closing.close(ledger.connection, ledger.books, JANUARY, **wrong, **given_)
-    with pytest.raises(PeriodError, match="has not ended"):
+    with pytest.raises(PeriodError, match="the month ends at"):
         closing.close(ledger.connection, ledger.books, date(2025, 2, 1), actor="ada", reason="x", **given_)
     with pytest.raises(PeriodError, match="no such account"):
         closing.close(

@@ -61,6 +61,44 @@ def test_no_month_is_closed_on_marts_of_another_release(
     assert capsys.readouterr().err == f"apiary: {message}\n"
 
 
+def test_a_month_that_is_not_over_says_when_it_can_be_closed(ledger: Ledger) -> None:
+    ledger.tell([line("a", JANUARY)])
+    ledger.build()
+    end = periods.end_of(JANUARY)
+    for as_of, said in (
+        (end - timedelta(minutes=1), "the month ends at 2025-02-01 00:00 UTC: type this again after that"),
+        (end, "apiary month-end 2025-01 --actor NAME --reason TEXT starts closing: late usage is waited for"),
+    ):
+        assert next_step(JANUARY, ledger.ready(JANUARY, as_of), as_of=as_of) == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["2999-01", "--actor", "ada", "--reason", "r"], "the month ends at 2999-02-01 00:00 UTC: type this again"),
+        (["2025-01", "--actor", "ada"], "a step needs a name and a reason: --actor, --reason"),
+        (["2025-01", "--reason", "r"], "a step needs a name and a reason: --actor, --reason"),
+        (["2025-01", "--sign", "0" * 12], "a step needs a name and a reason: --actor, --reason"),
+        (["2025-01", "--waive", "grace=idle"], "a step needs a name and a reason: --actor, --reason"),
+        (["2025-01", "--actor", "ada", "--reason", "r", "--waive", "grace"], "is no waiver: write the condition"),
+    ],
+)
+def test_a_step_is_refused_before_the_warehouse_is_opened(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """There is none here: a command that looks for one says that."""
+    monkeypatch.setenv("APIARY_HOME", str(tmp_path))
+    code = 0
+    try:
+        code = cli.main(["month-end", *arguments])
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
 def test_what_statements_need_is_asked_of_the_manifest() -> None:
     needed = definitions.needed_by("statements", dbt_project.parsed())
     assert {"marts.export_focus_daily", "core.int_usage__steps_matched"} <= needed
@@ -91,8 +129,8 @@ def test_one_account_that_is_held_back_stops_no_others_next_month(ledger: Ledger
     ledger.close(MARCH)
     later = periods.end_of(MARCH) + timedelta(days=5)
     only_bolt = [item for item in ledger.ready(MARCH, later) if item.account == "acct-bolt"]
-    assert next_step(MARCH, only_bolt) == "close the earlier months first, as the table says"
-    assert "starts closing" not in next_step(MARCH, ledger.ready(MARCH, later))
+    assert next_step(MARCH, only_bolt, as_of=later) == "close the earlier months first, as the table says"
+    assert "starts closing" not in next_step(MARCH, ledger.ready(MARCH, later), as_of=later)
     book = periods.read(files.book_path(ledger.books))
     assert [book.status(month, "acct-acme") for month in (FEBRUARY, MARCH)] == ["closed", "closed"]
     assert [book.status(month, "acct-bolt") for month in (FEBRUARY, MARCH)] == ["closing", "open"]

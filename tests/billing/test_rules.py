@@ -101,7 +101,7 @@ def test_a_book_that_was_changed_is_not_read(tmp_path: Path) -> None:
 
 def test_closing_begins_after_the_end_and_in_order(tmp_path: Path) -> None:
     given = {**SIGNED, "watermark_at": AT, "accounts": ["a"]}
-    with pytest.raises(PeriodError, match="has not ended"):
+    with pytest.raises(PeriodError, match="the month ends at"):
         periods.start_closing(Book(), OCTOBER, as_of=datetime(2026, 10, 31, 23, 59, tzinfo=UTC), **given)
     begun = periods.start_closing(Book(), OCTOBER, as_of=datetime(2026, 11, 1, tzinfo=UTC), **given)
     assert begun.grace_until == AT + timedelta(hours=72)
