@@ -6,7 +6,7 @@ becomes a correction. Does not belong here: reading and writing books (books.py)
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -18,8 +18,10 @@ import duckdb
 from pipelines.billing import books
 from pipelines.billing.books import FINER_CURRENCIES, UNATTRIBUTED, Book, BookError, Row
 from pipelines.contract.keys import is_slug
+from pipelines.contract.numbers import plain
 
 TIERED = ("graduated", "volume")
+MOST = 2  # times a list price, or a rate of exchange that is known: beyond it a point was misplaced, or it is meant
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -133,8 +135,10 @@ def hold_seat(
 ) -> Row:  # fmt: skip
     """A user holds a seat of an account from a day on. Said again of the same day, it is put right.
 
-    Raises BookError if the seat is held on one of these days by another line: each day would be charged twice.
+    Raises BookError if there is no such account, or the seat is held on one of these days by another line: each day
+    would be charged twice.
     """
+    _first_day(folders, account)
     row = {
         "seat_id": seat, "billing_account_id": account, "user_id": user, "valid_from": valid_from, "valid_to": valid_to,
     }  # fmt: skip
@@ -207,7 +211,8 @@ def set_plan_item(
     folders: Sequence[Path], signature: Signature, *, item_id: str, tiers: Mapping[int, Decimal] | None = None,
     **columns: Any,
 ) -> Row:  # fmt: skip
-    """One item of a plan, new or put right. Raises BookError if what it says cannot be charged."""
+    """One item of a plan, new or put right. Raises BookError if there is no such account, or it cannot be charged."""
+    _first_day(folders, columns["billing_account_id"])
     row = dict.fromkeys(books.PLAN_ITEMS.columns) | {"included_units": 0} | columns | {"plan_item_id": item_id}
     pricing = row["pricing"]
     if pricing in TIERED and 0 not in (tiers or {}):
@@ -230,11 +235,21 @@ def set_plan_item(
     return made
 
 
-def set_contract_rate(folders: Sequence[Path], signature: Signature, *, rate_id: str, **columns: Any) -> Row:
-    """An agreed factor or unit price, new or put right. `model` may end in `*`: a group. Raises BookError."""
+def set_contract_rate(
+    folders: Sequence[Path], signature: Signature, *, rate_id: str, is_meant: bool = False, **columns: Any
+) -> Row:
+    """An agreed factor or unit price, new or put right. `model` may end in `*`: a group.
+
+    Raises BookError, also for a factor that is likely a slip, unless it `is_meant`.
+    """
+    _first_day(folders, columns["billing_account_id"])
     row = dict.fromkeys(books.CONTRACT_RATES.columns) | columns | {"contract_rate_id": rate_id}
     if (row["factor"] is None) == (row["unit_price"] is None):
         raise BookError("a contract rate is a factor on list prices or a unit price: --factor or --unit-price")
+    if (factor := row["factor"] or Decimal(0)) > MOST and not is_meant:
+        raise BookError(
+            f"a factor of {plain(factor)} is so many times the list price: --accept-implausible, if it is meant"
+        )
     _require_start(rate_id, row, _said(books.CONTRACT_RATES, folders, rate_id))
     return _add(books.CONTRACT_RATES, folders, row | signature.columns)
 
@@ -313,11 +328,9 @@ def grant_credit(
     granted_on: date, expires_on: date | None = None,
 ) -> Row:  # fmt: skip
     """Prepaid credit of an account, in its currency of that day. Raises BookError if there is no such account then."""
-    starts = [line["valid_from"] for line in newest(books.ACCOUNTS, folders) if line["billing_account_id"] == account]
-    if not starts:
-        raise BookError(f"{account} is no account: see `apiary account list`")
-    if None not in starts and granted_on < min(starts):
-        raise BookError(f"credit before {min(starts)}, the first day of {account}, would pay nothing")
+    first = _first_day(folders, account)
+    if first is not None and granted_on < first:
+        raise BookError(f"credit before {first}, the first day of {account}, would pay nothing")
     row = {
         "credit_grant_id": grant, "billing_account_id": account, "reason": reason, "amount": amount,
         "granted_by": signature.recorded_by, "granted_on": granted_on, "expires_on": expires_on,
@@ -328,22 +341,79 @@ def grant_credit(
 
 def set_fx_rate(
     folders: Sequence[Path], signature: Signature, *, currency_from: str, currency_to: str, rate: Decimal, source: str,
-    valid_from: date,
+    valid_from: date, is_meant: bool = False,
 ) -> Row:  # fmt: skip
     """What a unit of one currency costs in another from a UTC day on, until a rate of a later day; of one day, the rate
-    recorded last. Raises BookError.
+    recorded last.
+
+    Raises BookError, also for a rate that those in the book contradict, unless it `is_meant`.
     """
     for currency in (currency_from, currency_to):
         if not _CURRENCY.fullmatch(currency):
             raise BookError(f"{currency!r} is no currency: write a code of ISO 4217")
     if currency_from == currency_to or not rate:
         raise BookError(f"a rate from {currency_from} to {currency_to} is of two currencies, and above 0")
+    for known, there in _rates_around(folders, currency_from, currency_to, valid_from) if not is_meant else ():
+        if not Decimal(1) / MOST <= rate / there <= MOST:
+            raise BookError(
+                f"the book has {known}, where this says {plain(rate)} {currency_to} for one {currency_from}:"
+                " --accept-implausible, if it is meant"
+            )
     row = {
         "fx_rate_id": f"{currency_from}-{currency_to}-{valid_from}-{signature.recorded_at:%Y%m%dT%H%M%S}",
         "currency_from": currency_from, "currency_to": currency_to, "source": source, "rate": rate,
         "valid_from": valid_from,
     }  # fmt: skip
     return _add(books.FX_RATES, folders, row | signature.columns)
+
+
+def _rates_around(
+    folders: Sequence[Path], currency_from: str, currency_to: str, day: date
+) -> Iterator[tuple[str, Decimal]]:
+    """What the book says of a pair on a day, each way round, and in words: without the rate that a new one of that day
+    takes the place of, which may be the slip."""
+    known = _newest(books.FX_RATES, folders, ("currency_from", "currency_to", "valid_from"))
+    for is_turned, pair in enumerate([(currency_from, currency_to), (currency_to, currency_from)]):
+        mine = [row for row in known if (row["currency_from"], row["currency_to"]) == pair and row["rate"]]
+        mine = [row for row in mine if is_turned or row["valid_from"] != day]
+        before = [row for row in mine if row["valid_from"] <= day]
+        if mine:
+            near = max(before, key=_start) if before else min(mine, key=_start)
+            said = f"{'/'.join(pair)} at {plain(near['rate'])} from {near['valid_from']} on"
+            yield said, 1 / near["rate"] if is_turned else near["rate"]
+
+
+def _start(row: Row) -> date:
+    start: date | None = row["valid_from"]
+    return start or date.min
+
+
+def _first_day(folders: Sequence[Path], account: str) -> date | None:
+    """From when on an account is one; None: always. Raises BookError if there is no such account."""
+    lines = [line for line in newest(books.ACCOUNTS, folders) if line["billing_account_id"] == account]
+    if not lines or account == UNATTRIBUTED:
+        raise BookError(f"{account} is no account: see `apiary account list`")
+    return None if any(line["valid_from"] is None for line in lines) else min(map(_start, lines))
+
+
+def unseen(folders: Sequence[Path], published: Path, row: Row) -> str | None:
+    """Whose usage a row is about, if nothing of them is published: a name that is not written right charges nothing."""
+    path = published / "current" / "dim_sessions.parquet"
+    user = row.get("user_id") or (row["scope_id"] if row.get("scope") == "user" else None)
+    accounts = newest(books.ACCOUNTS, folders) if row.get("tenant_id") is None and user else []
+    tenants = {line["tenant_id"] for line in accounts if line["billing_account_id"] == row["billing_account_id"]}
+    tenants |= {row["tenant_id"]} if row.get("tenant_id") else set()
+    if not tenants or not path.exists():
+        return None
+    with duckdb.connect() as connection:
+        query = "SELECT DISTINCT tenant_id, user_id FROM read_parquet(?)"
+        seen = [pair for pair in connection.execute(query, [str(path)]).fetchall() if pair[0] in tenants]
+    where = f"tenant {', '.join(sorted(tenants))}"
+    if not seen:
+        return f"nothing of {where} has been seen yet"
+    if user and user not in {name for _, name in seen}:
+        return f"nobody called {user} has been seen in {where} yet"
+    return None
 
 
 def newest(book: Book, folders: Sequence[Path]) -> list[Row]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.names import model_named
 from pipelines.commands.tables import show
-from pipelines.commands.terminal import Shared, say
+from pipelines.commands.terminal import Shared, say, tell
 from pipelines.commands.terminal import day as parse_day
 from pipelines.home import Home
 
@@ -45,12 +45,15 @@ def _changes(change: Change) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         from pipelines.billing import agreements, books
 
-        folders = [books.SHIPPED, Home.from_environment().books]
+        home = Home.from_environment()
+        folders = [books.SHIPPED, home.books]
         signature = agreements.Signature(options.by, options.approved_by, agreements.now())
         row = change(folders, signature, options)
         said = ", ".join(f"{name} {books.written(value)}" for name, value in row.items() if value is not None)
         say(f"recorded: {said}")
         say("`apiary run` brings it into the marts; what was billed otherwise before becomes a correction")
+        if unseen := agreements.unseen(folders, home.published, row):
+            tell(0, unseen)
         return 0
 
     return run
@@ -141,6 +144,7 @@ def _set_contract(folders: list[Path], signature: Signature, options: argparse.N
         model=model_named(options.model) if options.model else None,
         component=options.component, note=options.note, factor=options.factor,
         unit_price=options.unit_price, valid_from=options.valid_from, valid_to=options.valid_to,
+        is_meant=options.accept_implausible,
     )  # fmt: skip
 
 
@@ -304,6 +308,7 @@ def _add_contracts(group: Any, shared: Shared, signed: argparse.ArgumentParser) 
     rate.add_argument("--factor", type=_number, metavar="N", help="on list prices, like 0.9")
     rate.add_argument("--unit-price", type=_number, metavar="N", help="of a million tokens, in the account's currency")
     rate.add_argument("--note", metavar="TEXT")
+    rate.add_argument("--accept-implausible", action="store_true", help="record a factor above 2")
     _from(rate)
     ended = shared.add(contracts, "end", "a rate ends", _changes(_end_contract), signed)
     ended.add_argument("--id", required=True, metavar="ID")
@@ -341,6 +346,9 @@ def _add_fx_rates(group: Any, shared: Shared, signed: argparse.ArgumentParser) -
     )
     rate.add_argument("--rate", type=_number, required=True, metavar="N", help="units of TO for one of FROM")
     rate.add_argument("--source", required=True, metavar="TEXT", help="whose rate it is, like ECB")
+    rate.add_argument(
+        "--accept-implausible", action="store_true", help="record it although the book has less than half or twice it"
+    )
     _from(rate, end=False)
     _list(rates, shared, "rates of exchange", book)
 
@@ -351,7 +359,7 @@ def _set_fx_rate(folders: list[Path], signature: Signature, options: argparse.Na
     currency_from, currency_to = options.pair
     return agreements.set_fx_rate(
         folders, signature, currency_from=currency_from, currency_to=currency_to, rate=options.rate,
-        source=options.source, valid_from=options.valid_from,
+        source=options.source, valid_from=options.valid_from, is_meant=options.accept_implausible,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pipelines import cli
 from pipelines.billing import agreements, books
 from pipelines.billing.agreements import Signature
 from pipelines.billing.books import BookError
+from pipelines.home import Home
 from tests.billing.ratings import Rating
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -99,6 +100,15 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
         (("contract", "set", "--id", "c", "--account", "A", "--from", "2026-01-01"), "--factor or --unit-price"),
         (("credit", "grant", "--id", "g", "--account", "A", "--amount", "-1", "--reason", "x", "--from",
           "2026-01-01"), "amount is '-1'"),
+        (("seat", "hold", "--account", "X", "--user", "bob", "--from", "2026-01-01"), "X is no account"),
+        (("plan", "set", "--id", "p", "--account", "X", "--item", "seat", "--pricing", "per_unit", "--unit-price", "1",
+          "--from", "2026-01-01"), "X is no account"),
+        (("contract", "set", "--id", "c", "--account", "X", "--factor", "0.9", "--from", "2026-01-01"),
+         "X is no account"),
+        (("contract", "set", "--id", "c", "--account", "UNATTRIBUTED", "--factor", "0.9", "--from", "2026-01-01"),
+         "UNATTRIBUTED is no account"),
+        (("contract", "set", "--id", "c", "--account", "A", "--factor", "90", "--from", "2026-01-01"),
+         "a factor of 90 is so many times the list price: --accept-implausible, if it is meant"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_in_one_line(
@@ -111,6 +121,54 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
     assert message in err
     assert err.count("\n") == 1
     assert (site / "billing_accounts.csv").read_bytes() == before
+
+
+def test_a_rate_of_exchange_that_the_book_contradicts_is_recorded_if_it_is_meant(site: Path) -> None:
+    def record(pair: str, rate: str, day: int = 1, **more: bool) -> None:
+        start, _, end = pair.partition("/")
+        agreements.set_fx_rate(
+            [site], sign(len(books.read(books.FX_RATES, [site]))), currency_from=start, currency_to=end,
+            rate=Decimal(rate), source="ECB", valid_from=date(2026, 1, day), **more,
+        )  # fmt: skip
+
+    record("USD/EUR", "0.87")
+    said = "the book has USD/EUR at 0.87 from 2026-01-01 on, where this says 9215 USD for one EUR: --accept-implausible"
+    with pytest.raises(BookError, match=said):
+        record("EUR/USD", "9215")
+    with pytest.raises(BookError, match=r"where this says 0\.4 EUR for one USD"):
+        record("USD/EUR", "0.4", day=2)
+    record("EUR/USD", "1.15")
+    record("USD/EUR", "87", day=3, is_meant=True)
+    with pytest.raises(BookError, match=r"USD/EUR at 87 from 2026-01-03 on, where this says 0\.88"):
+        record("USD/EUR", "0.88", day=4)
+    record("USD/EUR", "0.88", day=3)  # puts it right: what it takes the place of is not asked
+    record("USD/EUR", "0.89", day=4)
+    record("JPY/EUR", "0.006")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("seat", "hold", "--account", "T", "--user", "eve"), "nobody called eve has been seen in tenant tree yet"),
+        (("seat", "hold", "--account", "T", "--user", "ada"), ""),
+        (("budget", "set", "--id", "b", "--tenant", "nope", "--period", "day", "--measure", "turns", "--limit", "5"),
+         "nothing of tenant nope has been seen yet"),
+        (("budget", "set", "--id", "b", "--tenant", "tree", "--user", "bob", "--period", "day", "--measure", "turns",
+          "--limit", "5"), "nobody called bob has been seen in tenant tree yet"),
+        (("contract", "set", "--id", "c", "--account", "T", "--factor", "0.9"), ""),
+    ],
+)  # fmt: skip
+def test_a_name_that_was_never_seen_is_told(
+    site: Path, published_home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...], said: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Home, "published", published_home.published)
+    assert cli.main(["account", "open", "--account", "T", "--tenant", "tree", "--from", "2026-01-01", *SIGNED]) == 0
+    capsys.readouterr()
+    assert cli.main([*command, "--from", "2026-01-01", *SIGNED]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("recorded: ")
+    assert told.err == (f"apiary: {said}\n" if said else "")
 
 
 def test_a_row_needs_who_approved_it() -> None:
