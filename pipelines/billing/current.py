@@ -208,7 +208,7 @@ def _source(month: Month, before: Month | None) -> dict[str, Any]:
     """Which statements the files were made from, and by which layout."""
     return {
         "statement": "/".join(month.version.folder.parts[-4:]), "manifest_sha256": month.version.manifest_sha256,
-        "month_before": before.version.manifest_sha256 if before else None, "layout": 4,
+        "month_before": before.version.manifest_sha256 if before else None, "layout": 5,
     }  # fmt: skip
 
 

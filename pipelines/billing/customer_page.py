@@ -5,13 +5,14 @@ Does not belong here: any number that is not in the month's own files (current.p
 (customer_pdf.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.billing.books import NO_MINOR_UNIT
 from pipelines.billing.statements import Row
+from pipelines.contract.pseudonyms import renaming
 
 if TYPE_CHECKING:
     from pipelines.billing.current import Month
@@ -21,6 +22,8 @@ BASES = {
     "session": "the model that its session used",
     "default": "the account's default where no model is known", "unknown": "no model is known",
 }  # fmt: skip
+LATE = "once it has a price it is billed in a later month."
+IN_TIME = "it is billed in this month if its price comes before the month is closed, else in a later one."
 TEMPLATE = Path(__file__).parent / "templates" / "customer_page.html"
 
 
@@ -47,6 +50,7 @@ def content(month: "Month") -> dict[str, Any]:
         ],
         "corrections": _corrections(month.costs),
         "unpriced": _tokens(month.unpriced),
+        "unpriced_note": "It is in no amount above; " + (LATE if closed else IN_TIME),
     }  # fmt: skip
 
 
@@ -55,7 +59,19 @@ def page(month: "Month") -> bytes:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(content(month)).encode()
+    said = content(month)
+    environment.filters["shown"] = renaming(texts(said))
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(said).encode()
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts of the page."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from texts(value.values())
+    elif isinstance(value, Iterable):
+        yield from (text for item in value for text in texts(item))
 
 
 def amount_text(amount: Decimal, currency: str) -> str:

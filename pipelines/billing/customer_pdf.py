@@ -5,7 +5,7 @@ Does not belong here: what stands on the page (customer_page.py).
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
@@ -16,7 +16,8 @@ from reportlab.lib.units import mm
 from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Table
 
-from pipelines.billing.customer_page import content
+from pipelines.billing.customer_page import content, texts
+from pipelines.contract.pseudonyms import renaming
 
 if TYPE_CHECKING:
     from pipelines.billing.current import Month
@@ -42,23 +43,23 @@ def pdf(month: "Month") -> bytes:
 
 
 def _flow(said: dict[str, Any]) -> Iterator[Flowable]:
+    rename = renaming(texts(said))
     yield _text(f"{said['account']}, {said['period']}", size=18)
     yield _text(said["state"])
     yield from map(_text, said["rates"])
     for invoice in said["invoices"]:
-        lines = [(line["charge"], line["model"] or "", line["amount"]) for line in invoice["lines"]]
+        lines = [(line["charge"], rename(line["model"] or ""), line["amount"]) for line in invoice["lines"]]
         total = ("Payable, before tax", "", invoice["payable"])
         tax = ("Tax", "to be filled in by the sender", "")
         yield _text(f"Invoice {invoice['id']}", size=13)
         yield _table(("Charge", "Model", invoice["currency"]), [*lines, total, tax], total=len(lines) + 1)
     for share in said["shares"]:
-        rows = [(row["name"], row["tokens"], row["amount"], row["share"]) for row in share["rows"]]
+        rows = [(rename(row["name"]), row["tokens"], row["amount"], row["share"]) for row in share["rows"]]
         yield from _section(share["title"], "", (share["name"], "Tokens", "Amount", "Share"), rows)
     corrections = [(row["month"], row["cause"], row["amount"]) for row in said["corrections"]]
     yield from _section("Corrections of earlier months", "", ("Month", "Cause", "Amount"), corrections)
-    note = "It is in no amount above; once it has a price it is billed in a later month."
-    unpriced = [(row["name"], row["tokens"]) for row in said["unpriced"]]
-    yield from _section("Usage without a price", note, ("Model", "Tokens"), unpriced)
+    unpriced = [(rename(row["name"]), row["tokens"]) for row in said["unpriced"]]
+    yield from _section("Usage without a price", said["unpriced_note"], ("Model", "Tokens"), unpriced)
     yield _text("How to check it", size=13)
     yield _text(
         "Each amount is the sum of rows in costs.csv beside this page, to the last digit; an invoice is rounded once. "
@@ -69,7 +70,7 @@ def _flow(said: dict[str, Any]) -> Iterator[Flowable]:
         "Ask for it: apiary verify says whether its files are what was signed. Its file focus_cost_and_usage.csv has "
         "the rows that these amounts are sums of; apiary prove ROW shows where the one with this x_RowKey comes from."
     )
-    if any(_shown(text) != text for text in _texts(said)):
+    if any(_shown(text) != text for text in texts(said)):
         yield _text(REPLACED)
 
 
@@ -130,15 +131,6 @@ def _text(text: str, *, size: float = 10, font: str = PLAIN) -> Flowable:
 def _shown(text: str) -> str:
     """A text in the characters that the standard fonts of PDF have."""
     return text.encode("cp1252", "replace").decode("cp1252")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from _texts(value.values())
-    elif isinstance(value, Iterable):
-        yield from (text for item in value for text in _texts(item))
 
 
 def _number(canvas: Any, document: Any) -> None:

@@ -33,6 +33,7 @@ COLONY = "colony_id"
 """Column of sealed lines whose values stay different ones."""
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _BY_USER = re.compile(r"<h2>By user</h2>.*?</table>", re.DOTALL)  # of a summary (summary.py), its first cells
+_TITLED = re.compile(r'(title=")([^"]*)(">)([^<]*)')  # of a page: an id, and what people read for it
 _FIRST_CELL = re.compile(r"^(<tr><td[^>]*>)([^<]*)", re.MULTILINE)
 
 
@@ -70,7 +71,11 @@ class Change:
         def users(table: re.Match[str]) -> str:
             return _FIRST_CELL.sub(lambda cell: cell[1] + self.text(cell[2], column="user_id"), table[0])
 
-        return _BY_USER.sub(users, self.text(text))
+        def both(cell: re.Match[str]) -> str:
+            changed = self.text(cell[2])
+            return cell[0] if changed == cell[2] else f"{cell[1]}{changed}{cell[3]}{changed}"
+
+        return _BY_USER.sub(users, self.text(_TITLED.sub(both, text)))
 
 
 def redact(

@@ -3,19 +3,25 @@
 Does not belong here: any number that is not in the statement's files beside it.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, localcontext
 from html import escape
 from typing import Any
 
-from pipelines.contract.numbers import plain
+from pipelines.contract.numbers import money, plain, words
+from pipelines.contract.pseudonyms import renaming
 
 Row = Mapping[str, Any]
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#1a1a1a}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}"
-    ".n{text-align:right;font-variant-numeric:tabular-nums}.w{background:#fff3cd;padding:.5em 1em}"
-    "@media(prefers-color-scheme:dark){body{background:#16181c;color:#e6e6e6}td,th{border-color:#333}"
+    "td:first-child,td:nth-child(2):not(.n){overflow-wrap:anywhere;min-width:6em}.wide{overflow-x:auto}"
+    ".n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.w{background:#fff3cd;padding:.5em 1em}"
+    ".n:last-child{position:sticky;right:0;background:#fff}"
+    "@media(max-width:40em){body{margin:1em auto;font-size:14px}td,th{padding:.2em .4em}}"
+    "@media(prefers-color-scheme:dark){body,.n:last-child{background:#16181c;color:#e6e6e6}td,th{border-color:#333}"
     ".w{background:#4a3b00}}"
 )
 
@@ -33,7 +39,7 @@ def page(about: Mapping[str, Any], rows: Sequence[Row], invoices: Sequence[Row],
     payable = _sums(invoices, ("BillingAccountId", "InvoiceId", "BillingCurrency"), "BilledCost")
     parts.append(_table("Invoices", ("Account", "Invoice", "Currency", "Payable"), payable))
     by_basis = [
-        [basis, currency, said["tokens"], said["BilledCost"]]
+        [basis, currency, int(Decimal(said["tokens"])), Decimal(said["BilledCost"])]
         for currency, bases in about["model_basis"].items()
         for basis, said in bases.items()
     ]
@@ -51,13 +57,18 @@ def page(about: Mapping[str, Any], rows: Sequence[Row], invoices: Sequence[Row],
             '<p class="w">Usage without a price is in no amount above. It may cost between the two figures.</p>'
         )
         lines = [
-            [r["model"], r["component"], r["quantity"], _text(r["low_exposure"]), _text(r["high_exposure"])]
+            [r["model"], words(r["component"]), int(r["quantity"])]
+            + [amount if amount is not None else "unknown" for amount in (r["low_exposure"], r["high_exposure"])]
             for r in unpriced
         ]
         parts.append(_table("Without a price", ("Model", "Component", "Tokens", "From", "To"), lines))
-    checks = [[c["name"], "met" if c["passed"] else "FAILED", c["found"]] for c in about["checks"]]
+    checks = [[c["name"], "met" if c["passed"] else "FAILED", _found(c["found"])] for c in about["checks"]]
     parts.append(_table("Checks", ("Check", "Result", "Found"), checks))
-    made = [[name, value] for name, value in sorted(about["generated_from"].items())]
+    made = [
+        [f"{name} {part}".strip(), said]
+        for name, value in sorted(about["generated_from"].items())
+        for part, said in (value.items() if isinstance(value, Mapping) else [("", value)])
+    ]
     parts.append(_table("Made from", ("What", "Which"), made))
     head = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -79,20 +90,34 @@ def _sums(rows: Sequence[Row], keys: tuple[str, ...], measure: str) -> list[list
         for row in rows:
             key = tuple(str(row[name] or "-") for name in keys)
             sums[key] = sums.get(key, Decimal(0)) + row[measure]
-    return [[*key, plain(amount)] for key, amount in sorted(sums.items())]
+    return [[*key, amount] for key, amount in sorted(sums.items())]
 
 
-def _text(amount: Decimal | None) -> str:
-    return "unknown" if amount is None else plain(amount)
+def _found(text: str) -> str:
+    """What a check found, once where it found the same several times: `0.0, 0.0` is 0."""
+    return ", ".join(
+        dict.fromkeys(plain(Decimal(part)) if _NUMBER.fullmatch(part) else part for part in text.split(", "))
+    )
 
 
 def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td{_aligned(value)}>{escape(str(value))}</td>" for value in row) + "</tr>\n" for row in rows
+    rename = renaming(value for row in rows for value in row if isinstance(value, str))
+    numbers = [isinstance(value, Decimal | int) for value in rows[0]] if rows else [False] * len(names)
+    head = "".join(
+        f"<th{_class(is_number)}>{escape(name)}</th>" for name, is_number in zip(names, numbers, strict=True)
     )
-    return f"<h2>{escape(title)}</h2>\n<table><tr>{head}</tr>\n{body}</table>"
+    body = "".join("<tr>" + "".join(_cell(value, rename) for value in row) + "</tr>\n" for row in rows)
+    return f'<h2>{escape(title)}</h2>\n<div class="wide" tabindex="0"><table><tr>{head}</tr>\n{body}</table></div>'
 
 
-def _aligned(value: object) -> str:
-    return ' class="n"' if str(value).lstrip("-").replace(".", "", 1).isdigit() else ""
+def _cell(value: object, rename: Callable[[str], str]) -> str:
+    """A value as people read it; its exact form is the cell's title, where an erasure looks for it (redaction.py)."""
+    is_number = isinstance(value, Decimal | int)
+    exact = plain(value) if isinstance(value, Decimal) else str(value)
+    text = money(value) if isinstance(value, Decimal) else f"{value:,}" if is_number else rename(exact)
+    title = f' title="{escape(exact)}"' if text.replace(",", "") != exact.replace(",", "") else ""
+    return f"<td{_class(is_number)}{title}>{escape(text)}</td>"
+
+
+def _class(is_number: bool) -> str:
+    return ' class="n"' if is_number else ""

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.names import model_named
+from pipelines.commands.names import model_named, say
 from pipelines.commands.tables import show
-from pipelines.commands.terminal import Shared, say, tell
+from pipelines.commands.terminal import Shared, tell
 from pipelines.commands.terminal import day as parse_day
 from pipelines.home import Home
 

@@ -17,8 +17,9 @@ from pipelines.commands.billing_warehouse import (
     month_argument,
     opened,
 )
+from pipelines.commands.names import say
 from pipelines.commands.tables import as_json, show
-from pipelines.commands.terminal import Shared, Stop, note, say, store_of
+from pipelines.commands.terminal import Shared, Stop, note, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.contract.numbers import pluralize
 from pipelines.home import Home

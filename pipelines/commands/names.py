@@ -3,10 +3,24 @@
 Does not belong here: making pseudonyms (contract/pseudonyms.py).
 """
 
+from collections.abc import Iterable
+
+from pipelines.commands import terminal
 from pipelines.commands.terminal import Stop
 from pipelines.contract.numbers import pluralize
-from pipelines.contract.pseudonyms import is_pseudonym, pseudonym_of
+from pipelines.contract.pseudonyms import is_pseudonym, pseudonym_of, renaming
 from pipelines.home import Home
+
+
+def say(*texts: object) -> None:
+    """Print sentences as `terminal.say` does, with pseudonyms for the keyed hashes in them, as in tables."""
+    terminal.say(*shown(map(str, texts)))
+
+
+def shown(texts: Iterable[str]) -> list[str]:
+    """Texts with pseudonyms for the keyed hashes in them."""
+    texts = list(texts)
+    return list(map(renaming(texts), texts))
 
 
 def model_named(text: str) -> str:

@@ -20,9 +20,9 @@ from pipelines.commands.billing_warehouse import (
     opened,
     signed_options,
 )
-from pipelines.commands.names import model_named
+from pipelines.commands.names import model_named, say, shown
 from pipelines.commands.tables import as_json, table
-from pipelines.commands.terminal import Shared, Stop, note, say
+from pipelines.commands.terminal import Shared, Stop, note
 from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
@@ -234,7 +234,7 @@ def _settle(options: argparse.Namespace) -> int:
         waiting = closing.unpriced_models(connection, period, options.account)
     models = list(map(model_named, options.model)) if options.model else waiting
     if unknown := sorted(set(models) - set(waiting)):
-        raise Stop(2, f"{', '.join(unknown)}: no usage of {options.account} without a price is of this model")
+        raise Stop(2, f"{', '.join(shown(unknown))}: no usage of {options.account} without a price is of this model")
     if not models:
         raise Stop(2, f"{options.account} has no usage without a price up to the end of {options.period}")
     now = datetime.now(UTC)

@@ -11,9 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.names import model_named
+from pipelines.commands.names import model_named, say
 from pipelines.commands.tables import as_json, show
-from pipelines.commands.terminal import Shared, Stop, say
+from pipelines.commands.terminal import Shared, Stop
 from pipelines.commands.terminal import day as parse_day
 from pipelines.contract.numbers import money, plain, pluralize
 from pipelines.home import Home
@@ -97,7 +97,7 @@ def _approve(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from pipelines.billing import prices
 
-    now = datetime.now(UTC)
+    now, model = datetime.now(UTC), model_named(options.model) if options.model else None
     known_at = options.known_at or now
     book = prices.entries(_folders())
     if options.undecided:
@@ -117,7 +117,7 @@ def _show(options: argparse.Namespace) -> int:
                 "approved_by": decided[2] if decided else None,
             }
             for price in entry.sheet.prices
-            if options.model is None or entry.sheet.model == options.model
+            if model is None or entry.sheet.model == model
         ]  # fmt: skip
     show(rows, nothing="no price", is_json=options.json, optional=SHEETS)
     return 0

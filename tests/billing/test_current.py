@@ -20,12 +20,14 @@ from pypdf import PdfReader
 from pipelines.billing import current
 from pipelines.billing.exports import export_days, export_month
 from pipelines.billing.statements import StatementStore
+from pipelines.contract.pseudonyms import pseudonym
 from tests.billing.ledgers import Ledger, charge, line
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 AT = datetime(2025, 3, 2, tzinfo=UTC)
 BOLT = {"tenant_id": "bolt", "billing_account_id": "acct/bolt", "currency": "JPY", "user_id": "=HYPERLINK(1)"}
 NAMES = ("session_20250103_120000_0a1b2c3d", "colony_of_ada", "queen_of_ada")
+KEYED = "k1_" + "5" * 32
 THEIRS = {"session_id": NAMES[0], "root_session_id": NAMES[0], "colony_id": NAMES[1]}
 
 
@@ -38,6 +40,8 @@ def exported(new_ledger: Callable[[], Ledger]) -> Path:
         line("a", date(2025, 1, 3), 333_333, "0.075", **THEIRS), line("b", date(2025, 1, 4), 1, "3", **THEIRS),
         line("c", date(2025, 1, 5), 999_999, "2", **BOLT), line("d", date(2025, 2, 5), 77, "15"),
         line("n", date(2025, 2, 5), 5, **nothing | {"model": "unknown", "rating_status": "unpriced"}),
+        line("k", date(2025, 2, 6), 7, model=KEYED),
+        line("o", date(2025, 2, 7), 5, **nothing | {"model": KEYED, "rating_status": "unpriced"}),
     ])  # fmt: skip
     ledger.charge([charge("credit", JANUARY, "-0.01", "credit")])
     ledger.build()
@@ -124,8 +128,8 @@ def test_a_workbook_holds_numbers_and_a_summary(finance: Path) -> None:
     assert book.sheetnames == ["Summary", "Invoice", "Costs"]
     said = dict(book["Summary"].values)
     assert said["payable (USD)"] == 0.00
-    assert said["tokens without a price"] == 5
-    assert said["models without a price"] == "unknown"
+    assert said["tokens without a price"] == 10
+    assert said["models without a price"] == f"{KEYED}, unknown"
     assert said["change to last month (USD)"] == pytest.approx(-0.02)
     assert said["corrections of earlier months"] == pytest.approx(0.000003)
     header, *rows = book["Costs"].values
@@ -146,6 +150,19 @@ def test_the_page_says_what_is_payable_and_what_was_corrected(finance: Path) -> 
     yen = (finance / "current" / "acct%2Fbolt" / "2025-01" / "statement.html").read_text()
     assert '<td class="n">2</td>' in yen, "yen have no digits behind the point"
     assert "&#39;=HYPERLINK" in yen or "=HYPERLINK" in yen
+
+
+def test_a_keyed_model_has_the_name_that_screens_show(finance: Path) -> None:
+    folder = finance / "current" / "acct-acme" / "2025-02"
+    page, printable = (folder / "statement.html").read_text(), printed((folder / "statement.pdf").read_bytes())
+    assert page.count(f'<td title="{KEYED}">{pseudonym(KEYED)}</td>') == page.count(pseudonym(KEYED)) == 3
+    assert (pseudonym(KEYED) in printable, KEYED in printable) == (True, False)
+    assert KEYED in (folder / "costs.csv").read_text(), "the files have the exact id"
+
+
+def test_what_has_no_price_is_billed_in_an_open_month_if_the_price_comes_in_time(finance: Path) -> None:
+    page = (finance / "current" / "acct-acme" / "2025-02" / "statement.html").read_text()
+    assert "billed in this month if its price comes before the month is closed, else in a later one" in page
 
 
 def test_the_pdf_says_what_the_page_says(finance: Path) -> None:

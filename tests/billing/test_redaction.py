@@ -125,6 +125,15 @@ def test_a_colony_has_one_word_for_a_key_in_sealed_lines_alone() -> None:
     assert first.text("e", column="colony_id") == "e"
 
 
+def test_a_keyed_name_goes_with_the_words_that_pages_show_for_it() -> None:
+    """The words are made of the hash: whoever has it could tell them apart."""
+    keyed, other = ("k1_" + digit * 32 for digit in "12")
+    cell = '<td title="{}">{}</td>'
+    page = cell.format(keyed, "amber-otter-42") + cell.format(other, "bold-fox-07")
+    changed = redaction.Change(frozenset({keyed}), frozenset()).page(page)
+    assert changed == cell.format("ERASED", "ERASED") + cell.format(other, "bold-fox-07")
+
+
 def test_columns_of_users_are_those_that_the_proof_searches() -> None:
     assert all(USERS.search(column) for column in redaction.USER_COLUMNS)
     assert not [name for name in ("user_basis", "SubAccountType", "superuser_note") if USERS.search(name)]

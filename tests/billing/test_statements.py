@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import failpoints
-from pipelines.billing import exports, focus, gate, periods, verify
+from pipelines.billing import exports, focus, gate, periods, summary, verify
 from pipelines.billing import ledger as files
 from pipelines.billing.exports import COSTS, Acceptance, RestatementError, export_days, export_month
 from pipelines.billing.gate import Check, GateError, Override
 from pipelines.billing.statements import Dataset, StatementStore, harmless, manifest_bytes, to_csv, to_parquet
+from pipelines.contract.pseudonyms import pseudonym
 from pipelines.errors import UsageError
 from tests.billing.ledgers import MET, Ledger, line
 
@@ -155,6 +156,26 @@ def test_e2_e8_e9_what_was_written_verifies(ledger: Ledger) -> None:
     assert "acct-acme" in page
     assert not [word for word in ("http:", "https:", "<script", "src=") if word in page], "it needs nothing but itself"
     assert (month.folder / "focus_metadata.json").exists()
+
+
+def test_the_summary_is_written_for_people() -> None:
+    keyed, digest = "k1_" + "5" * 32, "0" * 64
+    unpriced = {"model": keyed, "component": "cache_read", "quantity": 2247780, "low_exposure": Decimal("0.0000247788"),
+                "high_exposure": None}  # fmt: skip
+    about = {
+        "billing_period": "2025-01", "billing_account_id": "a", "complete": False, "period_state": "open",
+        "override": None, "checks": [{"name": "c", "passed": True, "found": "0.0, 0.0"}],
+        "model_basis": {"USD": {"reported": {"tokens": "2247780", "BilledCost": "1234.567"}}},
+        "generated_from": {"as_of": "2025-01-31", "books_sha256": {"seats": digest}},
+    }  # fmt: skip
+    page = summary.page(about, [], [], [unpriced]).decode()
+    for cell in (
+        f'<td title="{keyed}">{pseudonym(keyed)}</td><td>cache read</td><td class="n">2,247,780</td>'
+        '<td class="n" title="0.0000247788">0.000025</td><td>unknown</td>',
+        '<td class="n">2,247,780</td><td class="n" title="1234.567">1,234.57</td>',
+        "<td>met</td><td>0</td>", f"<td>books_sha256 seats</td><td>{digest}</td>",
+    ):  # fmt: skip
+        assert cell in page
 
 
 def test_m2_an_invoice_is_the_sum_of_its_rows_to_the_cent(ledger: Ledger) -> None:

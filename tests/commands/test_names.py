@@ -44,3 +44,13 @@ def test_an_alias_is_written_down_of_the_hash(home: Path) -> None:
     assert cli.main(["prices", "alias", pseudonym(KEYED[0]), *SIGNED]) == 0
     assert [row["model"] for row in books.read(books.ALIASES, [home / "billing"])] == [KEYED[0]]
     assert cli.main(["prices", "alias", pseudonym(f"k1_{5:032x}"), *SIGNED]) == 2
+
+
+def test_a_sentence_shows_the_pseudonym_and_the_books_have_the_hash(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stated = ["--model", pseudonym(KEYED[0]), "--by", "ada", "--reason", "r"]
+    assert cli.main(["prices", "cache-convention", "exclusive", *stated]) == 0
+    said = capsys.readouterr().out
+    assert (pseudonym(KEYED[0]) in said, KEYED[0] in said) == (True, False)
+    assert [row["model"] for row in books.read(books.CACHE_CONVENTIONS, [home / "billing"])] == [KEYED[0]]
