@@ -28,6 +28,12 @@ USED = """
         AND ($end IS NULL OR lines.usage_date < $end)
     GROUP BY ALL ORDER BY ALL
 """
+MAY_COST = """
+    SELECT model, currency, sum(low_cost), sum(high_cost) FROM read_parquet($lines)
+    WHERE quantity > 0 AND contracted_unit_price IS NULL AND high_cost IS NOT NULL
+        AND ($first IS NULL OR usage_date >= $first) AND ($end IS NULL OR usage_date < $end)
+    GROUP BY ALL ORDER BY ALL
+"""
 
 
 @dataclass
@@ -43,6 +49,8 @@ class Used:
     unpriced: dict[str, int] = field(default_factory=dict)
     candidates: dict[str, list[Sheet]] = field(default_factory=dict)
     is_contested: bool = False
+    may_cost: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    """By currency, the least and the most that its tokens without a price come to by all prices that are known."""
 
     @property
     def status(self) -> str:
@@ -77,14 +85,10 @@ def used(
     current = published / "current"
     if not (current / "fct_rated_lines.parquet").exists():
         raise PriceError("nothing is published yet: `apiary run` first")
+    given = {"lines": str(current / "fct_rated_lines.parquet"), "first": first, "end": end}
     with duckdb.connect() as connection:
-        rows = connection.execute(
-            USED,
-            {
-                "lines": str(current / "fct_rated_lines.parquet"), "prices": str(current / "dim_prices.parquet"),
-                "first": first, "end": end,
-            },
-        ).fetchall()  # fmt: skip
+        rows = connection.execute(USED, given | {"prices": str(current / "dim_prices.parquet")}).fetchall()
+        bounds = connection.execute(MAY_COST, given).fetchall()
     book = prices.entries(folders)
     contested = {d.sheet.offer[:2] for d in prices.contradictions(book, as_of=now) if d.context_tier_min == 0}
     undecided: dict[tuple[str, str], list[Entry]] = defaultdict(list)
@@ -99,6 +103,8 @@ def used(
         one.is_agreed = one.is_agreed and bool(is_agreed)
         if unpriced:
             one.unpriced[component] = one.unpriced.get(component, 0) + unpriced
+    for model, currency, low, high in bounds:
+        found[model].may_cost[currency] = low, high
     for one in found.values():
         offer = (one.provider_name or "", one.price_model or "")
         one.is_contested = offer in contested

@@ -144,6 +144,7 @@ def _coverage(options: argparse.Namespace) -> int:
         {
             "model": one.model, "status": one.status, "tokens": one.tokens, "share": _share(one.tokens, total),
             "unpriced_tokens": one.unpriced_tokens, "provider": one.provider_name,
+            "may_cost": {currency: [plain(low), plain(high)] for currency, (low, high) in one.may_cost.items()},
             "at_stake": {source: [plain(low), plain(high)] for source, (low, high) in one.at_stake().items()},
         }
         for one in models
@@ -158,11 +159,11 @@ def _coverage(options: argparse.Namespace) -> int:
         print(as_json({"tokens": total, "statuses": shares, "models": rows}))
         return 0
     shown = [
-        row | {"at_stake": _stakes(one)}
+        row | {"may_cost": _may_cost(one), "at_stake": _stakes(one)}
         for row, one in zip(rows, models, strict=True)
         if options.all or one.unpriced_tokens
     ]
-    show(shown, nothing="every token of a used model has a price", is_json=options.json)
+    show(shown, nothing="every token of a used model has a price", optional=("provider", "share"))
     say("; ".join(f"{name} {_share(tokens, total)} ({pluralize(tokens, 'token')})" for name, tokens in counted.items()))
     return 0
 
@@ -232,6 +233,11 @@ def _share(part: int, whole: int) -> str:
 def _stakes(model: Any) -> str | None:
     stakes = model.at_stake().items()
     texts = [f"{source} {plain(low)}" + (f" to {plain(high)}" if high != low else "") for source, (low, high) in stakes]
+    return "; ".join(texts) or None
+
+
+def _may_cost(model: Any) -> str | None:
+    texts = [f"{money(low)} to {money(high)} {currency}" for currency, (low, high) in model.may_cost.items()]
     return "; ".join(texts) or None
 
 

@@ -31,12 +31,13 @@ def publish(folder: Path, rows: list[tuple[str, str, int, bool]]) -> None:
     with duckdb.connect() as connection:
         connection.execute(
             "create table lines (model varchar, provider_name varchar, price_model varchar, component varchar,"
-            " quantity bigint, contracted_unit_price decimal(18, 9), price_id varchar, usage_date date)"
+            " quantity bigint, contracted_unit_price decimal(18, 9), price_id varchar, usage_date date,"
+            " currency varchar, low_cost decimal(38, 15), high_cost decimal(38, 15))"
         )
         for model, price_model, tokens, is_priced in rows:
             price, price_id = (1, "one") if is_priced else (None, None)
             connection.execute(
-                "insert into lines values (?, 'p', ?, 'output', ?, ?, ?, '2026-11-20')",
+                "insert into lines values (?, 'p', ?, 'output', ?, ?, ?, '2026-11-20', 'EUR', 0.01, 9)",
                 [model, price_model, tokens, price, price_id],
             )
         connection.execute(f"copy lines to '{folder}/current/fct_rated_lines.parquet'")
@@ -56,6 +57,7 @@ def test_what_is_used_and_unpriced_is_settled_by_one_decision(tmp_path: Path) ->
         ("x/none", "missing", 50, 50),
     ]  # fmt: skip
     (torn,) = [one for one in models if one.model == "x/torn"]
+    assert [one.may_cost for one in models] == [{}, *[{"EUR": (Decimal("0.01"), Decimal(9))}] * 3]
     assert torn.at_stake() == {"a": (Decimal("0.0004"),) * 2, "b": (Decimal("0.0006"),) * 2}
     settled = coverage.settle(
         signed, models, prefer="lowest", by="ada", reason="month end", now=LATER, is_accepted=False
