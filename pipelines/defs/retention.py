@@ -66,5 +66,5 @@ def retention_job() -> None:
 
 retention_schedule = dg.ScheduleDefinition(
     name="retention", job=retention_job, cron_schedule="30 4 * * 0", execution_timezone="UTC",
-    default_status=SCHEDULE_STATUS,
+    default_status=SCHEDULE_STATUS, description="Every Sunday: delete what policies/retention.yml has a time for.",
 )  # fmt: skip

@@ -57,7 +57,10 @@ month_end = dg.define_asset_job(
 )
 
 
-@dg.schedule(job=daily, cron_schedule="15 1 * * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS)
+@dg.schedule(
+    job=daily, cron_schedule="15 1 * * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS,
+    description="Every night: what arrived and is not loaded yet, through the whole job.",
+)  # fmt: skip
 def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Every night: all that arrived until now and is not loaded, whenever that was.
 
@@ -71,14 +74,20 @@ def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(tags=arrival_range(first, today) | {AND_BEFORE: "true"})
 
 
-@dg.schedule(job=erasure, cron_schedule="45 0,12 * * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS)
+@dg.schedule(
+    job=erasure, cron_schedule="45 0,12 * * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS,
+    description="Twice a day: erase what was asked for, without waiting for the night.",
+)  # fmt: skip
 def erasure_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Twice a day, so that nobody waits for a night's run to be forgotten."""
     today: date = (context.scheduled_execution_time or datetime.now(UTC)).date()
     return dg.RunRequest(tags=arrival_range(today, today))
 
 
-@dg.schedule(job=monthly, cron_schedule="15 3 4 * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS)
+@dg.schedule(
+    job=monthly, cron_schedule="15 3 4 * *", execution_timezone="UTC", default_status=SCHEDULE_STATUS,
+    description="On the fourth: the first statements of the month that has ended, once late usage had its time.",
+)  # fmt: skip
 def monthly_schedule() -> dg.RunRequest:
     """On the fourth, two hours after the night's run: late usage of the month had its 72 hours by then."""
     return dg.RunRequest()

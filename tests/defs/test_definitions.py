@@ -106,6 +106,11 @@ print(json.dumps({
         definition.name: definition.default_status.value
         for definition in [*repository.schedule_defs, *repository.sensor_defs]
     },
+    "undescribed": [
+        definition.name
+        for definition in [*repository.schedule_defs, *repository.sensor_defs, *repository.get_all_jobs()]
+        if not definition.description and not definition.name.startswith("__")
+    ],
     "resolved_from_dbt": {
         models.op.name: sorted(
             spec.metadata["dagster_dbt/unique_id"] for spec in models.check_specs_by_output_name.values()
@@ -357,6 +362,10 @@ def test_dbt_tests_are_checks_of_their_models(loaded: dict[str, Any]) -> None:
 def test_all_of_the_daily_job_is_cut_alike_so_that_a_backfill_is_one_run(loaded: dict[str, Any]) -> None:
     assert set(loaded["partitioned"]) == set(loaded["in_job"])
     assert loaded["cut"] == ["Daily SINGLE_RUN"]
+
+
+def test_each_schedule_sensor_and_job_says_what_it_is_for(loaded: dict[str, Any]) -> None:
+    assert loaded["undescribed"] == []
 
 
 def test_the_schedule_asks_for_the_last_days_and_always_for_the_same(loaded: dict[str, Any]) -> None:
