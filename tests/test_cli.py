@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import socket
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -455,6 +456,31 @@ def test_usage_of_some_days(call: Call) -> None:
     assert [row["day"] for row in asked(call, "--by", "day")] == ["2026-03-01", "2026-03-02"]
     assert [row["turns"] for row in asked(call, "--by", "tenant", "--from", "2026-03-02", "--to", "2026-03-02")] == [2]
     assert asked(call, "--by", "day", "--from", "2026-04-01") == []
+
+
+@pytest.mark.parametrize(
+    "command", [["usage", "--by", "day"], ["reconcile", "show"], ["reconcile", "fetch", "openai-costs"]]
+)
+def test_days_in_the_wrong_order_are_refused(call: Call, command: list[str]) -> None:
+    code, _, err = call(*command, "--from", "2026-03-02", "--to", "2026-03-01")
+    assert (code, err) == (2, "apiary: --to 2026-03-01 is before --from 2026-03-02\n")
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_said(call: Call) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = call("serve", "--port", port)
+    assert (code, out) == (2, "")
+    assert err == f"apiary: port {port}: Address already in use; name another with --port\n"
+
+
+@pytest.mark.usefixtures("published")
+def test_usage_says_of_what_its_bounds_are(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside tokens without a price `at most` alone would not be true."""
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "priced turns at least, priced turns at most" in " ".join(call("usage", "--by", "model")[1].split())
 
 
 @pytest.mark.usefixtures("published")

@@ -21,6 +21,7 @@ from pipelines.commands.names import say
 from pipelines.commands.tables import as_json, show
 from pipelines.commands.terminal import Shared, Stop, note, store_of
 from pipelines.commands.terminal import day as parse_day
+from pipelines.commands.warehouse import require_order
 from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
@@ -145,6 +146,7 @@ def _reconcile_import(options: argparse.Namespace) -> int:
 def _reconcile_fetch(options: argparse.Namespace) -> int:
     from pipelines.billing import provider_client, provider_reports
 
+    require_order(options)
     report = provider_client.fetch(
         options.kind, options.first_day, options.last_day, pulled_at=datetime.now(UTC).replace(microsecond=0)
     )
@@ -154,6 +156,7 @@ def _reconcile_fetch(options: argparse.Namespace) -> int:
 
 
 def _reconcile_show(options: argparse.Namespace) -> int:
+    require_order(options)
     with opened(Home.from_environment()) as (connection, _):
         cursor = connection.execute(
             """

@@ -6,13 +6,12 @@ Does not belong here: running the job in this process (warehouse.py), what is ru
 
 import argparse
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pipelines import engine, log_format
-from pipelines.commands.reading import is_loopback
+from pipelines.commands.reading import is_loopback, port_number, require_free
 from pipelines.commands.terminal import Shared, Stop, note, store_of
 from pipelines.engine import Engine
 from pipelines.home import ROOT, Home
@@ -22,14 +21,16 @@ READ_ONLY = "APIARY_UI_READ_ONLY"
 
 
 def _dev(options: argparse.Namespace) -> int:
-    port = _free_port(options)
+    port = options.port or _port_setting()
+    require_free("127.0.0.1", port, f"--port or {PORT}")
     _become(options, "dagster", "dev", "-h", "127.0.0.1", "-p", str(port))
 
 
 def _webserver(options: argparse.Namespace) -> int:
     if not options.beyond_loopback and not is_loopback(options.host):
         raise Stop(2, f"{options.host} can be reached from elsewhere: say --beyond-loopback if that is meant")
-    port = _free_port(options)
+    port = options.port or _port_setting()
+    require_free(options.host, port, f"--port or {PORT}")
     is_read_only = options.read_only or _switch(READ_ONLY)
     arguments = ["-h", options.host, "-p", str(port), *(["--read-only"] if is_read_only else [])]
     _become(options, "dagster-webserver", *arguments)
@@ -66,37 +67,12 @@ def _switch(name: str) -> bool:
     return setting == "on"
 
 
-def _free_port(options: argparse.Namespace) -> int:
-    port = options.port or _port_setting()
-    if (reason := _unusable(port)) is not None:
-        raise Stop(2, f"port {port}: {reason}; name another with --port or {PORT}")
-    return port
-
-
 def _port_setting() -> int:
     text = os.environ.get(PORT) or DEFAULT_PORT
     try:
         return port_number(text)
     except argparse.ArgumentTypeError as error:
         raise Stop(2, f"{PORT}: {error}") from None
-
-
-def port_number(text: str) -> int:
-    """A TCP port. Raises argparse.ArgumentTypeError."""
-    if text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
-
-
-def _unusable(port: int) -> str | None:
-    """Why nothing can listen on a port of the loopback address; None if something can."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.strerror
-    return None
 
 
 def add(group: Any, shared: Shared) -> None:

@@ -5,6 +5,7 @@ Does not belong here: what is served or drawn (pipelines/serve).
 
 import argparse
 import ipaddress
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     from pipelines.serve.app import make_app
 
+    require_free(options.host, options.port, "--port")
     url = f"http://{options.host}:{options.port}"
     note(f"{url}/docs describes the API, {url}/report/ is for people")
     uvicorn.run(
@@ -70,6 +72,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def port_number(text: str) -> int:
+    """A TCP port. Raises argparse.ArgumentTypeError."""
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
+
+
+def require_free(host: str, port: int, option: str) -> None:
+    """Raises Stop if nothing can listen on a port of a host. `option`: what names another one."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Stop(2, f"port {port}: {error.strerror}; name another with {option}") from None
+
+
 def _report(options: argparse.Namespace) -> int:
     from pipelines.serve.report import write
 
@@ -81,7 +100,7 @@ def add(group: Any, shared: Shared) -> None:
     """The commands under `apiary`."""
     serve = shared.add(group, "serve", "answer HTTP requests from the published data, read-only", _serve)
     serve.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
-    serve.add_argument("--port", type=int, default=8321, metavar="N", help="(8321)")
+    serve.add_argument("--port", type=port_number, default=8321, metavar="N", help="(8321)")
     serve.add_argument("--beyond-loopback", action="store_true", help="listen where other machines reach it")
     serve.add_argument("--make-key", metavar="TENANT", help="make a key that opens one tenant's data, and end")
     serve.add_argument("--make-metrics-key", action="store_true", help="make a key that opens /metrics, and end")

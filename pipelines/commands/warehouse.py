@@ -27,7 +27,8 @@ from pipelines.home import Home
 HEADINGS = {
     "input_tokens": "input", "output_tokens": "output", "cache_read_input_tokens": "cache read",
     "cache_write_input_tokens": "cache write", "reported_cost_usd": "reported cost USD",
-    "rated_cost_usd": "rated cost USD", "rated_cost_low_usd": "at least", "rated_cost_high_usd": "at most",
+    "rated_cost_usd": "rated cost USD", "rated_cost_low_usd": "priced turns at least",
+    "rated_cost_high_usd": "priced turns at most",
     "unreported_turns": "cost not reported",
 }  # fmt: skip
 COSTS = ("reported_cost_usd", "rated_cost_usd", "rated_cost_low_usd", "rated_cost_high_usd")
@@ -35,8 +36,8 @@ DIMENSIONS = ("model", "tenant", "user", "colony", "session", "agent", "kind", "
 NAMED = 3  # models without a price that are named below the table
 LIMIT = 50  # drawing many thousands of rows takes longer than finding them
 OPTIONAL = (
-    "tool calls", "cache write", "turns", "cost not reported", "turns without a price", ("at least", "at most"),
-    "reported cost USD", "cache read", "tokens without a price",
+    "tool calls", "cache write", "turns", "cost not reported", "turns without a price",
+    ("priced turns at least", "priced turns at most"), "reported cost USD", "cache read", "tokens without a price",
 )  # fmt: skip
 """Columns of usage that a narrow terminal does without, in this order."""
 
@@ -117,9 +118,16 @@ def _ingest(options: argparse.Namespace) -> int:
     return 0
 
 
+def require_order(options: argparse.Namespace) -> None:
+    """Raises Stop if `--to` is before `--from`: nothing lies between them, which would look like no usage."""
+    if options.first_day and options.last_day and options.last_day < options.first_day:
+        raise Stop(2, f"--to {options.last_day} is before --from {options.first_day}")
+
+
 def _usage(options: argparse.Namespace) -> int:
     from pipelines.warehouse import usage
 
+    require_order(options)
     rows = usage.usage(
         Home.from_environment().published, options.by, first_day=options.first_day, last_day=options.last_day
     )
