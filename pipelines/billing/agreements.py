@@ -329,6 +329,8 @@ def grant_credit(
 ) -> Row:  # fmt: skip
     """Prepaid credit of an account, in its currency of that day. Raises BookError if there is no such account then."""
     first = _first_day(folders, account)
+    if amount <= 0:
+        raise BookError(f"amount is {plain(amount)!r}: credit is above 0")
     if first is not None and granted_on < first:
         raise BookError(f"credit before {first}, the first day of {account}, would pay nothing")
     row = {
@@ -349,8 +351,7 @@ def set_fx_rate(
     Raises BookError, also for a rate that those in the book contradict, unless it `is_meant`.
     """
     for currency in (currency_from, currency_to):
-        if not _CURRENCY.fullmatch(currency):
-            raise BookError(f"{currency!r} is no currency: write a code of ISO 4217")
+        _require_currency(currency)
     if currency_from == currency_to or not rate:
         raise BookError(f"a rate from {currency_from} to {currency_to} is of two currencies, and above 0")
     for known, there in _rates_around(folders, currency_from, currency_to, valid_from) if not is_meant else ():
@@ -429,6 +430,11 @@ def _newest(book: Book, folders: Sequence[Path], key: Iterable[str]) -> list[Row
     return list(found.values())
 
 
+def _require_currency(code: str) -> None:
+    if not _CURRENCY.fullmatch(code):
+        raise BookError(f"{code!r} is no currency: write a code of ISO 4217, three capital letters like EUR")
+
+
 def _add(book: Book, folders: Sequence[Path], row: Row) -> Row:
     """Check a row as reading it would, and add it to the site's own book. Raises BookError."""
     for name in ("valid_to", "expires_on"):
@@ -436,8 +442,10 @@ def _add(book: Book, folders: Sequence[Path], row: Row) -> Row:
         if row.get(name) is not None and start is not None and row[name] < start:
             raise BookError(f"{name} {row[name]} is before {start}")
     currency = row.get("currency")
-    if currency is not None and (not _CURRENCY.fullmatch(currency) or currency in FINER_CURRENCIES):
-        raise BookError(f"{currency} is no currency that can be billed in: write a code of ISO 4217 with two digits")
+    if currency is not None:
+        _require_currency(currency)
+    if currency in FINER_CURRENCIES:
+        raise BookError(f"{currency} is no currency that can be billed in: bills have two digits behind the point")
     for name, kind in book.columns.items():
         value = row[name]
         if value is None and name not in book.optional:
@@ -445,11 +453,11 @@ def _add(book: Book, folders: Sequence[Path], row: Row) -> Row:
         if value is not None:
             text = books.written(value)
             try:
-                is_same = books.parsed(kind, text) == value and text in books.WORDS.get(name, {text})
+                is_same = books.parsed(kind, text) == value
             except (ValueError, KeyError) as error:
                 raise BookError(f"{name} is {text!r}: {error}") from None
-            if not is_same or (name in books.NOT_NEGATIVE and value < 0):
-                raise BookError(f"{name} is {text!r}: no such value")
+            if wrong := books.refused(name, text, value) or (None if is_same else "no such value"):
+                raise BookError(f"{name} is {text!r}: {wrong}")
     if wrong := books.contradiction(row):
         raise BookError(wrong)
     taken = {tuple(other[name] for name in book.key) for other in books.read(book, folders)}

@@ -401,8 +401,8 @@ def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
                     raise BookError(f"{path}, line {lines.line_num}: {name} is empty")
                 try:
                     row[name] = parsed(kind, text) if text else None
-                    if text and (text not in WORDS.get(name, {text}) or (name in NOT_NEGATIVE and row[name] < 0)):
-                        raise ValueError("no such value")
+                    if text and (wrong := refused(name, text, row[name])):
+                        raise ValueError(wrong)
                     if name == "reporting_timezone" and not is_zone(text):
                         raise ValueError("no IANA time zone has that name; write one such as Europe/Berlin")
                 except (ValueError, KeyError, InvalidOperation) as error:
@@ -410,6 +410,14 @@ def _parse(book: Book, path: Path) -> Iterator[tuple[int, Row]]:
             if wrong := contradiction(row):
                 raise BookError(f"{path}, line {lines.line_num}: {wrong}")
             yield lines.line_num, row
+
+
+def refused(name: str, text: str, value: Any) -> str | None:
+    """Why a value that can be read cannot be charged; None if it can."""
+    words = WORDS.get(name)
+    if words is not None and text not in words:
+        return f"write one of {', '.join(sorted(words))}"
+    return "write a number that is not below 0" if name in NOT_NEGATIVE and value < 0 else None
 
 
 def contradiction(row: Row) -> str | None:
