@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.terminal import Stop
+from pipelines.commands.terminal import Stop, progress
 from pipelines.home import BusyError, Home, exclusive
 
 if TYPE_CHECKING:
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 @contextmanager
 def opened(home: Home) -> Iterator[tuple["duckdb.DuckDBPyConnection", "Book"]]:
     """The warehouse and the book of periods; site's books are read anew. Raises Stop."""
-    import duckdb
+    with progress("opening the warehouse"):
+        import duckdb
 
-    from pipelines.billing import books, ledger
-    from pipelines.warehouse import database
+        from pipelines.billing import books, ledger
+        from pipelines.warehouse import database
 
     if not database.exists(home.warehouse):
         raise Stop(1, "there is no warehouse yet: `apiary run` makes it")
     try:
         with exclusive(home.root / "warehouse" / "lock"), database.connect(home.warehouse) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            books.load(connection, [books.SHIPPED, home.books])
-            yield connection, ledger.load(connection, home.books)
+            with progress("reading the books"):
+                connection.execute("SET TimeZone = 'UTC'")
+                books.load(connection, [books.SHIPPED, home.books])
+                book = ledger.load(connection, home.books)
+            yield connection, book
     except BusyError:
         raise Stop(1, "a run of this warehouse is at work: wait for it to end") from None
     except (duckdb.CatalogException, duckdb.BinderException):
@@ -45,12 +48,15 @@ def opened(home: Home) -> Iterator[tuple["duckdb.DuckDBPyConnection", "Book"]]:
 
 def checks_of(connection: "duckdb.DuckDBPyConnection") -> list["Check"]:
     """The billing gate, judged now."""
-    from pipelines.billing import gate
-    from pipelines.quality import gates
+    with progress("checking what is billed"):
+        from pipelines.billing import gate
+        from pipelines.quality import gates
 
-    return [
-        check for suite in gates.suites("billing") for check in gate.judged(suite.name, gates.run(suite, connection))
-    ]
+        return [
+            check
+            for suite in gates.suites("billing")
+            for check in gate.judged(suite.name, gates.run(suite, connection))
+        ]
 
 
 def export_context(

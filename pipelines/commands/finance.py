@@ -19,7 +19,7 @@ from pipelines.commands.billing_warehouse import (
 )
 from pipelines.commands.names import say
 from pipelines.commands.tables import as_json, show
-from pipelines.commands.terminal import Shared, Stop, note, store_of
+from pipelines.commands.terminal import Shared, Stop, note, progress, store_of
 from pipelines.commands.terminal import day as parse_day
 from pipelines.commands.warehouse import require_order
 from pipelines.contract.numbers import pluralize
@@ -35,8 +35,10 @@ def _export_days(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     with opened(home) as (connection, _):
-        done = exports.export_days(export_context(home, connection, options, checks_of(connection)))
-        attestation.attest(home.exports, home.books, as_of=options.as_of)
+        checks = checks_of(connection)
+        with progress("writing statements"):
+            done = exports.export_days(export_context(home, connection, options, checks))
+            attestation.attest(home.exports, home.books, as_of=options.as_of)
     written = sum(item.is_new for item in done)
     say(f"{pluralize(len(done), 'day')} looked at, {written} written under {home.exports / 'daily'}")
     return 0
@@ -48,17 +50,18 @@ def _export_month(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     period = periods.month_of(options.period)
     accepted = exports.Acceptance(options.accept, options.actor, options.reason) if options.accept else None
+    if accepted and not options.account:
+        raise Stop(2, "an acceptance is of one account's statement: name it with --account")
     with opened(home) as (connection, book):
-        export = export_context(home, connection, options, checks_of(connection))
-        held: dict[str, str] = {}
-        if options.account:
-            done = [exports.export_month(export, period, options.account, accepted=accepted)]
-        elif accepted:
-            raise Stop(2, "an acceptance is of one account's statement: name it with --account")
-        else:
-            done, held = exports.export_months(export, period, closing.accounts_of(connection, book, period))
-        current.refresh(export.statements)
-        attestation.attest(home.exports, home.books, as_of=options.as_of)
+        checks, held = checks_of(connection), dict[str, str]()
+        with progress("writing statements"):
+            export = export_context(home, connection, options, checks)
+            if options.account:
+                done = [exports.export_month(export, period, options.account, accepted=accepted)]
+            else:
+                done, held = exports.export_months(export, period, closing.accounts_of(connection, book, period))
+            current.refresh(export.statements)
+            attestation.attest(home.exports, home.books, as_of=options.as_of)
     for item in done:
         say(f"{'written' if item.is_new else 'unchanged'}: {item.folder} ({pluralize(item.rows, 'row')})")
     for account, reason in held.items():
@@ -123,7 +126,7 @@ def _prove(options: argparse.Namespace) -> int:
     from pipelines.store import open_store
 
     home = Home.from_environment()
-    with opened(home) as (connection, book):
+    with opened(home) as (connection, book), progress("following the chain"):
         proof = prove.prove(connection, options.row, home.exports, open_store(store_of(options)), book)
     if options.json:
         print(as_json(proof.told))

@@ -22,7 +22,7 @@ from pipelines.commands.billing_warehouse import (
 )
 from pipelines.commands.names import model_named, say, shown
 from pipelines.commands.tables import as_json, table
-from pipelines.commands.terminal import Shared, Stop, note
+from pipelines.commands.terminal import Shared, Stop, note, progress
 from pipelines.contract.numbers import pluralize
 from pipelines.home import Home
 
@@ -43,15 +43,22 @@ def _status(options: argparse.Namespace) -> int:
             _print_book(book)
             return 0
         period = periods.month_of(options.period)
-        ready = closing.readiness(
-            connection, book, period, as_of=options.as_of, checks=checks_of(connection), accounts=_named(options)
-        )
+        ready = _readiness(connection, book, period, options, checks_of(connection))
         digest = closing.signature(item for item in ready if item.status == "closing")
         if options.json:
             print(as_json({"accounts": [_told(item) for item in ready], "totals_sha256": digest}))
             return 0
         _print_readiness(connection, period, ready, as_of=options.as_of)
     return 0
+
+
+def _readiness(
+    connection: duckdb.DuckDBPyConnection, book: Book, period: date, options: argparse.Namespace, checks: list[Check]
+) -> list[Readiness]:
+    from pipelines.billing import closing
+
+    with progress("asking what stands in the way"):
+        return closing.readiness(connection, book, period, as_of=options.as_of, checks=checks, accounts=_named(options))
 
 
 PARTS = {"Usage": "usage", "Purchase": "plan", "Adjustment": "commitment and adjustments", "Credit": "credit"}
@@ -95,7 +102,7 @@ def _print_readiness(
             rows.append([item.account, item.status, *amounts, unmet or "-"])
     say(f"{period:%Y-%m}")
     names = ["account", "status", "currency", *PARTS.values(), "exact", "payable", "in the way"]
-    table(names, rows, optional=(tuple(PARTS.values()), "exact"))
+    table(names, rows, optional=("exact", "in the way"))
     wanted = [(item, c) for item in ready if item.status != "closed" for c in item.unmet()]
     if wanted:
         table(
@@ -162,13 +169,14 @@ def _take_step(
     from pipelines.defs import dbt_project
     from pipelines.warehouse import definitions
 
-    definitions.require_built(home.warehouse, dbt_project.parsed(), "statements")
     period = periods.month_of(options.period)
-    done = month_end.take_step(
-        export_context(home, connection, options, checks), home.books, period,
-        actor=options.actor, reason=options.reason, waived=dict(options.waive),
-        signed=options.sign, accounts=_named(options),
-    )  # fmt: skip
+    with progress("taking the step"):
+        definitions.require_built(home.warehouse, dbt_project.parsed(), "statements")
+        done = month_end.take_step(
+            export_context(home, connection, options, checks), home.books, period,
+            actor=options.actor, reason=options.reason, waived=dict(options.waive),
+            signed=options.sign, accounts=_named(options),
+        )  # fmt: skip
     transition = done.transition
     say(f"{options.period} is {transition.after} for {', '.join(transition.accounts or ('all accounts',))}")
     if transition.after == "closing":
@@ -186,8 +194,9 @@ def _write_statements(
 ) -> None:
     from pipelines.billing import month_end
 
-    export = export_context(home, connection, options, checks)
-    written = month_end.write_statements(export, home.books, period, accounts=_named(options))
+    with progress("writing statements"):
+        export = export_context(home, connection, options, checks)
+        written = month_end.write_statements(export, home.books, period, accounts=_named(options))
     for item in written.statements:
         if item.is_new:
             say(f"statement: {item.folder}")
@@ -198,7 +207,7 @@ def _write_statements(
 
 
 def _month_end(options: argparse.Namespace) -> int:
-    from pipelines.billing import closing, ledger, periods
+    from pipelines.billing import ledger, periods
 
     home = Home.from_environment()
     period = periods.month_of(options.period)
@@ -206,16 +215,12 @@ def _month_end(options: argparse.Namespace) -> int:
         _require_step(options)
     with opened(home) as (connection, book):
         checks = checks_of(connection)
-        ready = closing.readiness(
-            connection, book, period, as_of=options.as_of, checks=checks, accounts=_named(options)
-        )
+        ready = _readiness(connection, book, period, options, checks)
         has_open = any(item.status == "open" for item in ready)
         if options.actor and (has_open or options.sign):
             _take_step(home, connection, options, checks)
             written = ledger.load(connection, home.books)
-            ready = closing.readiness(
-                connection, written, period, as_of=options.as_of, checks=checks, accounts=_named(options)
-            )
+            ready = _readiness(connection, written, period, options, checks)
         elif any(item.status == "closed" for item in ready):
             _write_statements(home, connection, options, checks, period)  # after a kill between the two
         _print_readiness(connection, period, ready, as_of=options.as_of)
@@ -231,7 +236,8 @@ def _settle(options: argparse.Namespace) -> int:
     with opened(home) as (connection, book):
         if book.status(period, options.account) == "closed":
             raise Stop(2, f"{options.period} is closed for {options.account}: settle it in an open month")
-        waiting = closing.unpriced_models(connection, period, options.account)
+        with progress("looking for usage without a price"):
+            waiting = closing.unpriced_models(connection, period, options.account)
     models = list(map(model_named, options.model)) if options.model else waiting
     if unknown := sorted(set(models) - set(waiting)):
         raise Stop(2, f"{', '.join(shown(unknown))}: no usage of {options.account} without a price is of this model")

@@ -17,11 +17,12 @@ from pipelines import cli
 from pipelines.billing import agreements, closing, periods
 from pipelines.billing import ledger as files
 from pipelines.commands.periods import _next as next_step
+from pipelines.commands.periods import _print_readiness as print_readiness
 from pipelines.defs import dbt_project, month_end
 from pipelines.defs.resources import FoldersResource
 from pipelines.home import Home
 from pipelines.warehouse import definitions
-from tests.billing.ledgers import MET, Ledger, line
+from tests.billing.ledgers import MET, Ledger, charge, line
 from tests.billing.months import APRIL, COMMITMENT, FEBRUARY, JANUARY, MARCH, Months
 
 BOLT = {"tenant_id": "bolt", "billing_account_id": "acct-bolt"}
@@ -70,6 +71,21 @@ def test_a_month_that_is_not_over_says_when_it_can_be_closed(ledger: Ledger) -> 
         (end, "apiary month-end 2025-01 --actor NAME --reason TEXT starts closing: late usage is waited for"),
     ):
         assert next_step(JANUARY, ledger.ready(JANUARY, as_of), as_of=as_of) == said
+
+
+def test_the_parts_of_what_is_payable_are_seen_in_80_columns(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what is 0 nobody could tell why."""
+    ledger.tell([line("a", JANUARY, 2_000_000)])
+    ledger.charge([charge("credit", JANUARY, "-30", "credit")])
+    ledger.build()
+    as_of = periods.end_of(JANUARY)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_readiness(ledger.connection, JANUARY, ledger.ready(JANUARY, as_of), as_of=as_of)
+    said = capsys.readouterr().out
+    assert {"usage", "plan", "credit", "payable", "30.00", "-30.00", "0.00"} <= set(said.split())
+    assert "not shown in 80 columns: exact, in the way" in said
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,27 @@ def test_a_screen_fits_and_breaks_nothing(
             ), f"{columns}: {word} is broken"
 
 
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        ("month-end 2026-05", "checking what is billed"),
+        ("export month 2026-05 --as-of 2026-06-01T00:00:00Z", "checking what is billed"),
+        ("period settle 2026-05 --account A --late --actor a --reason r", "looking for usage without a price"),
+        (f"prove {'0' * 64}", "following the chain"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_what_takes_long_says_what_it_does_on_a_terminal(
+    command: str, title: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(command.split()) > 0, "these marts are of no billing"
+    assert title not in capsys.readouterr().err
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    cli.main(command.split())
+    assert title in capsys.readouterr().err
+
+
 def test_a_real_terminal_gets_colour_and_its_width(home: Home) -> None:
     controller, terminal = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
