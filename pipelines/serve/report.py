@@ -260,8 +260,12 @@ def _chart(
     if not most:
         return None
     if chart.kind == "bars":
+        # A share is drawn of the whole, with a mark there where some are more: else the longest would look like all.
+        most = max(most, 1) if chart.value.endswith("_share") else most
+        whole = round(100 / most, 2) if chart.value.endswith("_share") and most > 1 else None
         marks = []
-        for row, value in list(zip(cells, values, strict=True))[:15]:
+        longest = sorted(zip(cells, values, strict=True), key=lambda found: -found[1])
+        for row, value in longest[:15]:
             name = row[chart.name].text
             if is_of_all and "tenant" in row:
                 name = f"{name} ({row['tenant'].text})"
@@ -269,6 +273,7 @@ def _chart(
         shown = f"the first {len(marks)}: the table has more" if len(marks) < len(records) else ""
         return {
             "kind": "bars", "value": heading(chart.value), "name": heading(chart.name), "shown": shown, "marks": marks,
+            "whole": whole,
         }  # fmt: skip
     first = next(iter(records[0]))
     by_place = {

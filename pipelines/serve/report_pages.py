@@ -186,7 +186,7 @@ PAGES = (
             "SELECT tenant_id AS tenant, agent_id, rank_in_class, finished_runs, open_runs, success_share,\n"
             "    success_low, failures, timeouts, stops, p50_seconds, p95_seconds, success_p50_cost_usd\n"
             "FROM mart_agent_scorecard\n"
-            "WHERE task_class = 'all'\nORDER BY tenant, rank_in_class NULLS LAST, finished_runs DESC, agent_id",
+            "WHERE task_class = 'all'\nORDER BY success_share DESC NULLS LAST, finished_runs DESC, tenant, agent_id",
             Chart("bars", "success_share", "agent_id"),
         ),
         Section(

@@ -172,6 +172,21 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shares", "drawn", "whole"),
+    [((0.5, 1.25, 0.25), [100.0, 40.0, 20.0], 80.0), ((0.5, 0.25), [50.0, 25.0], None)],
+)
+def test_bars_of_shares_are_of_the_whole_and_the_longest_first(
+    shares: tuple[float, ...], drawn: list[float], whole: float | None
+) -> None:
+    records = [{"budget": f"b{share}", "used_share": share} for share in shares]
+    cells = [{name: cell(name, value) for name, value in record.items()} for record in records]
+    chart = report._chart(report_pages.Chart("bars", "used_share", "budget"), records, cells, is_of_all=False)
+    assert chart is not None
+    assert [mark.share for mark in chart["marks"]] == drawn
+    assert chart["whole"] == whole
+
+
+@pytest.mark.parametrize(
     ("name", "value", "text"),
     [
         ("wall_seconds", 0.25, "0.2 s"), ("wall_seconds", 59, "59 s"), ("wall_seconds", 3600, "1 h 0 min"),
