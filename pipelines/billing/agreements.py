@@ -135,10 +135,8 @@ def hold_seat(
 ) -> Row:  # fmt: skip
     """A user holds a seat of an account from a day on. Said again of the same day, it is put right.
 
-    Raises BookError if there is no such account, or the seat is held on one of these days by another line: each day
-    would be charged twice.
+    Raises BookError if the seat is held on one of these days by another line: each day would be charged twice.
     """
-    _first_day(folders, account)
     row = {
         "seat_id": seat, "billing_account_id": account, "user_id": user, "valid_from": valid_from, "valid_to": valid_to,
     }  # fmt: skip
@@ -211,8 +209,7 @@ def set_plan_item(
     folders: Sequence[Path], signature: Signature, *, item_id: str, tiers: Mapping[int, Decimal] | None = None,
     **columns: Any,
 ) -> Row:  # fmt: skip
-    """One item of a plan, new or put right. Raises BookError if there is no such account, or it cannot be charged."""
-    _first_day(folders, columns["billing_account_id"])
+    """One item of a plan, new or put right. Raises BookError if what it says cannot be charged."""
     row = dict.fromkeys(books.PLAN_ITEMS.columns) | {"included_units": 0} | columns | {"plan_item_id": item_id}
     pricing = row["pricing"]
     if pricing in TIERED and 0 not in (tiers or {}):
@@ -242,7 +239,6 @@ def set_contract_rate(
 
     Raises BookError, also for a factor that is likely a slip, unless it `is_meant`.
     """
-    _first_day(folders, columns["billing_account_id"])
     row = dict.fromkeys(books.CONTRACT_RATES.columns) | columns | {"contract_rate_id": rate_id}
     if (row["factor"] is None) == (row["unit_price"] is None):
         raise BookError("a contract rate is a factor on list prices or a unit price: --factor or --unit-price")
@@ -398,12 +394,15 @@ def _first_day(folders: Sequence[Path], account: str) -> date | None:
 
 
 def unseen(folders: Sequence[Path], published: Path, row: Row) -> str | None:
-    """Whose usage a row is about, if nothing of them is published: a name that is not written right charges nothing."""
+    """Whom a row is about, if there is no such account or nothing of them is published: a slip charges nothing."""
     path = published / "current" / "dim_sessions.parquet"
     user = row.get("user_id") or (row["scope_id"] if row.get("scope") == "user" else None)
-    accounts = newest(books.ACCOUNTS, folders) if row.get("tenant_id") is None and user else []
-    tenants = {line["tenant_id"] for line in accounts if line["billing_account_id"] == row["billing_account_id"]}
-    tenants |= {row["tenant_id"]} if row.get("tenant_id") else set()
+    account, tenants = row.get("billing_account_id"), {row["tenant_id"]} if row.get("tenant_id") else set()
+    if account and not tenants:
+        lines = [line for line in newest(books.ACCOUNTS, folders) if line["billing_account_id"] == account]
+        if not lines:
+            return f"{account} is no account yet: it is charged once there is, see `apiary account list`"
+        tenants = {line["tenant_id"] for line in lines if user}
     if not tenants or not path.exists():
         return None
     with duckdb.connect() as connection:

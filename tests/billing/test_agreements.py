@@ -104,13 +104,6 @@ def test_commands_add_rows_and_change_none(site: Path, capsys: pytest.CaptureFix
          "'EURO' is no currency: write a code of ISO 4217, three capital letters like EUR"),
         (("plan", "set", "--id", "p", "--account", "A", "--item", "seat", "--pricing", "per_unit", "--unit-price", "-1",
           "--from", "2026-01-01"), "unit_price is '-1': write a number that is not below 0"),
-        (("seat", "hold", "--account", "X", "--user", "bob", "--from", "2026-01-01"), "X is no account"),
-        (("plan", "set", "--id", "p", "--account", "X", "--item", "seat", "--pricing", "per_unit", "--unit-price", "1",
-          "--from", "2026-01-01"), "X is no account"),
-        (("contract", "set", "--id", "c", "--account", "X", "--factor", "0.9", "--from", "2026-01-01"),
-         "X is no account"),
-        (("contract", "set", "--id", "c", "--account", "UNATTRIBUTED", "--factor", "0.9", "--from", "2026-01-01"),
-         "UNATTRIBUTED is no account"),
         (("contract", "set", "--id", "c", "--account", "A", "--factor", "90", "--from", "2026-01-01"),
          "a factor of 90 is so many times the list price: --accept-implausible, if it is meant"),
     ],
@@ -160,6 +153,10 @@ def test_a_rate_of_exchange_that_the_book_contradicts_is_recorded_if_it_is_meant
         (("budget", "set", "--id", "b", "--tenant", "tree", "--user", "bob", "--period", "day", "--measure", "turns",
           "--limit", "5"), "nobody called bob has been seen in tenant tree yet"),
         (("contract", "set", "--id", "c", "--account", "T", "--factor", "0.9"), ""),
+        (("contract", "set", "--id", "c", "--account", "X", "--factor", "0.9"), "X is no account yet"),
+        (("seat", "hold", "--account", "X", "--user", "ada"), "X is no account yet"),
+        (("plan", "set", "--id", "p", "--account", "X", "--item", "seat", "--pricing", "per_unit", "--unit-price", "1"),
+         "X is no account yet"),
     ],
 )  # fmt: skip
 def test_a_name_that_was_never_seen_is_told(
@@ -172,7 +169,7 @@ def test_a_name_that_was_never_seen_is_told(
     assert cli.main([*command, "--from", "2026-01-01", *SIGNED]) == 0
     told = capsys.readouterr()
     assert told.out.startswith("recorded: ")
-    assert told.err == (f"apiary: {said}\n" if said else "")
+    assert told.err.startswith(f"apiary: {said}") if said else told.err == ""
 
 
 def test_a_row_needs_who_approved_it() -> None:
