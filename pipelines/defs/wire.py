@@ -148,8 +148,9 @@ def wire(
                 context.log.warning(f"batches of somebody who was erased stay in the store: {error}")
     context.log.info(
         f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded,"
-        f" {loaded.quarantined} quarantined {loaded.reasons or ''}; {pluralize(loaded.rows_new, 'new row')},"
-        f" {loaded.rows_duplicate} duplicate, {loaded.rows_conflict} in conflict"
+        f" {loaded.quarantined} quarantined{f' {loaded.reasons}' if loaded.reasons else ''};"
+        f" {pluralize(loaded.rows_new, 'new row')}, {loaded.rows_duplicate} duplicate,"
+        f" {loaded.rows_conflict} in conflict"
     )
     for key, kind in opened.passed_over.items():
         context.log.warning(f"passed over in the store, it is no object: {key} ({kind}); remove it")
