@@ -274,4 +274,23 @@ DELIVERY = (
         "                    shared.append((at, within))\n", "                    self._covered.update(within)\n",
         "tests/device/test_hyperhive.py::test_a_line_in_the_second_that_two_turns_share_covers_one",
     ),
+    Mutant(
+        "a manifest claims what it likes", "pipelines/warehouse/landing.py", "0 <= value <= most\n", "0 <= value\n",
+        f"{LANDING}::test_a_claim_that_no_object_can_keep",
+    ),
+    Mutant(
+        "a value that does not fit stops its group", "pipelines/warehouse/load.py", "    except UNFIT:\n",
+        "    except ZeroDivisionError:\n", f"{LOAD}::test_a_batch_that_does_not_fit_the_warehouse_is_refused_alone",
+    ),
+    Mutant(
+        "claims that nobody proved are summed", "models/core/internal/int_delivery__device_days.sql",
+        "            when objects.input_tokens_claimed + objects.output_tokens_claimed > {{ var('max_unproved_tokens') }}\n",
+        "            when false\n",
+        "tests/dbt/test_delivery.py::test_what_refused_batches_claim_breaks_no_sum",
+    ),
+    Mutant(
+        "a step is dated before there were days", "dbt_project/macros/possible_micros.sql", "between 0 and",
+        "between -70000000000000000 and",
+        "tests/dbt/test_held.py::test_latencies_that_lead_out_of_the_calendar_date_no_step",
+    ),
 )  # fmt: skip

@@ -37,7 +37,7 @@ ERASURE = (
     Mutant("the second of two erasures keeps nothing", WORK, "        if not self._is_rated():\n", "        if False:\n", f"{ERASE}::test_amounts_of_the_second_of_two_erasures_are_kept"),
     Mutant("what came since the last build is taken off", KEPT, "    return not newer\n", "    return True\n", f"{ERASE}::test_what_was_loaded_since_the_last_build_is_not_taken_off"),
     Mutant("a reported cost of the erased goes", KEPT, "                reported_cost_usd, usage_date\n", "                0, usage_date\n", f"{ERASE}::test_amounts_are_kept_where_the_models_do_not_build"),
-    Mutant("probes of a device stay", WORK, "for place in (PROBES, LANDING) for entry", "for place in (LANDING,) for entry", f"{ERASE}::test_probes_and_foreign_objects_of_a_device_go_with_it"),
+    Mutant("probes of a device stay", WORK, "in (entry for place in (PROBES, LANDING)", "in (entry for place in (LANDING,)", f"{ERASE}::test_probes_and_foreign_objects_of_a_device_go_with_it"),
     Mutant("a name that somebody else bears goes", WORK, "sorted({*share.names, *(gone - still)})", "sorted({*share.names, *gone})", f"{ERASE}::test_whose_last_device_goes_goes_by_name"),
     Mutant("a seat's user goes by name", WORK, "{user for user in mine if line.is_user(user) or user not in seated}", "set(mine)", f"{ERASE}::test_whose_last_device_goes_goes_by_name"),
     Mutant("what is left is receipted", WORK, "            if places := proof.left.get(line.request_id):", "            if places := proof.left.get(line.tenant):", LEFT),
@@ -82,4 +82,5 @@ ERASURE = (
     Mutant("what a book said stays in free blocks", "pipelines/warehouse/erase.py", "if not (self._is_affected() or self._has_leftovers(self._warehouse)):", "if not self._is_affected():", f"{ERASE}::test_a_name_that_a_book_had_goes_when_the_book_has_it_no_more"),
     Mutant("a name in a book has the warehouse written anew each night", "pipelines/warehouse/erase.py", 'return bool(found - renewal.still_there(connection, found, ("wire", "billing", "operation")))', "return bool(found)", f"{ERASE}::test_a_name_that_a_book_had_goes_when_the_book_has_it_no_more"),
     Mutant("a line of the list stops its erasure", "pipelines/warehouse/erase.py", "                words = words.difference(proof.needles.names)\n", "", f"{ERASE}::test_a_name_that_the_list_says_of_somebody_is_told_and_stops_nothing"),
+    Mutant("a misspelt name is erased", "pipelines/commands/erasure.py", "            if not found and options.tenant and not options.in_advance:\n", "            if False:\n", "tests/commands/test_erasure.py"),
 )  # fmt: skip

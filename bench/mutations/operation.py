@@ -32,4 +32,7 @@ OPERATION = (
     Mutant("backup: a store that is there is replaced", "pipelines/warehouse/backup.py", "keeps_store = any((home.root / KEPT_STORE).rglob(\"*\"))", "keeps_store = False", f"{BACKUP}::test_nothing_is_overwritten_and_a_store_that_is_there_stays"),
     Mutant("publication: a changed mart is linked", "pipelines/warehouse/publish.py", "if before.prints.get(mart) == found}", "if mart in before.prints}", f"{PUBLISH}::test_every_change_of_a_mart_is_published"),
     Mutant("exports: a changed day is not read", "pipelines/billing/exports.py", "(last.manifest_sha256, self.fingerprint(period, day))\n        if is_same:", "self.before.get((period, day))\n        if is_same:", "tests/billing/test_statements.py::test_an_unchanged_day_is_not_read_again"),
+    Mutant("isolation: without tries everybody pays", "pipelines/warehouse/isolation.py", "    except _NoTriesLeftError:\n        pass\n", "    except _NoTriesLeftError:\n        found = [batch.key for batch in batches]\n", "tests/warehouse_part/test_isolation.py::test_no_honest_tenant_pays_for_another_however_many_are_poisoned"),
+    Mutant("a step that failed holds the warehouse", "pipelines/defs/resources.py", "super().get_connection() as connection, connection:", "super().get_connection() as connection:", "tests/warehouse_part/test_database.py"),
+    Mutant("a sum of all tenants is a column's", "pipelines/warehouse/arrivals.py", "sum({name}) AS", "sum({name})::BIGINT AS", "tests/warehouse_part/test_arrivals.py"),
 )  # fmt: skip

@@ -45,4 +45,5 @@ PRIVACY = (
     Mutant("a session's own name is kept", "pipelines/device/collect.py", '        return f"{kind}/{self._redactor.identifier(SESSION, session)}" if slash else name\n', "        return name\n", "tests/device/test_claude_code.py::test_a_name_that_somebody_gave_a_session_is_not_kept"),
     Mutant("a paused grant is none", "pipelines/device/grant.py", 'before.state in ("granted", "paused")', 'before.state == "granted"', f"{CONSENT}::test_a_narrower_grant_lets_nothing_out_that_was_read_under_the_wider_one"),
     Mutant("sums of before a grant leave", "pipelines/device/collect.py", "        return self._since is not None and (since is None or since < self._since)\n", "        return False\n", f"{CONSENT}::test_sums_of_what_was_before_a_grant_without_history_stay"),
+    Mutant("terms that were piped away are agreed to", "pipelines/commands/device.py", "    if sys.stdin.isatty() and not (is_watched or options.yes):", "    if False:", "tests/commands/test_consent_screen.py::test_a_person_whose_output_is_piped_away_is_not_asked_about_what_went_there"),
 )  # fmt: skip
