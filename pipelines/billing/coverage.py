@@ -29,10 +29,11 @@ USED = """
     GROUP BY ALL ORDER BY ALL
 """
 MAY_COST = """
-    SELECT model, currency, sum(low_cost), sum(high_cost) FROM read_parquet($lines)
-    WHERE quantity > 0 AND contracted_unit_price IS NULL AND high_cost IS NOT NULL
+    SELECT model, currency, sum(low_cost), CASE WHEN bool_and(high_cost IS NOT NULL) THEN sum(high_cost) END
+    FROM read_parquet($lines)
+    WHERE quantity > 0 AND contracted_unit_price IS NULL
         AND ($first IS NULL OR usage_date >= $first) AND ($end IS NULL OR usage_date < $end)
-    GROUP BY ALL ORDER BY ALL
+    GROUP BY model, currency HAVING count(low_cost) > 0 ORDER BY ALL
 """
 
 
@@ -49,8 +50,9 @@ class Used:
     unpriced: dict[str, int] = field(default_factory=dict)
     candidates: dict[str, list[Sheet]] = field(default_factory=dict)
     is_contested: bool = False
-    may_cost: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
-    """By currency, the least and the most that its tokens without a price come to by all prices that are known."""
+    may_cost: dict[str, tuple[Decimal, Decimal | None]] = field(default_factory=dict)
+    """By currency, the least and the most that its tokens without a price come to by all prices that are known; no most
+    where some of them have none."""
 
     @property
     def status(self) -> str:

@@ -144,7 +144,10 @@ def _coverage(options: argparse.Namespace) -> int:
         {
             "model": one.model, "status": one.status, "tokens": one.tokens, "share": _share(one.tokens, total),
             "unpriced_tokens": one.unpriced_tokens, "provider": one.provider_name,
-            "may_cost": {currency: [plain(low), plain(high)] for currency, (low, high) in one.may_cost.items()},
+            "may_cost": {
+                currency: [plain(low), None if high is None else plain(high)]
+                for currency, (low, high) in one.may_cost.items()
+            },
             "at_stake": {source: [plain(low), plain(high)] for source, (low, high) in one.at_stake().items()},
         }
         for one in models
@@ -237,7 +240,10 @@ def _stakes(model: Any) -> str | None:
 
 
 def _may_cost(model: Any) -> str | None:
-    texts = [f"{money(low)} to {money(high)} {currency}" for currency, (low, high) in model.may_cost.items()]
+    texts = [
+        f"at least {money(low)} {currency}" if high is None else f"{money(low)} to {money(high)} {currency}"
+        for currency, (low, high) in model.may_cost.items()
+    ]
     return "; ".join(texts) or None
 
 

@@ -36,9 +36,10 @@ def publish(folder: Path, rows: list[tuple[str, str, int, bool]]) -> None:
         )
         for model, price_model, tokens, is_priced in rows:
             price, price_id = (1, "one") if is_priced else (None, None)
+            bounds = (None, None) if model == "x/none" else (Decimal("0.01"), None if model == "x/torn" else 9)
             connection.execute(
-                "insert into lines values (?, 'p', ?, 'output', ?, ?, ?, '2026-11-20', 'EUR', 0.01, 9)",
-                [model, price_model, tokens, price, price_id],
+                "insert into lines values (?, 'p', ?, 'output', ?, ?, ?, '2026-11-20', 'EUR', ?, ?)",
+                [model, price_model, tokens, price, price_id, *bounds],
             )
         connection.execute(f"copy lines to '{folder}/current/fct_rated_lines.parquet'")
         connection.execute(
@@ -57,7 +58,8 @@ def test_what_is_used_and_unpriced_is_settled_by_one_decision(tmp_path: Path) ->
         ("x/none", "missing", 50, 50),
     ]  # fmt: skip
     (torn,) = [one for one in models if one.model == "x/torn"]
-    assert [one.may_cost for one in models] == [{}, *[{"EUR": (Decimal("0.01"), Decimal(9))}] * 3]
+    may_cost = {one.model: one.may_cost for one in models if one.may_cost}
+    assert may_cost == {"x/lone": {"EUR": (Decimal("0.01"), Decimal(9))}, "x/torn": {"EUR": (Decimal("0.01"), None)}}
     assert torn.at_stake() == {"a": (Decimal("0.0004"),) * 2, "b": (Decimal("0.0006"),) * 2}
     settled = coverage.settle(
         signed, models, prefer="lowest", by="ada", reason="month end", now=LATER, is_accepted=False
