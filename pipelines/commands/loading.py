@@ -103,7 +103,7 @@ def _replay(options: argparse.Namespace) -> int:
     else:
         say(
             f"{pluralize(done.received, 'batch')} judged again: {done.loaded} loaded with"
-            f" {pluralize(done.rows_new, 'new row')}, {done.quarantined} refused {done.reasons or ''};"
+            f" {pluralize(done.rows_new, 'new row')}, {done.refused};"
             " `apiary run` builds the marts"
         )
     return 0 if done.quarantined == done.incomplete == 0 else 1
@@ -232,8 +232,8 @@ def _rebuild(options: argparse.Namespace) -> int:
         done = rebuild.rebuild(home.warehouse, store, admission=admission, progress=bar)
         loaded = done.loaded
         note(
-            f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded, {loaded.quarantined} quarantined "
-            f"{loaded.reasons or ''}; {pluralize(done.compared, 'table')} compared"
+            f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded, {loaded.refused};"
+            f" {pluralize(done.compared, 'table')} compared"
         )
         rows = [
             {"table": d.table, "rows before": d.before and d.before[0], "rows after": d.after and d.after[0]}

@@ -147,8 +147,7 @@ def wire(
             except (StoreRefusedError, StoreUnavailableError) as error:  # the rows of all others are loaded
                 context.log.warning(f"batches of somebody who was erased stay in the store: {error}")
     context.log.info(
-        f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded,"
-        f" {loaded.quarantined} quarantined{f' {loaded.reasons}' if loaded.reasons else ''};"
+        f"{pluralize(loaded.received, 'batch')}: {loaded.loaded} loaded, {loaded.refused};"
         f" {pluralize(loaded.rows_new, 'new row')}, {loaded.rows_duplicate} duplicate,"
         f" {loaded.rows_conflict} in conflict"
     )

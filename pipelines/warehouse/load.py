@@ -69,6 +69,11 @@ class Loaded:
     new_by_table: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def refused(self) -> str:
+        """How many batches were quarantined and why, for a line that tells of the load."""
+        return f"{self.quarantined} quarantined{f' {self.reasons}' if self.reasons else ''}"
+
 
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the wire schema if it is absent, and as wide as the contract if it is not."""
