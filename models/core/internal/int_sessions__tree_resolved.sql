@@ -63,7 +63,7 @@ led as (
         tenant_id,
         session_id,
         {{ earliest('colony_id', 'depth') }} as colony_id,
-        {{ earliest('colony_name', 'depth') }} as colony_name
+        {{ earliest('colony_name', 'depth') }} as led_by
     from colonies_above
     group by tenant_id, session_id
 ),
@@ -100,16 +100,11 @@ select
         when sessions.colony_name is null then led.colony_id
         else coalesce(led_by_name.colony_id, names.colony_id)
     end as colony_id,
-    coalesce(sessions.colony_name, led.colony_name) as colony_name,
+    coalesce(sessions.colony_name, led.led_by) as colony_name,
     {{ path_steps('roots.path', 'roots.root_session_id') }} as depth
 from sessions
 inner join roots using (tenant_id, session_id)
 left join led using (tenant_id, session_id)
-left join led_by_name
-    on sessions.tenant_id = led_by_name.tenant_id
-    and sessions.session_id = led_by_name.session_id
-    and sessions.colony_name = led_by_name.colony_name
-left join names
-    on sessions.tenant_id = names.tenant_id
-    and sessions.colony_name = names.colony_name
+left join led_by_name using (tenant_id, session_id, colony_name)
+left join names using (tenant_id, colony_name)
 left join decided using (tenant_id, session_id)
