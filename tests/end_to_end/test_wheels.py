@@ -46,7 +46,7 @@ class Installed:
         clean |= {"HOME": str(self.root / "person"), "APIARY_HOME": str(self.root / "apiary")}
         return subprocess.run(
             [self.root / "bin" / "apiary", *map(str, arguments)], env=clean, cwd=self.root, capture_output=True,
-            text=True, check=False, timeout=600,
+            text=True, check=False, timeout=1200,
         )  # fmt: skip
 
     def done(self, *arguments: object) -> str:
