@@ -21,7 +21,7 @@ from pipelines.contract.keys import is_slug
 from pipelines.contract.numbers import plain
 
 TIERED = ("graduated", "volume")
-MOST = 2  # times a list price, or a rate of exchange that is known: beyond it a point was misplaced, or it is meant
+PLAUSIBLE_FACTOR = 2  # on a list price, or a known rate of exchange: beyond it a point was misplaced, or it is meant
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -242,7 +242,7 @@ def set_contract_rate(
     row = dict.fromkeys(books.CONTRACT_RATES.columns) | columns | {"contract_rate_id": rate_id}
     if (row["factor"] is None) == (row["unit_price"] is None):
         raise BookError("a contract rate is a factor on list prices or a unit price: --factor or --unit-price")
-    if (factor := row["factor"] or Decimal(0)) > MOST and not is_meant:
+    if (factor := row["factor"] or Decimal(0)) > PLAUSIBLE_FACTOR and not is_meant:
         raise BookError(
             f"a factor of {plain(factor)} is so many times the list price: --accept-implausible, if it is meant"
         )
@@ -351,7 +351,7 @@ def set_fx_rate(
     if currency_from == currency_to or not rate:
         raise BookError(f"a rate from {currency_from} to {currency_to} is of two currencies, and above 0")
     for known, there in _rates_around(folders, currency_from, currency_to, valid_from) if not is_meant else ():
-        if not Decimal(1) / MOST <= rate / there <= MOST:
+        if not Decimal(1) / PLAUSIBLE_FACTOR <= rate / there <= PLAUSIBLE_FACTOR:
             raise BookError(
                 f"the book has {known}, where this says {plain(rate)} {currency_to} for one {currency_from}:"
                 " --accept-implausible, if it is meant"

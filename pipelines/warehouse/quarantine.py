@@ -15,12 +15,12 @@ from pipelines.errors import UsageError
 from pipelines.store import Store
 from pipelines.warehouse import gate, load
 from pipelines.warehouse.landing import SUPPRESSED, AdmissionPolicy, Arrival, Manifest, everybody
-from pipelines.warehouse.load import Loaded
+from pipelines.warehouse.load import UNLOADABLE, Loaded
 
 # Newer rules may know what older ones did not: these are judged again by themselves once the rules have changed.
 BY_NEWER_RULES = (
     "unknown_schema", "unknown_columns", "wrong_types", "bad_value", "out_of_range", "null_value", "unbalanced",
-    "inconsistent",
+    "inconsistent", UNLOADABLE,
 )  # fmt: skip
 # A child of the gate may have died of the machine's trouble: these are judged again a few times.
 BY_CHANCE = ("gate_crash", "gate_timeout")

@@ -21,7 +21,7 @@ from tests.warehouse import Warehouse
 from tests.warehouse_part.batches import START, MemoryStore, batch, record, row
 
 Node = dict[str, Any]
-SAME = 250  # rows of each table; to multiply two of them gives more than the price book has
+SAME = 400  # rows of each table; to multiply two of them gives more than the price book has
 
 LOOPS = frozenset({"NESTED_LOOP_JOIN", "BLOCKWISE_NL_JOIN", "CROSS_PRODUCT"})
 # Inputs that do not grow with usage. One side of a loop may be made of these alone: the loop then grows like the other.
@@ -72,8 +72,30 @@ def test_rows_that_share_a_name_are_not_multiplied(warehouse: Warehouse) -> None
     with warehouse.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         largest = {name: _largest(connection, sql) for (name, _), sql in _sql(built, "full refresh").items()}
-    many = {name for name, rows in largest.items() if rows > SAME * SAME * 3 // 4}
+    many = {name for name, rows in largest.items() if rows >= SAME * (SAME - 1) // 2}
     assert many == {"fct_agent_runs"}, "its sessions have few runs: each turn is tried with each"
+
+
+@pytest.mark.services
+def test_tools_that_few_sessions_used_are_paired_with_none(warehouse: Warehouse) -> None:
+    """Three sessions may name as many tools as they like; those that more sessions used are paired all the same."""
+    used = [(session, f"rare_{n:03}") for session in range(3) for n in range(500)]
+    used += [(session, "often") for session in range(4)]
+    calls = [
+        {
+            "record_id": f"{session} {tool}",
+            "session_id": f"s{session}",
+            "tool_name": tool,
+            "origin": "event",
+            "agent_role": "queen",
+            "occurred_at": START,
+        }
+        for session, tool in used
+    ]
+    warehouse.load([("tool_calls", call) for call in calls])
+    warehouse.run("--select", "+agg_tool_pairs")
+    pairs = "from (from marts.agg_tool_pairs unpivot (tool for side in (first_tool_name, second_tool_name)))"
+    assert warehouse.query(f"select count(distinct tool), bool_or(tool = 'often') {pairs}") == [(500, True)]
 
 
 def test_a_build_spills_beside_the_warehouse_what_exceeds_its_limit(

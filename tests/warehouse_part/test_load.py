@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipelines.contract.ddl import BOOKS
 from pipelines.contract.wire import BY_NAME
 from pipelines.store import StoreUnavailableError
-from pipelines.warehouse import landing, load
+from pipelines.warehouse import landing, load, quarantine
 from pipelines.warehouse.landing import Arrival
 from tests.warehouse_part.batches import CLONE, LAPTOP, SERVER, START, MemoryStore, Row, batch, record, row, turn, wire
 
@@ -233,6 +233,9 @@ def test_a_batch_that_does_not_fit_the_warehouse_is_refused_alone(
     assert lines.fetchall() == [(5, load.UNLOADABLE, None), (9, load.UNLOADABLE, None)]
     assert landing.pending(store, load.known_manifests(connection)) == []
     monkeypatch.undo()
+    assert quarantine.may_pass(connection) == set()
+    connection.execute("UPDATE wire.batches SET gate_hash = 'of an older release'")
+    assert len(quarantine.may_pass(connection)) == 2
     connection.execute("ALTER TABLE wire.llm_turns ALTER output_tokens TYPE BIGINT")
     again = load.load(connection, store, landing.pending(store, ()), again=load.known_manifests(connection))
     assert (again.loaded, again.reasons) == (8, {"unknown_schema": 1})

@@ -63,7 +63,7 @@ led as (
         tenant_id,
         session_id,
         {{ earliest('colony_id', 'depth') }} as colony_id,
-        {{ earliest('colony_name', 'depth') }} as led_by
+        {{ earliest('colony_name', 'depth') }} as leading_colony_name
     from colonies_above
     group by tenant_id, session_id
 ),
@@ -100,7 +100,7 @@ select
         when sessions.colony_name is null then led.colony_id
         else coalesce(led_by_name.colony_id, names.colony_id)
     end as colony_id,
-    coalesce(sessions.colony_name, led.led_by) as colony_name,
+    coalesce(sessions.colony_name, led.leading_colony_name) as colony_name,
     {{ path_steps('roots.path', 'roots.root_session_id') }} as depth
 from sessions
 inner join roots using (tenant_id, session_id)
