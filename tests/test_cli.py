@@ -317,6 +317,8 @@ def test_an_unreachable_store_loses_nothing(
     call: Call, agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.device.limits.PATIENCE_SECONDS", 0.0)
+    # The longest delay: one drawn near 0 would be over before the second run begins.
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
     enroll(call)
     call("device", "consent", "grant", "--yes", "--history", "include", "--home", agents)
     blocked = tmp_path / "blocked"
