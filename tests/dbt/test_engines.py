@@ -22,7 +22,7 @@ MACRO = re.compile(r"\{%-? *macro (\w+)\(([^)]*)\)")
 STANDARD = frozenset([
     "abs", "any_value", "bit_xor", "bool_and", "bool_or", "ceil", "coalesce", "concat", "concat_ws", "contains",
     "count", "date_diff", "date_trunc", "dense_rank", "first_value", "floor", "generate_series", "greatest",
-    "grouping", "lag", "last_value", "lead", "least", "max", "max_by", "md5", "min", "min_by", "nullif",
+    "grouping", "lag", "last_value", "lead", "least", "max", "max_by", "md5", "min", "min_by", "nullif", "pow",
     "regexp_replace", "replace", "round", "row_number", "rtrim", "sign", "split_part", "sqrt", "starts_with",
     "strftime", "sum", "unnest",
 ])  # fmt: skip

@@ -72,8 +72,7 @@ def test_rows_that_share_a_name_are_not_multiplied(warehouse: Warehouse) -> None
     with warehouse.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         largest = {name: _largest(connection, sql) for (name, _), sql in _sql(built, "full refresh").items()}
-    many = {name for name, rows in largest.items() if rows >= SAME * (SAME - 1) // 2}
-    assert many == {"fct_agent_runs"}, "its sessions have few runs: each turn is tried with each"
+    assert [name for name, rows in largest.items() if rows >= SAME * (SAME - 1) // 2] == []
 
 
 @pytest.mark.services

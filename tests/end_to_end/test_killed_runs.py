@@ -63,8 +63,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+# A shell's job in the background ignores SIGINT, and so does what it starts: the tests may be such a job.
 INTERRUPTED = """
-import sys, time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pipelines import cli
 from pipelines.commands import warehouse
 def run(home, store_url, **_):

@@ -276,20 +276,62 @@ resolved as (
     from with_outcome
 ),
 
--- A worker's usage is its session's. A run that shares its session has what happened while it ran; where two ran at
--- once, the one that began later: nothing is counted twice.
+-- A session with one run is that run, all of it. Runs that share a session have what others than its queen did while they
+-- ran; where two ran at once, the one that began later: nothing is counted twice.
+shared_runs as (
+    select tenant_id, session_id, run_key, started_at, ended_at
+    from resolved
+    where not is_whole_session and started_at is not null
+),
+
+shared_sessions as (
+    select distinct tenant_id, session_id
+    from shared_runs
+),
+
+happened as (
+    select t.tenant_id, t.session_id, 'turn' as kind, t.turn_id as happened_id, t.occurred_at
+    from {{ ref('fct_llm_turns') }} as t
+    inner join shared_sessions using (tenant_id, session_id)
+    where t.agent_kind <> 'queen' and t.occurred_at is not null
+    union all
+    select e.tenant_id, e.session_id, 'event' as kind, e.status_event_id as happened_id, e.occurred_at
+    from {{ ref('fct_status_events') }} as e
+    inner join shared_sessions using (tenant_id, session_id)
+    where e.agent_kind <> 'queen' and e.occurred_at is not null
+),
+
+happened_in as (
+    {{ latest_run_at('happened', 'shared_runs') }}
+),
+
 run_turns as (
     select
-        resolved.run_key,
-        t.*,
-        row_number() over (
-            partition by t.tenant_id, t.turn_id order by resolved.started_at desc nulls last, resolved.run_key desc
-        ) as run_position
-    from resolved
+        tenant_id,
+        session_id,
+        r.run_key,
+        t.input_tokens,
+        t.output_tokens,
+        t.reported_cost_usd,
+        t.occurred_at
+    from resolved as r
+    inner join {{ ref('fct_llm_turns') }} as t using (tenant_id, session_id)
+    where r.is_whole_session
+    union all
+    select
+        h.tenant_id,
+        h.session_id,
+        h.run_key,
+        t.input_tokens,
+        t.output_tokens,
+        t.reported_cost_usd,
+        t.occurred_at
+    from happened_in as h
     inner join {{ ref('fct_llm_turns') }} as t
-        on resolved.tenant_id = t.tenant_id
-        and resolved.session_id = t.session_id
-    where {{ in_run('t', 'resolved') }}
+        on h.tenant_id = t.tenant_id
+        and h.session_id = t.session_id
+        and h.happened_id = t.turn_id
+    where h.kind = 'turn'
 ),
 
 turns as (
@@ -304,23 +346,32 @@ turns as (
         sum(reported_cost_usd) as reported_cost_usd,
         min(occurred_at) as first_turn_at
     from run_turns
-    where run_position = 1
     group by tenant_id, session_id, run_key
 ),
 
 run_events as (
     select
-        resolved.run_key,
-        e.*,
-        row_number() over (
-            partition by e.tenant_id, e.status_event_id
-            order by resolved.started_at desc nulls last, resolved.run_key desc
-        ) as run_position
-    from resolved
+        tenant_id,
+        session_id,
+        r.run_key,
+        e.kind,
+        e.verdict
+    from resolved as r
+    inner join {{ ref('fct_status_events') }} as e using (tenant_id, session_id)
+    where r.is_whole_session
+    union all
+    select
+        h.tenant_id,
+        h.session_id,
+        h.run_key,
+        e.kind,
+        e.verdict
+    from happened_in as h
     inner join {{ ref('fct_status_events') }} as e
-        on resolved.tenant_id = e.tenant_id
-        and resolved.session_id = e.session_id
-    where {{ in_run('e', 'resolved') }}
+        on h.tenant_id = e.tenant_id
+        and h.session_id = e.session_id
+        and h.happened_id = e.status_event_id
+    where h.kind = 'event'
 ),
 
 verdicts as (
@@ -335,7 +386,6 @@ verdicts as (
         count(*) filter (where kind = 'retried') as retries,
         count(*) filter (where kind in ('stalled', 'inactive', 'doom_loop')) as stall_events
     from run_events
-    where run_position = 1
     group by tenant_id, session_id, run_key
 ),
 
