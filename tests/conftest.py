@@ -41,7 +41,7 @@ def one_thread_of_duckdb() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def dbt_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for each test worker: one path of the warehouse means one parse."""
+    """One folder for each test worker, with one warehouse that is emptied for each test."""
     return tmp_path_factory.mktemp("dbt")
 
 

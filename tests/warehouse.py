@@ -6,6 +6,7 @@ Does not belong here: what the marts should hold (test_*.py).
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dbt_common.events.event_manager_client import ctx_set_event_manager
 from pipelines.billing import books, ledger
 from pipelines.contract.ddl import create_wire
 from pipelines.contract.wire import BY_NAME
+from pipelines.defs import dbt_project
 from pipelines.store import open_store
 from pipelines.warehouse import raised_alerts
 from pipelines.warehouse.landing import pending
@@ -37,9 +39,6 @@ COUNTS = (
     "agg_usage_colony_daily", "agg_usage_model_daily", "agg_usage_session_daily", "agg_usage_tenant_daily",
     "dim_colonies", "dim_tenants", "fct_tasks", "fct_tool_calls", "mart_dedupe_ledger",
 )  # fmt: skip
-
-PARSED: dict[Path, Manifest] = {}
-"""The project as dbt parsed it, by target path: a target belongs to one path of the warehouse."""
 
 Row = Mapping[str, Any]
 Marts = dict[str, list[tuple[Any, ...]]]
@@ -67,6 +66,18 @@ def schema_of(model: str) -> str:
     (path,) = (REPOSITORY / "models").rglob(f"{model}.sql")
     layer, *folders = path.relative_to(REPOSITORY / "models").parts
     return layer if layer == "staging" or folders[0] == "internal" else MARTS
+
+
+@cache
+def parsed(database: str) -> Manifest:
+    """The project as `make setup` had it parsed, for a database of another name: to parse it again takes longer than
+    most builds here, and finds the same."""
+    manifest = Manifest.from_msgpack(dbt_project.manifest().with_name("partial_parse.msgpack").read_bytes())
+    for node in (*manifest.nodes.values(), *manifest.sources.values()):
+        if node.relation_name:
+            node.relation_name = node.relation_name.replace(f'"{node.database}".', f'"{database}".', 1)
+        node.database = database
+    return manifest
 
 
 class Warehouse:
@@ -168,17 +179,13 @@ class Warehouse:
         return duckdb.connect(str(self.path))
 
     def dbt(self, *arguments: str) -> dbtRunnerResult:
-        """Run one dbt command. The project is parsed once: to parse it again takes longer than most builds here."""
+        """Run one dbt command."""
         paths = {"project": PROJECT, "profiles": PROJECT, "target": self.target, "log": self.target / "logs"}
         options = [f"--{name}-{'dir' if path == PROJECT else 'path'}={path}" for name, path in paths.items()]
         options.append("--threads=1")
         # Nobody reads what is printed and the files.
         quiet = ["--log-level=none", "--log-level-file=none", "--no-version-check", "--no-write-json"]
-        if self.target not in PARSED:
-            parsed = dbtRunner().invoke([*quiet, "parse", *options])
-            assert isinstance(parsed.result, Manifest), _failures(parsed)
-            PARSED[self.target] = parsed.result
-        return dbtRunner(PARSED[self.target]).invoke([*quiet, *arguments, *options])
+        return dbtRunner(parsed(self.path.stem)).invoke([*quiet, *arguments, *options])
 
     def run(self, *arguments: str) -> None:
         """Build all models, or those selected; no tests."""

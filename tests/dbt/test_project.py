@@ -10,7 +10,7 @@ import yaml
 from dbt.contracts.graph.nodes import GenericTestNode, ModelNode
 
 from tests import marts
-from tests.warehouse import PARSED, Warehouse, schema_of
+from tests.warehouse import Warehouse, parsed, schema_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LINK = REPOSITORY / "dbt_project" / "models"
@@ -81,7 +81,7 @@ def test_models_keep_the_conventions(models, warehouse):
     prefixes = {"staging": {"stg"}, "marts": {"agg", "dim", "exc", "export", "fct", "mart", "rpt"}}
     by_id = {node.unique_id: node for node in models.values()}
     read = {parent for node in models.values() for parent in node.depends_on.nodes}
-    tests = [node for node in PARSED[warehouse.target].nodes.values() if isinstance(node, GenericTestNode)]
+    tests = [node for node in parsed(warehouse.path.stem).nodes.values() if isinstance(node, GenericTestNode)]
     keyed = {test.attached_node for test in tests if test.test_metadata.name in ("unique", "unique_combination")}
 
     def views(unique_id: str) -> int:
