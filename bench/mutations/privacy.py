@@ -12,7 +12,7 @@ POLICY = f"{SCOPE}::test_a_scope_covers_what_it_lets_out"
 BOOK = f"{SCOPE}::test_a_grant_is_read_as_it_was_written"
 
 PRIVACY = (
-    Mutant("a contract that changed needs no consent", "pipelines/device/consent.py", "    if consent.contract_hash != contract_hash():", "    if not consent.contract_hash:", f"{CONSENT}::test_a_contract_that_became_wider_needs_a_new_grant"),
+    Mutant("a contract that changed needs no consent", "pipelines/device/consent.py", "    if consent.is_outdated:", "    if not consent.contract_hash:", f"{CONSENT}::test_a_contract_that_became_wider_needs_a_new_grant"),
     Mutant("a paused consent sends", "pipelines/device/consent.py", 'if consent is None or consent.state != "granted":\n        raise UsageError(WHAT_TO_DO', 'if consent is None or consent.state not in ("granted", "paused"):\n        raise UsageError(WHAT_TO_DO', f"{SCOPE}::test_only_an_open_grant_lets_anything_out"),
     Mutant("a withdrawn consent sends", "pipelines/device/consent.py", 'if consent is None or consent.state != "granted":\n        raise UsageError(WHAT_TO_DO', 'if consent is None or consent.state == "paused":\n        raise UsageError(WHAT_TO_DO', f"{SCOPE}::test_only_an_open_grant_lets_anything_out"),
     Mutant("every home is covered", "pipelines/device/collect.py", "home for home in homes if scope is None or home_key(self._redactor, home) in scope or not home.is_dir()", "home for home in homes", OUTSIDE),

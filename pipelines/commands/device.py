@@ -254,7 +254,7 @@ def _preview(options: argparse.Namespace) -> int:
         tell(0, problem)
     if options.json:
         counts = asdict(shown.counts)
-        told = {"consent": shown.consent, "history": shown.history, "counts": counts}
+        told = {"consent": shown.consent, "is_outdated": shown.is_outdated, "history": shown.history, "counts": counts}
         print(as_json({**told, "session_folders_passed_over": shown.passed_over, "tables": shown.tables}))
         return 0
     _print_homes(homes)
@@ -275,7 +275,12 @@ def _preview(options: argparse.Namespace) -> int:
         say(*(f"  {path}" for path in shown.passed_over[:MAX_PATHS]))
         if len(shown.passed_over) > MAX_PATHS:
             say("  ... all of them: `apiary device preview --json`")
-    if shown.consent == "paused":
+    if shown.is_outdated:
+        say(
+            "nothing leaves: this release sends other columns than the consent was granted for. This is what would"
+            " leave after `apiary device consent grant`"
+        )
+    elif shown.consent == "paused":
         say(
             "nothing leaves while the consent is paused. This is what would leave under it after"
             " `apiary device consent resume`"

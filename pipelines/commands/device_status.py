@@ -89,6 +89,11 @@ def _standing(found: "Status") -> str:
         return "consent: none was ever given; nothing is read and nothing leaves"
     reach = "with everything before it" if current.history == "include" else "without what was before it"
     text = f"consent {current.consent_id[:8]}: granted at {_time(current.at)}, {reach}"
+    if current.is_open and current.is_outdated:
+        return (
+            f"{text}; this release sends other columns than it was granted for: nothing is read and nothing leaves"
+            " until it is granted again (`apiary device preview`, then `apiary device consent grant`)"
+        )
     if current.state == "paused":
         return f"{text}; it is paused: nothing is read and nothing leaves until `apiary device consent resume`"
     if current.is_open:
@@ -122,7 +127,9 @@ def _print_delivery(found: "Status", *, is_open: bool) -> None:
         say("waiting: nothing that was read")
     if not is_open:
         return
-    if found.consent is not None and found.consent.state == "paused":
+    if found.consent is not None and found.consent.is_outdated:
+        say("next upload: none before `apiary device consent grant`")
+    elif found.consent is not None and found.consent.state == "paused":
         say("next upload: none before `apiary device consent resume`")
     elif found.waits_until is not None:
         say(f"next upload: from {_time(found.waits_until)} on, or at once with `apiary device ship --now`")
@@ -140,7 +147,9 @@ def _told(found: "Status") -> dict[str, Any]:
     return {
         "tenant": found.enrolled.tenant, "user": found.enrolled.user, "region": found.enrolled.region,
         "timezone": found.enrolled.timezone, "device_id": found.enrolled.device_id, "store": found.store,
-        "consent": current.state if current else "none", "history": current.history if current else None,
+        "consent": current.state if current else "none",
+        "is_outdated": current.is_open and current.is_outdated if current else False,
+        "history": current.history if current else None,
         "granted_at": _plain(current.at if current else None),
         "deletion_requested_at": _plain(last.requested_at if last else None),
         "deletion_confirmed_at": _plain(_erased_at(last)),

@@ -77,6 +77,11 @@ class Consent:
         return self.state in ("granted", "paused")
 
     @property
+    def is_outdated(self) -> bool:
+        """Whether this release reads or sends something else than what it was granted for."""
+        return self.contract_hash != contract_hash()
+
+    @property
     def history_starts_at(self) -> datetime | None:
         """Records timed before this do not leave; None if history is included."""
         return self.at if self.history == "exclude" else None
@@ -106,7 +111,7 @@ def require(state: State | None) -> Consent:
     consent = current(state) if state else None
     if consent is None or consent.state != "granted":
         raise UsageError(WHAT_TO_DO[consent.state if consent else None])
-    if consent.contract_hash != contract_hash():
+    if consent.is_outdated:
         raise UsageError("nothing was sent: the contract has changed since the consent; grant it again after a preview")
     return consent
 

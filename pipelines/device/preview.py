@@ -29,6 +29,8 @@ class Preview:
     """Rows by table as they would leave, and what became of everything else."""
 
     consent: str
+    is_outdated: bool
+    """The consent was granted for another contract: nothing of this leaves before it is granted again."""
     history: History
     tables: dict[str, list[dict[str, Any]]]
     counts: Counts
@@ -63,8 +65,8 @@ def preview(home: Home, homes: Sequence[Path], *, progress: Progress | None = No
         for counts in collector.counted:
             total.add(counts)
         return Preview(
-            shown.state if shown else "none", book.history, state.waiting_rows(), total, tuple(collector.problems),
-            tuple(map(str, collector.passed_over)),
+            shown.state if shown else "none", book.is_outdated, book.history, state.waiting_rows(), total,
+            tuple(collector.problems), tuple(map(str, collector.passed_over)),
         )  # fmt: skip
 
 

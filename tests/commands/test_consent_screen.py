@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.contract import wire
 from pipelines.contract.keys import REQUESTS
 from pipelines.contract.receipts import ErasureReceipt, parse_request
 from pipelines.store import FolderStore
@@ -251,3 +252,32 @@ def test_the_status_says_in_words_what_a_consent_means_now(
     assert "; the deletion of what was sent is proven, of 2027-01-02 00:00:00 UTC" in standing
     assert "confirmed" not in standing
     assert state_of(capsys) == "confirmed", "programs read the names of the book"
+
+
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_consent_of_another_contract_says_that_nothing_leaves(
+    grant: Grant, agents: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, pause: bool
+) -> None:
+    """An upgrade came between: the service sends nothing, and every screen says why and what to do."""
+
+    def says(*arguments: str) -> str:
+        capsys.readouterr()
+        assert cli.main(["device", *arguments, "--home", str(agents)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert grant("--yes", "--history", "include", answer=None)[0] == 0
+    for screen in ("status", "preview"):
+        assert "other columns" not in says(screen)
+        assert json.loads(says(screen, "--json"))["is_outdated"] is False
+    if pause:
+        assert cli.main(["device", "consent", "pause"]) == 0
+    table = wire.LLM_TURNS
+    wider = type(table)(name=table.name, grain="g", source="s", columns=table.columns, version=2)
+    monkeypatch.setattr(wire, "TABLES", (wider, *wire.TABLES[1:]))
+    for screen in ("status", "preview"):
+        assert "this release sends other columns" in says(screen)
+        assert "apiary device consent grant" in says(screen)
+        assert json.loads(says(screen, "--json"))["is_outdated"] is True
+    assert "next upload: none before `apiary device consent grant`" in says("status")
+    assert grant("--yes", "--history", "include", answer=None)[0] == 0
+    assert "other columns" not in says("status")
