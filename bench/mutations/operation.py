@@ -35,4 +35,7 @@ OPERATION = (
     Mutant("isolation: without tries everybody pays", "pipelines/warehouse/isolation.py", "    except _NoTriesLeftError:\n        pass\n", "    except _NoTriesLeftError:\n        found = [batch.key for batch in batches]\n", "tests/warehouse_part/test_isolation.py::test_no_honest_tenant_pays_for_another_however_many_are_poisoned"),
     Mutant("a step that failed holds the warehouse", "pipelines/defs/resources.py", "super().get_connection() as connection, connection:", "super().get_connection() as connection:", "tests/warehouse_part/test_database.py"),
     Mutant("a sum of all tenants is a column's", "pipelines/warehouse/arrivals.py", "sum({name}) AS", "sum({name})::BIGINT AS", "tests/warehouse_part/test_arrivals.py"),
+    Mutant("agents: a run ends a moment late", "dbt_project/macros/latest_run_at.sql", "ranges.end_position // widths.width as end_block", "(ranges.end_position + 1) // widths.width as end_block", "tests/dbt/test_runs.py"),
+    Mutant("agents: of two runs the first in the alphabet", "dbt_project/macros/latest_run_at.sql", "latest('run_key', pair('started_at', 'run_key'))", "latest('run_key', 'run_key')", "tests/dbt/test_runs.py"),
+    Mutant("agents: blocks at a range's start are left out", "dbt_project/macros/latest_run_at.sql", "where first_block < end_block and first_block % 2 = 1", "where first_block < end_block and first_block % 2 = 2", "tests/dbt/test_runs.py"),
 )  # fmt: skip
