@@ -276,117 +276,78 @@ resolved as (
     from with_outcome
 ),
 
--- A session with one run is that run, all of it. Runs that share a session have what others than its queen did while they
--- ran; where two ran at once, the one that began later: nothing is counted twice.
 shared_runs as (
     select tenant_id, session_id, run_key, started_at, ended_at
     from resolved
     where not is_whole_session and started_at is not null
 ),
 
-shared_sessions as (
-    select distinct tenant_id, session_id
-    from shared_runs
-),
-
 happened as (
-    select t.tenant_id, t.session_id, 'turn' as kind, t.turn_id as happened_id, t.occurred_at
+    select t.tenant_id, t.session_id, 'turn' as kind, t.turn_id as happened_id, t.agent_kind, t.occurred_at
     from {{ ref('fct_llm_turns') }} as t
-    inner join shared_sessions using (tenant_id, session_id)
-    where t.agent_kind <> 'queen' and t.occurred_at is not null
+    inner join sessions using (tenant_id, session_id)
     union all
-    select e.tenant_id, e.session_id, 'event' as kind, e.status_event_id as happened_id, e.occurred_at
+    select e.tenant_id, e.session_id, 'event' as kind, e.status_event_id as happened_id, e.agent_kind, e.occurred_at
     from {{ ref('fct_status_events') }} as e
-    inner join shared_sessions using (tenant_id, session_id)
-    where e.agent_kind <> 'queen' and e.occurred_at is not null
+    inner join sessions using (tenant_id, session_id)
 ),
 
+happened_beside_queens as (
+    select h.*
+    from happened as h
+    inner join (select distinct tenant_id, session_id from shared_runs) as s using (tenant_id, session_id)
+    where h.agent_kind <> 'queen' and h.occurred_at is not null
+),
+
+-- A session with one run is that run, all of it. Runs that share a session have what others than its queen did while they
+-- ran; where two ran at once, the one that began later: nothing is counted twice.
 happened_in as (
-    {{ latest_run_at('happened', 'shared_runs') }}
+    {{ latest_run_at('happened_beside_queens', 'shared_runs') }}
+    union all
+    select h.tenant_id, h.session_id, h.kind, h.happened_id, r.run_key
+    from happened as h
+    inner join resolved as r using (tenant_id, session_id)
+    where r.is_whole_session
 ),
 
-run_turns as (
-    select
-        tenant_id,
-        session_id,
-        r.run_key,
-        t.input_tokens,
-        t.output_tokens,
-        t.reported_cost_usd,
-        t.occurred_at
-    from resolved as r
-    inner join {{ ref('fct_llm_turns') }} as t using (tenant_id, session_id)
-    where r.is_whole_session
-    union all
+turns as (
     select
         h.tenant_id,
         h.session_id,
         h.run_key,
-        t.input_tokens,
-        t.output_tokens,
-        t.reported_cost_usd,
-        t.occurred_at
+        count(*) as turns,
+        cast(sum(t.input_tokens) as bigint) as input_tokens,
+        cast(sum(t.output_tokens) as bigint) as output_tokens,
+        count(*) filter (where t.reported_cost_usd is null) as unreported_turns,
+        sum(t.reported_cost_usd) as reported_cost_usd,
+        min(t.occurred_at) as first_turn_at
     from happened_in as h
     inner join {{ ref('fct_llm_turns') }} as t
         on h.tenant_id = t.tenant_id
         and h.session_id = t.session_id
         and h.happened_id = t.turn_id
     where h.kind = 'turn'
+    group by h.tenant_id, h.session_id, h.run_key
 ),
 
-turns as (
-    select
-        tenant_id,
-        session_id,
-        run_key,
-        count(*) as turns,
-        cast(sum(input_tokens) as bigint) as input_tokens,
-        cast(sum(output_tokens) as bigint) as output_tokens,
-        count(*) filter (where reported_cost_usd is null) as unreported_turns,
-        sum(reported_cost_usd) as reported_cost_usd,
-        min(occurred_at) as first_turn_at
-    from run_turns
-    group by tenant_id, session_id, run_key
-),
-
-run_events as (
-    select
-        tenant_id,
-        session_id,
-        r.run_key,
-        e.kind,
-        e.verdict
-    from resolved as r
-    inner join {{ ref('fct_status_events') }} as e using (tenant_id, session_id)
-    where r.is_whole_session
-    union all
+verdicts as (
     select
         h.tenant_id,
         h.session_id,
         h.run_key,
-        e.kind,
-        e.verdict
+        count(*) filter (where e.verdict = 'ACCEPT') as accepts,
+        count(*) filter (where e.verdict = 'RETRY') as retry_verdicts,
+        count(*) filter (where e.verdict = 'ESCALATE') as escalations,
+        count(*) filter (where e.verdict = 'CONTINUE') as continues,
+        count(*) filter (where e.kind = 'retried') as retries,
+        count(*) filter (where e.kind in ('stalled', 'inactive', 'doom_loop')) as stall_events
     from happened_in as h
     inner join {{ ref('fct_status_events') }} as e
         on h.tenant_id = e.tenant_id
         and h.session_id = e.session_id
         and h.happened_id = e.status_event_id
     where h.kind = 'event'
-),
-
-verdicts as (
-    select
-        tenant_id,
-        session_id,
-        run_key,
-        count(*) filter (where verdict = 'ACCEPT') as accepts,
-        count(*) filter (where verdict = 'RETRY') as retry_verdicts,
-        count(*) filter (where verdict = 'ESCALATE') as escalations,
-        count(*) filter (where verdict = 'CONTINUE') as continues,
-        count(*) filter (where kind = 'retried') as retries,
-        count(*) filter (where kind in ('stalled', 'inactive', 'doom_loop')) as stall_events
-    from run_events
-    group by tenant_id, session_id, run_key
+    group by h.tenant_id, h.session_id, h.run_key
 ),
 
 -- A report that Hive makes up for a worker: it ran out of time, or there never was one. Its zeros are no measurements.
